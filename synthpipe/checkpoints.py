@@ -1,0 +1,121 @@
+"""Weights as safetensors with a JSON header that says what they are.
+
+Header keys: ``kind``, ``config`` (constructor arguments), ``synthpipe`` (version), ``size_multiple``, and free
+``info`` (training data and its terms, figures measured).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from synthpipe._version import __version__
+from synthpipe.errors import CheckpointError
+from synthpipe.registry import build_model, kind_of
+
+__all__ = ["load", "read_header", "resolve", "save"]
+
+_HEADER_KEY = "synthpipe"
+_REQUIRED = ("kind", "config", "synthpipe", "size_multiple", "info")
+
+
+def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None) -> Path:
+    """Write ``model`` (which carries ``config`` and ``size_multiple``) to ``path``, atomically.
+
+    Args:
+        path: the ``.safetensors`` file to write.
+        model: a registered model.
+        info: anything JSON can hold that belongs on the model card: data, terms, figures.
+
+    Raises:
+        CheckpointError: the model is not a registered kind.
+    """
+    header = {
+        "kind": kind_of(model),
+        "config": model.config,
+        "synthpipe": __version__,
+        "size_multiple": model.size_multiple,
+        "info": info or {},
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    save_file(tensors, temporary, metadata={_HEADER_KEY: json.dumps(header, sort_keys=True)})
+    temporary.replace(path)
+    return path
+
+
+def resolve(path: str | Path) -> Path:
+    """A file as it is, or the name of weights shipped with the package (``"deflow_small"``).
+
+    Raises:
+        CheckpointError: neither exists; names the shipped weights.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    shipped = Path(str(resources.files("synthpipe"))) / "weights"
+    candidate = shipped / f"{path}.safetensors"
+    if candidate.is_file():
+        return candidate
+    names = sorted(file.stem for file in shipped.glob("*.safetensors"))
+    raise CheckpointError(f"no weights at {str(path)!r}: expected a .safetensors file or one of the shipped {names}")
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a file that :func:`save` wrote.
+
+    Raises:
+        CheckpointError: no such file, not safetensors, or not written by synthpipe.
+    """
+    path = resolve(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if _HEADER_KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: safetensors without a synthpipe header; official DeFlow weights are brought in "
+            "by `synthpipe import-deflow`"
+        )
+    try:
+        header = json.loads(metadata[_HEADER_KEY])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: the synthpipe header is damaged ({error})") from error
+    missing = [key for key in _REQUIRED if key not in header]
+    if missing:
+        raise CheckpointError(f"{path}: the synthpipe header lacks {missing}")
+    return header
+
+
+def load(path: str | Path, kind: str | None = None) -> nn.Module:
+    """Rebuild the model that a file holds, in eval mode, on the CPU.
+
+    Args:
+        path: a file, or the name of shipped weights.
+        kind: refuse any other kind.
+
+    Raises:
+        CheckpointError: missing, damaged, of another kind, of another version, or with other tensors than
+            its configuration says.
+    """
+    path = resolve(path)
+    header = read_header(path)
+    if kind is not None and header["kind"] != kind:
+        raise CheckpointError(f"{path}: holds a {header['kind']!r} model, expected {kind!r}")
+    model = build_model(header["kind"], header["config"])
+    with safe_open(path, framework="pt") as file:
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path}: tensors do not fit the configuration in the header: {error}") from error
+    return model.eval()

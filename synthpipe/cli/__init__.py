@@ -1,0 +1,40 @@
+"""The ``synthpipe`` command: one module per sub-command, each with ``add_parser`` and ``run``.
+
+Exit codes: 0 done, 1 failed, 2 usage (bad arguments or options).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from synthpipe._version import __version__
+from synthpipe.errors import OptionError, SynthPipeError
+
+__all__ = ["main"]
+
+_COMMANDS = ("shard", "train", "degrade", "preview", "import_deflow")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="synthpipe", description="Learned degradations as a streaming transform.")
+    parser.add_argument("--version", action="version", version=f"synthpipe {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in _COMMANDS:
+        module = import_module(f"synthpipe.cli.{name}")
+        module.add_parser(commands).set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except OptionError as error:
+        print(f"synthpipe {args.command}: {error}", file=sys.stderr)
+        return 2
+    except SynthPipeError as error:
+        print(f"synthpipe {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"synthpipe {args.command}: interrupted", file=sys.stderr)
+        return 1

@@ -1,0 +1,123 @@
+"""Strict reading of option files: unknown keys are errors, and every error says where and what was meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from synthpipe.errors import OptionError
+
+__all__ = ["Options", "parse_options", "read_options", "read_yaml"]
+
+
+class Options(BaseModel):
+    """Base of all option schemas: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+T = TypeVar("T", bound=Options)
+
+
+def read_options(path: str | Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
+    """Read a YAML option file into ``schema``.
+
+    Args:
+        path: the option file.
+        schema: the schema to read into.
+        overrides: ``key.sub=value`` strings; each value is parsed as YAML.
+
+    Raises:
+        OptionError: missing or malformed file, unknown key (with the nearest known one), wrong value.
+    """
+    data = read_yaml(path)
+    for override in overrides:
+        _apply_override(data, override)
+    return parse_options(data, schema, source=str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping; raises :class:`OptionError` otherwise."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise OptionError(f"cannot read option file {str(path)!r}: {error.strerror or error}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise OptionError(f"{path}: not valid YAML: {error}") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise OptionError(f"{path}: expected a mapping of options at the top level, got {type(data).__name__}")
+    return data
+
+
+def parse_options(data: Mapping[str, Any], schema: type[T], source: str = "options") -> T:
+    """Check ``data`` against ``schema``; ``source`` names the file or the caller in errors.
+
+    Raises:
+        OptionError: one line per problem: source, key path, what was expected, what came.
+    """
+    try:
+        return schema.model_validate(dict(data))
+    except ValidationError as error:
+        lines = [_explain(problem, schema, source) for problem in error.errors(include_url=False)]
+        raise OptionError("\n".join(lines)) from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise OptionError(f"override {override!r}: expected key.sub=value")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise OptionError(f"override {override!r}: value is not valid YAML: {error}") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise OptionError(f"override {override!r}: {parent!r} is a value, not a group of options")
+    data[last] = value
+
+
+def _explain(problem: Any, schema: type[BaseModel], source: str) -> str:
+    location = tuple(problem["loc"])
+    path = ".".join(str(part) for part in location) or "(top level)"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(schema, location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known)) or 'none'}"
+        return f"{source}: unknown option {path!r}; {hint}"
+    if problem["type"] == "missing":
+        return f"{source}: option {path!r} is required and was not given"
+    return f"{source}: option {path!r}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _known_keys(schema: type[BaseModel], parents: Sequence[Any]) -> list[str]:
+    """Keys of the schemas that can stand at ``parents``; tags of unions and list positions are passed over."""
+    schemas = [schema]
+    for part in parents:
+        following = [
+            found
+            for candidate in schemas
+            if str(part) in candidate.model_fields
+            for found in _schemas_in(candidate.model_fields[str(part)].annotation)
+        ]
+        schemas = following or schemas
+    return sorted({name for candidate in schemas for name in candidate.model_fields})
+
+
+def _schemas_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if get_origin(annotation) in (Union, UnionType, list, tuple, dict) or hasattr(annotation, "__metadata__"):
+        return [found for argument in get_args(annotation) for found in _schemas_in(argument)]
+    return []

@@ -1,0 +1,73 @@
+"""The exception tree: everything synthpipe raises on purpose.
+
+::
+
+    SynthPipeError
+    ├── OptionError        an option file, option value or command line that cannot be used
+    ├── CheckpointError    weights that are missing, damaged, of another kind or another version
+    ├── ImageError         one image that cannot be used (a stream skips and counts it, by ``reason``)
+    ├── ShapeError         a tensor of the wrong shape, range or dtype (also a ``ValueError``)
+    ├── ShardError         a shard, an index or an output folder that cannot be used
+    ├── StreamError        a stream that cannot go on: too many bad samples, a state that does not fit
+    └── TrainingError      a training run that cannot go on
+
+Every message names the thing, what was expected, what came, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ImageError",
+    "OptionError",
+    "ShapeError",
+    "ShardError",
+    "StreamError",
+    "SynthPipeError",
+    "TrainingError",
+]
+
+
+class SynthPipeError(Exception):
+    """Base of all errors that synthpipe raises on purpose."""
+
+
+class OptionError(SynthPipeError):
+    """An option file, option value or command line that cannot be used."""
+
+
+class CheckpointError(SynthPipeError):
+    """Weights that are missing, damaged, of another kind or another version."""
+
+
+class ImageError(SynthPipeError):
+    """One image that cannot be used.
+
+    Args:
+        message: names the image, what was expected and what came.
+        reason: a short fixed word for counting, such as ``"truncated"`` or ``"too_small"``.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        # Crosses process borders (shard workers); the default would lose `reason`.
+        return type(self), (str(self), self.reason)
+
+
+class ShapeError(SynthPipeError, ValueError):
+    """A tensor of the wrong shape, range or dtype."""
+
+
+class ShardError(SynthPipeError):
+    """A shard, an index or an output folder that cannot be used."""
+
+
+class StreamError(SynthPipeError):
+    """A stream that cannot go on: too many bad samples, or a state that does not fit."""
+
+
+class TrainingError(SynthPipeError):
+    """A training run that cannot go on."""

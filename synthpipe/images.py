@@ -1,0 +1,118 @@
+"""Image tensors: float32 or float64, RGB, ``(B, 3, H, W)``, values in [0, 1].
+
+The one place that converts to and from 8 bits, resizes bicubically, and crops or pads to a multiple.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthpipe.errors import ShapeError
+
+__all__ = [
+    "check_images",
+    "crop_to_multiple",
+    "downscale_bicubic",
+    "pad_to_multiple",
+    "quantize_8bit",
+    "to_float",
+    "to_uint8",
+]
+
+
+def check_images(x: Tensor, name: str) -> None:
+    """Refuse anything but a finite floating-point ``(B, 3, H, W)`` batch.
+
+    Raises:
+        ShapeError: wrong rank, channels, dtype, or a NaN or infinity.
+    """
+    if x.ndim != 4 or x.shape[1] != 3:
+        raise ShapeError(f"{name}: expected RGB images (B, 3, H, W), got shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ShapeError(f"{name}: expected floating-point images in [0, 1], got {x.dtype}; call images.to_float first")
+    if not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+        raise ShapeError(f"{name}: {bad} of {len(x)} images hold NaN or infinity; expected finite values in [0, 1]")
+
+
+def to_float(x: Tensor) -> Tensor:
+    """uint8 images (any shape, 0..255) to float32 in [0, 1].
+
+    Raises:
+        ShapeError: ``x`` is not uint8.
+    """
+    if x.dtype != torch.uint8:
+        raise ShapeError(f"to_float: expected uint8 images, got {x.dtype}")
+    return x.to(torch.float32) / 255
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Images in [0, 1] to uint8, clipped and rounded to the nearest level."""
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def quantize_8bit(x: Tensor) -> Tensor:
+    """Clip to [0, 1] and round to multiples of 1/255, keeping the dtype: what saving as PNG would do."""
+    return (x.clamp(0, 1) * 255).round() / 255
+
+
+def crop_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Cut rows from the bottom and columns from the right so that both sizes divide by ``multiple``.
+
+    Raises:
+        ShapeError: a side is shorter than ``multiple``.
+    """
+    height, width = x.shape[-2] // multiple * multiple, x.shape[-1] // multiple * multiple
+    if height == 0 or width == 0:
+        raise ShapeError(f"crop_to_multiple: {x.shape[-2]}x{x.shape[-1]} is smaller than the multiple {multiple}")
+    return x[..., :height, :width]
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Extend at the bottom and right by mirrored content so that both sizes divide by ``multiple``."""
+    bottom, right = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    return _pad_mirrored(x, 0, bottom, 0, right)
+
+
+def downscale_bicubic(x: Tensor, scale: int) -> Tensor:
+    """Antialiased bicubic reduction by an integer, as MATLAB's ``imresize`` does it.
+
+    Keys' cubic with a = -0.5, stretched by ``scale``, mirrored edges. Values may leave [0, 1] slightly.
+
+    Shapes: ``(B, C, H, W)`` -> ``(B, C, H / scale, W / scale)``, float.
+
+    Raises:
+        ShapeError: H or W is no multiple of ``scale``.
+    """
+    if x.shape[-2] % scale or x.shape[-1] % scale:
+        raise ShapeError(
+            f"downscale_bicubic: height and width must be multiples of {scale}, got {x.shape[-2]}x{x.shape[-1]}; "
+            f"call images.crop_to_multiple(x, {scale}) first"
+        )
+    if scale == 1:
+        return x
+    # The library call cuts the kernel off at the border; mirrored edges are had by padding before it.
+    # 4 output pixels of padding cover the stretched kernel, whose support is 2 output pixels a side.
+    padded = _pad_mirrored(x, 4 * scale, 4 * scale, 4 * scale, 4 * scale)
+    small = F.interpolate(
+        padded,
+        size=(padded.shape[-2] // scale, padded.shape[-1] // scale),
+        mode="bicubic",
+        antialias=True,
+        align_corners=False,
+    )
+    return small[..., 4:-4, 4:-4]
+
+
+def _pad_mirrored(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
+    """Half-sample symmetric padding (edge pixel repeated), of any width; ``F.pad`` has no such mode."""
+    rows = _mirror_index(x.shape[-2], top, bottom, x.device)
+    columns = _mirror_index(x.shape[-1], left, right, x.device)
+    return x.index_select(-2, rows).index_select(-1, columns)
+
+
+def _mirror_index(size: int, before: int, after: int, device: torch.device) -> Tensor:
+    position = torch.arange(-before, size + after, device=device) % (2 * size)
+    return torch.where(position < size, position, 2 * size - 1 - position)

@@ -1,0 +1,43 @@
+"""Kind -> model class: the only list of what a checkpoint can hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from synthpipe.errors import CheckpointError
+from synthpipe.flows.deflow import DeFlow
+
+__all__ = ["build_model", "kind_of"]
+
+_KINDS: dict[str, type[nn.Module]] = {"deflow": DeFlow}
+
+
+def build_model(kind: str, config: dict[str, Any]) -> nn.Module:
+    """Construct the model of ``kind`` with the keyword arguments ``config``.
+
+    Raises:
+        CheckpointError: unknown kind, or arguments that this version's class does not take.
+    """
+    if kind not in _KINDS:
+        raise CheckpointError(f"unknown model kind {kind!r}; this version knows {sorted(_KINDS)}")
+    try:
+        return _KINDS[kind](**config)
+    except TypeError as error:
+        raise CheckpointError(
+            f"model kind {kind!r} does not take this configuration ({error}); "
+            "the weights come from another version of synthpipe"
+        ) from error
+
+
+def kind_of(model: nn.Module) -> str:
+    """The kind under which ``model`` is saved.
+
+    Raises:
+        CheckpointError: the class is not registered.
+    """
+    for kind, cls in _KINDS.items():
+        if type(model) is cls:
+            return kind
+    raise CheckpointError(f"{type(model).__name__} is not a registered model; known: {sorted(_KINDS)}")
