@@ -1,0 +1,34 @@
+"""Fixtures for all tests: a fixed seed, the folder of real images and golden numbers, the CUDA skip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The founders' folder of real images and golden numbers, absent from a user's checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is absent: its images may not be redistributed")
+    return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip ``gpu`` tests where there is no CUDA device."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
