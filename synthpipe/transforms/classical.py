@@ -37,7 +37,7 @@ class ClassicalDegrade(BatchTransform):
         self.scale = scale
 
     def sample_params(self, batch: Batch) -> dict[str, Any]:
-        """Draws of each sample: ``blur_sigma``, ``blur_ratio``, ``blur_angle``, ``noise_sigma``, ``quality``, ``eps``."""
+        """Draws for each sample: blur ``sigma``, ``ratio``, ``angle``; ``noise_sigma``, ``eps``; JPEG ``quality``."""
         height, width = batch["gt"].shape[-2] // self.scale, batch["gt"].shape[-1] // self.scale
         if len(batch["seed"]) != len(batch["gt"]):
             raise ShapeError(f"ClassicalDegrade: {len(batch['gt'])} images but {len(batch['seed'])} seeds")
@@ -112,8 +112,7 @@ def _blur(x: Tensor, kernels: Tensor) -> Tensor:
     """Each image with its own kernel; edge pixels repeated."""
     batch, channels, height, width = x.shape
     radius = kernels.shape[-1] // 2
-    padded = F.pad(x, (radius,) * 4, mode="replicate").reshape(
-        1, batch * channels, *(side + 2 * radius for side in (height, width))
-    )
+    padded = F.pad(x, (radius, radius, radius, radius), mode="replicate")
+    padded = padded.reshape(1, batch * channels, height + 2 * radius, width + 2 * radius)
     weight = kernels.to(x).repeat_interleave(channels, 0)[:, None]
     return F.conv2d(padded, weight, groups=batch * channels).reshape(x.shape)

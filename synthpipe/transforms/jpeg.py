@@ -53,12 +53,19 @@ def jpeg_round_trip(x: Tensor, quality: Tensor) -> Tensor:
     ycc[:, 0] -= 128
     ycc = F.pad(ycc.round(), (0, -width % 16, 0, -height % 16), mode="replicate")
     luma = _code_plane(ycc[:, :1], _quantiser(_LUMA, quality, x))
-    chroma = _code_plane(F.avg_pool2d(ycc[:, 1:], 2).round(), _quantiser(_CHROMA, quality, x))
-    # libjpeg's default ("fancy") upsampling has the weights 3/4 and 1/4, which is what bilinear gives for x2.
+    # libjpeg rounds ties down in even and up in odd columns, when averaging and when interpolating alike.
+    halved = (F.avg_pool2d(ycc[:, 1:], 2) + _alternating(ycc.shape[-1] // 2, 1 / 4, 2 / 4, x)).floor()
+    chroma = _code_plane(halved, _quantiser(_CHROMA, quality, x))
+    # Its default ("fancy") upsampling has the weights 3/4 and 1/4, which is what bilinear gives for x2.
     chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
+    chroma = (chroma + _alternating(chroma.shape[-1], 8 / 16, 7 / 16, x)).floor()
     decoded = torch.cat((luma + 128, chroma), 1)[..., :height, :width]
     rgb = torch.einsum("ij,bjhw->bihw", x.new_tensor(_YCC_TO_RGB), decoded)
     return rgb.round().clamp(0, 255) / 255
+
+
+def _alternating(length: int, even: float, odd: float, like: Tensor) -> Tensor:
+    return like.new_tensor((even, odd)).repeat(length // 2)
 
 
 def _quantiser(table: tuple[tuple[int, ...], ...], quality: Tensor, like: Tensor) -> Tensor:
