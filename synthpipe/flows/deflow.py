@@ -1,0 +1,404 @@
+"""DeFlow: a conditional flow shared by a clean and a noisy domain, learnt from unpaired images (Wolf et al. 2021).
+
+One invertible network f(.; h) maps both domains to latents; ``z_clean ~ N(0, I)`` and ``z_noisy = z_clean + u``.
+Degrading x is ``f^-1(f(x; h(x)) + u; h(x))``, with h the features of the bicubically reduced image plus noise.
+
+Legend: B batch, H, W image size, L levels.  Images are RGB on the [0, 1] scale; the domain is 0 (clean) or 1 (noisy).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.errors import ShapeError
+from synthpipe.flows.actnorm import ActNorm, actnorms_of
+from synthpipe.flows.base import FlowLayer, Sequential
+from synthpipe.flows.coupling import ConditionalCoupling
+from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
+from synthpipe.flows.invertible_conv import InvertibleConv
+from synthpipe.flows.normalization import DomainNormalization
+from synthpipe.flows.prior import ConditionalShift, DiagonalShift, DomainShift, FullShift
+from synthpipe.flows.reshape import SplitPrior, Squeeze
+from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
+
+__all__ = ["CLEAN", "NOISY", "DeFlow", "bits_per_dim"]
+
+CLEAN, NOISY = 0, 1
+_ENCODERS: dict[str, type[RRDBEncoder] | type[SmallEncoder]] = {"rrdb": RRDBEncoder, "small": SmallEncoder}
+
+Generators = Sequence[torch.Generator] | torch.Generator
+
+
+class DeFlow(nn.Module):
+    """The conditional flow, its encoder and the domain shift.
+
+    Args:
+        scale: reduction of the condition: h sees the image bicubically reduced by this.
+        levels: L, squeezes; the channels after level l are 12, 24, 96, ... (half leave after level 1).
+        steps: flow steps with a coupling, per level.
+        transition_steps: steps without a coupling at the start of each level.
+        hidden: width of the sub-networks of each coupling.
+        encoder: ``{"type": "rrdb" | "small", ...}``, the rest being arguments of that encoder.
+        condition_noise: standard deviation of the noise added to the reduced image ("LR_noise_std").
+        quant: dequantisation noise is uniform of width 1 / quant; 32 in the reference, whose 5-bit noise of 2.3
+            grey levels then stays in every output; 256 is what 8-bit images need.
+        dequantize_output: keep dequantisation noise on when translating, as the reference does.
+        covariance: of the shift u: ``"full"`` (published), ``"diagonal"`` or ``"conditional"`` (follows h; ours).
+        covariance_init: start of the standard deviation of u. The published 0 never trains (its gradient is 0).
+        scale_eps: lower end of the coupling scales (0.001 in the reference); larger is safer against NaN.
+        normalization: per-domain statistics, see :class:`DomainNormalization`; None for none.
+        unconditional: zero the reduced image (the paper's ablation).
+
+    Raises:
+        ShapeError: arguments that do not fit together.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: int = 4,
+        levels: int = 3,
+        steps: int = 16,
+        transition_steps: int = 2,
+        hidden: int = 64,
+        encoder: Mapping[str, Any] | None = None,
+        condition_noise: float = 0.03,
+        quant: int = 256,
+        dequantize_output: bool = False,
+        covariance: Literal["full", "diagonal", "conditional"] = "full",
+        covariance_init: float = 1.0,
+        scale_eps: float = 0.001,
+        normalization: Mapping[str, Any] | None = None,
+        unconditional: bool = False,
+    ) -> None:
+        super().__init__()
+        encoder = dict(encoder or {"type": "rrdb"})
+        self.config: dict[str, Any] = {
+            "scale": scale,
+            "levels": levels,
+            "steps": steps,
+            "transition_steps": transition_steps,
+            "hidden": hidden,
+            "encoder": dict(encoder),
+            "condition_noise": condition_noise,
+            "quant": quant,
+            "dequantize_output": dequantize_output,
+            "covariance": covariance,
+            "covariance_init": covariance_init,
+            "scale_eps": scale_eps,
+            "normalization": None if normalization is None else dict(normalization),
+            "unconditional": unconditional,
+        }
+        self.scale = scale
+        self.size_multiple = math.lcm(2**levels, scale)
+        self.encoder = _build_encoder(encoder, scale, levels)
+        cond_channels = self.encoder.out_channels
+        widths = _channels(levels)
+        self.levels = nn.ModuleList(
+            _level(width, cond, steps, transition_steps, hidden, scale_eps)
+            for width, cond in zip(widths, cond_channels, strict=True)
+        )
+        self.split = SplitPrior(widths[0])
+        split_channels = widths[0] - self.split.kept
+        self.shifts = nn.ModuleList(
+            [
+                _build_shift(covariance, split_channels, cond_channels[0], covariance_init),
+                _build_shift(covariance, widths[-1], cond_channels[-1], covariance_init),
+            ]
+        )
+        self.normalization = None if normalization is None else DomainNormalization(**normalization)
+
+    # --- the flow itself -------------------------------------------------------------------------------------------
+
+    def features(self, lr: Tensor) -> list[Tensor]:
+        """Conditioning features, one per level, finest first, from ``lr`` ``(B, 3, H / scale, W / scale)``."""
+        return self.encoder(torch.zeros_like(lr) if self.config["unconditional"] else lr)
+
+    def encode(self, x: Tensor, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Image to latents.
+
+        Args:
+            x: ``(B, 3, H, W)``, dequantised and normalised as the caller wants it.
+            features: from :meth:`features`.
+
+        Returns:
+            ``[split (B, 6, H/2, W/2), top (B, C, H/2^L, W/2^L)]`` and ``log|det|`` ``(B,)`` in nats.
+        """
+        split: Tensor | None = None
+        total = x.new_zeros(x.shape[0])
+        for index, (level, cond) in enumerate(zip(self.levels, features, strict=True)):
+            x, logdet = level(x, cond)
+            total = total + logdet
+            if index == 0:
+                x, split, logdet = self.split(x)
+                total = total + logdet
+        assert split is not None
+        return [split, x], total
+
+    def decode(self, latents: Sequence[Tensor], features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Latents of :meth:`encode` to the image, with ``log|det|`` ``(B,)`` of this direction."""
+        split, x = latents
+        total = x.new_zeros(x.shape[0])
+        for index in reversed(range(len(self.levels))):
+            if index == 0:
+                x, logdet = self.split.inverse(x, split)
+                total = total + logdet
+            x, logdet = self.levels[index].inverse(x, features[index])  # type: ignore[operator]
+            total = total + logdet
+        return x, total
+
+    def log_prob(self, x: Tensor, domain: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """Log-density of (dequantised, normalised) images in their own domains: ``(B,)`` in nats.
+
+        Equation 2.1 of the model: ``log N(f(x); 0, I)`` or ``log N(f(x); mu, I + S)``, plus ``log|det df/dx|``.
+        """
+        latents, total = self.encode(x, features)
+        for z, shift, cond in zip(latents, self._shifts(), (features[0], features[-1]), strict=True):
+            total = total + shift.log_prob(z, domain, cond)
+        return total
+
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def nll(self, x: Tensor, domain: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Negative log-density of dequantised images given their own reduced versions.
+
+        Args:
+            x: ``(B, 3, H, W)`` in [0, 1], 8-bit levels; sides multiples of ``size_multiple``.
+            domain: ``(B,)`` int64, 0 clean, 1 noisy.
+            generator: draws dequantisation and condition noise.
+
+        Returns:
+            ``(B,)`` in nats, a density on the [0, 1] scale; :func:`bits_per_dim` converts it.
+
+        Raises:
+            ShapeError: wrong shape, size, domain, or NaN.
+        """
+        check_images(x, "DeFlow.nll")
+        self._check_size(x, "DeFlow.nll")
+        if domain.shape != x.shape[:1]:
+            raise ShapeError(f"DeFlow.nll: expected one domain per image, ({len(x)},), got {tuple(domain.shape)}")
+        lr = self._reduce(x)
+        dequantised = x + (_rand(x, generator) - 0.5) / self.config["quant"]
+        logdet = x.new_zeros(len(x))
+        if self.normalization is not None:
+            dequantised, logdet = self.normalization.apply(dequantised, domain)
+            lr = self.normalization.apply_condition(lr, domain)
+        features = self.features(self._add_condition_noise(lr, generator))
+        return -(self.log_prob(dequantised, domain, features) + logdet)
+
+    def bits_per_dim(self, nll: Tensor, shape: Sequence[int]) -> Tensor:
+        """:func:`bits_per_dim` with this model's quantisation."""
+        return bits_per_dim(nll, shape, self.config["quant"])
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, domain: Tensor, generator: torch.Generator | None = None) -> None:
+        """Set every ActNorm from one batch of both domains; layers that are initialised stay as they are."""
+        training = self.training
+        self.train()
+        self.nll(x, domain, generator)
+        self.train(training)
+
+    @property
+    def initialized(self) -> bool:
+        """Whether every ActNorm has been initialised, from data or by loading."""
+        return all(bool(layer.initialized) for layer in actnorms_of(self))
+
+    def mark_initialized(self) -> None:
+        """Accept all ActNorms as they are."""
+        for layer in actnorms_of(self):
+            layer.mark_initialized()
+
+    def shift_norms(self) -> dict[str, float]:
+        """Root mean square standard deviation of u at the split and the top latent, in latent units."""
+        split, top = self._shifts()
+        return {"shift_split": split.norm(), "shift_top": top.norm()}
+
+    # --- use -------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def degrade(self, x: Tensor, generators: Generators, strength: float = 1.0) -> Tensor:
+        """Clean images to noisy ones of the same content.
+
+        Args:
+            x: ``(B, 3, H, W)`` in [0, 1], any size: padded by mirroring to ``size_multiple`` and cut back.
+            generators: one per image, so that an image's noise does not depend on its neighbours; or one for all.
+            strength: latents move by ``strength * u``; 1 is the trained domain, 0 gives x back.
+
+        Returns:
+            ``(B, 3, H, W)``, not clipped: slightly below 0 or above 1 is normal.
+
+        Raises:
+            ShapeError: wrong shape or NaN, coming in or going out.
+        """
+
+        def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
+            return z + strength * shift.shift(_randn(z, generators), cond)
+
+        return self._translate(x, CLEAN, generators, move, "DeFlow.degrade")
+
+    @torch.no_grad()
+    def clean(self, y: Tensor, generators: Generators, temperature: float = 1.0) -> Tensor:
+        """Noisy images to clean ones: a draw from the posterior of z_clean given z_noisy.
+
+        Args and returns as in :meth:`degrade`; ``temperature`` scales the posterior's spread, 0 gives its mean.
+
+        Raises:
+            ShapeError: as in :meth:`degrade`.
+        """
+
+        def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
+            return shift.remove(z, temperature * _randn(z, generators), cond)
+
+        return self._translate(y, NOISY, generators, move, "DeFlow.clean")
+
+    @torch.no_grad()
+    def sample(self, lr: Tensor, domain: int, generators: Generators, temperature: float = 1.0) -> Tensor:
+        """Images of a domain given a reduced image.
+
+        Args:
+            lr: ``(B, 3, h, w)`` in [0, 1], sides such that h * scale and w * scale are multiples of ``size_multiple``.
+            domain: 0 clean, 1 noisy.
+            generators: one per image, or one for all.
+            temperature: of the latents' standard normal part.
+
+        Returns:
+            ``(B, 3, h * scale, w * scale)``, not clipped.
+        """
+        check_images(lr, "DeFlow.sample")
+        height, width = lr.shape[2] * self.scale, lr.shape[3] * self.scale
+        self._check_size(lr.new_empty(1, 3, height, width), "DeFlow.sample")
+        domains = torch.full((len(lr),), domain, device=lr.device)
+        if self.normalization is not None:
+            lr = self.normalization.apply_condition(lr, domains)
+        features = self.features(self._add_condition_noise(lr, generators))
+        latents = []
+        for shape, shift, cond in zip(
+            self._latent_shapes(height, width), self._shifts(), (features[0], features[-1]), strict=True
+        ):
+            z = temperature * _randn(lr.new_empty(len(lr), *shape), generators)
+            latents.append(z + shift.shift(_randn(z, generators), cond) if domain == NOISY else z)
+        x = self.decode(latents, features)[0]
+        return x if self.normalization is None else self.normalization.undo(x, domains)
+
+    def _translate(self, x: Tensor, domain: int, generators: Generators, move: Any, name: str) -> Tensor:
+        check_images(x, name)
+        if not isinstance(generators, torch.Generator) and len(generators) != len(x):
+            raise ShapeError(f"{name}: expected one generator per image, {len(x)}, got {len(generators)}")
+        height, width = x.shape[2:]
+        padded = pad_to_multiple(x, self.size_multiple)
+        source = torch.full((len(x),), domain, device=x.device)
+        lr = self._reduce(padded)
+        if self.config["dequantize_output"]:
+            padded = padded + (_rand(padded, generators) - 0.5) / self.config["quant"]
+        if self.normalization is not None:
+            padded = self.normalization.apply(padded, source)[0]
+            lr = self.normalization.apply_condition(lr, source)
+        # The same features both ways: with fresh noise on h the round trip would be no identity.
+        features = self.features(self._add_condition_noise(lr, generators))
+        latents, _ = self.encode(padded, features)
+        moved = [
+            move(z, shift, cond)
+            for z, shift, cond in zip(latents, self._shifts(), (features[0], features[-1]), strict=True)
+        ]
+        y = self.decode(moved, features)[0]
+        if self.normalization is not None:
+            y = self.normalization.undo(y, 1 - source)
+        y = y[..., :height, :width]
+        if not bool(torch.isfinite(y).all()):
+            raise ShapeError(
+                f"{name}: the flow gave NaN or infinity; the weights amplify this input too much (scale_eps "
+                f"{self.config['scale_eps']} bounds it), or they are damaged"
+            )
+        return y
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _shifts(self) -> list[DomainShift]:
+        return list(self.shifts)  # type: ignore[arg-type]
+
+    def _reduce(self, x: Tensor) -> Tensor:
+        return quantize_8bit(downscale_bicubic(x, self.scale))
+
+    def _add_condition_noise(self, lr: Tensor, generators: Generators | None) -> Tensor:
+        return lr + self.config["condition_noise"] * _randn(lr, generators)
+
+    def _check_size(self, x: Tensor, name: str) -> None:
+        height, width = x.shape[2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise ShapeError(
+                f"{name}: height and width must be multiples of {self.size_multiple} (lcm of 2 ** levels and scale), "
+                f"got {height}x{width}; call images.crop_to_multiple(x, {self.size_multiple}) first"
+            )
+
+    def _latent_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        widths, side = _channels(len(self.levels)), 2 ** len(self.levels)
+        return [(widths[0] - self.split.kept, height // 2, width // 2), (widths[-1], height // side, width // side)]
+
+
+def bits_per_dim(nll: Tensor, shape: Sequence[int], quant: int) -> Tensor:
+    """True bits per dimension of images seen at ``quant`` levels.
+
+    Args:
+        nll: ``(B,)`` in nats, a density on the [0, 1] scale of images dequantised by noise of width 1 / quant.
+        shape: of the images, ``(..., C, H, W)``.
+        quant: levels.  (The reference prints ``3 * bits_per_dim - 10`` at quant 32.)
+    """
+    dims = math.prod(shape[-3:])
+    return (nll / dims + math.log(quant)) / math.log(2)
+
+
+def _channels(levels: int) -> list[int]:
+    """Channels inside each level: all of the squeezed image at level 1, half of it further on."""
+    return [12] + [6 * 4**level for level in range(1, levels)]
+
+
+def _level(channels: int, cond: int, steps: int, transitions: int, hidden: int, scale_eps: float) -> Sequential:
+    layers: list[FlowLayer] = [Squeeze()]
+    for _ in range(transitions):
+        layers += [ActNorm(channels), InvertibleConv(channels)]
+    for _ in range(steps):
+        layers += [
+            ActNorm(channels),
+            InvertibleConv(channels),
+            ConditionalCoupling(channels, cond, hidden, scale_eps),
+        ]
+    return Sequential(*layers)
+
+
+def _build_encoder(options: dict[str, Any], scale: int, levels: int) -> RRDBEncoder | SmallEncoder:
+    kind = options.pop("type", None)
+    if kind not in _ENCODERS:
+        raise ShapeError(f"DeFlow: encoder type must be one of {sorted(_ENCODERS)}, got {kind!r}")
+    return _ENCODERS[kind](scale=scale, levels=levels, **options)
+
+
+def _build_shift(covariance: str, channels: int, cond: int, init: float) -> DomainShift:
+    if covariance == "full":
+        return FullShift(channels, init)
+    if covariance == "diagonal":
+        return DiagonalShift(channels, init)
+    if covariance == "conditional":
+        return ConditionalShift(channels, cond, init=init)
+    raise ShapeError(f"DeFlow: covariance must be 'full', 'diagonal' or 'conditional', got {covariance!r}")
+
+
+def _draw(kind: Any, like: Tensor, generators: Generators | None) -> Tensor:
+    """Noise of ``like``'s shape; from one generator per image, each image's part is its own."""
+    if generators is None or isinstance(generators, torch.Generator):
+        device = like.device if generators is None else generators.device
+        return kind(like.shape, generator=generators, device=device, dtype=like.dtype).to(like.device)
+    rows = [kind(like.shape[1:], generator=g, device=g.device, dtype=like.dtype) for g in generators]
+    return torch.stack(rows).to(like.device)
+
+
+def _randn(like: Tensor, generators: Generators | None) -> Tensor:
+    return _draw(torch.randn, like, generators)
+
+
+def _rand(like: Tensor, generators: Generators | None) -> Tensor:
+    return _draw(torch.rand, like, generators)

@@ -1,0 +1,65 @@
+"""Invertible 1x1 convolution in LU form (Glow, Kingma & Dhariwal 2018, section 3.2, equation 10)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthpipe.flows.base import FlowLayer
+
+__all__ = ["InvertibleConv"]
+
+
+class InvertibleConv(FlowLayer):
+    """``z = W x`` at every position, ``W = P L (U + diag(sign * exp(log_s)))``.
+
+    P and the signs come from the LU factors of a random rotation and stay; L is unit lower, U strictly upper
+    triangular.  ``log|det J| = H * W * sum(log_s)``.
+
+    Args:
+        channels: number of channels C.
+        generator: draws the rotation; torch's default generator where None.
+    """
+
+    permutation: Tensor
+    sign: Tensor
+
+    def __init__(self, channels: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        rotation = torch.linalg.qr(torch.randn(channels, channels, generator=generator, dtype=torch.float64))[0]
+        permutation, lower, upper = torch.linalg.lu(rotation)
+        diagonal = upper.diagonal()
+        self.register_buffer("permutation", permutation.float())
+        self.register_buffer("sign", diagonal.sign().float())
+        self.lower = nn.Parameter(lower.float())
+        self.upper = nn.Parameter(upper.triu(1).float())
+        self.log_s = nn.Parameter(diagonal.abs().log().float())
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        lower, upper = self._factors(x.dtype)
+        weight = self.permutation.to(x.dtype) @ lower @ upper
+        return _conv1x1(x, weight), self._logdet(x)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        # In float64: a long flow multiplies the error of each inverse.
+        lower, upper = self._factors(torch.float64)
+        identity = torch.eye(len(lower), dtype=torch.float64, device=lower.device)
+        inner = torch.linalg.solve_triangular(lower, self.permutation.double().T @ identity, upper=False)
+        weight = torch.linalg.solve_triangular(upper, inner, upper=True)
+        return _conv1x1(z, weight.to(z.dtype)), -self._logdet(z)
+
+    def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.lower.device.type, enabled=False):
+            identity = torch.eye(len(self.log_s), dtype=dtype, device=self.log_s.device)
+            lower = self.lower.to(dtype).tril(-1) + identity
+            upper = self.upper.to(dtype).triu(1) + torch.diag(self.sign.to(dtype) * self.log_s.to(dtype).exp())
+        return lower, upper
+
+    def _logdet(self, x: Tensor) -> Tensor:
+        return (self.log_s.to(x.dtype).sum() * x.shape[2] * x.shape[3]).expand(x.shape[0])
+
+
+def _conv1x1(x: Tensor, weight: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x, weight[:, :, None, None])

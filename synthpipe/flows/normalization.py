@@ -1,0 +1,80 @@
+"""Per-domain colour statistics: noisy images are mapped onto the clean domain's mean and spread (DeFlow, AIM-RWSR)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.errors import ShapeError
+
+__all__ = ["DomainNormalization"]
+
+
+class DomainNormalization(nn.Module):
+    """``y' = (y - mean_noisy) / std_noisy * std_clean + mean_clean`` for noisy images; clean ones stay.
+
+    Each argument is three numbers, RGB on the 0..255 scale; ``lr_*`` are those of the reduced images.
+
+    Args:
+        clean_mean, clean_std, noisy_mean, noisy_std: statistics of the images.
+        lr_clean_mean, lr_clean_std, lr_noisy_mean, lr_noisy_std: statistics of the reduced images.
+        clamp: clamp mapped images to [0, 1] as the reference does, which throws over- and undershoot away.
+
+    Raises:
+        ShapeError: not three numbers, or a standard deviation that is not above 0.
+    """
+
+    def __init__(
+        self,
+        clean_mean: Sequence[float],
+        clean_std: Sequence[float],
+        noisy_mean: Sequence[float],
+        noisy_std: Sequence[float],
+        lr_clean_mean: Sequence[float],
+        lr_clean_std: Sequence[float],
+        lr_noisy_mean: Sequence[float],
+        lr_noisy_std: Sequence[float],
+        clamp: bool = False,
+    ) -> None:
+        super().__init__()
+        self.clamp = clamp
+        self.image = _affine(clean_mean, clean_std, noisy_mean, noisy_std)
+        self.condition = _affine(lr_clean_mean, lr_clean_std, lr_noisy_mean, lr_noisy_std)
+
+    def apply(self, x: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Images ``(B, 3, H, W)`` of both domains onto clean statistics, and ``log|det|`` ``(B,)`` in nats."""
+        noisy = domain.bool()
+        gain, offset = (part.to(x) for part in self.image)
+        logdet = gain.log().sum() * x.shape[2] * x.shape[3] * noisy.to(x.dtype)
+        return self._select(x, gain * x + offset, noisy), logdet
+
+    def apply_condition(self, lr: Tensor, domain: Tensor) -> Tensor:
+        """Reduced images ``(B, 3, h, w)`` of both domains onto clean statistics."""
+        gain, offset = (part.to(lr) for part in self.condition)
+        return self._select(lr, gain * lr + offset, domain.bool())
+
+    def undo(self, x: Tensor, domain: Tensor) -> Tensor:
+        """Images on clean statistics back to those of their domain; the inverse of :meth:`apply` without clamp."""
+        gain, offset = (part.to(x) for part in self.image)
+        return torch.where(domain.bool()[:, None, None, None], (x - offset) / gain, x)
+
+    def _select(self, plain: Tensor, mapped: Tensor, noisy: Tensor) -> Tensor:
+        if self.clamp:
+            mapped = mapped.clamp(0, 1)
+        return torch.where(noisy[:, None, None, None], mapped, plain)
+
+
+def _affine(
+    clean_mean: Sequence[float], clean_std: Sequence[float], noisy_mean: Sequence[float], noisy_std: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    parts = [torch.tensor(list(part), dtype=torch.float64) for part in (clean_mean, clean_std, noisy_mean, noisy_std)]
+    if any(part.shape != (3,) for part in parts) or bool((parts[1] <= 0).any()) or bool((parts[3] <= 0).any()):
+        raise ShapeError(
+            "DomainNormalization: expected three RGB numbers each and standard deviations above 0, got "
+            f"clean {list(clean_mean)} / {list(clean_std)}, noisy {list(noisy_mean)} / {list(noisy_std)}"
+        )
+    mean_c, std_c, mean_n, std_n = (part[:, None, None] for part in parts)
+    gain = std_c / std_n
+    return gain, (mean_c - gain * mean_n) / 255
