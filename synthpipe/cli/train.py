@@ -1,0 +1,57 @@
+"""``synthpipe train``: train a model from an option file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLE = """example:
+  synthpipe train recipes/deflow_small/train.yml run_dir=runs/a data.clean.folder=clean data.noisy.folder=noisy
+  synthpipe train recipes/deflow_small/train.yml run_dir=runs/a ... --resume
+  torchrun --nproc_per_node=2 -m synthpipe train recipes/deflow_aim/train.yml"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Register the command."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "train",
+        help="train a model from an option file",
+        description="Train a model from an option file; writes run_dir/final.safetensors.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("options", metavar="OPTIONS.yml", help="option file, such as recipes/deflow_small/train.yml")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="options that replace those of the file")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in run_dir")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; 0 when done, also when stopped by max_minutes or SIGTERM after a checkpoint."""
+    from synthpipe.config.training import read_train_options
+    from synthpipe.training import train
+
+    overrides = [*args.overrides, *(["resume=auto"] if args.resume else [])]
+    options = read_train_options(args.options, overrides)
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger("synthpipe").addHandler(console)
+    asked: list[int] = []
+
+    def ask_to_stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+
+    previous = signal.signal(signal.SIGTERM, ask_to_stop)
+    try:
+        path = train(options, stop=lambda: bool(asked))
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        logging.getLogger("synthpipe").removeHandler(console)
+    print(path)
+    return 0

@@ -1,0 +1,86 @@
+"""The contracts that the training loop asks of an objective and of a source of batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.config.training import OptimizerOptions
+from synthpipe.transforms.base import Batch, generator_for, sample_seed
+
+__all__ = ["BatchSource", "Objective", "step_generator"]
+
+
+class BatchSource(Protocol):
+    """Batches without end, with state.
+
+    A batch is a dictionary; tensors in it are moved to the device.  Images MUST be uint8: under mixed precision the
+    library casts floating-point inputs to half precision, which would round 8-bit images.
+    """
+
+    def next_batch(self) -> Batch:
+        """This process's part of the next step's batch."""
+        ...
+
+    def example(self) -> Batch | None:
+        """The batch for sample pictures, the same at every call; None: take one that was trained on."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What JSON can hold about the data, for the weights' header."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dictionaries that continue after the last batch handed out."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``; called before the first batch."""
+        ...
+
+    def close(self) -> None:
+        """Stop threads and processes."""
+        ...
+
+
+class Objective(nn.Module, ABC):
+    """A model and the loss it is trained with.
+
+    A subclass MUST
+
+    * return from :meth:`forward` a scalar loss that is a mean over images, so that averaging gradients over processes
+      equals one process with all images;
+    * draw everything random from the generator it is given (a CPU generator), never from the global one;
+    * keep its trained network in ``model``, a kind that :mod:`synthpipe.checkpoints` can save.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @abstractmethod
+    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and named numbers (detached scalars) for the log."""
+
+    def initialize(self, batch: Batch, generator: torch.Generator) -> None:
+        """Data-dependent initialisation on the first batch of a new run; nothing by default."""
+
+    def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
+        """Optimizer groups; one with every trained parameter by default."""
+        return [{"params": [p for p in self.model.parameters() if p.requires_grad], "lr": options.lr}]
+
+    def numbers(self) -> dict[str, float]:
+        """Named numbers of the model itself, asked for when a line is logged; none by default."""
+        return {}
+
+    @abstractmethod
+    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        """One picture ``(3, H, W)`` in [0, 1] that shows what ``model`` (the averaged weights) does to ``batch``."""
+
+
+def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    """The CPU generator of one step in one process: the same whether or not the run was interrupted."""
+    return generator_for(sample_seed(seed, step, f"rank{rank}"), "train")

@@ -1,0 +1,49 @@
+"""From options to a run: the only place that knows which objective and which data a kind needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from synthpipe.config.training import RunOptions, TrainDeFlowOptions
+from synthpipe.errors import OptionError
+from synthpipe.flows.deflow import DeFlow
+from synthpipe.training.base import BatchSource, Objective
+from synthpipe.training.deflow import DeFlowObjective
+from synthpipe.training.loop import Trainer
+from synthpipe.training.unpaired import UnpairedData
+
+__all__ = ["train"]
+
+
+def train(options: RunOptions, stop: Callable[[], bool] = lambda: False) -> Path:
+    """Train what ``options`` describe; returns the path of the final weights.
+
+    Args:
+        options: from :func:`synthpipe.config.training.read_train_options`.
+        stop: asked after every step; true ends the run cleanly.
+
+    Raises:
+        OptionError: options that do not fit together.
+        TrainingError: a run that cannot start or cannot go on.
+    """
+    if isinstance(options, TrainDeFlowOptions):
+        return Trainer(options, _deflow(options), _unpaired(options), stop).run()
+    raise OptionError(f"nothing trains options of type {type(options).__name__} (kind {options.kind!r})")
+
+
+def _deflow(options: TrainDeFlowOptions) -> Callable[[], Objective]:
+    def build() -> Objective:
+        model = DeFlow(**options.model.arguments())
+        if options.data.crop % model.size_multiple:
+            raise OptionError(
+                f"data.crop: expected a multiple of {model.size_multiple}, which this model needs, "
+                f"got {options.data.crop}"
+            )
+        return DeFlowObjective(model)
+
+    return build
+
+
+def _unpaired(options: TrainDeFlowOptions) -> Callable[[int, int], BatchSource]:
+    return lambda rank, world_size: UnpairedData(options.data, options.seed, rank, world_size)

@@ -1,0 +1,247 @@
+"""Crops from folders of images as a pure function of (seed, step, slot): nothing to save, nothing to replay.
+
+Legend: a *slot* is one place in the batch of all processes together, so a run over two processes sees the same
+crops as a run over one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthpipe.config.training import DomainOptions, UnpairedOptions
+from synthpipe.errors import ImageError, TrainingError
+from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
+from synthpipe.pipeline.decode import decode_image
+from synthpipe.pipeline.image_size import image_size
+
+__all__ = ["DecodedCache", "FolderDomain", "list_images", "uniforms"]
+
+logger = logging.getLogger("synthpipe.training")
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+#: Other images tried for one slot before giving up; only broken files cost a try.
+MAX_TRIES = 50
+#: Pixels resized around a crop and cut off again: the library's filter is cut short at the edge of its input.
+BORDER = 4
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """All image files below ``folder``, sorted by their path relative to it.
+
+    Raises:
+        TrainingError: no such folder, or none in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise TrainingError(f"image folder {str(folder)!r} does not exist; give an existing folder")
+    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not found:
+        raise TrainingError(
+            f"image folder {str(folder)!r}: no images; expected files ending in {', '.join(sorted(SUFFIXES))}"
+        )
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def uniforms(*key: int | str) -> tuple[float, ...]:
+    """Eight numbers in [0, 1) from a hash of ``key``: the same on every machine and in every version."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=64).digest()
+    return tuple((int.from_bytes(digest[at : at + 8], "little") >> 11) * 2.0**-53 for at in range(0, 64, 8))
+
+
+class DecodedCache:
+    """Decoded images, the least recently used dropped first; safe to share between threads.
+
+    Args:
+        limit: bytes of pixels kept; one image larger than that is still kept alone.
+        read: image number -> ``(3, H, W)`` uint8.
+    """
+
+    def __init__(self, limit: int, read: Callable[[int], Tensor]) -> None:
+        self._limit, self._read = limit, read
+        self._images: OrderedDict[int, Tensor] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self.reads = 0
+
+    def get(self, index: int) -> Tensor:
+        """The decoded image; raises what ``read`` raises."""
+        with self._lock:
+            if index in self._images:
+                self._images.move_to_end(index)
+                return self._images[index]
+        image = self._read(index)
+        with self._lock:
+            self.reads += 1
+            if index not in self._images:
+                self._images[index] = image
+                self._bytes += image.numel()
+            while self._bytes > self._limit and len(self._images) > 1:
+                self._bytes -= self._images.popitem(last=False)[1].numel()
+        return image
+
+
+class FolderDomain:
+    """One domain from folders of images.
+
+    Args:
+        name: for messages, and folded into the randomness so that two domains never share it.
+        options: the domain's options; ``folder`` is set.
+        data: crop, augmentation and cache sizes.
+        seed: of the run.
+
+    Images too small for a crop are skipped and counted in ``skipped`` under ``"too_small"``, unreadable ones under the
+    reason of :class:`synthpipe.errors.ImageError`.
+
+    Raises:
+        TrainingError: a folder without images, or without one that is large enough.
+    """
+
+    def __init__(self, name: str, options: DomainOptions, data: UnpairedOptions, seed: int) -> None:
+        self.name, self.options, self.data, self.seed = name, options, data, seed
+        self.skipped: Counter[str] = Counter()
+        self._broken: set[int] = set()
+        self._lock = threading.Lock()
+        found = [path for folder in options.places for path in list_images(folder)]
+        self._paths, areas = self._large_enough(found)
+        shares = np.asarray(areas if options.weight == "area" else [1.0] * len(areas), dtype=np.float64)
+        self._cumulative = np.cumsum(shares) / shares.sum()
+        limit = data.cache_mb * 2**20
+        fits = 3 * sum(areas) <= limit
+        self._stay = 1 if fits else data.crops_per_decode
+        self._cache = DecodedCache(limit, self._read)
+        logger.info(
+            "%s: %d images, %.1f megapixels%s%s",
+            name,
+            len(self._paths),
+            sum(areas) / 1e6,
+            "" if fits else f" (outgrow cache_mb: {self._stay} crops in a row from each)",
+            f", skipped {dict(self.skipped)}" if self.skipped else "",
+        )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def files_read(self) -> int:
+        """How often a file was decoded so far."""
+        return self._cache.reads
+
+    def crop(self, step: int, slot: int) -> tuple[Tensor, str]:
+        """The crop of one slot at one step, ``(3, crop, crop)`` uint8, and the file it is from.
+
+        Raises:
+            TrainingError: too many broken images in a row.
+        """
+        # Slots move on to their next image at different steps, so that decoding is spread evenly.
+        place = (step + slot * 7) // self._stay
+        for attempt in range(MAX_TRIES):
+            choice = uniforms(self.seed, self.name, "image", place, slot, attempt)[0]
+            index = min(int(np.searchsorted(self._cumulative, choice, side="right")), len(self._paths) - 1)
+            image = self._image_or_none(index)
+            if image is not None:
+                draws = uniforms(self.seed, self.name, "crop", step, slot)
+                return self._cut(image, draws), str(self._paths[index])
+        raise TrainingError(
+            f"{self.name}: {MAX_TRIES} images in a row could not be read ({dict(self.skipped)}); "
+            f"last {str(self._paths[index])!r}: check the files in {', '.join(self.options.places)}"
+        )
+
+    def _large_enough(self, paths: Sequence[Path]) -> tuple[list[Path], list[int]]:
+        kept: list[Path] = []
+        areas: list[int] = []
+        largest = 0
+        needed = self._source_side(self._lowest_factor)
+        for path in paths:
+            try:
+                height, width = (side // self.options.downscale for side in image_size(path))
+            except ImageError as error:
+                self.skipped[error.reason] += 1
+                continue
+            largest = max(largest, min(height, width))
+            if min(height, width) < needed:
+                self.skipped["too_small"] += 1
+                continue
+            kept.append(path)
+            areas.append(height * width)
+        if not kept:
+            raise TrainingError(
+                f"{self.name}: none of {len(paths)} images can be used ({dict(self.skipped)}): a crop needs {needed} "
+                f"pixels on the shorter side after downscale {self.options.downscale}, the largest has {largest}; "
+                "lower data.crop or give larger images"
+            )
+        return kept, areas
+
+    @property
+    def _lowest_factor(self) -> float:
+        return self.options.resize_range[0] if self.options.resize_range else 1.0
+
+    def _source_side(self, factor: float) -> int:
+        """Side of the piece that is resized by ``factor``, with a border for the filter where there is one."""
+        return self.data.crop if factor == 1 else math.ceil((self.data.crop + 2 * BORDER) / factor)
+
+    def _read(self, index: int) -> Tensor:
+        path = self._paths[index]
+        image = torch.from_numpy(decode_image(path.read_bytes(), str(path))).permute(2, 0, 1)  # (3, H, W) view
+        if self.options.downscale == 1:
+            return image
+        whole = crop_to_multiple(to_float(image[None]), self.options.downscale)
+        return to_uint8(downscale_bicubic(whole, self.options.downscale))[0]
+
+    def _image_or_none(self, index: int) -> Tensor | None:
+        if index in self._broken:
+            return None
+        try:
+            image = self._cache.get(index)
+            if min(image.shape[1:]) >= self._source_side(self._lowest_factor):
+                return image
+            reason = "too_small"
+        except ImageError as error:
+            reason = error.reason
+        with self._lock:
+            if index not in self._broken:
+                self._broken.add(index)
+                self.skipped[reason] += 1
+                logger.warning("%s: skipping %s: %s", self.name, self._paths[index], reason)
+        return None
+
+    def _cut(self, image: Tensor, draws: Sequence[float]) -> Tensor:
+        top_draw, left_draw, hflip, vflip, transpose, resize = draws[:6]
+        factor = self._factor(resize)
+        side = self._source_side(factor)
+        side = min(side, image.shape[1], image.shape[2])
+        top = int(top_draw * (image.shape[1] - side + 1))
+        left = int(left_draw * (image.shape[2] - side + 1))
+        piece = image[:, top : top + side, left : left + side]
+        if factor != 1:
+            piece = self._resize(piece)
+        augment = self.data.augment
+        if augment != "none" and hflip < 0.5:
+            piece = piece.flip(2)
+        if augment in ("flips", "dihedral") and vflip < 0.5:
+            piece = piece.flip(1)
+        if augment == "dihedral" and transpose < 0.5:
+            piece = piece.transpose(1, 2)
+        return piece.contiguous()
+
+    def _factor(self, draw: float) -> float:
+        if self.options.resize_range is None:
+            return 1.0
+        low, high = self.options.resize_range
+        return low * (high / low) ** draw
+
+    def _resize(self, piece: Tensor) -> Tensor:
+        # Back to 8 bits, like the images that are not resized: the flow dequantises by one grey level.
+        side = self.data.crop + 2 * BORDER
+        resized = F.interpolate(to_float(piece[None]), size=(side, side), mode="bicubic", antialias=True)
+        return to_uint8(resized[0, :, BORDER:-BORDER, BORDER:-BORDER])

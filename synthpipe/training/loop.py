@@ -1,0 +1,338 @@
+"""The training loop: one story for every objective, on Lightning Fabric.
+
+Step, log, average, save, resume.  Everything random is drawn from generators seeded by (seed, step, rank), so a run
+that was killed and resumed gives the same weights, bit for bit on the CPU, as one that was not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from synthpipe import checkpoints
+from synthpipe.config.training import RunOptions, ScheduleOptions
+from synthpipe.errors import OptionError, TrainingError
+from synthpipe.training.base import BatchSource, Objective, step_generator
+from synthpipe.training.run_folder import RunFolder
+from synthpipe.transforms.base import Batch, sample_seed
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Trainer", "lr_factor", "start_fabric"]
+
+logger = logging.getLogger("synthpipe.training")
+
+
+class Trainer:
+    """One run, from the first step or from the last checkpoint to ``max_steps``, ``max_minutes`` or ``stop``.
+
+    Args:
+        options: of the run.
+        build_objective: makes the model and its loss; called once, with torch's default generator seeded.
+        build_data: ``(rank, world_size)`` -> batches.
+        stop: asked after every step; true ends the run cleanly, as ``max_minutes`` does.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        build_objective: Callable[[], Objective],
+        build_data: Callable[[int, int], BatchSource],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.options, self.stop = options, stop
+        self.build_objective, self.build_data = build_objective, build_data
+        self.step = 0
+        self.bad_in_a_row = 0
+        self.bad_in_all = 0
+        self.last_numbers: dict[str, float] = {}
+
+    def run(self) -> Path:
+        """Train; returns the path of ``final.safetensors``.
+
+        Raises:
+            TrainingError: no usable data, losses that stay NaN, a resume with other options, missing libraries.
+        """
+        started = time.monotonic()
+        self.fabric = start_fabric(self.options)
+        self.folder = RunFolder(self.options.run_dir, self.fabric.is_global_zero)
+        resume_from = self.folder.checkpoint_to_resume(self.options)
+        self.fabric.barrier()
+        with self.folder.open(resume_from), self._opened_data() as data:
+            self._prepare(data, resume_from)
+            self._train(data, started)
+            return self._finish(data)
+
+    @contextmanager
+    def _opened_data(self) -> Iterator[BatchSource]:
+        data = self.build_data(self.fabric.global_rank, self.fabric.world_size)
+        try:
+            yield data
+        finally:
+            data.close()
+
+    def _prepare(self, data: BatchSource, resume_from: Path | None) -> None:
+        """Model, averaged model, optimizer and schedule; new, or as they were."""
+        options, fabric = self.options, self.fabric
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            self.objective = self.build_objective()
+        saved = None if resume_from is None else self.folder.load(resume_from, options, fabric.world_size)
+        self.objective.to(fabric.device)
+        self.first_batch: Batch | None = None
+        if saved is not None:
+            self.objective.model.load_state_dict(saved["model"])
+        elif options.init_weights is not None:
+            self.objective.model.load_state_dict(_weights_to_start_from(options.init_weights, self.objective))
+        else:
+            # Rank 0's result reaches the others when they are wrapped: wrapping broadcasts parameters and buffers.
+            self.first_batch = data.next_batch()
+            self.objective.initialize(
+                fabric.to_device(self.first_batch), step_generator(options.seed, 0, fabric.global_rank)
+            )
+        optimizer = _build_optimizer(options, self.objective)
+        self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
+        self.averaged = AveragedModel(self.objective.model, multi_avg_fn=_warmed_ema(options.ema_decay))
+        self.schedule = LambdaLR(optimizer, lambda step: lr_factor(options.schedule, step, options.max_steps))
+        if saved is not None:
+            self._restore(saved, data)
+        logger.info(
+            "%s on %s, %d process(es), precision %s: %d parameters, step %d of %d",
+            type(self.objective.model).__name__,
+            fabric.device,
+            fabric.world_size,
+            options.precision,
+            sum(p.numel() for p in self.objective.model.parameters()),
+            self.step,
+            options.max_steps,
+        )
+
+    def _train(self, data: BatchSource, started: float) -> None:
+        options = self.options
+        bar = tqdm(
+            total=options.max_steps,
+            initial=self.step,
+            disable=None if self.fabric.is_global_zero else True,
+            unit="step",
+        )
+        last_logged, last_time = self.step, time.monotonic()
+        self.objective.train()
+        with bar:
+            while self.step < options.max_steps and not self._time_to_stop(started):
+                batch = self.first_batch if self.first_batch is not None else data.next_batch()
+                self.first_batch = None
+                numbers = self._one_step(self.fabric.to_device(batch))
+                bar.update()
+                if self.step % options.log_every == 0 or self.step == options.max_steps:
+                    speed = (self.step - last_logged) / max(time.monotonic() - last_time, 1e-9)
+                    self._log(numbers, speed, bar)
+                    last_logged, last_time = self.step, time.monotonic()
+                if self.step % options.sample_every == 0:
+                    self._draw(data, batch)
+                if self.step % options.checkpoint_every == 0:
+                    self._save(data)
+
+    def _one_step(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss, gradient, clip, update, average; a step that is not finite changes no weight."""
+        generator = step_generator(self.options.seed, self.step, self.fabric.global_rank)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss, numbers = self.wrapped(batch, generator)
+        self.fabric.backward(loss)
+        limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
+        norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
+        numbers = {"loss": loss.detach(), **numbers}
+        if self.fabric.world_size > 1:
+            numbers = cast(dict[str, Tensor], self.fabric.all_reduce(numbers, reduce_op="mean"))
+        numbers["grad_norm"] = cast(Tensor, norm)
+        finite = bool(torch.isfinite(numbers["loss"]) & torch.isfinite(numbers["grad_norm"]))
+        if finite or self.options.precision == "16-mixed":
+            # The loss scaler sees the gradient that is not finite too: it skips the update and lowers its factor.
+            self.optimizer.step()
+        if finite:
+            self.averaged.update_parameters(self.objective.model)
+        self.schedule.step()
+        self.step += 1
+        self._count_bad(finite, numbers)
+        return numbers
+
+    def _count_bad(self, finite: bool, numbers: dict[str, Tensor]) -> None:
+        if finite:
+            self.bad_in_a_row = 0
+            return
+        self.bad_in_a_row += 1
+        self.bad_in_all += 1
+        loss, norm = float(numbers["loss"]), float(numbers["grad_norm"])
+        logger.warning("step %d skipped: loss %g, gradient norm %g", self.step, loss, norm)
+        if self.bad_in_a_row > self.options.max_bad_steps:
+            raise TrainingError(
+                f"{self.bad_in_a_row} steps in a row gave a loss or gradient that is not finite, at most "
+                f"max_bad_steps={self.options.max_bad_steps} are allowed (step {self.step}, loss {loss:g}, gradient "
+                f"norm {norm:g}); lower optimizer.lr, set clip_norm, or raise the model's scale_eps"
+            )
+
+    def _time_to_stop(self, started: float) -> bool:
+        limit = self.options.max_minutes
+        over = self.stop() or (limit is not None and time.monotonic() - started > limit * 60)
+        if self.fabric.world_size > 1:
+            over = bool(self.fabric.broadcast(over))  # clocks differ; all processes must stop at one step
+        return over
+
+    def _log(self, numbers: dict[str, Tensor], speed: float, bar: tqdm[Any]) -> None:
+        values = {name: float(value) for name, value in numbers.items()} | self.objective.numbers()
+        self.last_numbers = values
+        values = values | {
+            "lr": float(self.schedule.get_last_lr()[0]),
+            "steps_per_second": speed,
+            "skipped_steps": float(self.bad_in_all),
+        }
+        self.folder.log_numbers(self.step, values)
+        bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+
+    def _draw(self, data: BatchSource, batch: Batch) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        shown = data.example() or batch
+        model = self.averaged.module
+        model.eval()
+        with torch.no_grad():
+            picture = self.objective.pictures(
+                model, self.fabric.to_device(shown), sample_seed(self.options.seed, 0, "")
+            )
+        self.folder.save_picture(self.step, picture)
+
+    def _save(self, data: BatchSource) -> None:
+        states = self._from_all({"data": data.state_dict(), "rng": torch.get_rng_state()})
+        self.folder.save(
+            self.fabric,
+            self.step,
+            {
+                "step": self.step,
+                "options": self.options.model_dump(mode="json"),
+                "world_size": self.fabric.world_size,
+                "model": self.objective.model.state_dict(),
+                "averaged": self.averaged.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "scaler": self.fabric.strategy.precision.state_dict(),
+                "bad_steps": [self.bad_in_a_row, self.bad_in_all],
+                "processes": states,
+            },
+        )
+
+    def _restore(self, saved: dict[str, Any], data: BatchSource) -> None:
+        mine = saved["processes"][self.fabric.global_rank]
+        self.averaged.load_state_dict(saved["averaged"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.schedule.load_state_dict(saved["schedule"])
+        self.fabric.strategy.precision.load_state_dict(saved["scaler"])
+        self.step = int(saved["step"])
+        self.bad_in_a_row, self.bad_in_all = saved["bad_steps"]
+        data.load_state_dict(mine["data"])
+        torch.set_rng_state(mine["rng"])
+
+    def _from_all(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.fabric.world_size == 1:
+            return [state]
+        states: list[Any] = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(states, state)
+        return states
+
+    def _finish(self, data: BatchSource) -> Path:
+        """Last checkpoint, and the averaged weights as a file that :func:`synthpipe.checkpoints.load` reads."""
+        if self.step % self.options.checkpoint_every:
+            self._save(data)
+        path = self.folder.path / "final.safetensors"
+        if self.fabric.is_global_zero:
+            info = {
+                "data": data.describe(),
+                "steps": self.step,
+                "seed": self.options.seed,
+                "skipped_steps": self.bad_in_all,
+                "figures": self.last_numbers,
+            }
+            checkpoints.save(path, self.averaged.module, info)
+            logger.info("%d steps done, averaged weights in %s; data: %s", self.step, path, info["data"])
+        self.fabric.barrier()
+        return path
+
+
+def start_fabric(options: RunOptions) -> Fabric:
+    """Device, precision and processes; under torchrun one process per rank.
+
+    Raises:
+        TrainingError: the `train` extra is not installed, no CUDA device, or float16 asked for on the CPU.
+    """
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.strategies.ddp import DDPStrategy
+    except ImportError as error:
+        raise TrainingError(
+            f"training needs Lightning Fabric, which is not installed ({error}); run: pip install 'synthpipe[train]'"
+        ) from error
+    has_cuda = torch.cuda.is_available()
+    if options.device == "cuda" and not has_cuda:
+        raise TrainingError("device: cuda was asked for, but torch finds no CUDA device; set device: auto or cpu")
+    accelerator = "cuda" if has_cuda and options.device != "cpu" else "cpu"
+    if accelerator == "cpu" and options.precision == "16-mixed":
+        raise TrainingError("precision: 16-mixed needs a CUDA device; on the CPU use 32 or bf16-mixed")
+    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=local,
+        num_nodes=max(world // local, 1),
+        precision=options.precision if options.precision != "32" else "32-true",
+        strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
+    )
+    fabric.launch()
+    return fabric
+
+
+def lr_factor(options: ScheduleOptions, step: int, max_steps: int) -> float:
+    """What the learning rates are multiplied by at ``step`` (0-based): warm-up times decay."""
+    warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
+    if options.kind == "constant":
+        return warm * options.factor ** sum(step >= place * max_steps for place in options.milestones)
+    done = min(1.0, max(0, step - options.warmup_steps) / max(1, max_steps - 1 - options.warmup_steps))
+    return warm * (options.final + (1 - options.final) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def _warmed_ema(decay: float) -> Callable[..., None]:
+    """The library's average with a decay that rises as (1 + n) / (10 + n), so that short runs forget their start."""
+
+    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        n = int(count)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
+
+    return average
+
+
+def _build_optimizer(options: RunOptions, objective: Objective) -> torch.optim.Optimizer:
+    chosen = options.optimizer
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[chosen.kind](
+        objective.parameter_groups(chosen), betas=chosen.betas, eps=chosen.eps, weight_decay=chosen.weight_decay
+    )
+
+
+def _weights_to_start_from(path: str, objective: Objective) -> dict[str, Tensor]:
+    model = checkpoints.load(path)
+    theirs, ours = getattr(model, "config", None), getattr(objective.model, "config", None)
+    if type(model) is not type(objective.model) or theirs != ours:
+        raise OptionError(
+            f"init_weights {path!r}: a {type(model).__name__} of configuration {theirs}, "
+            f"expected a {type(objective.model).__name__} of {ours}"
+        )
+    return model.state_dict()

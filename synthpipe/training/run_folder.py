@@ -1,0 +1,150 @@
+"""The folder of one training run: options.yml, log.txt, tb/, samples/, checkpoints/.
+
+Written by the first process only; the others see the same paths and read checkpoints.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from synthpipe.config.training import RunOptions, changed_options, write_options
+from synthpipe.errors import TrainingError
+from synthpipe.images import to_uint8
+from synthpipe.pipeline.decode import encode_png
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+    from torch.utils.tensorboard import SummaryWriter
+
+__all__ = ["RunFolder"]
+
+logger = logging.getLogger("synthpipe.training")
+
+
+class RunFolder:
+    """Where a run writes.
+
+    Args:
+        path: the folder; made where it is missing.
+        writes: whether this process is the one that writes.
+    """
+
+    def __init__(self, path: str | Path, writes: bool) -> None:
+        self.path = Path(path)
+        self._writes = writes
+        self._keep = 1
+        self._board: SummaryWriter | None = None
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoints in the folder, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step_*.pt"))
+
+    def checkpoint_to_resume(self, options: RunOptions) -> Path | None:
+        """The last checkpoint where ``options.resume`` is ``auto``; writes ``options.yml`` for a new run.
+
+        Raises:
+            TrainingError: the folder holds a run and ``resume`` is ``never``.
+        """
+        self._keep = options.keep_checkpoints
+        found = self.checkpoints()
+        if found and options.resume == "never":
+            raise TrainingError(
+                f"run_dir {str(self.path)!r} already holds a run (last checkpoint {found[-1].name}); "
+                "continue it with --resume, or choose another run_dir"
+            )
+        if self._writes and not found:
+            for name in ("tb", "samples", "checkpoints"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            write_options(self.path / "options.yml", options)
+        return found[-1] if found else None
+
+    @contextmanager
+    def open(self, resume_from: Path | None) -> Iterator[None]:
+        """Log to ``log.txt`` and TensorBoard while inside.
+
+        Raises:
+            TrainingError: TensorBoard is not installed.
+        """
+        if not self._writes:
+            yield
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise TrainingError(
+                f"training needs tensorboard, which is not installed ({error}); run: pip install 'synthpipe[train]'"
+            ) from error
+        step = None if resume_from is None else int(resume_from.stem.removeprefix("step_"))
+        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(min(level or logging.INFO, logging.INFO))
+        # Points that a killed run wrote after its last checkpoint are dropped: they will be written again.
+        self._board = SummaryWriter(str(self.path / "tb"), purge_step=None if step is None else step + 1)
+        try:
+            yield
+        except Exception as error:
+            logger.error("stopped: %s", error)
+            raise
+        finally:
+            self._board.close()
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            handler.close()
+
+    def log_numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """One line in the log, one point per number in TensorBoard."""
+        if self._board is None:
+            return
+        logger.info("step %d: %s", step, ", ".join(f"{name} {value:.5g}" for name, value in values.items()))
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def save_picture(self, step: int, picture: Tensor) -> None:
+        """``samples/step_N.png`` from ``(3, H, W)`` in [0, 1]."""
+        pixels = to_uint8(picture.detach().float().cpu()).permute(1, 2, 0).numpy()
+        (self.path / "samples" / f"step_{step:08d}.png").write_bytes(encode_png(pixels))
+
+    def save(self, fabric: Fabric, step: int, state: dict[str, Any]) -> None:
+        """Write ``checkpoints/step_N.pt`` whole or not at all, then drop all but the newest; all processes call it."""
+        path = self.path / "checkpoints" / f"step_{step:08d}.pt"
+        temporary = path.with_suffix(".tmp")
+        fabric.save(temporary, state)
+        if self._writes:
+            temporary.replace(path)
+            for old in self.checkpoints()[: -self._keep]:
+                old.unlink()
+        fabric.barrier()
+
+    def load(self, path: Path, options: RunOptions, world_size: int) -> dict[str, Any]:
+        """The state in ``path``, on the CPU.
+
+        Raises:
+            TrainingError: a damaged file, other options, or another number of processes.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            raise TrainingError(
+                f"{path}: not a readable checkpoint ({error}); delete it to go on from the one before"
+            ) from error
+        changed = changed_options(state["options"], options.model_dump(mode="json"))
+        if changed:
+            raise TrainingError(
+                f"cannot resume {str(self.path)!r} with other options: {'; '.join(changed)}. "
+                "Give the options of the run (options.yml in its folder), or start a new run_dir"
+            )
+        if state["world_size"] != world_size:
+            raise TrainingError(
+                f"cannot resume {path}: it was written by {state['world_size']} process(es), this run has "
+                f"{world_size}; start torchrun with the same number"
+            )
+        return state

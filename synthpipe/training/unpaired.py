@@ -1,0 +1,162 @@
+"""Batches of two unpaired domains, exactly half of each; from folders or from shards."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from synthpipe.config.training import DomainOptions, UnpairedOptions
+from synthpipe.errors import OptionError
+from synthpipe.training.folder import FolderDomain
+from synthpipe.transforms.base import Batch
+
+__all__ = ["CLEAN", "NOISY", "FolderReader", "UnpairedData"]
+
+CLEAN, NOISY = 0, 1
+
+
+class _Reader(Protocol):
+    """One domain: this process's half batch of each step, in order."""
+
+    def next(self) -> tuple[Tensor, list[str]]: ...
+
+    def example(self, count: int) -> tuple[Tensor, list[str]] | None: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FolderReader:
+    """A :class:`FolderDomain` read ahead by threads, in the order of steps.
+
+    Args:
+        domain: where the crops come from.
+        slots: this process's slots.
+        workers: threads.
+        prefetch: steps made ahead.
+    """
+
+    def __init__(self, domain: FolderDomain, slots: range, workers: int, prefetch: int) -> None:
+        self._domain, self._slots, self._ahead = domain, slots, prefetch
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"synthpipe-{domain.name}")
+        self._pending: deque[Future[tuple[Tensor, list[str]]]] = deque()
+        self._step = 0
+
+    def next(self) -> tuple[Tensor, list[str]]:
+        """The next step's crops ``(len(slots), 3, crop, crop)`` uint8 and their files."""
+        while len(self._pending) <= self._ahead:
+            self._pending.append(self._pool.submit(self._crops, self._step + len(self._pending), self._slots))
+        crops = self._pending.popleft().result()
+        self._step += 1
+        return crops
+
+    def example(self, count: int) -> tuple[Tensor, list[str]]:
+        """``count`` crops that no step uses, the same at every call."""
+        return self._crops(-1, range(count))
+
+    def describe(self) -> dict[str, Any]:
+        """Where the images are from, how many are used and what was skipped."""
+        domain = self._domain
+        return {"folders": list(domain.options.places), "images": len(domain), "skipped": dict(domain.skipped)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of the next step: crops are a function of it."""
+        return {"step": self._step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to the step of ``state``."""
+        self._drop_pending()
+        self._step = int(state["step"])
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._drop_pending()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _crops(self, step: int, slots: range) -> tuple[Tensor, list[str]]:
+        pairs = [self._domain.crop(step, slot) for slot in slots]
+        return torch.stack([crop for crop, _ in pairs]), [key for _, key in pairs]
+
+    def _drop_pending(self) -> None:
+        for future in self._pending:
+            future.cancel()
+        self._pending.clear()
+
+
+class UnpairedData:
+    """Batches ``{"x": (B, 3, crop, crop) uint8, "domain": (B,) int64, "key": B strings}``, the clean half first.
+
+    Args:
+        options: the two domains and how they are cropped.
+        seed: of the run.
+        rank: this process.
+        world_size: number of processes; together they take ``batch_size`` crops per step, all different.
+
+    Raises:
+        OptionError: ``batch_size`` cannot be shared evenly.
+        TrainingError: a domain without usable images.
+    """
+
+    def __init__(self, options: UnpairedOptions, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        half, rest = divmod(options.batch_size, 2 * world_size)
+        if rest:
+            raise OptionError(
+                f"data.batch_size: expected a multiple of {2 * world_size} (half clean, half noisy, "
+                f"{world_size} processes), got {options.batch_size}"
+            )
+        self._options = options
+        self._slots = range(rank * half, (rank + 1) * half)
+        self._readers = {
+            "clean": self._reader("clean", options.clean, seed, rank, world_size),
+            "noisy": self._reader("noisy", options.noisy, seed, rank, world_size),
+        }
+        self._domain = torch.tensor([CLEAN] * half + [NOISY] * half)
+
+    def next_batch(self) -> Batch:
+        """This process's part of the next step's batch."""
+        clean, clean_keys = self._readers["clean"].next()
+        noisy, noisy_keys = self._readers["noisy"].next()
+        return {"x": torch.cat([clean, noisy]), "domain": self._domain, "key": clean_keys + noisy_keys}
+
+    def example(self) -> Batch | None:
+        """The same batch at every call, which no step uses; None with shards."""
+        parts = [reader.example(len(self._slots)) for reader in self._readers.values()]
+        if parts[0] is None or parts[1] is None:
+            return None
+        (clean, clean_keys), (noisy, noisy_keys) = parts[0], parts[1]
+        return {"x": torch.cat([clean, noisy]), "domain": self._domain, "key": clean_keys + noisy_keys}
+
+    def describe(self) -> dict[str, Any]:
+        """Folders or shards, images used and skipped, by domain."""
+        return {name: reader.describe() for name, reader in self._readers.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where both domains stand."""
+        return {name: reader.state_dict() for name, reader in self._readers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``."""
+        for name, reader in self._readers.items():
+            reader.load_state_dict(state[name])
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def _reader(self, name: str, domain: DomainOptions, seed: int, rank: int, world_size: int) -> _Reader:
+        options = self._options
+        if domain.shards is not None:
+            from synthpipe.training.shards import ShardReader
+
+            return ShardReader(name, domain, options, seed, rank, world_size)
+        return FolderReader(FolderDomain(name, domain, options, seed), self._slots, options.workers, options.prefetch)
