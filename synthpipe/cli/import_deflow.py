@@ -1,0 +1,98 @@
+"""``synthpipe import-deflow``: published DeFlow weights to synthpipe's own format."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthpipe.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["add_parser", "run"]
+
+_TERMS = (
+    "Weights of DeFlow (Wolf et al., CVPR 2021, github.com/volflow/DeFlow), or trained with its code. Its conditional "
+    "flow modules are CC BY-NC-SA 4.0, academic use only; ask the authors before any other use of their weights."
+)
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "import-deflow",
+        help="convert official DeFlow weights (.pth) to .safetensors",
+        description="Convert official DeFlow weights (a plain state_dict) to synthpipe's format. "
+        "Only tensors are read: a file that holds other objects is refused, nothing in it is executed.",
+        epilog="example: synthpipe import-deflow DeFlow-AIM-RWSR-100k.pth deflow_aim.safetensors --config aim",
+    )
+    parser.add_argument("source", type=Path, metavar="IN.pth", help="the official state_dict")
+    parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="the file to write")
+    parser.add_argument(
+        "--config", required=True, choices=("aim", "ntire", "dped"), help="published configuration of the weights"
+    )
+    parser.add_argument(
+        "--taps",
+        type=int,
+        nargs="+",
+        metavar="BLOCK",
+        help="blocks whose features are used, for weights of your own size (published: 1 8 15 22)",
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, map, check against the model, write, and say what came."""
+    from synthpipe import checkpoints
+    from synthpipe.flows.deflow import DeFlow
+    from synthpipe.flows.deflow_official import from_official
+
+    config, state = from_official(_read(args.source), args.config, args.taps)
+    model = DeFlow(**config)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{args.source}: tensors do not fit each other: {error}") from error
+    digest = hashlib.sha256(args.source.read_bytes()).hexdigest()
+    info = {
+        "source": args.source.name,
+        "source_sha256": digest,
+        "configuration": args.config,
+        "training_data": "unknown to this file; the published weights: AIM-RWSR, NTIRE-RWSR or DPED-RWSR",
+        "terms": _TERMS,
+    }
+    checkpoints.save(args.target, model, info)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{args.target}: DeFlow {args.config}, scale {config['scale']}, {parameters:,} parameters")
+    if max(model.shift_norms().values()) == 0:
+        print(
+            "note: the covariance in these weights is 0, so images get variety only from the 5-bit dequantisation "
+            "noise, which stays on (quant: 32, dequantize_output: true)"
+        )
+    return 0
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """A plain state_dict, read without executing anything that the file holds."""
+    import torch
+
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: expected a plain state_dict of tensors; the file is damaged or holds other Python objects, which "
+            "are never executed here. If you trust it, save model.state_dict() alone with torch.save and import that"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a file that torch.save wrote, or a damaged one ({error})") from error
+    if not isinstance(loaded, Mapping) or not loaded or not all(torch.is_tensor(value) for value in loaded.values()):
+        held = f"keys {sorted(map(str, loaded))[:5]}" if isinstance(loaded, Mapping) else type(loaded).__name__
+        raise CheckpointError(f"{path}: expected a plain state_dict (names to tensors), got {held}")
+    return dict(loaded)
