@@ -1,0 +1,185 @@
+"""The domain shift against scipy's normal density, sampled moments and textbook Gaussian conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal, norm
+from torch import Tensor
+from torch.testing import assert_close
+
+from synthpipe.errors import ShapeError
+from synthpipe.flows.prior import ConditionalShift, DiagonalShift, DomainShift, FullShift, standard_normal_log_prob
+from tests.contracts import perturbed
+
+B, C, F, H, W = 2, 3, 2, 2, 2  # batch, channels of the latent, channels of the features, positions
+
+
+def rank_one() -> FullShift:
+    shift = FullShift(C)
+    with torch.no_grad():
+        shift.factor.copy_(torch.outer(torch.tensor([1.0, 2.0, -1.0]), torch.tensor([0.5, 0.0, 1.0])))
+    return perturbed(shift, std=0)
+
+
+SHIFTS: dict[str, Callable[[], DomainShift]] = {
+    "full": lambda: perturbed(FullShift(C), std=0.4),
+    "full_singular": rank_one,
+    "full_zero": lambda: perturbed(FullShift(C, init=0.0), std=0),
+    "diagonal": lambda: perturbed(DiagonalShift(C, init=0.7), std=0.4),
+    "conditional": lambda: perturbed(ConditionalShift(C, F, hidden=4), std=0.4),
+}
+
+
+@pytest.fixture
+def cond() -> Tensor:
+    return torch.randn(B, F, H, W, dtype=torch.float64)
+
+
+@pytest.fixture
+def z() -> Tensor:
+    return torch.randn(B, C, H, W, dtype=torch.float64)
+
+
+def law_at(apply: Callable[[Tensor], Tensor], place: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance, at one image and position, of a map that is affine in standard normal eps."""
+    i, row, column = place
+    zero = torch.zeros(B, C, H, W, dtype=torch.float64)
+    constant = apply(zero)[i, :, row, column]
+    gain = []
+    for channel in range(C):
+        eps = zero.clone()
+        eps[i, channel, row, column] = 1
+        gain.append(apply(eps)[i, :, row, column] - constant)
+    matrix = torch.stack(gain, 1).detach().numpy()
+    return constant.detach().numpy(), matrix @ matrix.T
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_noisy_density_is_that_of_clean_plus_u(name: str, z: Tensor, cond: Tensor) -> None:
+    shift = SHIFTS[name]()
+    expected = np.zeros(B)
+    for i, row, column in product(range(B), range(H), range(W)):
+        mean, covariance = law_at(lambda eps: shift.shift(eps, cond), (i, row, column))
+        law = multivariate_normal(mean, np.eye(C) + covariance)
+        expected[i] += law.logpdf(z[i, :, row, column].numpy())
+    assert_close(shift.log_prob_noisy(z, cond), torch.from_numpy(expected), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_removal_is_the_gaussian_posterior(name: str, z: Tensor, cond: Tensor) -> None:
+    """Conditioning the joint law of (z_x, z_y) on z_y, by the Schur complement."""
+    shift = SHIFTS[name]()
+    for i, row, column in product(range(B), range(H), range(W)):
+        mean_u, cov_u = law_at(lambda eps: shift.shift(eps, cond), (i, row, column))
+        joint = np.block([[np.eye(C), np.eye(C)], [np.eye(C), np.eye(C) + cov_u]])
+        regression = joint[:C, C:] @ np.linalg.inv(joint[C:, C:])
+        expected_mean = regression @ (z[i, :, row, column].numpy() - mean_u)
+        expected_cov = joint[:C, :C] - regression @ joint[C:, :C]
+        mean, covariance = law_at(lambda eps: shift.remove(z, eps, cond), (i, row, column))
+        np.testing.assert_allclose(mean, expected_mean, atol=1e-9)
+        np.testing.assert_allclose(covariance, expected_cov, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_u_is_white_over_positions_and_independent_of_neighbours(name: str, cond: Tensor) -> None:
+    shift = SHIFTS[name]()
+    eps = torch.zeros(B, C, H, W, dtype=torch.float64)
+    base = shift.shift(eps, cond)
+    eps[1, 0, 1, 0] = 1
+    change = shift.shift(eps, cond) - base
+    change[1, :, 1, 0] = 0
+    assert torch.equal(change, torch.zeros_like(change))
+
+
+def test_sampled_moments_are_mu_and_s() -> None:
+    shift = SHIFTS["full"]()
+    count = 200
+    eps = torch.randn(1, C, count, count, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    u = shift.shift(eps, eps).detach()[0].flatten(1)  # (C, count^2)
+    factor = shift.factor.detach()
+    covariance = factor @ factor.T
+    # five standard errors of a sample mean and of a sample covariance
+    mean_error = 5 * covariance.diagonal().max().sqrt() / count
+    assert_close(u.mean(1), shift.mean.detach().flatten(), atol=mean_error.item(), rtol=0)
+    assert_close(u.cov(), covariance, atol=5 * 2**0.5 * covariance.diagonal().max().item() / count, rtol=0)
+
+
+def test_removing_what_was_added_gives_back_the_clean_law() -> None:
+    """z_x ~ N(0, I), plus u, minus the posterior draw: again N(0, I), over many positions."""
+    shift, count = SHIFTS["full"](), 150
+    generator = torch.Generator().manual_seed(4)
+    clean, eps, eps_back = torch.randn(3, 1, C, count, count, dtype=torch.float64, generator=generator)
+    noisy = clean + shift.shift(eps, clean)
+    back = shift.remove(noisy, eps_back, clean).detach()[0].flatten(1)
+    assert_close(back.mean(1), torch.zeros(C, dtype=torch.float64), atol=5 / count, rtol=0)
+    assert_close(back.cov(), torch.eye(C, dtype=torch.float64), atol=5 * 2**0.5 / count, rtol=0)
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_each_sample_gets_the_density_of_its_domain(name: str, z: Tensor, cond: Tensor) -> None:
+    shift = SHIFTS[name]()
+    mixed = shift.log_prob(z, torch.tensor([0, 1]), cond)
+    assert mixed[0].item() == pytest.approx(norm.logpdf(z[0].numpy()).sum(), abs=1e-9)
+    assert_close(mixed[1], shift.log_prob_noisy(z, cond)[1])
+
+
+def test_standard_normal_log_prob(z: Tensor) -> None:
+    expected = norm.logpdf(z.numpy()).reshape(B, -1).sum(1)
+    assert_close(standard_normal_log_prob(z), torch.from_numpy(expected), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize(("init", "trains"), [(0.0, False), (0.1, True), (1.0, True)])
+def test_covariance_trains_from_every_start_but_the_published_one(init: float, trains: bool) -> None:
+    shift = FullShift(C, init=init).double()
+    z = 1.5 * torch.randn(4, C, 6, 6, dtype=torch.float64)
+    optimiser = torch.optim.Adam(shift.parameters(), lr=1e-3)
+    before = shift.factor.detach().clone()
+    for _ in range(3):
+        optimiser.zero_grad()
+        (-shift.log_prob_noisy(z, z)).sum().backward()
+        assert shift.mean.grad is not None
+        assert shift.mean.grad.abs().max() > 0
+        assert bool(shift.factor.grad.abs().max() > 0) is trains
+        optimiser.step()
+    assert bool((shift.factor - before).abs().max() > 1e-3) is trains
+
+
+@pytest.mark.parametrize("make", [DiagonalShift, lambda c, init: ConditionalShift(c, F, init=init)])
+def test_diagonal_shifts_start_at_the_asked_strength(make, cond: Tensor) -> None:
+    shift = make(C, init=0.6).double()
+    _, covariance = law_at(lambda eps: shift.shift(eps, cond), (0, 0, 0))
+    np.testing.assert_allclose(covariance, 0.36 * np.eye(C), atol=1e-7)
+    assert shift.norm() == pytest.approx(0.6, rel=1e-5)
+    with pytest.raises(ShapeError, match="must be above 0, got 0"):
+        make(C, init=0.0)
+
+
+def test_norm_of_a_full_shift_is_the_rms_standard_deviation() -> None:
+    shift = rank_one()
+    _, covariance = law_at(lambda eps: shift.shift(eps, eps), (0, 0, 0))
+    assert shift.norm() == pytest.approx(float(np.sqrt(np.trace(covariance) / C)), rel=1e-6)
+
+
+def test_conditional_shift_follows_the_features(cond: Tensor) -> None:
+    shift = SHIFTS["conditional"]()
+    _, here = law_at(lambda eps: shift.shift(eps, cond), (0, 0, 0))
+    _, there = law_at(lambda eps: shift.shift(eps, 3 * cond), (0, 0, 0))
+    assert np.abs(here - there).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_float32_under_autocast(name: str, z: Tensor, cond: Tensor) -> None:
+    shift = SHIFTS[name]()
+    exact = shift.log_prob_noisy(z, cond)
+    shift.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        log_prob = shift.log_prob_noisy(z.float(), cond.float())
+        moved = shift.shift(z.float(), cond.float())
+        removed = shift.remove(moved, z.float(), cond.float())
+    assert log_prob.dtype == moved.dtype == removed.dtype == torch.float32
+    assert_close(log_prob.double(), exact, atol=0.2, rtol=0.01)
