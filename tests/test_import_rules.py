@@ -13,6 +13,7 @@ RANKS = {
     "errors": 0,
     "images": 0,
     "noise_statistics": 0,
+    "noise_fit": 0.5,
     "flows": 1,
     "denoisers": 1,
     "density": 1,
