@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parent.parent / "synthpipe"
 RANKS = {
     "_version": 0,
     "errors": 0,
-    "images": 0,
-    "noise_statistics": 0,
-    "noise_fit": 0.5,
+    "images": 0.1,
+    "noise_statistics": 0.1,
+    "noise_fit": 0.2,
     "flows": 1,
     "denoisers": 1,
     "density": 1,
