@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from synthpipe import checkpoints
 from synthpipe.config.degrade import ClassicalDegradeOptions, DeFlowDegradeOptions
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.classical import ClassicalDegrade
+from synthpipe.transforms.deflow import DeFlowDegrade
 
 __all__ = ["build_degrade"]
 
@@ -17,7 +19,4 @@ def build_degrade(options: DeFlowDegradeOptions | ClassicalDegradeOptions, scale
     """
     if isinstance(options, ClassicalDegradeOptions):
         return ClassicalDegrade(options, scale)
-    from synthpipe import checkpoints
-    from synthpipe.transforms.deflow import DeFlowDegrade
-
     return DeFlowDegrade(checkpoints.load(options.weights, kind="deflow"), scale)
