@@ -1,0 +1,212 @@
+"""Files on local disks and behind fsspec URLs (``s3://``, ``http://``, ``memory://``) through one set of calls.
+
+Reading is a few functions.  Writing goes through :class:`OutputFolder`, whose files appear whole or not at all: a
+local file is renamed into place, a remote object is uploaded from a finished local file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from synthpipe.errors import ShardError
+
+__all__ = ["OutputFolder", "glob_urls", "is_local", "join_url", "open_url", "read_optional"]
+
+_EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
+
+
+def is_local(url: str) -> bool:
+    """True for a path on this machine, ``file://`` included."""
+    return "://" not in url or url.startswith("file://")
+
+
+def join_url(folder: str, name: str) -> str:
+    """``folder/name``; works for paths and URLs."""
+    return f"{folder.rstrip('/')}/{name}"
+
+
+@contextmanager
+def open_url(url: str) -> Iterator[IO[bytes]]:
+    """Open a file for reading bytes.
+
+    Raises:
+        ShardError: it does not exist, may not be read, or its protocol is unknown or not installed.
+    """
+    filesystem, path = _filesystem(url)
+    try:
+        handle = filesystem.open(path, "rb")
+    # Every protocol has exceptions of its own (botocore, aiohttp).
+    except Exception as error:
+        raise ShardError(f"cannot open {url!r}: {_reason(error)}") from error
+    with handle:
+        yield handle
+
+
+def read_optional(url: str) -> bytes | None:
+    """The whole of a small file, or None where there is none.
+
+    Raises:
+        ShardError: it may be there and cannot be read.
+    """
+    filesystem, path = _filesystem(url)
+    try:
+        return bytes(filesystem.cat_file(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except Exception as error:
+        raise ShardError(f"cannot read {url!r}: {_reason(error)}") from error
+
+
+def glob_urls(pattern: str) -> list[str]:
+    """All files that match, sorted, spelt as the pattern is (a local path stays a path, a URL a URL)."""
+    filesystem, path = _filesystem(pattern)
+    try:
+        found = sorted(str(name) for name in filesystem.glob(path))
+    except Exception as error:
+        raise ShardError(f"cannot list {pattern!r}: {_reason(error)}") from error
+    if "://" not in pattern:
+        return found
+    return [str(filesystem.unstrip_protocol(name)) for name in found]
+
+
+class OutputFolder:
+    """A folder that is written to, local or remote; made where it does not exist.
+
+    Args:
+        url: a path or an fsspec URL.
+
+    Raises:
+        ShardError: it cannot be made, or the protocol is unknown or cannot write.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._filesystem, self._root = _filesystem(url)
+        self.local = isinstance(self._filesystem, LocalFileSystem)
+        try:
+            self._filesystem.makedirs(self._root, exist_ok=True)
+        except Exception as error:
+            raise ShardError(f"cannot make the output folder {url!r}: {_reason(error)}") from error
+
+    def __reduce__(self) -> tuple[type[OutputFolder], tuple[str]]:
+        return type(self), (self.url,)
+
+    def names(self, subfolder: str = "") -> list[str]:
+        """Sorted names of what the folder (or one below it) holds."""
+        self._filesystem.invalidate_cache()
+        try:
+            found = self._filesystem.ls(self._path(subfolder), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+    def size(self, name: str) -> int | None:
+        """Bytes of one file, or None where there is none."""
+        self._filesystem.invalidate_cache()
+        try:
+            return int(self._filesystem.size(self._path(name)))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read(self, name: str) -> bytes | None:
+        """The whole of a small file, or None where there is none."""
+        return read_optional(join_url(self.url, name))
+
+    def open(self, name: str) -> Any:
+        """Open one file for reading bytes."""
+        return open_url(join_url(self.url, name))
+
+    def publish(self, finished: Path, name: str) -> None:
+        """Move a finished local file to ``name`` in this folder, replacing what is there, in one step.
+
+        Raises:
+            ShardError: it cannot be written (disk full, no permission, no network).
+        """
+        try:
+            if self.local:
+                target = Path(self._path(name))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _flush_to_disk(finished)
+                os.replace(finished, target)
+            else:
+                self._filesystem.put_file(str(finished), self._path(name))
+                finished.unlink()
+        except Exception as error:
+            raise ShardError(f"cannot write {join_url(self.url, name)!r}: {_reason(error)}") from error
+
+    def publish_bytes(self, data: bytes, name: str, scratch: Path) -> None:
+        """Write a small file in one step."""
+        temporary = scratch / name.replace("/", "-")
+        temporary.write_bytes(data)
+        self.publish(temporary, name)
+
+    @contextmanager
+    def scratch(self, subfolder: str) -> Iterator[Path]:
+        """A local folder for unfinished files: inside this folder if it is local (so that a rename is enough).
+
+        Folders left behind by runs that were killed are removed first.
+        """
+        if not self.local:
+            with tempfile.TemporaryDirectory(prefix="synthpipe-") as temporary:
+                yield Path(temporary)
+            return
+        parent = Path(self._path(subfolder))
+        parent.mkdir(parents=True, exist_ok=True)
+        for stale in parent.glob("run-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="run-", dir=parent) as temporary:
+            yield Path(temporary)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold the folder against a second run on this machine; the system lets go when the process dies.
+
+        Raises:
+            ShardError: another run holds it.
+        """
+        if not self.local or os.name != "posix":
+            yield
+            return
+        import fcntl
+
+        path = Path(self._path(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ShardError(f"{self.url}: another run is writing here; wait for it or stop it") from error
+            yield
+
+    def _path(self, name: str) -> str:
+        return join_url(self._root, name) if name else self._root
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    try:
+        filesystem, path = fsspec.url_to_fs(url)
+    except ImportError as error:
+        extra = _EXTRAS.get(url.split("://")[0])
+        hint = f"pip install 'synthpipe[{extra}]'" if extra else "install what the message names"
+        raise ShardError(f"cannot open {url!r}: {error}; {hint}") from error
+    except Exception as error:
+        raise ShardError(f"cannot open {url!r}: {_reason(error)}") from error
+    return filesystem, str(path)
+
+
+def _flush_to_disk(path: Path) -> None:
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
