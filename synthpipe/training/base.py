@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -11,22 +12,23 @@ from torch import Tensor, nn
 from synthpipe.config.training import OptimizerOptions
 from synthpipe.transforms.base import Batch, generator_for, sample_seed
 
-__all__ = ["BatchSource", "Objective", "step_generator"]
+__all__ = ["BatchSource", "Objective", "step_generators"]
 
 
 class BatchSource(Protocol):
     """Batches without end, with state.
 
     A batch is a dictionary; tensors in it are moved to the device.  Images MUST be uint8: under mixed precision the
-    library casts floating-point inputs to half precision, which would round 8-bit images.
+    library casts floating-point inputs to half precision, which would round 8-bit images.  ``"slot"`` MUST hold one
+    number per image, its place in the batch of all processes together.
     """
 
     def next_batch(self) -> Batch:
         """This process's part of the next step's batch."""
         ...
 
-    def example(self) -> Batch | None:
-        """The batch for sample pictures, the same at every call; None: take one that was trained on."""
+    def example(self, count: int) -> Batch | None:
+        """The batch for sample pictures of ``count`` images, the same at every call; None: show one trained on."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class Objective(nn.Module, ABC):
 
     * return from :meth:`forward` a scalar loss that is a mean over images, so that averaging gradients over processes
       equals one process with all images;
-    * draw everything random from the generator it is given (a CPU generator), never from the global one;
+    * draw everything random about an image from its own generator (on the CPU), never from the global one;
     * keep its trained network in ``model``, a kind that :mod:`synthpipe.checkpoints` can save.
     """
 
@@ -62,10 +64,10 @@ class Objective(nn.Module, ABC):
         self.model = model
 
     @abstractmethod
-    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and named numbers (detached scalars) for the log."""
 
-    def initialize(self, batch: Batch, generator: torch.Generator) -> None:
+    def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
         """Data-dependent initialisation on the first batch of a new run; nothing by default."""
 
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
@@ -81,6 +83,9 @@ class Objective(nn.Module, ABC):
         """One picture ``(3, H, W)`` in [0, 1] that shows what ``model`` (the averaged weights) does to ``batch``."""
 
 
-def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """The CPU generator of one step in one process: the same whether or not the run was interrupted."""
-    return generator_for(sample_seed(seed, step, f"rank{rank}"), "train")
+def step_generators(seed: int, step: int, slots: Sequence[int]) -> list[torch.Generator]:
+    """One CPU generator per image, from its slot in the batch of all processes together.
+
+    The same whether or not the run was interrupted, and however many processes share the batch.
+    """
+    return [generator_for(sample_seed(seed, step, f"slot{slot}"), "train") for slot in slots]

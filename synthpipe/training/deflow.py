@@ -6,6 +6,7 @@ per dimension; every batch holds as many clean as noisy images, so the mean over
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -29,18 +30,18 @@ class DeFlowObjective(Objective):
             and ``degrade``.
     """
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, averaged over ``batch["x"]`` ``(B, 3, H, W)`` uint8 with ``batch["domain"]`` ``(B,)``."""
         x, domain = to_float(batch["x"]), batch["domain"]
         model = cast(Any, self.model)
-        bits = model.bits_per_dim(model.nll(x, domain, generator), x.shape)  # (B,)
+        bits = model.bits_per_dim(model.nll(x, domain, generators), x.shape)  # (B,)
         detached = bits.detach()
         numbers = {"bpd_clean": detached[domain == CLEAN].mean(), "bpd_noisy": detached[domain == NOISY].mean()}
         return bits.mean(), numbers
 
-    def initialize(self, batch: Batch, generator: torch.Generator) -> None:
+    def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
         """Data-dependent ActNorm scales from the first batch."""
-        cast(Any, self.model).initialize(to_float(batch["x"]), batch["domain"], generator)
+        cast(Any, self.model).initialize(to_float(batch["x"]), batch["domain"], generators)
 
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         """Everything at ``lr``; the conditioning network (``model.encoder``) at ``encoder_lr`` where that is set."""

@@ -114,6 +114,8 @@ class FolderDomain:
         self._lock = threading.Lock()
         found = [path for folder in options.places for path in list_images(folder)]
         self._paths, areas = self._large_enough(found)
+        listing = "\n".join(f"{path.name} {area}" for path, area in zip(self._paths, areas, strict=True))
+        self._fingerprint = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
         shares = np.asarray(areas if options.weight == "area" else [1.0] * len(areas), dtype=np.float64)
         self._cumulative = np.cumsum(shares) / shares.sum()
         limit = data.cache_mb * 2**20
@@ -131,6 +133,11 @@ class FolderDomain:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the usable files' names and sizes in pixels: equal fingerprints give equal crops."""
+        return self._fingerprint
 
     @property
     def files_read(self) -> int:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from synthpipe import checkpoints
 from synthpipe.config.training import RunOptions, ScheduleOptions
 from synthpipe.errors import OptionError, TrainingError
-from synthpipe.training.base import BatchSource, Objective, step_generator
+from synthpipe.training.base import BatchSource, Objective, step_generators
 from synthpipe.training.run_folder import RunFolder
 from synthpipe.transforms.base import Batch, sample_seed
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Trainer", "lr_factor", "start_fabric"]
 
 logger = logging.getLogger("synthpipe.training")
+
+#: Several processes agree on stopping only every so many steps: asking costs a collective call.
+STEPS_BETWEEN_VOTES = 10
 
 
 class Trainer:
@@ -98,11 +101,9 @@ class Trainer:
         elif options.init_weights is not None:
             self.objective.model.load_state_dict(_weights_to_start_from(options.init_weights, self.objective))
         else:
-            # Rank 0's result reaches the others when they are wrapped: wrapping broadcasts parameters and buffers.
             self.first_batch = data.next_batch()
-            self.objective.initialize(
-                fabric.to_device(self.first_batch), step_generator(options.seed, 0, fabric.global_rank)
-            )
+            whole = _joined(self._from_all(self.first_batch))
+            self.objective.initialize(fabric.to_device(whole), step_generators(options.seed, 0, whole["slot"]))
         optimizer = _build_optimizer(options, self.objective)
         self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
         self.averaged = AveragedModel(self.objective.model, multi_avg_fn=_warmed_ema(options.ema_decay))
@@ -128,18 +129,17 @@ class Trainer:
             disable=None if self.fabric.is_global_zero else True,
             unit="step",
         )
-        last_logged, last_time = self.step, time.monotonic()
+        meter = _Meter()
         self.objective.train()
         with bar:
             while self.step < options.max_steps and not self._time_to_stop(started):
                 batch = self.first_batch if self.first_batch is not None else data.next_batch()
                 self.first_batch = None
-                numbers = self._one_step(self.fabric.to_device(batch))
+                meter.add(self._one_step(self.fabric.to_device(batch)))
                 bar.update()
                 if self.step % options.log_every == 0 or self.step == options.max_steps:
-                    speed = (self.step - last_logged) / max(time.monotonic() - last_time, 1e-9)
-                    self._log(numbers, speed, bar)
-                    last_logged, last_time = self.step, time.monotonic()
+                    self._log(meter, bar)
+                    meter = _Meter()
                 if self.step % options.sample_every == 0:
                     self._draw(data, batch)
                 if self.step % options.checkpoint_every == 0:
@@ -147,19 +147,17 @@ class Trainer:
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Loss, gradient, clip, update, average; a step that is not finite changes no weight."""
-        generator = step_generator(self.options.seed, self.step, self.fabric.global_rank)
+        generators = step_generators(self.options.seed, self.step, batch["slot"])
         self.optimizer.zero_grad(set_to_none=True)
-        loss, numbers = self.wrapped(batch, generator)
+        loss, numbers = self.wrapped(batch, generators)
         self.fabric.backward(loss)
         limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
         norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
-        numbers = {"loss": loss.detach(), **numbers}
-        if self.fabric.world_size > 1:
-            numbers = cast(dict[str, Tensor], self.fabric.all_reduce(numbers, reduce_op="mean"))
+        numbers = self._mean_over_processes({"loss": loss.detach(), **numbers})
         numbers["grad_norm"] = cast(Tensor, norm)
         finite = bool(torch.isfinite(numbers["loss"]) & torch.isfinite(numbers["grad_norm"]))
         if finite or self.options.precision == "16-mixed":
-            # The loss scaler sees the gradient that is not finite too: it skips the update and lowers its factor.
+            # The loss scaler sees a gradient that is not finite too: it skips the update and lowers its factor.
             self.optimizer.step()
         if finite:
             self.averaged.update_parameters(self.objective.model)
@@ -167,6 +165,12 @@ class Trainer:
         self.step += 1
         self._count_bad(finite, numbers)
         return numbers
+
+    def _mean_over_processes(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.fabric.world_size == 1:
+            return numbers
+        means = cast(Tensor, self.fabric.all_reduce(torch.stack(list(numbers.values())), reduce_op="mean"))
+        return dict(zip(numbers, means.unbind(), strict=True))
 
     def _count_bad(self, finite: bool, numbers: dict[str, Tensor]) -> None:
         if finite:
@@ -185,17 +189,20 @@ class Trainer:
 
     def _time_to_stop(self, started: float) -> bool:
         limit = self.options.max_minutes
+        if self.fabric.world_size == 1:
+            return self.stop() or (limit is not None and time.monotonic() - started > limit * 60)
+        if self.step % STEPS_BETWEEN_VOTES:
+            return False
+        # Clocks and signals differ between processes, but all must stop at the same step.
         over = self.stop() or (limit is not None and time.monotonic() - started > limit * 60)
-        if self.fabric.world_size > 1:
-            over = bool(self.fabric.broadcast(over))  # clocks differ; all processes must stop at one step
-        return over
+        votes = torch.tensor(float(over), device=self.fabric.device)
+        return bool(cast(Tensor, self.fabric.all_reduce(votes, reduce_op="sum")) > 0)
 
-    def _log(self, numbers: dict[str, Tensor], speed: float, bar: tqdm[Any]) -> None:
-        values = {name: float(value) for name, value in numbers.items()} | self.objective.numbers()
-        self.last_numbers = values
-        values = values | {
+    def _log(self, meter: _Meter, bar: tqdm[Any]) -> None:
+        self.last_numbers = meter.means() | self.objective.numbers()
+        values = self.last_numbers | {
             "lr": float(self.schedule.get_last_lr()[0]),
-            "steps_per_second": speed,
+            "steps_per_second": meter.steps_per_second(),
             "skipped_steps": float(self.bad_in_all),
         }
         self.folder.log_numbers(self.step, values)
@@ -204,7 +211,7 @@ class Trainer:
     def _draw(self, data: BatchSource, batch: Batch) -> None:
         if not self.fabric.is_global_zero:
             return
-        shown = data.example() or batch
+        shown = data.example(self.options.sample_images) or batch
         model = self.averaged.module
         model.eval()
         with torch.no_grad():
@@ -267,6 +274,37 @@ class Trainer:
             logger.info("%d steps done, averaged weights in %s; data: %s", self.step, path, info["data"])
         self.fabric.barrier()
         return path
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    """The batch of all processes together: tensors and lists one after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    return {
+        key: torch.cat([batch[key] for batch in batches])
+        if isinstance(first, Tensor)
+        else [item for batch in batches for item in batch[key]]
+        for key, first in batches[0].items()
+    }
+
+
+class _Meter:
+    """Means of a step's numbers since the last line of the log, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self._started = time.monotonic()
+
+    def add(self, numbers: dict[str, Tensor]) -> None:
+        self._sums = {name: self._sums.get(name, 0) + value for name, value in numbers.items()}
+        self._steps += 1
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / self._steps for name, total in self._sums.items()}
+
+    def steps_per_second(self) -> float:
+        return self._steps / max(time.monotonic() - self._started, 1e-9)
 
 
 def start_fabric(options: RunOptions) -> Fabric:

@@ -10,21 +10,23 @@ import torch
 from torch import Tensor
 
 from synthpipe.config.training import DomainOptions, UnpairedOptions
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, TrainingError
 from synthpipe.training.folder import FolderDomain
 from synthpipe.transforms.base import Batch
 
 __all__ = ["CLEAN", "NOISY", "FolderReader", "UnpairedData"]
 
 CLEAN, NOISY = 0, 1
+#: Images ``(n, 3, crop, crop)`` uint8 and the file or key of each.
+Crops = tuple[Tensor, list[str]]
 
 
 class _Reader(Protocol):
     """One domain: this process's half batch of each step, in order."""
 
-    def next(self) -> tuple[Tensor, list[str]]: ...
+    def next(self) -> Crops: ...
 
-    def example(self, count: int) -> tuple[Tensor, list[str]] | None: ...
+    def example(self, count: int) -> Crops | None: ...
 
     def describe(self) -> dict[str, Any]: ...
 
@@ -48,10 +50,10 @@ class FolderReader:
     def __init__(self, domain: FolderDomain, slots: range, workers: int, prefetch: int) -> None:
         self._domain, self._slots, self._ahead = domain, slots, prefetch
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"synthpipe-{domain.name}")
-        self._pending: deque[Future[tuple[Tensor, list[str]]]] = deque()
+        self._pending: deque[Future[Crops]] = deque()
         self._step = 0
 
-    def next(self) -> tuple[Tensor, list[str]]:
+    def next(self) -> Crops:
         """The next step's crops ``(len(slots), 3, crop, crop)`` uint8 and their files."""
         while len(self._pending) <= self._ahead:
             self._pending.append(self._pool.submit(self._crops, self._step + len(self._pending), self._slots))
@@ -59,7 +61,7 @@ class FolderReader:
         self._step += 1
         return crops
 
-    def example(self, count: int) -> tuple[Tensor, list[str]]:
+    def example(self, count: int) -> Crops:
         """``count`` crops that no step uses, the same at every call."""
         return self._crops(-1, range(count))
 
@@ -69,11 +71,20 @@ class FolderReader:
         return {"folders": list(domain.options.places), "images": len(domain), "skipped": dict(domain.skipped)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of the next step: crops are a function of it."""
-        return {"step": self._step}
+        """The number of the next step, of which crops are a function, and what the files were."""
+        return {"step": self._step, "files": self._domain.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to the step of ``state``."""
+        """Go to the step of ``state``.
+
+        Raises:
+            TrainingError: the folders hold other images than when the state was saved.
+        """
+        if state["files"] != self._domain.fingerprint:
+            raise TrainingError(
+                f"{self._domain.name}: the images in {', '.join(self._domain.options.places)} are not those of the "
+                f"run that is to be resumed ({len(self._domain)} usable now); put them back, or start a new run_dir"
+            )
         self._drop_pending()
         self._step = int(state["step"])
 
@@ -82,7 +93,7 @@ class FolderReader:
         self._drop_pending()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _crops(self, step: int, slots: range) -> tuple[Tensor, list[str]]:
+    def _crops(self, step: int, slots: range) -> Crops:
         pairs = [self._domain.crop(step, slot) for slot in slots]
         return torch.stack([crop for crop, _ in pairs]), [key for _, key in pairs]
 
@@ -93,7 +104,8 @@ class FolderReader:
 
 
 class UnpairedData:
-    """Batches ``{"x": (B, 3, crop, crop) uint8, "domain": (B,) int64, "key": B strings}``, the clean half first.
+    """Batches ``{"x": (B, 3, crop, crop) uint8, "domain": (B,) int64, "key": B strings, "slot": B numbers}``, the clean
+    half first.
 
     Args:
         options: the two domains and how they are cropped.
@@ -119,21 +131,17 @@ class UnpairedData:
             "clean": self._reader("clean", options.clean, seed, rank, world_size),
             "noisy": self._reader("noisy", options.noisy, seed, rank, world_size),
         }
-        self._domain = torch.tensor([CLEAN] * half + [NOISY] * half)
 
     def next_batch(self) -> Batch:
         """This process's part of the next step's batch."""
-        clean, clean_keys = self._readers["clean"].next()
-        noisy, noisy_keys = self._readers["noisy"].next()
-        return {"x": torch.cat([clean, noisy]), "domain": self._domain, "key": clean_keys + noisy_keys}
+        return _batch(self._readers["clean"].next(), self._readers["noisy"].next(), self._slots)
 
-    def example(self) -> Batch | None:
-        """The same batch at every call, which no step uses; None with shards."""
-        parts = [reader.example(len(self._slots)) for reader in self._readers.values()]
-        if parts[0] is None or parts[1] is None:
+    def example(self, count: int) -> Batch | None:
+        """``count`` images of each domain that no step uses, the same at every call; None with shards."""
+        clean, noisy = (reader.example(count) for reader in self._readers.values())
+        if clean is None or noisy is None:
             return None
-        (clean, clean_keys), (noisy, noisy_keys) = parts[0], parts[1]
-        return {"x": torch.cat([clean, noisy]), "domain": self._domain, "key": clean_keys + noisy_keys}
+        return _batch(clean, noisy, range(count))
 
     def describe(self) -> dict[str, Any]:
         """Folders or shards, images used and skipped, by domain."""
@@ -160,3 +168,12 @@ class UnpairedData:
 
             return ShardReader(name, domain, options, seed, rank, world_size)
         return FolderReader(FolderDomain(name, domain, options, seed), self._slots, options.workers, options.prefetch)
+
+
+def _batch(clean: Crops, noisy: Crops, slots: range) -> Batch:
+    return {
+        "x": torch.cat([clean[0], noisy[0]]),
+        "domain": torch.tensor([CLEAN] * len(slots) + [NOISY] * len(slots)),
+        "key": clean[1] + noisy[1],
+        "slot": [2 * slot + domain for domain in (CLEAN, NOISY) for slot in slots],
+    }
