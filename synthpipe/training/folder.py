@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,8 @@ __all__ = ["DecodedCache", "FolderDomain", "list_images", "uniforms"]
 logger = logging.getLogger("synthpipe.training")
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
-#: Other images tried for one slot before giving up; only broken files cost a try.
-MAX_TRIES = 50
+#: Images drawn for one slot before all are tried in turn; only broken files cost a draw.
+DRAWS = 8
 #: Pixels resized around a crop and cut off again: the library's filter is cut short at the edge of its input.
 BORDER = 4
 
@@ -148,21 +148,28 @@ class FolderDomain:
         """The crop of one slot at one step, ``(3, crop, crop)`` uint8, and the file it is from.
 
         Raises:
-            TrainingError: too many broken images in a row.
+            TrainingError: no image can be read.
         """
         # Slots move on to their next image at different steps, so that decoding is spread evenly.
         place = (step + slot * 7) // self._stay
-        for attempt in range(MAX_TRIES):
-            choice = uniforms(self.seed, self.name, "image", place, slot, attempt)[0]
-            index = min(int(np.searchsorted(self._cumulative, choice, side="right")), len(self._paths) - 1)
+        for index in self._candidates(place, slot):
             image = self._image_or_none(index)
             if image is not None:
                 draws = uniforms(self.seed, self.name, "crop", step, slot)
                 return self._cut(image, draws), str(self._paths[index])
         raise TrainingError(
-            f"{self.name}: {MAX_TRIES} images in a row could not be read ({dict(self.skipped)}); "
-            f"last {str(self._paths[index])!r}: check the files in {', '.join(self.options.places)}"
+            f"{self.name}: none of {len(self._paths)} images can be read ({dict(self.skipped)}), such as "
+            f"{str(self._paths[0])!r}: check the files in {', '.join(self.options.places)}"
         )
+
+    def _candidates(self, place: int, slot: int) -> Iterator[int]:
+        """Image numbers to try: drawn by weight, then, where those are broken, all in turn."""
+        last = len(self._paths) - 1
+        for attempt in range(DRAWS):
+            choice = uniforms(self.seed, self.name, "image", place, slot, attempt)[0]
+            drawn = min(int(np.searchsorted(self._cumulative, choice, side="right")), last)
+            yield drawn
+        yield from ((drawn + further) % (last + 1) for further in range(1, last + 1))
 
     def _large_enough(self, paths: Sequence[Path]) -> tuple[list[Path], list[int]]:
         kept: list[Path] = []
