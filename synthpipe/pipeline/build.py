@@ -1,0 +1,222 @@
+"""Options -> stream: the only file that knows the order of the stages."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthpipe.config.reader import parse_options
+from synthpipe.config.stream import StreamOptions
+from synthpipe.errors import OptionError
+from synthpipe.pipeline.corpus import Corpus, check_ranks, probe_sides, read_corpus
+from synthpipe.pipeline.nodes import DeviceStage, OnDevice, TileLoader
+from synthpipe.pipeline.plan import part_bounds
+from synthpipe.pipeline.pool import PatchPool
+from synthpipe.pipeline.source import SourceSettings, TileSource
+from synthpipe.pipeline.stream import Pass, Stream
+from synthpipe.pipeline.tally import Tally
+from synthpipe.transforms.base import BatchTransform, sample_seed
+from synthpipe.transforms.build import build_degrade
+
+__all__ = ["build_stream"]
+
+_log = logging.getLogger(__name__)
+
+_LARGEST_AUTOMATIC_TILE = 160
+_TILE_STEP = 8
+
+# These change how fast a stream runs or when it gives up, and nothing of what it yields.
+_NOT_IDENTITY = {"shards", "degrade", "tile", "prefetch", "start_method", "max_bad_fraction", "allow_pipe", "spool_dir"}
+
+
+def build_stream(
+    options: StreamOptions | Mapping[str, Any],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = "cpu",
+    transforms: Sequence[BatchTransform] = (),
+    degrade: BatchTransform | None = None,
+) -> Stream:
+    """Build the stream that ``options`` describe.
+
+    Args:
+        options: a :class:`StreamOptions`, or a mapping that is checked against it.
+        rank: number of this process among those that share the corpus.
+        world_size: how many there are.
+        device: where tiles are degraded and patches come out.
+        transforms: applied to clean tiles before the degradation.
+        degrade: a ready degradation, in place of the one that ``options.degrade`` describes.
+
+    Returns:
+        An iterable of ``{"gt": (B, 3, gt_size, gt_size), "lq": (B, 3, gt_size / scale, gt_size / scale), "lq_path",
+        "gt_path"}``, float32 in [0, 1] on ``device``; without degradation ``{"gt", "key", "seed", "gt_path"}``.
+        Every sample comes once per epoch over all ranks.  An endless stream drops nothing.  A finite one gives every
+        rank the same number of batches: with one rank, all patches (without the short last batch if ``drop_last``);
+        with several, as many full batches as the smallest share gives (the largest, if not ``drop_last``), where
+        what is missing for a rank comes from its share of the next epoch.
+
+    Raises:
+        OptionError: options that do not fit together.
+        ShardError: no shards.
+        CheckpointError: weights of the degradation.
+        StreamError: ranks that do not fit.
+    """
+    if not isinstance(options, StreamOptions):
+        options = parse_options(options, StreamOptions, source="stream options")
+    if options.spool_dir is not None and not Path(options.spool_dir).is_dir():
+        raise OptionError(f"spool_dir: no such folder {options.spool_dir!r}; make it first")
+    corpus = read_corpus(options.shards, allow_pipe=options.allow_pipe, spool_dir=options.spool_dir)
+    check_ranks(corpus, rank, world_size)
+    if degrade is None and options.degrade is not None:
+        degrade = build_degrade(options.degrade, options.scale)
+    tile = _tile_size(options, corpus) if degrade is not None else options.gt_size
+    shape = _Shape(options, corpus, rank, world_size, tile, degrade is not None)
+    recipe = _Recipe(
+        shape,
+        torch.device(device),
+        [transform.to(device) for transform in transforms],
+        None if degrade is None else degrade.to(device),
+    )
+    identity = _identity(shape, transforms, degrade)
+    return Stream(recipe.make_pass, identity, shape.patches // options.batch_size, options.epochs)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The numbers that follow from options and corpus."""
+
+    options: StreamOptions
+    corpus: Corpus
+    rank: int
+    world_size: int
+    tile: int  # LR side if paired, else HR side
+    paired: bool
+
+    @property
+    def samples(self) -> int:
+        """Samples of this rank in an epoch."""
+        begin, end = part_bounds(self.corpus.samples, self.rank, self.rank + 1, self.world_size)
+        return end - begin
+
+    @property
+    def patches_per_sample(self) -> int:
+        return self.options.crops_per_image * (self.options.patches_per_tile if self.paired else 1)
+
+    @property
+    def patches(self) -> int:
+        """Patches of this rank in an epoch."""
+        return self.samples * self.patches_per_sample
+
+    def limit(self) -> int | None:
+        """Batches of a pass, where ranks have to agree on it."""
+        epochs, world_size = self.options.epochs, self.world_size
+        if epochs is None or world_size == 1:
+            return None
+        fair = self.corpus.samples // world_size if self.options.drop_last else -(-self.corpus.samples // world_size)
+        batches = epochs * fair * self.patches_per_sample / self.options.batch_size
+        return math.floor(batches) if self.options.drop_last else math.ceil(batches)
+
+    def settings(self) -> SourceSettings:
+        options = self.options
+        return SourceSettings(
+            urls=self.corpus.urls,
+            counts=self.corpus.counts,
+            seed=options.seed,
+            tile=self.tile * options.scale if self.paired else self.tile,
+            tiles_per_batch=options.tiles_per_batch,
+            crops_per_image=options.crops_per_image,
+            hflip=options.hflip,
+            rotate=options.rotate,
+            open_shards=options.open_shards,
+            shuffle_buffer=options.shuffle_buffer,
+            alpha=options.alpha,
+            spool_dir=options.spool_dir,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+
+
+class _Recipe:
+    """Makes the nodes of each pass."""
+
+    def __init__(
+        self, shape: _Shape, device: torch.device, transforms: list[BatchTransform], degrade: BatchTransform | None
+    ) -> None:
+        self._shape = shape
+        self._device = device
+        options = shape.options
+        self._stage = DeviceStage(
+            device,
+            transforms,
+            degrade,
+            scale=options.scale,
+            lq_size=options.lq_size,
+            margin=options.margin,
+            count=options.patches_per_tile,
+        )
+        self._prefetch = options.prefetch
+        if self._prefetch is None:
+            self._prefetch = 0 if device.type == "cpu" else 2
+
+    def make_pass(self, number: int, tally_state: dict[str, Any] | None) -> Pass:
+        shape, options = self._shape, self._shape.options
+        settings, limit = shape.settings(), shape.limit()
+        first_epoch = number * (options.epochs or 0)
+        tiles = TileLoader(
+            lambda epoch: TileSource(settings, epoch, options.epochs),
+            first_epoch=first_epoch,
+            epochs=options.epochs,
+            go_on=limit is not None,
+            workers=options.workers,
+            start_method=options.start_method,
+            pin_memory=self._device.type == "cuda",
+        )
+        pool = PatchPool(
+            tiles,
+            self._stage,
+            lambda state: Tally(shape.samples, options.max_bad_fraction, state or tally_state),
+            batch_size=options.batch_size,
+            pool=options.pool,
+            seed=sample_seed(options.seed, first_epoch, f"pool/{shape.rank}"),
+            drop_last=options.drop_last or limit is not None,
+            limit=limit,
+        )
+        return Pass(tiles, pool, OnDevice(pool, self._device), self._prefetch or 0)
+
+
+def _tile_size(options: StreamOptions, corpus: Corpus) -> int:
+    """The LR tile: as given, or the largest up to 160 that the first images of the corpus allow."""
+    if options.tile is not None:
+        return options.tile
+    shortest = probe_sides(corpus, options.spool_dir)
+    tile = _LARGEST_AUTOMATIC_TILE
+    if shortest is not None:
+        tile = min(tile, shortest // options.scale // _TILE_STEP * _TILE_STEP)
+    tile = max(tile, options.smallest_tile)
+    if tile != _LARGEST_AUTOMATIC_TILE:
+        _log.info("LR tiles of %d pixels: the shortest side among the first images is %s", tile, shortest)
+    return tile
+
+
+def _identity(shape: _Shape, transforms: Sequence[BatchTransform], degrade: BatchTransform | None) -> dict[str, Any]:
+    options = shape.options.model_dump(mode="json", exclude=_NOT_IDENTITY)
+    described = None if shape.options.degrade is None else shape.options.degrade.model_dump(mode="json")
+    if described is not None and "weights" in described:
+        described["weights"] = Path(described["weights"]).name
+    return {
+        **options,
+        "tile": shape.tile,
+        "shards": shape.corpus.fingerprint(),
+        "samples": shape.corpus.samples,
+        "degrade": described or type(degrade).__name__,
+        "transforms": [type(transform).__name__ for transform in transforms],
+        "rank": shape.rank,
+        "world_size": shape.world_size,
+    }

@@ -1,0 +1,157 @@
+"""What a stream must know of its shards before it reads them: where they are, how many samples, how large images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+from synthpipe.errors import ImageError, ShardError, StreamError
+from synthpipe.pipeline.byte_source import is_local, open_source
+from synthpipe.pipeline.image_size import image_size
+from synthpipe.pipeline.shard_index import INDEX_NAME, ShardIndex, expand_urls, read_index
+from synthpipe.pipeline.shard_reader import ShardReader, TarScan
+from synthpipe.pipeline.storage import join_url, read_optional
+
+__all__ = ["Corpus", "probe_sides", "read_corpus"]
+
+_log = logging.getLogger(__name__)
+
+_SCAN_THREADS = 8
+_PROBED_SHARDS = 4
+_PROBED_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Shards in order, and the number of samples in each."""
+
+    urls: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples in all shards."""
+        return sum(self.counts)
+
+    def fingerprint(self) -> str:
+        """The same for the same shards wherever they lie."""
+        lines = [f"{url.rsplit('/', 1)[-1]} {count}" for url, count in zip(self.urls, self.counts, strict=True)]
+        return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_dir: str | None = None) -> Corpus:
+    """Find the shards and their sample counts: from the index beside them, else by a scan of the headers.
+
+    A shard that cannot be read is taken to hold as many samples as the others do on average, so that its loss shows
+    in the stream's counts.
+
+    Raises:
+        OptionError: ``pipe:`` that is not allowed, or a compressed shard.
+        ShardError: no shards, or none that can be read.
+    """
+    urls = expand_urls(shards if isinstance(shards, str) else list(shards), allow_pipe=allow_pipe)
+    for url in urls:
+        if url.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")):
+            raise ShardError(f"{url}: compressed shards have no addresses to read by; unpack it to a plain .tar")
+    known = _indexed_counts(urls)
+    unknown = [url for url in urls if url not in known]
+    scanned = _scan_all(unknown, spool_dir)
+    found = {**known, **{url: count for url, count in scanned.items() if count is not None}}
+    if not any(found.values()):
+        raise ShardError(
+            f"no samples in {len(urls)} shards, the first of them {urls[0]!r}; are these tar files of images?"
+        )
+    average = max(round(sum(found.values()) / len(found)), 1)
+    return Corpus(tuple(urls), tuple(found.get(url, average) for url in urls))
+
+
+def probe_sides(corpus: Corpus, spool_dir: str | None = None) -> int | None:
+    """The shortest side among the first images of the first shards, from their headers; None if none is readable."""
+    sides = []
+    # A remote shard costs a transfer to look into.
+    shards = _PROBED_SHARDS if is_local(corpus.urls[0]) else 1
+    for url, count in list(zip(corpus.urls, corpus.counts, strict=True))[:shards]:
+        reader = ShardReader(url, spool_dir)
+        try:
+            sides += [min(size) for size in _sizes(reader, min(count, _PROBED_IMAGES))]
+        finally:
+            reader.close()
+    return min(sides, default=None)
+
+
+def _sizes(reader: ShardReader, count: int) -> Iterator[tuple[int, int]]:
+    for number in range(count):
+        try:
+            _, data = reader.read(number)
+            yield image_size(cast(Any, io.BytesIO(data)))
+        except ImageError:
+            continue
+
+
+def _indexed_counts(urls: Sequence[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    folders = {url.rpartition("/")[0] or "." for url in urls if not url.startswith("pipe:")}
+    for folder in sorted(folders):
+        index = _index_of(folder)
+        if index is not None:
+            counts |= {shard.name: shard.samples for shard in index.shards} | {
+                url: shard.samples for url, shard in zip(index.urls(), index.shards, strict=True)
+            }
+    return {url: counts[url] for url in urls if url in counts}
+
+
+def _index_of(folder: str) -> ShardIndex | None:
+    try:
+        return None if read_optional(join_url(folder, INDEX_NAME)) is None else read_index(folder)
+    except ShardError as error:
+        _log.warning("%s; counting samples by a scan instead", error)
+        return None
+
+
+def _scan_all(urls: Sequence[str], spool_dir: str | None) -> dict[str, int | None]:
+    if not urls:
+        return {}
+    remote = sum(not is_local(url) for url in urls)
+    if remote:
+        _log.warning(
+            "%d remote shards have no index and are read whole to count samples; see `synthpipe shard`", remote
+        )
+    with ThreadPoolExecutor(_SCAN_THREADS) as pool:
+        return dict(zip(urls, pool.map(lambda url: _scan(url, spool_dir), urls), strict=True))
+
+
+def _scan(url: str, spool_dir: str | None) -> int | None:
+    """Samples in one shard up to any damage, or None where it cannot be read at all."""
+    try:
+        source = open_source(url, spool_dir)
+    except OSError as error:
+        _log.warning("%s: cannot be read: %s", url, error)
+        return None
+    try:
+        scan = TarScan(source.file(), url)
+        count = sum(1 for _ in scan)
+    except OSError as error:
+        _log.warning("%s: cannot be read: %s", url, error)
+        return None
+    finally:
+        source.close()
+    if scan.damage is not None:
+        _log.warning("%s: damaged (%s); its first %d samples are used", url, scan.damage, count)
+    return count if count or scan.damage is None else None
+
+
+def check_ranks(corpus: Corpus, rank: int, world_size: int) -> None:
+    """Refuse ranks that are out of range or would have no sample.
+
+    Raises:
+        StreamError: with the numbers.
+    """
+    if not 0 <= rank < world_size:
+        raise StreamError(f"rank must be in 0..{world_size - 1} for a world size of {world_size}, got {rank}")
+    if corpus.samples < world_size:
+        raise StreamError(f"{corpus.samples} samples cannot be split over {world_size} ranks; use fewer ranks")

@@ -1,0 +1,239 @@
+"""torchdata nodes of a stream: reader processes, the stage on the device, and work ahead in a thread.
+
+A node MUST yield the same items after ``reset(state)`` as it would have yielded after ``get_state()`` returned that
+state; states are plain types.  What runs in reader processes never touches the device; all else runs in the process
+that iterates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchdata.nodes import BaseNode
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from synthpipe.errors import SynthPipeError
+from synthpipe.images import quantize_8bit, to_float
+from synthpipe.pipeline.pair import cut_pairs
+from synthpipe.pipeline.source import Record, TileSource
+from synthpipe.pipeline.tally import Tally
+from synthpipe.transforms.base import Batch, BatchTransform
+
+__all__ = ["DeviceStage", "OnDevice", "Produced", "TileLoader"]
+
+#: Finished batches of tiles that each worker keeps ready.
+_WORKER_PREFETCH = 2
+
+
+class TileLoader(BaseNode[Record]):
+    """Records of tiles from the reader processes, in an order that does not depend on their speed.
+
+    Args:
+        make_source: the source that begins at a given epoch.
+        first_epoch: where to begin.
+        epochs: epochs of a source; None for ever.
+        go_on: at the end of a source begin the next one, instead of ending.
+        workers: reader processes; 0 reads in this one.
+        start_method: of the processes.
+        pin_memory: put tiles in page-locked memory, from where copies to the device are asynchronous.
+    """
+
+    def __init__(
+        self,
+        make_source: Callable[[int], TileSource],
+        *,
+        first_epoch: int,
+        epochs: int | None,
+        go_on: bool,
+        workers: int,
+        start_method: str | None,
+        pin_memory: bool,
+    ) -> None:
+        super().__init__()
+        self._make_source = make_source
+        self._first_epoch = first_epoch
+        self._epochs = epochs
+        self._go_on = go_on
+        self._workers = workers
+        self._start_method = start_method
+        self._pin_memory = pin_memory
+        self._loader: StatefulDataLoader[Record] | None = None
+        self._records: Any = None
+
+    def reset(self, initial_state: dict[str, Any] | None = None) -> None:
+        super().reset(initial_state)
+        state = initial_state or {"epoch": self._first_epoch, "loader": None, "ended": False}
+        self._epoch = state["epoch"]
+        self._ended = state["ended"]
+        self.close()
+        if not self._ended:
+            self._start(state["loader"])
+
+    def get_state(self) -> dict[str, Any]:
+        loader = None if self._loader is None else self._loader.state_dict()
+        return {"epoch": self._epoch, "loader": loader, "ended": self._ended}
+
+    def next(self) -> Record:
+        while not self._ended:
+            try:
+                return next(self._records)
+            except StopIteration:
+                self.close()
+                if not self._go_on or self._epochs is None:
+                    self._ended = True
+                    break
+                self._epoch += self._epochs
+                self._start(None)
+        raise StopIteration
+
+    def close(self) -> None:
+        """Stop the reader processes."""
+        records, self._records, self._loader = self._records, None, None
+        # Workers are stopped by the iterator's finaliser, which may come late; nothing public does it.
+        shutdown = getattr(records, "_shutdown_workers", None)
+        if shutdown is not None:
+            shutdown()
+
+    def _start(self, state: dict[str, Any] | None) -> None:
+        self._loader = StatefulDataLoader(
+            self._make_source(self._epoch),
+            batch_size=None,
+            collate_fn=_as_it_is,
+            num_workers=self._workers,
+            prefetch_factor=_WORKER_PREFETCH if self._workers else None,
+            multiprocessing_context=self._start_method if self._workers else None,
+            pin_memory=self._pin_memory,
+            # Otherwise each start would take a number from the global generator, which the training shares.
+            generator=torch.Generator(),
+            snapshot_every_n_steps=1,
+        )
+        if state is not None:
+            self._loader.load_state_dict(state)
+        self._records = iter(self._loader)
+
+
+def _as_it_is(record: Record) -> Record:
+    return record
+
+
+class DeviceStage:
+    """Tiles to patches on the device: float, transforms, degradation, 8 bits, finite, cut.
+
+    Args:
+        device: where to work.
+        transforms: applied to the clean tiles, in order; each may drop samples.
+        degrade: adds ``lq``; None leaves clean patches.
+        scale, lq_size, margin, count: see :func:`synthpipe.pipeline.pair.cut_pairs`.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        transforms: Sequence[BatchTransform],
+        degrade: BatchTransform | None,
+        *,
+        scale: int,
+        lq_size: int,
+        margin: int,
+        count: int,
+    ) -> None:
+        self._device = device
+        self._transforms = transforms
+        self._degrade = degrade
+        self._cut = {"scale": scale, "lq_size": lq_size, "margin": margin, "count": count}
+
+    @torch.no_grad()
+    def __call__(self, record: Record, tally: Tally) -> Batch:
+        """Patches of one record: ``gt``, ``lq``, ``lq_path``, ``gt_path``, or without degradation ``gt``, ``key``,
+        ``seed``, ``gt_path``; samples lost on the way are counted in ``tally``."""
+        tiles = to_float(record["tile"].to(self._device, non_blocking=True))
+        batch: Batch = {"gt": tiles, "key": record["key"], "seed": record["seed"], "gt_path": record["path"]}
+        for transform in self._transforms:
+            before = len(batch["key"])
+            batch = transform(batch)
+            tally.lose(before - len(batch["key"]), "filtered")
+        if self._degrade is None:
+            batch = _drop_not_finite(batch, "gt", tally)
+            return {key: batch[key] for key in ("gt", "key", "seed", "gt_path")}
+        batch = _drop_not_finite(self._degrade(batch), "lq", tally)
+        batch = cut_pairs({**batch, "lq": quantize_8bit(batch["lq"])}, **self._cut)
+        return {"lq": batch["lq"], "gt": batch["gt"], "lq_path": list(batch["gt_path"]), "gt_path": batch["gt_path"]}
+
+
+def _drop_not_finite(batch: Batch, key: str, tally: Tally) -> Batch:
+    finite = torch.isfinite(batch[key]).flatten(1).all(1).cpu()
+    if bool(finite.all()):
+        return batch
+    kept = finite.nonzero().flatten()
+    tally.lose(len(finite) - len(kept), "not_finite")
+    return {
+        name: value[kept.to(value.device)] if isinstance(value, Tensor) else [value[place] for place in kept.tolist()]
+        for name, value in batch.items()
+    }
+
+
+@dataclass
+class Produced:
+    """An item, or the error that stands in its place; ``ready`` is the moment on the device when it is complete."""
+
+    item: Any = None
+    error: SynthPipeError | None = None
+    ready: torch.cuda.Event | None = None
+
+    def unwrap(self) -> Any:
+        """The item, safe to use on the current CUDA stream; raises the error."""
+        if self.error is not None:
+            raise self.error
+        if self.ready is not None:
+            current = torch.cuda.current_stream()
+            current.wait_event(self.ready)
+            for value in self.item["batch"].values():
+                if isinstance(value, Tensor) and value.is_cuda:
+                    value.record_stream(current)
+        return self.item
+
+
+class OnDevice(BaseNode[Produced]):
+    """Runs its source on a CUDA stream of its own, so that work ahead overlaps with training; on the CPU it only
+    carries errors across threads unchanged.
+
+    Args:
+        source: node of emitted batches.
+        device: where it works.
+    """
+
+    def __init__(self, source: BaseNode[Any], device: torch.device) -> None:
+        super().__init__()
+        self._source = source
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def reset(self, initial_state: dict[str, Any] | None = None) -> None:
+        super().reset(initial_state)
+        with self._on_stream():
+            self._source.reset(initial_state)
+
+    def get_state(self) -> dict[str, Any]:
+        return self._source.state_dict()
+
+    def next(self) -> Produced:
+        try:
+            with self._on_stream():
+                item = next(self._source)
+                ready = None if self._stream is None else self._stream.record_event()
+        except SynthPipeError as error:
+            return Produced(error=error)
+        return Produced(item, ready=ready)
+
+    @contextlib.contextmanager
+    def _on_stream(self) -> Any:
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            yield

@@ -1,0 +1,204 @@
+"""A bounded pool that mixes patches on the device and rebatches them, with exact state.
+
+Mixing goes by blocks: degraded tiles are cut until ``pool`` patches are there, the block is put in an order drawn from
+(seed, block number), and emitted whole.  So the state is where the source stood when the block began, and how much of
+the block has been emitted: resuming degrades the same tiles again, in the same company, and gives the same bits.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchdata.nodes import BaseNode
+
+from synthpipe.pipeline.source import Record
+from synthpipe.pipeline.tally import Tally
+from synthpipe.transforms.base import Batch, generator_for
+
+__all__ = ["Emitted", "PatchPool"]
+
+#: A batch, with the counts that belong to it.
+Emitted = dict[str, Any]
+
+
+class PatchPool(BaseNode[Emitted]):
+    """Records of tiles in, batches of patches out.
+
+    Args:
+        source: node of records.
+        process: from a record to patches: tensors with the patch first, and lists of equal length.
+        tally: makes a tally, from a state or anew.
+        batch_size: patches in a batch.
+        pool: patches in a block; 0 keeps the order of the tiles.
+        seed: of the mixing.
+        drop_last: leave out a short last batch.
+        limit: batches after which to stop.
+    """
+
+    def __init__(
+        self,
+        source: BaseNode[Record],
+        process: Callable[[Record, Tally], Batch],
+        tally: Callable[[dict[str, Any] | None], Tally],
+        *,
+        batch_size: int,
+        pool: int,
+        seed: int,
+        drop_last: bool,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._source = source
+        self._process = process
+        self._make_tally = tally
+        self._batch_size = batch_size
+        self._pool = pool
+        self._seed = seed
+        self._drop_last = drop_last
+        self._limit = limit
+
+    def reset(self, initial_state: dict[str, Any] | None = None) -> None:
+        super().reset(initial_state)
+        state = initial_state or {"source": None, "tally": None, "block": 0, "taken": 0, "batches": 0}
+        self._source.reset(state["source"])
+        self.tally = self._make_tally(state["tally"])
+        self._ended = False
+        self._batches = state["batches"]
+        self._current = _Block(state["block"], state["source"], self.tally)
+        self._current.taken = state["taken"]
+        self._next: _Block | None = None
+
+    def get_state(self) -> dict[str, Any]:
+        block = self._current
+        return {
+            "source": block.source_state,
+            "tally": block.tally_state,
+            "block": block.number,
+            "taken": block.taken,
+            "batches": self._batches,
+        }
+
+    def next(self) -> Emitted:
+        if self._limit is not None and self._batches >= self._limit:
+            raise StopIteration
+        parts: list[Batch] = []
+        missing = self._batch_size
+        while missing and self._ready():
+            parts.append(self._current.take(missing))
+            missing -= _length(parts[-1])
+        if not parts or (missing and self._drop_last):
+            raise StopIteration
+        self._batches += 1
+        counts, epoch = self._current.counts, self._current.epoch
+        self._work_ahead()
+        return {"batch": _join(parts), "counts": counts, "epoch": epoch}
+
+    def _ready(self) -> bool:
+        """Make the current block one with patches left; False at the end of the source."""
+        if not self._current.complete:
+            self._fill(self._current)
+        while not self._current.left():
+            if self._ended and self._next is None:
+                return False
+            following = self._next or self._begin_block(self._current.number + 1)
+            self._next = None
+            self._fill(following)
+            self._current = following
+        return True
+
+    def _work_ahead(self) -> None:
+        """Fill the next block at the pace at which this one is emitted, so that no batch waits for a whole block."""
+        if not self._pool or self._ended:
+            return
+        if self._next is None:
+            self._next = self._begin_block(self._current.number + 1)
+        emitted = self._current.taken / max(self._current.size, 1)
+        while not self._ended and self._next.size < emitted * self._pool:
+            self._add_record(self._next)
+
+    def _begin_block(self, number: int) -> _Block:
+        return _Block(number, copy.deepcopy(self._source.state_dict()), self.tally)
+
+    def _fill(self, block: _Block) -> None:
+        while not self._ended and block.size < max(self._pool, 1):
+            self._add_record(block)
+        block.finish(generator_for(self._seed, f"block/{block.number}") if self._pool else None)
+        block.counts, block.epoch = self.tally.counts(), self.tally.epoch()
+
+    def _add_record(self, block: _Block) -> None:
+        try:
+            record = next(self._source)
+        except StopIteration:
+            self._ended = True
+            return
+        self.tally.note(record)
+        if len(record["seed"]):
+            block.add(self._process(record, self.tally))
+
+
+class _Block:
+    """Patches that are mixed together."""
+
+    def __init__(self, number: int, source_state: Any, tally: Tally) -> None:
+        self.number = number
+        self.source_state = source_state
+        self.tally_state = tally.state_dict()
+        self.size = 0
+        self.taken = 0
+        self.complete = False
+        self.counts = tally.counts()
+        self.epoch = tally.epoch()
+        self._chunks: list[Batch] = []
+        self._patches: Batch = {}
+
+    def add(self, patches: Batch) -> None:
+        self._chunks.append(patches)
+        self.size += _length(patches)
+
+    def finish(self, generator: torch.Generator | None) -> None:
+        """No more patches come; mix them."""
+        self.complete = True
+        self._patches = _join(self._chunks)
+        self._chunks = []
+        if generator is not None and self.size:
+            self._patches = _select(self._patches, torch.randperm(self.size, generator=generator))
+
+    def left(self) -> int:
+        return self.size - self.taken
+
+    def take(self, count: int) -> Batch:
+        """Up to ``count`` patches."""
+        begin, end = self.taken, min(self.taken + count, self.size)
+        self.taken = end
+        # A copy: emitted batches must not keep the whole block alive, nor share memory with it.
+        return {
+            key: value[begin:end].clone() if isinstance(value, Tensor) else value[begin:end]
+            for key, value in self._patches.items()
+        }
+
+
+def _length(patches: Batch) -> int:
+    return len(patches["gt"]) if patches else 0
+
+
+def _join(parts: list[Batch]) -> Batch:
+    if len(parts) <= 1:
+        return parts[0] if parts else {}
+    return {
+        key: torch.cat([part[key] for part in parts])
+        if isinstance(value, Tensor)
+        else [item for part in parts for item in part[key]]
+        for key, value in parts[0].items()
+    }
+
+
+def _select(patches: Batch, order: Tensor) -> Batch:
+    positions = order.tolist()
+    return {
+        key: value[order.to(value.device)] if isinstance(value, Tensor) else [value[position] for position in positions]
+        for key, value in patches.items()
+    }

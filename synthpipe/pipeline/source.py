@@ -1,0 +1,248 @@
+"""The part of a stream that runs in reader processes: addresses in, batches of augmented 8-bit tiles out.
+
+The state is a position in the plan and never a random generator or image bytes, so that it stays small, and a
+resumed reader opens only what it still needs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from synthpipe.errors import ImageError
+from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
+from synthpipe.pipeline.decode import AlphaPolicy, decode_image
+from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
+from synthpipe.pipeline.shard_reader import ShardReaders
+from synthpipe.transforms.base import sample_seed
+
+__all__ = ["USED", "Record", "SourceSettings", "TileSource"]
+
+#: The name under which good images are counted, beside the reasons of bad ones.
+USED = "used"
+
+#: One batch of tiles: ``tile`` (B, 3, S, S) uint8, ``key`` and ``path`` lists, ``seed`` (B,) int64; and of the reader
+#: process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``.  B is 0 where there are only counts.
+Record = dict[str, Any]
+
+# A reader that meets nothing but bad samples must still be heard, or nobody would notice.
+_REPORT_AFTER = 32
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What a reader needs to know; crosses process borders."""
+
+    urls: tuple[str, ...]
+    counts: tuple[int, ...]
+    seed: int
+    tile: int
+    tiles_per_batch: int
+    crops_per_image: int
+    hflip: bool
+    rotate: bool
+    open_shards: int
+    shuffle_buffer: int
+    alpha: AlphaPolicy
+    spool_dir: str | None
+    rank: int
+    world_size: int
+
+
+@dataclass
+class _Tile:
+    pixels: np.ndarray  # (S, S, 3) uint8, possibly a view
+    key: str
+    path: str
+    seed: int
+
+
+class TileSource(IterableDataset[Record]):
+    """Batches of tiles of this rank; split over the loader's workers by itself.
+
+    Args:
+        settings: shards and sizes.
+        first_epoch: where to begin.
+        epochs: how many to read; None for ever.
+    """
+
+    def __init__(self, settings: SourceSettings, first_epoch: int = 0, epochs: int | None = None) -> None:
+        self.settings = settings
+        self.first_epoch = first_epoch
+        self.epochs = epochs
+
+    def __iter__(self) -> Iterator[Record]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        stop = None if self.epochs is None else self.first_epoch + self.epochs
+        return TileReader(self.settings, worker, workers, self.first_epoch, stop)
+
+
+class TileReader(Iterator[Record]):
+    """One reader: walks its part of the plan, epoch after epoch.
+
+    Args:
+        settings: shards and sizes.
+        worker: number of this reader in its rank.
+        workers: readers of the rank.
+        epoch: first epoch.
+        stop: epoch before which to stop; None for never.
+    """
+
+    def __init__(self, settings: SourceSettings, worker: int, workers: int, epoch: int, stop: int | None) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._consumer = Consumer(settings.rank * workers + worker, settings.world_size * workers)
+        self._first_epoch = epoch
+        self._stop = stop
+        self._readers = ShardReaders(settings.urls, settings.spool_dir)
+        self._counts: Counter[str] = Counter()
+        self._reported = 0
+        self._begin_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers: epoch, addresses taken, crops emitted from the last of them, counts."""
+        return {
+            "epoch": self._epoch,
+            "position": self._position,
+            "crop": self._crop if self._pending else 0,
+            "counts": dict(self._counts),
+            "reported": self._reported,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to where ``state`` was taken; reads one image at most."""
+        self._readers.close()
+        self._begin_epoch(state["epoch"])
+        in_hand = 1 if state["crop"] else 0
+        for _ in range(state["position"] - in_hand):
+            self._leave(next(self._order))
+            self._position += 1
+        if in_hand:
+            self._take_image()
+            for _ in range(state["crop"]):
+                self._pending.popleft()
+            self._crop = state["crop"]
+        self._counts = Counter(state["counts"])
+        self._reported = state["reported"]
+        self._open_announced()
+
+    def __next__(self) -> Record:
+        tiles: list[_Tile] = []
+        while len(tiles) < self._settings.tiles_per_batch:
+            if self._pending:
+                tiles.append(self._pending.popleft())
+                self._crop += 1
+            elif self._bad() - self._reported >= _REPORT_AFTER:
+                break
+            elif not self._take_image() and not self._next_epoch():
+                if not tiles and self._bad() == self._reported:
+                    self._readers.close()
+                    raise StopIteration
+                break
+        self._reported = self._bad()
+        return self._record(tiles)
+
+    def _begin_epoch(self, epoch: int) -> None:
+        settings = self._settings
+        self._epoch = epoch
+        self._position = 0
+        self._crop = 0
+        self._pending: deque[_Tile] = deque()
+        self._announced: list[int] = []
+        segments = consumer_segments(settings.counts, settings.seed, epoch, self._consumer)
+        self._remaining = Counter({segment.shard: len(segment) for segment in segments})
+        self._empty = not segments
+        self._order: Iterator[Address] = epoch_order(
+            segments,
+            settings.seed,
+            epoch,
+            self._consumer,
+            settings.open_shards,
+            settings.shuffle_buffer,
+            on_open=self._announced.append,
+        )
+
+    def _next_epoch(self) -> bool:
+        """Turn to the next epoch; False where there is none, or (fewer samples than readers) nothing to read in any."""
+        if self._empty or (self._stop is not None and self._epoch + 1 >= self._stop):
+            return False
+        self._begin_epoch(self._epoch + 1)
+        return True
+
+    def _take_image(self) -> bool:
+        """Read the next address into pending tiles, or count why not; False at the end of the epoch."""
+        address = next(self._order, None)
+        self._open_announced()
+        if address is None:
+            return False
+        self._position += 1
+        self._crop = 0
+        try:
+            self._pending.extend(self._tiles_of(address))
+            self._counts[USED] += 1
+        except ImageError as error:
+            self._counts[error.reason] += 1
+        self._leave(address)
+        return True
+
+    def _open_announced(self) -> None:
+        """Open what the plan will soon need, so that remote shards begin to arrive."""
+        for shard in self._announced:
+            if self._remaining[shard]:
+                self._readers.open(shard)
+        self._announced.clear()
+
+    def _leave(self, address: Address) -> None:
+        shard = address[0]
+        self._remaining[shard] -= 1
+        if not self._remaining[shard]:
+            self._readers.release(shard)
+
+    def _tiles_of(self, address: Address) -> list[_Tile]:
+        settings = self._settings
+        shard, number = address
+        member, data = self._readers.open(shard).read(number)
+        path = f"{settings.urls[shard]}/{member.name}"
+        image = decode_image(data, path, alpha=settings.alpha)
+        check_size(image, settings.tile, path)
+        count = settings.crops_per_image
+        rng = random.Random(sample_seed(settings.seed, self._epoch, f"crop/{member.key}"))
+        tiles = []
+        for index, corner in enumerate(spread_positions(image.shape[0], image.shape[1], settings.tile, count, rng)):
+            key = member.key if count == 1 else f"{member.key}#{index}"
+            seed = sample_seed(settings.seed, self._epoch, key)
+            pixels = augment(
+                cut_square(image, corner, settings.tile),
+                random.Random(sample_seed(seed, 0, "augment")),
+                hflip=settings.hflip,
+                rotate=settings.rotate,
+            )
+            tiles.append(_Tile(pixels, key, path, seed))
+        return tiles
+
+    def _record(self, tiles: list[_Tile]) -> Record:
+        size = self._settings.tile
+        pixels = np.empty((len(tiles), 3, size, size), np.uint8)
+        for out, tile in zip(pixels, tiles, strict=True):
+            out[:] = tile.pixels.transpose(2, 0, 1)
+        return {
+            "tile": torch.from_numpy(pixels),
+            "key": [tile.key for tile in tiles],
+            "path": [tile.path for tile in tiles],
+            "seed": torch.tensor([tile.seed for tile in tiles], dtype=torch.int64),
+            "source": self._first_epoch,
+            "reader": self._worker,
+            "epoch": self._epoch,
+            "counts": dict(self._counts),
+        }
+
+    def _bad(self) -> int:
+        return sum(self._counts.values()) - self._counts[USED]

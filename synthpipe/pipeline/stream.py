@@ -1,0 +1,183 @@
+"""The stream that users hold: iteration, state, counts, clean ending."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torchdata.nodes import BaseNode, Prefetcher
+
+from synthpipe.errors import StreamError
+from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
+from synthpipe.pipeline.pool import PatchPool
+from synthpipe.pipeline.source import USED
+from synthpipe.pipeline.tally import Tally, describe
+from synthpipe.transforms.base import Batch
+
+__all__ = ["Pass", "Stream"]
+
+_log = logging.getLogger(__name__)
+
+_STATE_VERSION = 1
+
+
+class Pass:
+    """The nodes of one pass: everything from the readers to finished batches.
+
+    Args:
+        tiles: the readers.
+        pool: the node that counts.
+        root: the last node.
+        prefetch: batches prepared ahead in a thread; 0 for none.
+    """
+
+    def __init__(self, tiles: TileLoader, pool: PatchPool, root: OnDevice, prefetch: int) -> None:
+        self._tiles = tiles
+        self._pool = pool
+        self._prefetcher = Prefetcher(root, prefetch) if prefetch else None
+        self.root: BaseNode[Produced] = self._prefetcher or root
+
+    def tally(self) -> Tally:
+        """All that has been counted; after the end, with the bad samples that came after the last batch."""
+        return self._pool.tally
+
+    def close(self) -> None:
+        """Stop the thread, then the readers."""
+        running = getattr(self._prefetcher, "_it", None)
+        if running is not None:
+            running._shutdown()
+            # The thread may be in the middle of a batch; the readers must live until it is through.
+            running._thread.join()
+        self._tiles.close()
+
+
+class Stream(Iterator[Batch]):
+    """Batches of training patches, made while they are asked for.
+
+    A stream is one iterator: ``iter(stream)`` goes on where it stands.  An endless stream never stops; a finite one
+    (``epochs``) stops after each pass over its epochs, and iterating again makes the next pass, in a new order.
+
+    Made by :func:`synthpipe.pipeline.build.build_stream`.
+
+    Args:
+        make_pass: the nodes of a pass, from its number and the tally's state at its beginning.
+        identity: plain values that a state must share with the stream that it is loaded into.
+        batches_per_epoch: planned full batches of this rank.
+        epochs: of a pass; None for an endless one.
+    """
+
+    def __init__(
+        self,
+        make_pass: Callable[[int, dict[str, Any] | None], Pass],
+        identity: Mapping[str, Any],
+        batches_per_epoch: int,
+        epochs: int | None = None,
+    ) -> None:
+        self._make_pass = make_pass
+        self._identity = dict(identity)
+        self.batches_per_epoch = batches_per_epoch
+        self._epochs = epochs or 0
+        self._number = 0
+        self._nodes: Pass | None = None
+        self._nodes_state: dict[str, Any] | None = None
+        self._tally_state: dict[str, Any] | None = None
+        self._counts: dict[str, int] = {USED: 0}
+        self._epoch = 0
+        self._closed = False
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._closed:
+            raise StreamError("this stream is closed; build a new one, and load the state of this one to go on")
+        nodes = self._running()
+        try:
+            item = next(nodes.root).unwrap()
+        except StopIteration:
+            self._end_pass(nodes)
+            raise
+        self._counts = item["counts"]
+        self._report_epochs(item["epoch"])
+        return item["batch"]
+
+    def counts(self) -> dict[str, int]:
+        """Samples ``used``, and skipped ones by reason, up to the patches emitted last."""
+        return dict(self._counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands after the batch handed out last; plain types, small."""
+        nodes = self._nodes_state if self._nodes is None else self._nodes.root.state_dict()
+        return {
+            "version": _STATE_VERSION,
+            "identity": dict(self._identity),
+            "pass": self._number,
+            "nodes": nodes,
+            "tally": self._tally_state,
+            "counts": dict(self._counts),
+            "epoch": self._epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on exactly where ``state`` was taken; may be called at any time.
+
+        Raises:
+            StreamError: the state belongs to a stream with other options, shards, ranks or workers.
+        """
+        if not isinstance(state, Mapping) or state.get("version") != _STATE_VERSION:
+            version = state.get("version") if isinstance(state, Mapping) else type(state).__name__
+            raise StreamError(f"not the state of a stream: expected version {_STATE_VERSION}, got {version!r}")
+        theirs = state["identity"]
+        differing = [key for key in {**self._identity, **theirs} if self._identity.get(key) != theirs.get(key)]
+        if differing:
+            lines = "; ".join(
+                f"{key}: state {theirs.get(key)!r}, here {self._identity.get(key)!r}" for key in differing
+            )
+            raise StreamError(f"the state belongs to another stream ({lines}); resume with the options that it had")
+        self._stop()
+        self._number = state["pass"]
+        self._nodes_state = state["nodes"]
+        self._tally_state = state["tally"]
+        self._counts = dict(state["counts"])
+        self._epoch = state["epoch"]
+        self._closed = False
+
+    def close(self) -> None:
+        """Stop threads and processes.  The state can still be taken."""
+        self._stop()
+        self._closed = True
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _running(self) -> Pass:
+        if self._nodes is None:
+            self._nodes = self._make_pass(self._number, self._tally_state)
+            self._nodes.root.reset(self._nodes_state)
+        return self._nodes
+
+    def _stop(self) -> None:
+        if self._nodes is not None:
+            self._nodes_state = self._nodes.root.state_dict()
+            self._nodes.close()
+            self._nodes = None
+
+    def _end_pass(self, nodes: Pass) -> None:
+        tally = nodes.tally()
+        self._counts, self._tally_state = tally.counts(), tally.state_dict()
+        self._stop()
+        self._number += 1
+        self._nodes_state = None
+        self._report_epochs(self._epochs * self._number)
+
+    def _report_epochs(self, epoch: int) -> None:
+        if epoch > self._epoch:
+            bad = {reason: count for reason, count in self._counts.items() if reason != USED}
+            _log.info(
+                "epoch %d done: %d samples used so far, skipped: %s", epoch - 1, self._counts[USED], describe(bad)
+            )
+            self._epoch = epoch

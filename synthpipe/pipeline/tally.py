@@ -1,0 +1,100 @@
+"""How many samples were used and how many were bad, by reason, over all readers of a rank."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from synthpipe.errors import StreamError
+from synthpipe.pipeline.source import USED, Record
+
+__all__ = ["Tally"]
+
+# Corpora smaller than this are judged as if they had this many samples: one bad image among fifty is no reason to stop.
+_SMALLEST_CORPUS = 100
+
+
+class Tally:
+    """Counts of each reader so far, and of samples lost on the device.
+
+    Args:
+        planned: samples that this rank reads in an epoch.
+        max_bad_fraction: share of bad samples that is tolerated.
+        state: of an earlier tally to go on from.
+    """
+
+    def __init__(self, planned: int, max_bad_fraction: float, state: Mapping[str, Any] | None = None) -> None:
+        self._allowed = max_bad_fraction * max(planned, _SMALLEST_CORPUS)
+        self._source: int | None = None
+        self._readers: dict[int, dict[str, int]] = {}
+        self._epochs: dict[int, int] = {}
+        self._device: Counter[str] = Counter()
+        self._earlier: Counter[str] = Counter()
+        if state is not None:
+            self._source = state["source"]
+            self._readers = {int(reader): dict(counts) for reader, counts in state["readers"].items()}
+            self._epochs = {int(reader): epoch for reader, epoch in state["epochs"].items()}
+            self._device = Counter(state["device"])
+            self._earlier = Counter(state["earlier"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "source": self._source,
+            "readers": {reader: dict(counts) for reader, counts in self._readers.items()},
+            "epochs": dict(self._epochs),
+            "device": dict(self._device),
+            "earlier": dict(self._earlier),
+        }
+
+    def note(self, record: Record) -> None:
+        """Take over what a reader has counted so far.
+
+        Raises:
+            StreamError: more samples are bad than an epoch may hold.
+        """
+        if record["source"] != self._source:
+            # New readers count from nothing.
+            for counts in self._readers.values():
+                self._earlier.update(counts)
+            self._readers.clear()
+            self._source = record["source"]
+        self._readers[record["reader"]] = record["counts"]
+        self._epochs[record["reader"]] = record["epoch"]
+        self._check()
+
+    def lose(self, samples: int, reason: str) -> None:
+        """Count samples that were good on disk and came to nothing on the device."""
+        if samples:
+            self._device[reason] += samples
+            self._check()
+
+    def counts(self) -> dict[str, int]:
+        """``used``, then each reason in alphabetical order."""
+        total = self._earlier + self._device
+        for counts in self._readers.values():
+            total.update(counts)
+        total[USED] -= sum(self._device.values())
+        return {USED: total.pop(USED), **{reason: total[reason] for reason in sorted(total)}}
+
+    def epoch(self) -> int:
+        """The epoch that the slowest reader is in."""
+        return min(self._epochs.values(), default=0)
+
+    def _check(self) -> None:
+        counts = self.counts()
+        used = counts.pop(USED)
+        bad = sum(counts.values())
+        # Every epoch meets the same bad samples again, so the allowance grows with the epochs.
+        if bad > self._allowed * (max(self._epochs.values(), default=0) + 1):
+            raise StreamError(
+                f"too many bad samples: {bad} of the {bad + used} read so far ({describe(counts)}), more than "
+                f"max_bad_fraction allows in an epoch; repair the shards, or raise max_bad_fraction"
+            )
+
+
+def describe(counts: Mapping[str, int]) -> str:
+    """``"too_small 2, truncated 1"``, most frequent first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason} {count}" for reason, count in ordered) or "none"
