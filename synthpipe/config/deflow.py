@@ -54,7 +54,7 @@ class NormalizationOptions(Options):
 class DeFlowModelOptions(Options):
     """A DeFlow, from a preset or from parts; keys given beside ``preset`` override it.
 
-    The defaults are our corrections of the reference (``covariance_init`` 1, ``quant`` 256, no noise left in the
+    The defaults are our corrections of the reference (``covariance_init`` 1, ``quant`` 255, no noise left in the
     output, no clamp); each has the published value beside it in the docstring of ``flows.DeFlow``.
     """
 
@@ -66,7 +66,7 @@ class DeFlowModelOptions(Options):
     hidden: int = Field(64, ge=1)
     encoder: Annotated[RRDBEncoderOptions | SmallEncoderOptions, Field(discriminator="type")] = RRDBEncoderOptions()
     condition_noise: float = Field(0.03, ge=0, le=1)
-    quant: int = Field(256, ge=2)
+    quant: int = Field(255, ge=2)
     dequantize_output: bool = False
     covariance: Literal["full", "diagonal", "conditional"] = "full"
     covariance_init: float = Field(1.0, ge=0)

@@ -45,8 +45,8 @@ class DeFlow(nn.Module):
         hidden: width of the sub-networks of each coupling.
         encoder: ``{"type": "rrdb" | "small", ...}``, the rest being arguments of that encoder.
         condition_noise: standard deviation of the noise added to the reduced image ("LR_noise_std").
-        quant: dequantisation noise is uniform of width 1 / quant; 32 in the reference, whose 5-bit noise of 2.3
-            grey levels then stays in every output; 256 is what 8-bit images need.
+        quant: dequantisation noise is uniform of width 1 / quant. 255 fits 8-bit images exactly, whose levels are
+            1 / 255 apart; 32 in the reference, whose 5-bit noise of 2.3 grey levels then stays in every output.
         dequantize_output: keep dequantisation noise on when translating, as the reference does.
         covariance: of the shift u: ``"full"`` (published), ``"diagonal"`` or ``"conditional"`` (follows h; ours).
         covariance_init: start of the standard deviation of u. The published 0 never trains (its gradient is 0).
@@ -68,7 +68,7 @@ class DeFlow(nn.Module):
         hidden: int = 64,
         encoder: Mapping[str, Any] | None = None,
         condition_noise: float = 0.03,
-        quant: int = 256,
+        quant: int = 255,
         dequantize_output: bool = False,
         covariance: Literal["full", "diagonal", "conditional"] = "full",
         covariance_init: float = 1.0,
@@ -341,12 +341,12 @@ class DeFlow(nn.Module):
 
 
 def bits_per_dim(nll: Tensor, shape: Sequence[int], quant: int) -> Tensor:
-    """True bits per dimension of images seen at ``quant`` levels.
+    """True bits per dimension of images whose levels are 1 / quant apart: an upper bound on the code length.
 
     Args:
         nll: ``(B,)`` in nats, a density on the [0, 1] scale of images dequantised by noise of width 1 / quant.
         shape: of the images, ``(..., C, H, W)``.
-        quant: levels.  (The reference prints ``3 * bits_per_dim - 10`` at quant 32.)
+        quant: 1 over the distance of two levels.  (The reference prints ``3 * bits_per_dim - 10`` at quant 32.)
     """
     dims = math.prod(shape[-3:])
     return (nll / dims + math.log(quant)) / math.log(2)
