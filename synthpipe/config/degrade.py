@@ -28,6 +28,8 @@ class DeFlowDegradeOptions(Options):
     type: Literal["deflow"] = "deflow"
     #: A ``.safetensors`` file, or the name of weights shipped with synthpipe (``deflow_small``).
     weights: str = Field(min_length=1)
+    #: How far latents move towards the noisy domain: 1 is the degradation as trained, 0 none.
+    strength: float = Field(default=1.0, ge=0, le=4)
 
 
 class BlurOptions(Options):

@@ -19,4 +19,4 @@ def build_degrade(options: DeFlowDegradeOptions | ClassicalDegradeOptions, scale
     """
     if isinstance(options, ClassicalDegradeOptions):
         return ClassicalDegrade(options, scale)
-    return DeFlowDegrade(checkpoints.load(options.weights, kind="deflow"), scale)
+    return DeFlowDegrade(checkpoints.load(options.weights, kind="deflow"), scale, options.strength)
