@@ -1,4 +1,4 @@
-"""Whether the bytes of an image file end too early, read from the structure of the file alone.
+"""What the bytes of an image file say about themselves: which format they are, and whether they end too early.
 
 Image libraries report a cut-off file and a damaged one with the same errors; the lengths that the formats
 themselves store tell the two apart.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["is_truncated"]
+__all__ = ["image_suffix", "is_truncated"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -86,3 +86,12 @@ def _tiff_numbers(data: bytes, order: str, kind: int, count: int, raw: bytes) ->
         return struct.unpack_from(layout, raw)
     (offset,) = struct.unpack(order + "I", raw)
     return struct.unpack_from(layout, data, offset)
+
+
+def image_suffix(data: bytes) -> str:
+    """The usual file suffix of a readable PNG, JPEG, WebP or TIFF image: ``png``, ``jpg``, ``webp`` or ``tiff``."""
+    if data.startswith(_PNG):
+        return "png"
+    if data.startswith(_JPEG):
+        return "jpg"
+    return "webp" if data.startswith(b"RIFF") else "tiff"

@@ -20,12 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.pipeline.containers import is_truncated
 
-__all__ = ["FORMATS", "AlphaPolicy", "decode_image", "encode_png"]
+__all__ = ["FORMATS", "AlphaPolicy", "BitDepthWarning", "decode_image", "encode_png"]
 
 AlphaPolicy = Literal["white", "refuse"]
 
@@ -42,6 +42,10 @@ _OPAQUE_MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
 # Pillow keeps only the high byte of 16-bit colour.  Read as the other byte order, the "high" byte is the low one.
 _NATIVE_SWAPPED = "B" if sys.byteorder == "little" else "L"
 _OTHER_BYTE = {"B": "L", "L": "B", "N": _NATIVE_SWAPPED}
+
+
+class BitDepthWarning(UserWarning):
+    """Samples of more than 8 bits were rounded; Python shows it once for each place that decodes."""
 
 
 class _Pixels(NamedTuple):
@@ -79,10 +83,13 @@ def decode_image(data: bytes, name: str, *, alpha: AlphaPolicy = "white") -> NDA
     except Exception as error:
         if is_truncated(data):
             raise ImageError(f"{name}: the file ends too early, after {len(data)} bytes", "truncated") from error
-        message = f"{name}: not a readable {', '.join(FORMATS)} image ({type(error).__name__}: {error})"
+        # Pillow's text for this error names a memory address.
+        detail = "unknown format" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
+        message = f"{name}: not a readable {', '.join(FORMATS)} image ({detail})"
         raise ImageError(message, reason="unreadable") from error
     if pixels.peak > 255:
-        warnings.warn("images with more than 8 bits per channel are rounded to 8 bits", stacklevel=2)
+        text = "images with more than 8 bits per channel are rounded to 8 bits"
+        warnings.warn(text, BitDepthWarning, stacklevel=2)
     return _orient(_to_rgb8(pixels, name, alpha), orientation)
 
 
