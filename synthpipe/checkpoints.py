@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from synthpipe._version import __version__
@@ -48,7 +48,8 @@ def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(tensors, temporary, metadata={_HEADER_KEY: json.dumps(header, sort_keys=True)})
+    # Through write_bytes, which respects the umask; save_file would leave the file readable by its owner alone.
+    temporary.write_bytes(serialize(tensors, metadata={_HEADER_KEY: json.dumps(header, sort_keys=True)}))
     temporary.replace(path)
     return path
 

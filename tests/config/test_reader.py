@@ -1,0 +1,98 @@
+"""Option files are read strictly: every error names the file, the key and what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from synthpipe.config import Options, parse_options, read_options
+from synthpipe.config.deflow import PRESETS, DeFlowModelOptions
+from synthpipe.config.degrade import DeFlowDegradeOptions
+from synthpipe.errors import OptionError
+from synthpipe.flows import DeFlow
+
+
+class Inner(Options):
+    learning_rate: float = Field(0.1, gt=0)
+
+
+class Outer(Options):
+    steps: int
+    inner: Inner = Inner()
+    many: tuple[Inner, ...] = ()
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "options.yml"
+    path.write_text(text)
+    return path
+
+
+def test_values_defaults_and_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, "steps: 3\n")
+    assert read_options(path, Outer) == Outer(steps=3)
+    options = read_options(path, Outer, ["steps=4", "inner.learning_rate=1e-1", "many=[{learning_rate: 2}]"])
+    assert options == Outer(steps=4, inner=Inner(learning_rate=0.1), many=(Inner(learning_rate=2),))
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "words"),
+    [
+        ("steps: 3\nsteqs: 4", [], "unknown option 'steqs'; did you mean 'steps'?"),
+        ("steps: 3\ninner: {learning_rat: 4}", [], "'inner.learning_rat'; did you mean 'learning_rate'?"),
+        ("steps: 3\nmany: [{zzz: 4}]", [], "'many.0.zzz'; known keys: learning_rate"),
+        ("inner: {}", [], "option 'steps' is required"),
+        ("steps: many", [], "option 'steps'"),
+        ("steps: 3\ninner: {learning_rate: -1}", [], "greater than 0, got -1"),
+        ("steps: [", [], "not valid YAML"),
+        ("- 3", [], "expected a mapping of options at the top level, got list"),
+        ("steps: 3", ["steps"], "override 'steps': expected key.sub=value"),
+        ("steps: 3", ["steps.more=1"], "'steps' is a value, not a group"),
+        ("steps: 3", ["steps=["], "not valid YAML"),
+    ],
+)
+def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str], words: str) -> None:
+    with pytest.raises(OptionError) as error:
+        read_options(write(tmp_path, text), Outer, overrides)
+    assert words in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"nowhere\.yml'.*No such file"):
+        read_options(tmp_path / "nowhere.yml", Outer)
+
+
+def test_options_cannot_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Outer(steps=1).steps = 2  # type: ignore[misc]
+
+
+def test_every_problem_is_reported_at_once() -> None:
+    with pytest.raises(OptionError) as error:
+        parse_options({"stps": 1, "inner": {"learning_rate": 0}}, Outer, "mine.yml")
+    assert len(str(error.value).splitlines()) == 3
+    assert all(line.startswith("mine.yml: ") for line in str(error.value).splitlines())
+
+
+def test_the_deflow_schema_has_the_constructors_arguments_and_defaults() -> None:
+    # Tiny sizes, so that the comparison builds nothing large; every other argument stays at its default.
+    sizes = {"steps": 1, "hidden": 2, "encoder": {"type": "small", "features": 4, "depth": 0}}
+    model = DeFlow(**sizes)  # type: ignore[arg-type]
+    assert DeFlowModelOptions.model_validate(sizes).arguments() == model.config
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_presets_expand_and_can_be_overridden(preset: str) -> None:
+    options = parse_options({"preset": preset, "hidden": 7}, DeFlowModelOptions)
+    assert options.hidden == 7
+    assert options.scale == PRESETS[preset]["scale"]
+    assert "preset" not in options.arguments()
+
+
+def test_unknown_keys_of_a_preset_are_found() -> None:
+    with pytest.raises(OptionError, match=r"'preset'.*'aim', 'ntire', 'dped' or 'small'"):
+        parse_options({"preset": "tiny"}, DeFlowModelOptions)
+    with pytest.raises(OptionError, match="did you mean 'weights'"):
+        parse_options({"weigths": "x"}, DeFlowDegradeOptions)
