@@ -74,7 +74,7 @@ class Trainer:
         self.folder = RunFolder(self.options.run_dir, self.fabric.is_global_zero)
         resume_from = self.folder.checkpoint_to_resume(self.options)
         self.fabric.barrier()
-        with self.folder.open(resume_from), self._opened_data() as data:
+        with self.folder.open(resume_from), self._opened_data() as data, torch.random.fork_rng(devices=[]):
             self._prepare(data, resume_from)
             self._train(data, started)
             return self._finish(data)
@@ -90,9 +90,9 @@ class Trainer:
     def _prepare(self, data: BatchSource, resume_from: Path | None) -> None:
         """Model, averaged model, optimizer and schedule; new, or as they were."""
         options, fabric = self.options, self.fabric
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(options.seed)
-            self.objective = self.build_objective()
+        torch.manual_seed(options.seed)
+        self.objective = self.build_objective()
+        torch.manual_seed(sample_seed(options.seed, 0, f"rank{fabric.global_rank}"))
         saved = None if resume_from is None else self.folder.load(resume_from, options, fabric.world_size)
         self.objective.to(fabric.device)
         self.first_batch: Batch | None = None
