@@ -1,0 +1,63 @@
+"""The one shape of a benchmark's result: two things measured in one run, their ratio, versions and machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import synthpipe
+
+
+def paired_seconds(
+    ours: Callable[[], object], peer: Callable[[], object], device: torch.device, rounds: int, warmup: int = 1
+) -> tuple[list[float], list[float]]:
+    """Seconds of each call, the two in turn (so that a drift of the machine's speed meets both)."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for index in range(warmup + rounds):
+        for call, into in zip((ours, peer), times, strict=True):
+            _synchronise(device)
+            start = time.perf_counter()
+            call()
+            _synchronise(device)
+            if index >= warmup:
+                into.append(time.perf_counter() - start)
+    return times
+
+
+def print_result(
+    name: str, ours: list[float], peer: list[float], unit: str, device: torch.device, **details: Any
+) -> None:
+    """Print the result as one JSON object: medians, their spread, and the median of the paired ratios ours/peer."""
+    ratios = [a / b for a, b in zip(ours, peer, strict=True)]
+    result = {
+        "name": name,
+        "ours": statistics.median(ours),
+        "peer": statistics.median(peer),
+        "ratio": statistics.median(ratios),
+        "unit": unit,
+        "spread": {"ours": [min(ours), max(ours)], "peer": [min(peer), max(peer)], "ratio": [min(ratios), max(ratios)]},
+        "details": details,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "synthpipe": synthpipe.__version__,
+        },
+        "machine": {
+            "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+    }
+    print(json.dumps(result, indent=1))
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
