@@ -89,6 +89,8 @@ class OutputFolder:
     """
 
     def __init__(self, url: str) -> None:
+        if url.startswith(("http://", "https://", "pipe:")):
+            raise ShardError(f"cannot write to {url!r}: expected a folder on this machine or on object storage (s3://)")
         self.url = url
         self._filesystem, self._root = _filesystem(url)
         self.local = isinstance(self._filesystem, LocalFileSystem)
@@ -183,8 +185,10 @@ class OutputFolder:
         with path.open("wb") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise ShardError(f"{self.url}: another run is writing here; wait for it or stop it") from error
+            except OSError:
+                pass  # a file system without locks
             yield
 
     def _path(self, name: str) -> str:

@@ -1,0 +1,95 @@
+"""``synthpipe shard``: image folders to WebDataset shards."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from typing import Any
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLE = """\
+example:
+  synthpipe shard photos/ more_photos/ /data/hr --workers 8 --max-bytes 512M --min-size 256
+
+The shards /data/hr/shard-000000.tar, ... hold the files as they are (PNG, JPEG, WebP, TIFF) and a JSON with size,
+source and checksum each.  /data/hr/index.json lists the shards, /data/hr/report.json the images that could not be
+used.  After an interruption the same command goes on where it stopped.  OUT_DIR may be s3://bucket/folder.
+"""
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command to ``synthpipe``."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "shard",
+        help="image folders to WebDataset shards",
+        description="Pack image folders into WebDataset tar shards with an index.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="IN_DIR", help="folder of images, searched to any depth")
+    add("output", metavar="OUT_DIR", help="folder for the shards, local or an fsspec URL")
+    add("--workers", type=int, default=_cores(), metavar="N", help="processes (default: all cores, %(default)s here)")
+    add("--max-samples", type=int, metavar="N", help="images in a shard, at most (default: 1000)")
+    add(
+        "--max-bytes",
+        type=_size,
+        metavar="SIZE",
+        help="bytes of images in a shard, at most, as in 512M (default: 256M)",
+    )
+    add("--min-size", type=int, metavar="PIXELS", help="leave out images whose shorter side is less (default: 0)")
+    add("--reencode", choices=["png"], help="store 8-bit RGB PNG instead of the files' own bytes")
+    add("--alpha", choices=["white", "refuse"], help="transparent images: accepted (default), or listed as broken")
+    order = parser.add_mutually_exclusive_group()
+    order.add_argument("--seed", type=int, metavar="N", help="spread images over shards at random (default: 0)")
+    order.add_argument("--sorted", action="store_true", help="keep the order of the folders instead")
+    add("--prefix", metavar="NAME", help="shards are called NAME-000000.tar (default: shard)")
+    add("--verify", choices=["sha256", "size"], help="how a resumed run checks finished shards (default: sha256)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the shards; returns the exit code."""
+    from tqdm import tqdm
+
+    from synthpipe.config.reader import parse_options
+    from synthpipe.config.shard import ShardOptions
+    from synthpipe.pipeline.shards import REPORT_NAME, write_shards
+
+    given = {name: value for name in ShardOptions.model_fields if (value := getattr(args, name, None)) is not None}
+    if args.sorted:
+        given["seed"] = None
+    options = parse_options(given | {"inputs": tuple(args.inputs)}, ShardOptions, source="synthpipe shard")
+    print("listing images ...", file=sys.stderr)
+    # disable=None: a bar on a terminal, nothing in a log file
+    with tqdm(unit="image", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = write_shards(options, show)
+    index = report.index
+    print(f"{index.samples} of {report.images} images in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB")
+    if report.left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
+        print(f"left out: {reasons}; see {index.root}/{REPORT_NAME}")
+    if report.ignored:
+        print(f"not images: {', '.join(f'{count} {suffix}' for suffix, count in report.ignored.items())}")
+    return 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected bytes such as 500000, 512M or 1G, got {text!r}")
+    return int(match.group(1)) * _UNITS[match.group(2).upper()]
