@@ -29,7 +29,7 @@ def is_truncated(data: bytes) -> bool:
         return _png_is_cut(data)
     if data.startswith(_JPEG):
         return _jpeg_is_cut(data)
-    if data[:4] == b"RIFF" and data[8:12] in (b"WEBP", b""):
+    if data[:4] == b"RIFF" and b"WEBP".startswith(data[8:12]):
         return len(data) < 12 or len(data) < 8 + struct.unpack_from("<I", data, 4)[0]
     if data[:4] in _TIFF_ORDERS:
         return _tiff_is_cut(data, _TIFF_ORDERS[data[:4]])

@@ -35,8 +35,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258
 _PHOTOMETRIC_TAG = 262
+_PLANAR_TAG = 284
+_EXTRA_SAMPLES_TAG = 338
 
-_ALPHA_MODES = {"LA": "RGBA", "La": "RGBa", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBa"}
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _OPAQUE_MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
 
 # Pillow keeps only the high byte of 16-bit colour.  Read as the other byte order, the "high" byte is the low one.
@@ -112,43 +114,42 @@ def _read(data: bytes, name: str) -> tuple[_Pixels, int]:
         # Another library has told Pillow to fill cut-off images with grey; we still refuse them.
         raise ImageError(f"{name}: the file ends too early, after {len(data)} bytes", reason="truncated")
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        rawmode = _deep_rawmode(image, name)
-        if rawmode is not None:
-            pixels = _read_deep_color(data, image, rawmode)
-        elif image.mode.startswith("I;16"):
+        _refuse_deep_planes(image, name)
+        rawmode = _rawmode(image)
+        premultiplied = image.mode == "RGBA" and _tiff_tag(image, _EXTRA_SAMPLES_TAG, (0,))[0] == 1
+        if premultiplied and rawmode.startswith("RGBa"):
+            # Pillow would divide by alpha, with a loss; we want the samples as they are.
+            rawmode = rawmode.replace("a", "A", 1)
+            _set_rawmode(image, rawmode)
+        if image.mode.startswith("I;16"):
             pixels = _read_deep_grey(image)
+        elif ";16" in rawmode and image.mode != "I":
+            pixels = _read_deep_color(data, image, rawmode)
         else:
             pixels = _read_8bit(data, image, name)
-        return pixels, _orientation(image)
+        return pixels._replace(premultiplied=premultiplied), _orientation(image)
 
 
 def _read_8bit(data: bytes, image: Image.Image, name: str) -> _Pixels:
     image.load()
-    if image.mode in _ALPHA_MODES:
-        samples = np.array(image.convert(_ALPHA_MODES[image.mode]))
-        premultiplied = _ALPHA_MODES[image.mode] == "RGBa"
-        return _Pixels(samples[..., :3], samples[..., 3:], 255, premultiplied)
+    transparency = image.info.get("transparency")
+    if image.mode in _ALPHA_MODES or (image.mode == "P" and transparency is not None):
+        samples = np.array(image.convert("RGBA"))
+        return _Pixels(samples[..., :3], samples[..., 3:], 255)
     if image.mode not in _OPAQUE_MODES:
         message = f"{name}: Pillow mode {image.mode!r} has no fixed range to convert from; save it as 8 or 16 bits"
         raise ImageError(message, reason="unsupported")
-    transparency = image.info.get("transparency")
-    if transparency is None:
-        return _Pixels(np.array(image if image.mode == "RGB" else image.convert("RGB")), None, 255)
-    if image.mode == "P":
-        samples = np.array(image.convert("RGBA"))
-        return _Pixels(samples[..., :3], samples[..., 3:], 255)
-    if image.mode == "L" and image.format == "PNG":
+    if image.mode == "L" and image.format == "PNG" and transparency is not None:
         # Pillow scales 2- and 4-bit grey up, but not the transparent level.
         transparency = transparency * 255 // (2 ** data[24] - 1)
-    return _with_transparent_color(np.array(image.convert("RGB")), transparency, 255)
+    samples = np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    return _with_transparent_color(samples, transparency, 255)
 
 
 def _read_deep_grey(image: Image.Image) -> _Pixels:
     """12- and 16-bit grey."""
-    bits, inverted = 16, False
-    if image.format == "TIFF":
-        tags: Any = image.tag_v2  # type: ignore[attr-defined]
-        bits, inverted = tags[_BITS_PER_SAMPLE_TAG][0], tags[_PHOTOMETRIC_TAG] == 0
+    bits = _tiff_tag(image, _BITS_PER_SAMPLE_TAG, (16,))[0]
+    inverted = _tiff_tag(image, _PHOTOMETRIC_TAG, 1) == 0
     peak = 2**bits - 1
     samples = np.array(image).astype(np.uint16)[..., None]
     return _with_transparent_color(peak - samples if inverted else samples, image.info.get("transparency"), peak)
@@ -169,25 +170,27 @@ def _read_deep_color(data: bytes, image: ImageFile.ImageFile, rawmode: str) -> _
     if image.mode == "CMYK":
         return _Pixels(samples, None, 65535, cmyk=True)
     if image.mode == "RGBA":
-        return _Pixels(samples[..., :3], samples[..., 3:], 65535, premultiplied=rawmode.startswith("RGBa"))
+        return _Pixels(samples[..., :3], samples[..., 3:], 65535)
     return _with_transparent_color(samples[..., :3], image.info.get("transparency"), 65535)
 
 
-def _deep_rawmode(image: ImageFile.ImageFile, name: str) -> str | None:
-    """The layout of 16-bit colour samples in the file, or None for every other image."""
-    if not image.tile or image.mode.startswith("I;16"):
-        return None
-    args = image.tile[0].args
-    rawmode = args[0] if isinstance(args, tuple) and args else args
-    if isinstance(rawmode, str) and ";16" in rawmode and rawmode[-1] in _OTHER_BYTE and image.mode != "I":
-        return rawmode
-    if image.format == "TIFF" and image.mode not in ("I", "F"):
-        bits = image.tag_v2.get(_BITS_PER_SAMPLE_TAG, (8,))  # type: ignore[attr-defined]
-        if max(bits) > 8:
-            # Pillow would read separate 16-bit planes as 8-bit ones.
-            message = f"{name}: {bits} bits per sample in separate planes; save it with interleaved samples"
-            raise ImageError(message, reason="unsupported")
-    return None
+def _refuse_deep_planes(image: Image.Image, name: str) -> None:
+    """Pillow reads 16-bit TIFF with separate colour planes as if they were 8-bit ones."""
+    bits = _tiff_tag(image, _BITS_PER_SAMPLE_TAG, (8,))
+    if _tiff_tag(image, _PLANAR_TAG, 1) == 2 and len(bits) > 1 and max(bits) > 8:
+        message = f"{name}: {bits} bits per sample in separate planes; save it with interleaved samples"
+        raise ImageError(message, reason="unsupported")
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
+    return image.tag_v2.get(tag, default) if image.format == "TIFF" else default  # type: ignore[attr-defined]
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    """Pillow's name of the layout in the file; "" where it has none."""
+    args = image.tile[0].args if image.tile else ""
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
 
 
 def _set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
@@ -223,7 +226,7 @@ def _to_rgb8(pixels: _Pixels, name: str, policy: AlphaPolicy) -> NDArray[np.uint
         scale = peak * peak
     narrow = ((wide * 255 + scale // 2) // scale).astype(np.uint8)
     if pixels.cmyk:
-        return np.array(Image.fromarray(narrow, mode="CMYK").convert("RGB"))
+        return np.array(Image.frombytes("CMYK", narrow.shape[1::-1], narrow.tobytes()).convert("RGB"))
     return np.repeat(narrow, 3, axis=2) if narrow.shape[2] == 1 else narrow
 
 
