@@ -37,23 +37,23 @@ class InvertibleConv(FlowLayer):
         self.log_s = nn.Parameter(diagonal.abs().log().float())
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        lower, upper = self._factors(x.dtype)
-        weight = self.permutation.to(x.dtype) @ lower @ upper
-        return _conv1x1(x, weight), self._logdet(x)
+        with torch.autocast(x.device.type, enabled=False):
+            lower, upper = self._factors(x.dtype)
+            z = _conv1x1(x, self.permutation.to(x.dtype) @ lower @ upper)
+        return z, self._logdet(x)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         # In float64: a long flow multiplies the error of each inverse.
-        lower, upper = self._factors(torch.float64)
-        identity = torch.eye(len(lower), dtype=torch.float64, device=lower.device)
-        inner = torch.linalg.solve_triangular(lower, self.permutation.double().T @ identity, upper=False)
-        weight = torch.linalg.solve_triangular(upper, inner, upper=True)
-        return _conv1x1(z, weight.to(z.dtype)), -self._logdet(z)
+        with torch.autocast(z.device.type, enabled=False):
+            lower, upper = self._factors(torch.float64)
+            inner = torch.linalg.solve_triangular(lower, self.permutation.double().T, upper=False)
+            x = _conv1x1(z, torch.linalg.solve_triangular(upper, inner, upper=True).to(z.dtype))
+        return x, -self._logdet(z)
 
     def _factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        with torch.autocast(self.lower.device.type, enabled=False):
-            identity = torch.eye(len(self.log_s), dtype=dtype, device=self.log_s.device)
-            lower = self.lower.to(dtype).tril(-1) + identity
-            upper = self.upper.to(dtype).triu(1) + torch.diag(self.sign.to(dtype) * self.log_s.to(dtype).exp())
+        identity = torch.eye(len(self.log_s), dtype=dtype, device=self.log_s.device)
+        lower = self.lower.to(dtype).tril(-1) + identity
+        upper = self.upper.to(dtype).triu(1) + torch.diag(self.sign.to(dtype) * self.log_s.to(dtype).exp())
         return lower, upper
 
     def _logdet(self, x: Tensor) -> Tensor:
@@ -61,5 +61,4 @@ class InvertibleConv(FlowLayer):
 
 
 def _conv1x1(x: Tensor, weight: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, weight[:, :, None, None])
+    return F.conv2d(x, weight[:, :, None, None])

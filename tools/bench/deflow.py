@@ -64,13 +64,13 @@ def main() -> None:
     if args.what == "degrade":
         x = torch.rand(args.tiles, 3, args.size, args.size, device=device)
         calls = degrade_call(model, x, True), degrade_call(model, x, False)
-        labels = {"ours": "bfloat16 autocast", "peer": "float32", "tiles": args.tiles}
+        labels = {"compared": "bfloat16 autocast / float32", "preset": args.preset, "tiles": args.tiles}
     else:
         other = build(args.peer, device)
         calls = tuple(train_call(m, args.batch, args.size, device) for m in (model, other))  # type: ignore[assignment]
-        labels = {"ours": args.preset, "peer": args.peer, "batch": args.batch}
+        labels = {"compared": f"{args.preset} / {args.peer}", "batch": args.batch}
     ours, peer = paired_seconds(*calls, device, args.rounds)
-    print_result(f"deflow_{args.what}", ours, peer, "seconds", device, preset=args.preset, size=args.size, **labels)
+    print_result(f"deflow_{args.what}", ours, peer, "seconds", device, size=args.size, **labels)
 
 
 if __name__ == "__main__":
