@@ -85,7 +85,7 @@ class UnpairedOptions(Options):
     crops_per_decode: int = Field(
         16, ge=1, description="consecutive steps that take a crop of one image, where the images outgrow cache_mb"
     )
-    workers: int = Field(1, ge=1, le=64, description="threads (folders) or processes (shards) that read ahead")
+    workers: int = Field(1, ge=0, le=64, description="threads (folders) or processes (shards) that read ahead; 0: none")
     prefetch: int = Field(4, ge=1, le=256, description="batches made ahead")
 
     @model_validator(mode="after")

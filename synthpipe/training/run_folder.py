@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from synthpipe.config.reader import parse_options
 from synthpipe.config.training import RunOptions, changed_options, write_options
 from synthpipe.errors import TrainingError
 from synthpipe.images import to_uint8
@@ -129,6 +130,7 @@ class RunFolder:
 
         Raises:
             TrainingError: a damaged file, other options, or another number of processes.
+            OptionError: options that this version no longer has.
         """
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,7 +138,9 @@ class RunFolder:
             raise TrainingError(
                 f"{path}: not a readable checkpoint ({error}); delete it to go on from the one before"
             ) from error
-        changed = changed_options(state["options"], options.model_dump(mode="json"))
+        # Read again, so that an option that this version has added counts as its default.
+        before = parse_options(state["options"], type(options), source=str(path))
+        changed = changed_options(before.model_dump(mode="json"), options.model_dump(mode="json"))
         if changed:
             raise TrainingError(
                 f"cannot resume {str(self.path)!r} with other options: {'; '.join(changed)}. "

@@ -12,6 +12,7 @@ from torch import Tensor
 from synthpipe.config.training import DomainOptions, UnpairedOptions
 from synthpipe.errors import OptionError, TrainingError
 from synthpipe.training.folder import FolderDomain
+from synthpipe.training.shards import ShardReader
 from synthpipe.transforms.base import Batch
 
 __all__ = ["CLEAN", "NOISY", "FolderReader", "UnpairedData"]
@@ -43,21 +44,24 @@ class FolderReader:
     Args:
         domain: where the crops come from.
         slots: this process's slots.
-        workers: threads.
+        workers: threads; 0 reads in the calling one.
         prefetch: steps made ahead.
     """
 
     def __init__(self, domain: FolderDomain, slots: range, workers: int, prefetch: int) -> None:
         self._domain, self._slots, self._ahead = domain, slots, prefetch
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix=f"synthpipe-{domain.name}")
+        self._pool = ThreadPoolExecutor(workers, f"synthpipe-{domain.name}") if workers else None
         self._pending: deque[Future[Crops]] = deque()
         self._step = 0
 
     def next(self) -> Crops:
         """The next step's crops ``(len(slots), 3, crop, crop)`` uint8 and their files."""
-        while len(self._pending) <= self._ahead:
-            self._pending.append(self._pool.submit(self._crops, self._step + len(self._pending), self._slots))
-        crops = self._pending.popleft().result()
+        if self._pool is None:
+            crops = self._crops(self._step, self._slots)
+        else:
+            while len(self._pending) <= self._ahead:
+                self._pending.append(self._pool.submit(self._crops, self._step + len(self._pending), self._slots))
+            crops = self._pending.popleft().result()
         self._step += 1
         return crops
 
@@ -91,7 +95,8 @@ class FolderReader:
     def close(self) -> None:
         """Stop the threads."""
         self._drop_pending()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _crops(self, step: int, slots: range) -> Crops:
         pairs = [self._domain.crop(step, slot) for slot in slots]
@@ -164,8 +169,6 @@ class UnpairedData:
     def _reader(self, name: str, domain: DomainOptions, seed: int, rank: int, world_size: int) -> _Reader:
         options = self._options
         if domain.shards is not None:
-            from synthpipe.training.shards import ShardReader
-
             return ShardReader(name, domain, options, seed, rank, world_size)
         return FolderReader(FolderDomain(name, domain, options, seed), self._slots, options.workers, options.prefetch)
 
