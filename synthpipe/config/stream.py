@@ -58,14 +58,14 @@ class StreamOptions(Options):
     crops_per_image: int = Field(default=1, ge=1, le=1024)
     #: Tiles degraded at once on the device.
     tiles_per_batch: int = Field(default=8, ge=1, le=1024)
-    #: Patches that are mixed on the device before they are emitted; 0 emits them tile after tile.
-    pool: int = Field(default=256, ge=0, le=65536)
+    #: Patches that are mixed on the device before they are emitted, by default 8 batches; 0 emits tile after tile.
+    pool: int | None = Field(default=None, ge=0, le=65536)
     #: Mirror half of the tiles.
     hflip: bool = True
     #: Turn tiles by a random multiple of 90 degrees.
     rotate: bool = True
 
-    #: Share of bad samples at which the stream fails instead of skipping on.
+    #: Share of bad samples in an epoch above which the stream fails instead of skipping on.
     max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
     #: Transparent images: laid on white, or counted as bad.
     alpha: Literal["white", "refuse"] = "white"
@@ -94,6 +94,11 @@ class StreamOptions(Options):
     def lq_size(self) -> int:
         """Side of the LR patches, pixels."""
         return self.gt_size // self.scale
+
+    @property
+    def pool_size(self) -> int:
+        """Patches in the pool."""
+        return 8 * self.batch_size if self.pool is None else self.pool
 
     @property
     def smallest_tile(self) -> int:

@@ -32,7 +32,17 @@ _LARGEST_AUTOMATIC_TILE = 160
 _TILE_STEP = 8
 
 # These change how fast a stream runs or when it gives up, and nothing of what it yields.
-_NOT_IDENTITY = {"shards", "degrade", "tile", "prefetch", "start_method", "max_bad_fraction", "allow_pipe", "spool_dir"}
+_NOT_IDENTITY = {
+    "shards",
+    "degrade",
+    "tile",
+    "prefetch",
+    "start_method",
+    "max_bad_fraction",
+    "allow_pipe",
+    "spool_dir",
+    "pool",
+}
 
 
 def build_stream(
@@ -183,7 +193,7 @@ class _Recipe:
             self._stage,
             lambda state: Tally(shape.samples, options.max_bad_fraction, state or tally_state),
             batch_size=options.batch_size,
-            pool=options.pool,
+            pool=options.pool_size,
             seed=sample_seed(options.seed, first_epoch, f"pool/{shape.rank}"),
             drop_last=options.drop_last or limit is not None,
             limit=limit,
@@ -213,6 +223,7 @@ def _identity(shape: _Shape, transforms: Sequence[BatchTransform], degrade: Batc
     return {
         **options,
         "tile": shape.tile,
+        "pool": shape.options.pool_size,
         "shards": shape.corpus.fingerprint(),
         "samples": shape.corpus.samples,
         "degrade": described or type(degrade).__name__,

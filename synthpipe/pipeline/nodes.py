@@ -8,6 +8,7 @@ that iterates.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from synthpipe.errors import SynthPipeError
 from synthpipe.images import quantize_8bit, to_float
 from synthpipe.pipeline.pair import cut_pairs
 from synthpipe.pipeline.source import Record, TileSource
-from synthpipe.pipeline.tally import Tally
+from synthpipe.pipeline.tally import FILTERED, Tally
 from synthpipe.transforms.base import Batch, BatchTransform
 
 __all__ = ["DeviceStage", "OnDevice", "Produced", "TileLoader"]
@@ -100,18 +101,21 @@ class TileLoader(BaseNode[Record]):
             shutdown()
 
     def _start(self, state: dict[str, Any] | None) -> None:
-        self._loader = StatefulDataLoader(
-            self._make_source(self._epoch),
-            batch_size=None,
-            collate_fn=_as_it_is,
-            num_workers=self._workers,
-            prefetch_factor=_WORKER_PREFETCH if self._workers else None,
-            multiprocessing_context=self._start_method if self._workers else None,
-            pin_memory=self._pin_memory,
-            # Otherwise each start would take a number from the global generator, which the training shares.
-            generator=torch.Generator(),
-            snapshot_every_n_steps=1,
-        )
+        with warnings.catch_warnings():
+            # torchdata 0.11 makes a call that torch 2.13 announces the end of
+            warnings.filterwarnings("ignore", message=".*set_vital")
+            self._loader = StatefulDataLoader(
+                self._make_source(self._epoch),
+                batch_size=None,
+                collate_fn=_as_it_is,
+                num_workers=self._workers,
+                prefetch_factor=_WORKER_PREFETCH if self._workers else None,
+                multiprocessing_context=self._start_method if self._workers else None,
+                pin_memory=self._pin_memory,
+                # Otherwise each start would take a number from the global generator, which the training shares.
+                generator=torch.Generator(),
+                snapshot_every_n_steps=1,
+            )
         if state is not None:
             self._loader.load_state_dict(state)
         self._records = iter(self._loader)
@@ -150,15 +154,18 @@ class DeviceStage:
     @torch.no_grad()
     def __call__(self, record: Record, tally: Tally) -> Batch:
         """Patches of one record: ``gt``, ``lq``, ``lq_path``, ``gt_path``, or without degradation ``gt``, ``key``,
-        ``seed``, ``gt_path``; samples lost on the way are counted in ``tally``."""
+        ``seed``, ``gt_path``; nothing where all was lost.  What is lost on the way is counted in ``tally``."""
         tiles = to_float(record["tile"].to(self._device, non_blocking=True))
         batch: Batch = {"gt": tiles, "key": record["key"], "seed": record["seed"], "gt_path": record["path"]}
         for transform in self._transforms:
             before = len(batch["key"])
             batch = transform(batch)
-            tally.lose(before - len(batch["key"]), "filtered")
-        if self._degrade is None:
+            tally.lose(before - len(batch["key"]), FILTERED)
+        if self._transforms:
             batch = _drop_not_finite(batch, "gt", tally)
+        if not batch["key"]:
+            return {}
+        if self._degrade is None:
             return {key: batch[key] for key in ("gt", "key", "seed", "gt_path")}
         batch = _drop_not_finite(self._degrade(batch), "lq", tally)
         batch = cut_pairs({**batch, "lq": quantize_8bit(batch["lq"])}, **self._cut)
@@ -190,10 +197,10 @@ class Produced:
         if self.error is not None:
             raise self.error
         if self.ready is not None:
-            current = torch.cuda.current_stream()
-            current.wait_event(self.ready)
             for value in self.item["batch"].values():
                 if isinstance(value, Tensor) and value.is_cuda:
+                    current = torch.cuda.current_stream(value.device)
+                    current.wait_event(self.ready)
                     value.record_stream(current)
         return self.item
 

@@ -156,8 +156,9 @@ class _Block:
         self._patches: Batch = {}
 
     def add(self, patches: Batch) -> None:
-        self._chunks.append(patches)
-        self.size += _length(patches)
+        if _length(patches):
+            self._chunks.append(patches)
+            self.size += _length(patches)
 
     def finish(self, generator: torch.Generator | None) -> None:
         """No more patches come; mix them."""

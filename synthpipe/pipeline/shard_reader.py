@@ -7,14 +7,13 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from webdataset.tariterators import group_by_keys
 
-from synthpipe.errors import ImageError
+from synthpipe.errors import ImageError, ShardError
 from synthpipe.pipeline.byte_source import ByteSource, open_source
-from synthpipe.pipeline.shard_index import IMAGE_SUFFIXES
+from synthpipe.pipeline.shard_index import IMAGE_SUFFIXES, check_member_name
 
 __all__ = ["Member", "ShardReader", "ShardReaders", "TarScan"]
 
@@ -86,9 +85,11 @@ def _image_member(key: str, sample: dict[str, Any]) -> Member:
     if suffix is None:
         return Member(key, key, 0, 0, problem="missing_image")
     name, offset, size = sample[suffix]
-    path = PurePosixPath(name)
-    unsafe = path.is_absolute() or ".." in path.parts
-    return Member(key, name, offset, size, problem="unsafe_name" if unsafe else None)
+    try:
+        check_member_name(name, key)
+    except ShardError:
+        return Member(key, name, offset, size, problem="unsafe_name")
+    return Member(key, name, offset, size)
 
 
 class ShardReader:

@@ -29,14 +29,30 @@ class Pass:
         tiles: the readers.
         pool: the node that counts.
         root: the last node.
-        prefetch: batches prepared ahead in a thread; 0 for none.
+        prefetch: batches prepared ahead in a thread; 0 for none.  It leaves no trace in the state.
     """
 
     def __init__(self, tiles: TileLoader, pool: PatchPool, root: OnDevice, prefetch: int) -> None:
         self._tiles = tiles
         self._pool = pool
         self._prefetcher = Prefetcher(root, prefetch) if prefetch else None
-        self.root: BaseNode[Produced] = self._prefetcher or root
+        self._last: BaseNode[Produced] = self._prefetcher or root
+
+    def start(self, state: dict[str, Any] | None) -> None:
+        """Begin at the beginning, or where ``state`` was taken."""
+        if self._prefetcher is not None and state is not None:
+            state = {"snapshot": state, "steps_since_snapshot": 0}
+        self._last.reset(state)
+
+    def state(self) -> dict[str, Any]:
+        """Where the batch taken last left off."""
+        state = self._last.state_dict()
+        # With a snapshot for every item, none is ever older than that item.
+        return state["snapshot"] if self._prefetcher is not None else state
+
+    def take(self) -> Any:
+        """The next item; raises StopIteration at the end, and what went wrong in readers and on the device."""
+        return next(self._last).unwrap()
 
     def tally(self) -> Tally:
         """All that has been counted; after the end, with the bad samples that came after the last batch."""
@@ -94,7 +110,7 @@ class Stream(Iterator[Batch]):
             raise StreamError("this stream is closed; build a new one, and load the state of this one to go on")
         nodes = self._running()
         try:
-            item = next(nodes.root).unwrap()
+            item = nodes.take()
         except StopIteration:
             self._end_pass(nodes)
             raise
@@ -103,12 +119,16 @@ class Stream(Iterator[Batch]):
         return item["batch"]
 
     def counts(self) -> dict[str, int]:
-        """Samples ``used``, and skipped ones by reason, up to the patches emitted last."""
+        """Images ``used``, and what was skipped by reason, among all that went into the patches emitted so far.
+
+        Most reasons are :class:`synthpipe.errors.ImageError`'s or concern shards (``missing_shard``,
+        ``truncated_shard``, ...) and count images; ``not_finite`` and ``filtered`` count tiles lost on the device.
+        """
         return dict(self._counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands after the batch handed out last; plain types, small."""
-        nodes = self._nodes_state if self._nodes is None else self._nodes.root.state_dict()
+        nodes = self._nodes_state if self._nodes is None else self._nodes.state()
         return {
             "version": _STATE_VERSION,
             "identity": dict(self._identity),
@@ -156,15 +176,20 @@ class Stream(Iterator[Batch]):
 
     def _running(self) -> Pass:
         if self._nodes is None:
-            self._nodes = self._make_pass(self._number, self._tally_state)
-            self._nodes.root.reset(self._nodes_state)
+            nodes = self._make_pass(self._number, self._tally_state)
+            try:
+                nodes.start(self._nodes_state)
+            except BaseException:
+                nodes.close()
+                raise
+            self._nodes = nodes
         return self._nodes
 
     def _stop(self) -> None:
         if self._nodes is not None:
-            self._nodes_state = self._nodes.root.state_dict()
-            self._nodes.close()
-            self._nodes = None
+            nodes, self._nodes = self._nodes, None
+            self._nodes_state = nodes.state()
+            nodes.close()
 
     def _end_pass(self, nodes: Pass) -> None:
         tally = nodes.tally()

@@ -9,7 +9,10 @@ from typing import Any
 from synthpipe.errors import StreamError
 from synthpipe.pipeline.source import USED, Record
 
-__all__ = ["Tally"]
+__all__ = ["FILTERED", "Tally", "describe"]
+
+#: The reason of tiles that a transform left out on purpose.
+FILTERED = "filtered"
 
 # Corpora smaller than this are judged as if they had this many samples: one bad image among fifty is no reason to stop.
 _SMALLEST_CORPUS = 100
@@ -64,19 +67,22 @@ class Tally:
         self._epochs[record["reader"]] = record["epoch"]
         self._check()
 
-    def lose(self, samples: int, reason: str) -> None:
-        """Count samples that were good on disk and came to nothing on the device."""
-        if samples:
-            self._device[reason] += samples
+    def lose(self, tiles: int, reason: str) -> None:
+        """Count tiles that were good on disk and came to nothing on the device.
+
+        Raises:
+            StreamError: more are bad than an epoch may hold; what a filter drops on purpose is not bad.
+        """
+        if tiles:
+            self._device[reason] += tiles
             self._check()
 
     def counts(self) -> dict[str, int]:
-        """``used``, then each reason in alphabetical order."""
+        """``used`` images, then each reason in alphabetical order."""
         total = self._earlier + self._device
         for counts in self._readers.values():
             total.update(counts)
-        total[USED] -= sum(self._device.values())
-        return {USED: total.pop(USED), **{reason: total[reason] for reason in sorted(total)}}
+        return {USED: total.pop(USED, 0), **{reason: total[reason] for reason in sorted(total)}}
 
     def epoch(self) -> int:
         """The epoch that the slowest reader is in."""
@@ -85,6 +91,7 @@ class Tally:
     def _check(self) -> None:
         counts = self.counts()
         used = counts.pop(USED)
+        counts.pop(FILTERED, None)
         bad = sum(counts.values())
         # Every epoch meets the same bad samples again, so the allowance grows with the epochs.
         if bad > self._allowed * (max(self._epochs.values(), default=0) + 1):
