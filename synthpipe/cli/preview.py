@@ -1,0 +1,53 @@
+"""``synthpipe preview``: a picture of what a stream makes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from synthpipe.errors import OptionError
+
+__all__ = ["add_parser", "run"]
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "preview",
+        help="draw what a stream makes",
+        description="Write OUT_DIR/preview.png: clean | degraded | real degraded | difference x8, from the stream that "
+        "OPTIONS.yml describes (a stream option file, or a BasicSR option file with a SynthPipeDataset).",
+        epilog="example: synthpipe preview train_esrgan.yml runs/look --real noisy_photos/",
+    )
+    parser.add_argument("options", metavar="OPTIONS.yml", help="stream options, or a BasicSR option file")
+    parser.add_argument("target", type=Path, metavar="OUT_DIR", help="folder for preview.png")
+    parser.add_argument("--real", type=Path, help="folder of real degraded images to show beside the made ones")
+    parser.add_argument("--rows", type=int, default=6, help="crops to show (default 6)")
+    parser.add_argument("--crop", type=int, help="side of a crop in low-resolution pixels (default 64)")
+    parser.add_argument("--zoom", type=int, default=4, help="enlargement, whole pixels (default 4)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw; 0 when the picture is written."""
+    from synthpipe.config.reader import read_yaml
+    from synthpipe.pipeline.decode import encode_png
+    from synthpipe.preview import make_preview, preview_options
+
+    for name, low in (("rows", 1), ("crop", 9), ("zoom", 1)):
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise OptionError(f"--{name}: expected at least {low}, got {value}")
+    options = preview_options(read_yaml(args.options), args.options)
+    made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=args.device)
+    args.target.mkdir(parents=True, exist_ok=True)
+    path = args.target / "preview.png"
+    path.write_bytes(encode_png(made.picture))
+    noise = made.degraded
+    sigma = " / ".join(f"{255 * value:.1f}" for value in noise.sigma)
+    correlation = f"lag-1 correlation {noise.lag1_h:.2f} across, {noise.lag1_v:.2f} down"
+    print(f"degraded - clean: sigma R / G / B {sigma} of 255, {correlation}")
+    print(path)
+    return 0
