@@ -257,9 +257,12 @@ def test_counts_are_logged_at_the_end_of_each_epoch(tmp_path: Path, caplog: pyte
 def test_a_stream_fails_when_too_much_is_bad(tmp_path: Path, workers: int) -> None:
     image = png(noise_image(0))
     shard = write_tar(tmp_path / "x.tar", [(f"{i}.png", image if i < 40 else b"") for i in range(60)])
-    with open_stream([str(shard)], workers=workers, shuffle_buffer=100) as stream:
-        with pytest.raises(StreamError, match=r"too many bad samples: .*truncated.* raise max_bad_fraction"):
-            take(stream, 1000)
+    message = r"too many bad samples: .*truncated.* raise max_bad_fraction"
+    with (
+        open_stream([str(shard)], workers=workers, shuffle_buffer=100) as stream,
+        pytest.raises(StreamError, match=message),
+    ):
+        take(stream, 1000)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
