@@ -7,7 +7,9 @@ import logging
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
+
+from tqdm import tqdm
 
 __all__ = ["add_parser", "run"]
 
@@ -39,9 +41,10 @@ def run(args: argparse.Namespace) -> int:
 
     overrides = [*args.overrides, *(["resume=auto"] if args.resume else [])]
     options = read_train_options(args.options, overrides)
-    console = logging.StreamHandler(sys.stderr)
+    logger = logging.getLogger("synthpipe")
+    console = _Console(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
-    logging.getLogger("synthpipe").addHandler(console)
+    logger.addHandler(console)
     asked: list[int] = []
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
@@ -52,6 +55,13 @@ def run(args: argparse.Namespace) -> int:
         path = train(options, stop=lambda: bool(asked))
     finally:
         signal.signal(signal.SIGTERM, previous)
-        logging.getLogger("synthpipe").removeHandler(console)
+        logger.removeHandler(console)
     print(path)
     return 0
+
+
+class _Console(logging.StreamHandler[TextIO]):
+    """Writes lines above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=self.stream)
