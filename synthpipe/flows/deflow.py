@@ -221,13 +221,16 @@ class DeFlow(nn.Module):
     # --- use -------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def degrade(self, x: Tensor, generators: Generators, strength: float = 1.0) -> Tensor:
+    def degrade(
+        self, x: Tensor, generators: Generators, strength: float = 1.0, refuse_nonfinite: bool = True
+    ) -> Tensor:
         """Clean images to noisy ones of the same content.
 
         Args:
             x: ``(B, 3, H, W)`` in [0, 1], any size: padded by mirroring to ``size_multiple`` and cut back.
             generators: one per image, so that an image's noise does not depend on its neighbours; or one for all.
             strength: latents move by ``strength * u``; 1 is the trained domain, 0 gives x back.
+            refuse_nonfinite: raise where an image comes out with NaN or infinity, instead of leaving it to the caller.
 
         Returns:
             ``(B, 3, H, W)``, not clipped: slightly below 0 or above 1 is normal.
@@ -239,7 +242,10 @@ class DeFlow(nn.Module):
         def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
             return z + strength * shift.shift(_randn(z, generators), cond)
 
-        return self._translate(x, CLEAN, generators, move, "DeFlow.degrade")
+        y = self._translate(x, CLEAN, generators, move, "DeFlow.degrade")
+        if refuse_nonfinite:
+            self._refuse_nonfinite(y, "DeFlow.degrade")
+        return y
 
     @torch.no_grad()
     def clean(self, y: Tensor, generators: Generators, temperature: float = 1.0) -> Tensor:
@@ -254,7 +260,9 @@ class DeFlow(nn.Module):
         def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
             return shift.remove(z, temperature * _randn(z, generators), cond)
 
-        return self._translate(y, NOISY, generators, move, "DeFlow.clean")
+        x = self._translate(y, NOISY, generators, move, "DeFlow.clean")
+        self._refuse_nonfinite(x, "DeFlow.clean")
+        return x
 
     @torch.no_grad()
     def sample(self, lr: Tensor, domain: int, generators: Generators, temperature: float = 1.0) -> Tensor:
@@ -308,15 +316,16 @@ class DeFlow(nn.Module):
         y = self.decode(moved, features)[0]
         if self.normalization is not None:
             y = self.normalization.undo(y, 1 - source)
-        y = y[..., :height, :width]
-        if not bool(torch.isfinite(y).all()):
+        return y[..., :height, :width]
+
+    # --- parts -----------------------------------------------------------------------------------------------------
+
+    def _refuse_nonfinite(self, x: Tensor, name: str) -> None:
+        if not bool(torch.isfinite(x).all()):
             raise ShapeError(
                 f"{name}: the flow gave NaN or infinity; the weights amplify this input too much (scale_eps "
                 f"{self.config['scale_eps']} bounds it), or they are damaged"
             )
-        return y
-
-    # --- parts -----------------------------------------------------------------------------------------------------
 
     def _shifts(self) -> list[DomainShift]:
         return list(self.shifts)  # type: ignore[arg-type]

@@ -19,7 +19,8 @@ class DeFlowDegrade(BatchTransform):
     """Adds ``lq``: the reduced ``gt`` as the noisy domain would have shown it.
 
     The reduced tile is rounded to 8 bits before it meets the flow, as all images were that the flow was trained on.
-    ``lq`` leaves unrounded and may leave [0, 1] slightly; the stream quantises it.
+    ``lq`` leaves unrounded and may leave [0, 1] slightly; the stream quantises it.  A tile that the flow turns into NaN
+    leaves as it is, for the stream to drop and count, so that it takes no other tile with it.
 
     Args:
         model: a trained DeFlow (``checkpoints.load(path, kind="deflow")``).
@@ -51,12 +52,13 @@ class DeFlowDegrade(BatchTransform):
         """Add ``lq`` ``(B, 3, H / scale, W / scale)`` float32.
 
         Raises:
-            ShapeError: sides of ``gt`` that ``scale`` does not divide, or NaN in or out.
+            ShapeError: sides of ``gt`` that ``scale`` does not divide, or NaN in ``gt``.
         """
         gt = batch["gt"]
         check_images(gt, "DeFlowDegrade")
         clean = quantize_8bit(downscale_bicubic(gt, self.scale))
-        return {**batch, "lq": self.model.degrade(clean, params["generators"], self.strength)}
+        lq = self.model.degrade(clean, params["generators"], self.strength, refuse_nonfinite=False)
+        return {**batch, "lq": lq}
 
     def to(self, device: torch.device | str) -> DeFlowDegrade:
         """Move the flow."""

@@ -77,6 +77,20 @@ def test_tiles_that_are_no_multiple_of_the_flow_are_padded(degrade: DeFlowDegrad
     assert degrade(batch_of(1, size=18))["lq"].shape == (1, 3, 9, 9)
 
 
+def test_a_tile_that_becomes_nan_takes_no_other_with_it(degrade: DeFlowDegrade) -> None:
+    batch = batch_of(2)
+    params = degrade.sample_params(batch)
+
+    expected = degrade(batch)["lq"]
+    hook = degrade.model.split.register_forward_hook(
+        lambda module, args, out: (out[0], out[1].index_fill(0, torch.tensor([1]), float("nan")), out[2])
+    )
+    lq = degrade.apply(batch, params)["lq"]
+    hook.remove()
+    torch.testing.assert_close(lq[0], expected[0])
+    assert lq[1].isnan().any()
+
+
 def test_refusals(degrade: DeFlowDegrade) -> None:
     batch = batch_of(1, size=17)
     with pytest.raises(ShapeError, match="multiples of 2, got 17x17"):
