@@ -12,7 +12,6 @@ import logging
 import os
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, BinaryIO, Protocol, cast
@@ -70,10 +69,22 @@ def open_remote(url: str) -> Iterator[IO[bytes]]:
             yield cast(IO[bytes], pipe)
         return
     filesystem, path = fsspec.core.url_to_fs(url)
-    # Without blocks, HTTP is read as one plain stream, which needs no Range support.
-    options = {"block_size": 0} if url.startswith(("http://", "https://")) else {"block_size": 2 * _BLOCK}
+    options = _http_options() if url.startswith(("http://", "https://")) else {"block_size": 2 * _BLOCK}
     with filesystem.open(path, "rb", **options) as stream:
         yield stream
+
+
+def _http_options() -> dict[str, Any]:
+    from fsspec.implementations import http
+
+    return {
+        # Without blocks a file is one plain stream, which needs no Range support; a size, whatever it is, spares the
+        # request that would ask for it.
+        "block_size": 0,
+        "size": 1,
+        # The default ends every transfer after five minutes.
+        "timeout": http.aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60),
+    }
 
 
 class LocalFile:
@@ -106,9 +117,9 @@ class Spool:
         self._name = name
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
         self._arrived = threading.Condition()
+        self._stop = threading.Event()
         self._available = 0
         self._finished = False
-        self._stopped = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._fetch, name=f"spool {name}", daemon=True)
         self._thread.start()
@@ -121,7 +132,7 @@ class Spool:
         return cast(BinaryIO, io.BufferedReader(_SpoolReader(self), buffer_size=512))
 
     def close(self) -> None:
-        self._stopped = True
+        self._stop.set()
         self._thread.join()
         self._file.close()
 
@@ -143,10 +154,10 @@ class Spool:
             # Remote file systems raise their client library's own errors.
             except Exception as error:  # noqa: BLE001
                 self._error = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
-                if attempt == _ATTEMPTS or self._stopped:
+                if attempt == _ATTEMPTS or self._stop.is_set():
                     _log.warning("%s: transfer broke off after %d bytes: %s", self._name, self._available, error)
                     break
-                time.sleep(pause)
+                self._stop.wait(pause)
                 pause *= 2
         with self._arrived:
             self._finished = True
@@ -156,7 +167,7 @@ class Spool:
         """One transfer from the start; bytes that a broken one already brought are written over with themselves."""
         position = 0
         with self._opener() as stream:
-            while not self._stopped and (block := stream.read(_BLOCK)):
+            while not self._stop.is_set() and (block := stream.read(_BLOCK)):
                 view = memoryview(block)
                 while view:
                     written = os.pwrite(self._file.fileno(), view, position)
