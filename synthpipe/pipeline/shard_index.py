@@ -270,6 +270,10 @@ def _members(handle: IO[bytes], url: str) -> Iterator[str]:
                 check_member_name(member.name, url)
                 if member.isreg() and not _META_MEMBER.match(member.name):
                     yield member.name
+            # The library takes a header that is damaged or cut off for the end; the true end is a block of zeros.
+            tar.fileobj.seek(tar.offset)
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"damaged or cut off at byte {tar.offset}")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ShardError(f"{url}: not a readable tar file ({type(error).__name__}: {error})") from error
 
