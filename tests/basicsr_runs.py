@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
 import sys
 import tarfile
 from pathlib import Path
@@ -128,7 +129,8 @@ def options(
     if gan:
         opt["model_type"] = "ESRGANModel"
         opt["network_g"] = {
-            "type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "num_grow_ch": 4, "scale": SCALE
+            "type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "num_grow_ch": 4,
+            "scale": SCALE,
         }  # fmt: skip
         opt["network_d"] = {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 8}
         opt["train"]["optim_d"] = dict(adam)
@@ -162,6 +164,11 @@ def run_entry(monkeypatch: pytest.MonkeyPatch, root: Path, opt: dict[str, Any], 
 
 
 def _enter(monkeypatch: pytest.MonkeyPatch, root: Path, opt: dict[str, Any], flags: tuple[str, ...]) -> None:
+    from basicsr.utils import logger
+
+    # BasicSR sets its logger up once in a process; each run of ours gets its own log file.
+    logger.initialized_logger.clear()
+    logging.getLogger("basicsr").handlers.clear()
     path = write_options(root / "options.yml", opt)
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(path), *flags])
@@ -172,7 +179,8 @@ def networks(root: Path, label: str = "latest") -> dict[str, torch.Tensor]:
     found = {}
     for path in sorted((root / "experiments" / "run" / "models").glob(f"*_{label}.pth")):
         for group, state in torch.load(path, weights_only=True).items():
-            found.update({f"{path.name}/{group}/{name}": value for name, value in state.items()})
+            network = path.name.removesuffix(f"_{label}.pth")
+            found.update({f"{network}/{group}/{name}": value for name, value in state.items()})
     assert found, f"no networks {label!r} in {root}"
     return found
 

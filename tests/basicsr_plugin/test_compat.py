@@ -68,7 +68,14 @@ def test_missing_packages_say_how_to_install(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_patched_restores_after_an_error() -> None:
     owner = SimpleNamespace(a=1, b=2)
-    with pytest.raises(KeyError), patched(owner, a=10, b=20):
-        assert (owner.a, owner.b) == (10, 20)
-        raise KeyError
+    seen = []
+
+    def fail() -> None:
+        with patched(owner, a=10, b=20):
+            seen.append((owner.a, owner.b))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [(10, 20)]
     assert (owner.a, owner.b) == (1, 2)

@@ -85,7 +85,7 @@ def test_a_state_that_was_not_kept_is_an_error() -> None:
     iterator = iter(loader)
     first, _ahead = next(iterator), next(iterator)
     loader.mark_trained(first[SERIAL])
-    with pytest.raises(StreamError, match="after batch 1 was not kept.*every 4th"):
+    with pytest.raises(StreamError, match=r"after batch 1 was not kept.*every 4th"):
         loader.state_dict()
 
 

@@ -1,4 +1,4 @@
-"""The perceptual loss reads weights from a file, agrees with BasicSR's own, and says what to do where there are none."""
+"""The perceptual loss reads weights from a file, agrees with BasicSR's own, and says what to do without any."""
 
 from __future__ import annotations
 

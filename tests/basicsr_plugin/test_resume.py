@@ -38,9 +38,14 @@ def test_keep_rng_leaves_no_trace_even_after_an_error() -> None:
     state = resume.rng_state()
     expected = draws()
     resume.restore_rng(state)
-    with pytest.raises(KeyError), resume.keep_rng():
-        draws()
-        raise KeyError
+
+    def fail() -> None:
+        with resume.keep_rng():
+            draws()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert draws() == expected
 
 
