@@ -67,7 +67,7 @@ def check_all_parameters_train(layer: FlowLayer, x: Tensor, cond: Tensor | None 
 
 
 def _check_against_jacobian(direction, point: Tensor, cond: Tensor | None, logdet: Tensor) -> None:
-    matrix = jacobian(lambda v: direction(v, cond)[0], point).reshape(point.numel(), point.numel())
+    matrix = jacobian(lambda v: direction(v, cond)[0], point, vectorize=True).reshape(point.numel(), point.numel())
     assert_close(logdet, torch.linalg.slogdet(matrix).logabsdet, atol=LOGDET_TOLERANCE, rtol=0)
 
 

@@ -70,7 +70,7 @@ class ActNorm(FlowLayer):
         return (self.logs.to(x.dtype).sum() * x.shape[2] * x.shape[3]).expand(x.shape[0])
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
-        super()._load_from_state_dict(*args, **kwargs)  # type: ignore[arg-type]
+        super()._load_from_state_dict(*args, **kwargs)
         self._ready = False
 
 

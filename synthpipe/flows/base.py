@@ -50,6 +50,6 @@ class Sequential(FlowLayer):
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         total = z.new_zeros(z.shape[0])
         for layer in reversed(self.layers):
-            z, logdet = layer.inverse(z, cond)
+            z, logdet = layer.inverse(z, cond)  # type: ignore[operator]
             total = total + logdet
         return z, total

@@ -77,6 +77,8 @@ class DeFlow(nn.Module):
         unconditional: bool = False,
     ) -> None:
         super().__init__()
+        if levels < 2:
+            raise ShapeError(f"DeFlow: levels must be at least 2, got {levels}: half of level 1 leaves by the split")
         encoder = dict(encoder or {"type": "rrdb"})
         self.config: dict[str, Any] = {
             "scale": scale,
@@ -182,12 +184,14 @@ class DeFlow(nn.Module):
         self._check_size(x, "DeFlow.nll")
         if domain.shape != x.shape[:1]:
             raise ShapeError(f"DeFlow.nll: expected one domain per image, ({len(x)},), got {tuple(domain.shape)}")
+        if not bool(((domain == CLEAN) | (domain == NOISY)).all()):
+            raise ShapeError(f"DeFlow.nll: domains must be 0 (clean) or 1 (noisy), got {sorted(set(domain.tolist()))}")
         lr = self._reduce(x)
         dequantised = x + (_rand(x, generator) - 0.5) / self.config["quant"]
         logdet = x.new_zeros(len(x))
         if self.normalization is not None:
-            dequantised, logdet = self.normalization.apply(dequantised, domain)
-            lr = self.normalization.apply_condition(lr, domain)
+            dequantised, logdet = self.normalization.normalize(dequantised, domain)
+            lr = self.normalization.normalize_condition(lr, domain)
         features = self.features(self._add_condition_noise(lr, generator))
         return -(self.log_prob(dequantised, domain, features) + logdet)
 
@@ -278,11 +282,12 @@ class DeFlow(nn.Module):
             ``(B, 3, h * scale, w * scale)``, not clipped.
         """
         check_images(lr, "DeFlow.sample")
+        _check_generators(lr, generators, "DeFlow.sample")
         height, width = lr.shape[2] * self.scale, lr.shape[3] * self.scale
         self._check_size(lr.new_empty(1, 3, height, width), "DeFlow.sample")
         domains = torch.full((len(lr),), domain, device=lr.device)
         if self.normalization is not None:
-            lr = self.normalization.apply_condition(lr, domains)
+            lr = self.normalization.normalize_condition(lr, domains)
         features = self.features(self._add_condition_noise(lr, generators))
         latents = []
         for shape, shift, cond in zip(
@@ -295,8 +300,7 @@ class DeFlow(nn.Module):
 
     def _translate(self, x: Tensor, domain: int, generators: Generators, move: Any, name: str) -> Tensor:
         check_images(x, name)
-        if not isinstance(generators, torch.Generator) and len(generators) != len(x):
-            raise ShapeError(f"{name}: expected one generator per image, {len(x)}, got {len(generators)}")
+        _check_generators(x, generators, name)
         height, width = x.shape[2:]
         padded = pad_to_multiple(x, self.size_multiple)
         source = torch.full((len(x),), domain, device=x.device)
@@ -304,8 +308,8 @@ class DeFlow(nn.Module):
         if self.config["dequantize_output"]:
             padded = padded + (_rand(padded, generators) - 0.5) / self.config["quant"]
         if self.normalization is not None:
-            padded = self.normalization.apply(padded, source)[0]
-            lr = self.normalization.apply_condition(lr, source)
+            padded = self.normalization.normalize(padded, source)[0]
+            lr = self.normalization.normalize_condition(lr, source)
         # The same features both ways: with fresh noise on h the round trip would be no identity.
         features = self.features(self._add_condition_noise(lr, generators))
         latents, _ = self.encode(padded, features)
@@ -394,6 +398,11 @@ def _build_shift(covariance: str, channels: int, cond: int, init: float) -> Doma
     if covariance == "conditional":
         return ConditionalShift(channels, cond, init=init)
     raise ShapeError(f"DeFlow: covariance must be 'full', 'diagonal' or 'conditional', got {covariance!r}")
+
+
+def _check_generators(x: Tensor, generators: Generators, name: str) -> None:
+    if not isinstance(generators, torch.Generator) and len(generators) != len(x):
+        raise ShapeError(f"{name}: expected one generator per image, {len(x)}, got {len(generators)}")
 
 
 def _draw(kind: Any, like: Tensor, generators: Generators | None) -> Tensor:

@@ -43,20 +43,20 @@ class DomainNormalization(nn.Module):
         self.image = _affine(clean_mean, clean_std, noisy_mean, noisy_std)
         self.condition = _affine(lr_clean_mean, lr_clean_std, lr_noisy_mean, lr_noisy_std)
 
-    def apply(self, x: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def normalize(self, x: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:
         """Images ``(B, 3, H, W)`` of both domains onto clean statistics, and ``log|det|`` ``(B,)`` in nats."""
         noisy = domain.bool()
         gain, offset = (part.to(x) for part in self.image)
         logdet = gain.log().sum() * x.shape[2] * x.shape[3] * noisy.to(x.dtype)
         return self._select(x, gain * x + offset, noisy), logdet
 
-    def apply_condition(self, lr: Tensor, domain: Tensor) -> Tensor:
+    def normalize_condition(self, lr: Tensor, domain: Tensor) -> Tensor:
         """Reduced images ``(B, 3, h, w)`` of both domains onto clean statistics."""
         gain, offset = (part.to(lr) for part in self.condition)
         return self._select(lr, gain * lr + offset, domain.bool())
 
     def undo(self, x: Tensor, domain: Tensor) -> Tensor:
-        """Images on clean statistics back to those of their domain; the inverse of :meth:`apply` without clamp."""
+        """Images on clean statistics back to those of their domain; the inverse of :meth:`normalize` without clamp."""
         gain, offset = (part.to(x) for part in self.image)
         return torch.where(domain.bool()[:, None, None, None], (x - offset) / gain, x)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -224,6 +226,17 @@ class TestCoupling:
         assert_close(z[:, :2], x[:, :2] / scale)
         assert_close(z[:, 2:], x[:, 2:] / scale**2)
         assert logdet[0].item() == pytest.approx(-(8 * 2 + 8) * torch.tensor(scale).log().item(), rel=1e-6)
+
+    def test_shifts_are_even_channels_and_scales_odd_ones(self) -> None:
+        """The published order: with biases (t, raw, t, raw) all scales are equal and all shifts too."""
+        layer, (x, _) = perturbed(coupling(2), std=0), batch(2, 2, 2)
+        with torch.no_grad():
+            layer.cond_net.out.conv.bias.copy_(torch.tensor([0.3, -1.0, 0.3, -1.0]))
+            layer.self_net.out.conv.bias.copy_(torch.tensor([-0.2, 0.5]))
+        z, _ = layer(x, torch.zeros(2, FEATURES, 2, 2, dtype=torch.float64))
+        s1, s2 = (1 / (1 + math.exp(-raw - 2)) + 0.001 for raw in (0.5, -1.0))
+        assert_close(z[:, 0], x[:, 0] / s2 - 0.3)
+        assert_close(z[:, 1], (x[:, 1] / s1 + 0.2) / s2 - 0.3)
 
     @pytest.mark.parametrize("scale_eps", [0.001, 0.1])
     def test_inverse_never_blows_up_and_forward_is_bounded(self, scale_eps: float) -> None:
