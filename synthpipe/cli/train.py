@@ -6,6 +6,8 @@ import argparse
 import logging
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
@@ -35,7 +37,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; 0 when done, also when stopped by max_minutes or SIGTERM after a checkpoint."""
+    """Train; 0 when done, also when max_minutes, SIGTERM or the first Ctrl-C ended the run with a checkpoint."""
     from synthpipe.config.training import read_train_options
     from synthpipe.training import train
 
@@ -45,19 +47,33 @@ def run(args: argparse.Namespace) -> int:
     console = _Console(sys.stderr)
     console.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(console)
-    asked: list[int] = []
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
-
-    previous = signal.signal(signal.SIGTERM, ask_to_stop)
     try:
-        path = train(options, stop=lambda: bool(asked))
+        with _asked_to_stop() as asked:
+            path = train(options, stop=asked)
     finally:
-        signal.signal(signal.SIGTERM, previous)
         logger.removeHandler(console)
     print(path)
     return 0
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether SIGTERM or Ctrl-C has come; a second one ends the process as usual."""
+    signals = (signal.SIGTERM, signal.SIGINT)
+    previous = {number: signal.getsignal(number) for number in signals}
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number in signals:
+            signal.signal(number, previous[number])
 
 
 class _Console(logging.StreamHandler[TextIO]):

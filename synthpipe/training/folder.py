@@ -12,6 +12,7 @@ import math
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ logger = logging.getLogger("synthpipe.training")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 #: Images drawn for one slot before all are tried in turn; only broken files cost a draw.
 DRAWS = 8
+HEADER_THREADS = 8
 #: Pixels resized around a crop and cut off again: the library's filter is cut short at the edge of its input.
 BORDER = 4
 
@@ -72,23 +74,30 @@ class DecodedCache:
         self._images: OrderedDict[int, Tensor] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self._reading: dict[int, threading.Lock] = {}
         self.reads = 0
 
     def get(self, index: int) -> Tensor:
         """The decoded image; raises what ``read`` raises."""
         with self._lock:
-            if index in self._images:
-                self._images.move_to_end(index)
-                return self._images[index]
-        image = self._read(index)
-        with self._lock:
-            self.reads += 1
-            if index not in self._images:
-                self._images[index] = image
-                self._bytes += image.numel()
-            while self._bytes > self._limit and len(self._images) > 1:
-                self._bytes -= self._images.popitem(last=False)[1].numel()
-        return image
+            own_lock = self._reading.setdefault(index, threading.Lock())
+        # One thread reads an image; others that want the same one wait for it instead of decoding it as well.
+        with own_lock:
+            with self._lock:
+                if index in self._images:
+                    self._images.move_to_end(index)
+                    return self._images[index]
+            image = self._read(index)
+            with self._lock:
+                self._keep(index, image)
+            return image
+
+    def _keep(self, index: int, image: Tensor) -> None:
+        self.reads += 1
+        self._images[index] = image
+        self._bytes += image.numel()
+        while self._bytes > self._limit and len(self._images) > 1:
+            self._bytes -= self._images.popitem(last=False)[1].numel()
 
 
 class FolderDomain:
@@ -121,6 +130,15 @@ class FolderDomain:
         limit = data.cache_mb * 2**20
         fits = 3 * sum(areas) <= limit
         self._stay = 1 if fits else data.crops_per_decode
+        at_once = 3 * max(areas) * data.batch_size // 2
+        if not fits and at_once > limit:
+            logger.warning(
+                "%s: the images of one batch may take %d MB decoded, more than data.cache_mb %d: raise it, or every "
+                "crop decodes a file",
+                name,
+                at_once // 2**20,
+                data.cache_mb,
+            )
         self._cache = DecodedCache(limit, self._read)
         logger.info(
             "%s: %d images, %.1f megapixels%s%s",
@@ -176,12 +194,14 @@ class FolderDomain:
         areas: list[int] = []
         largest = 0
         needed = self._source_side(self._lowest_factor)
-        for path in paths:
-            try:
-                height, width = (side // self.options.downscale for side in image_size(path))
-            except ImageError as error:
-                self.skipped[error.reason] += 1
+        # Headers are read by threads: on a network file system this is all waiting.
+        with ThreadPoolExecutor(HEADER_THREADS) as pool:
+            sizes = list(pool.map(_size_or_reason, paths))
+        for path, size in zip(paths, sizes, strict=True):
+            if isinstance(size, str):
+                self.skipped[size] += 1
                 continue
+            height, width = (side // self.options.downscale for side in size)
             largest = max(largest, min(height, width))
             if min(height, width) < needed:
                 self.skipped["too_small"] += 1
@@ -259,3 +279,10 @@ class FolderDomain:
         side = self.data.crop + 2 * BORDER
         resized = F.interpolate(to_float(piece[None]), size=(side, side), mode="bicubic", antialias=True)
         return to_uint8(resized[0, :, BORDER:-BORDER, BORDER:-BORDER])
+
+
+def _size_or_reason(path: Path) -> tuple[int, int] | str:
+    try:
+        return image_size(path)
+    except ImageError as error:
+        return error.reason

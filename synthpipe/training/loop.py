@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from synthpipe import checkpoints
 from synthpipe.config.training import RunOptions, ScheduleOptions
-from synthpipe.errors import OptionError, TrainingError
+from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.training.base import BatchSource, Objective, step_generators
 from synthpipe.training.run_folder import RunFolder
 from synthpipe.transforms.base import Batch, sample_seed
@@ -214,10 +214,14 @@ class Trainer:
         shown = data.example(self.options.sample_images) or batch
         model = self.averaged.module
         model.eval()
-        with torch.no_grad():
-            picture = self.objective.pictures(
-                model, self.fabric.to_device(shown), sample_seed(self.options.seed, 0, "")
-            )
+        seed = sample_seed(self.options.seed, 0, "pictures")
+        try:
+            with torch.no_grad():
+                picture = self.objective.pictures(model, self.fabric.to_device(shown), seed)
+        except ShapeError as error:
+            # Weights of the first steps may still give infinities; that is no reason to end the run.
+            logger.warning("no sample picture at step %d: %s", self.step, error)
+            return
         self.folder.save_picture(self.step, picture)
 
     def _save(self, data: BatchSource) -> None:
@@ -271,7 +275,13 @@ class Trainer:
                 "figures": self.last_numbers,
             }
             checkpoints.save(path, self.averaged.module, info)
-            logger.info("%d steps done, averaged weights in %s; data: %s", self.step, path, info["data"])
+            logger.info(
+                "%d of %d steps done, averaged weights in %s; data: %s",
+                self.step,
+                self.options.max_steps,
+                path,
+                info["data"],
+            )
         self.fabric.barrier()
         return path
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import math
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from synthpipe import checkpoints, registry
+from synthpipe.cli import main
 from synthpipe.cli import train as train_command
 from synthpipe.config.reader import parse_options
 from synthpipe.config.training import (
@@ -26,8 +30,8 @@ from synthpipe.config.training import (
     read_train_options,
     write_options,
 )
-from synthpipe.errors import OptionError, TrainingError
-from synthpipe.training import train
+from synthpipe.errors import OptionError, ShapeError, TrainingError
+from synthpipe.training import loop, train
 from synthpipe.training.base import Objective
 from synthpipe.training.loop import Trainer, lr_factor
 from synthpipe.transforms.base import Batch
@@ -307,8 +311,6 @@ def test_changed_options_are_named_and_harmless_ones_are_not() -> None:
 def test_command_trains_and_prints_the_path(
     run_data: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import argparse
-
     path = tmp_path / "train.yml"
     write_options(path, parse_options(run_data(), TrainDeFlowOptions))
     parser = argparse.ArgumentParser()
@@ -318,3 +320,71 @@ def test_command_trains_and_prints_the_path(
     with pytest.raises(TrainingError, match="already holds a run"):
         train_command.run(parser.parse_args(["train", str(path), "max_steps=2"]))
     assert train_command.run(parser.parse_args(["train", str(path), "max_steps=2", "--resume"])) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_the_command_with_weights(
+    number: int, run_data: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.yml"
+    write_options(path, parse_options(run_data(max_steps=10**6, sample_every=10**6), TrainDeFlowOptions))
+    step = Trainer._one_step
+
+    def signalled(self: Trainer, batch: Batch) -> dict[str, Tensor]:
+        if self.step == 4:
+            os.kill(os.getpid(), number)
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "_one_step", signalled)
+    before = signal.getsignal(number)
+    args = argparse.Namespace(options=str(path), overrides=[], resume=False)
+    assert train_command.run(args) == 0
+    assert signal.getsignal(number) is before
+    assert checkpoints.read_header(tmp_path / "run" / "final.safetensors")["info"]["steps"] == 5
+    assert (tmp_path / "run" / "checkpoints" / "step_00000005.pt").is_file()
+
+
+def test_exit_codes_tell_usage_from_failure(
+    run_data: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "train.yml"
+    write_options(path, parse_options(run_data(), TrainDeFlowOptions))
+    assert main(["train", str(path), "data.corp=32"]) == 2
+    assert "did you mean 'crop'?" in capsys.readouterr().err
+    assert main(["train", str(path), "data.clean.folder=/nowhere"]) == 1
+    assert "image folder '/nowhere' does not exist" in capsys.readouterr().err
+
+
+def test_a_picture_that_fails_does_not_end_the_run(
+    point_run: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*args: object) -> Tensor:
+        raise ShapeError("the flow gave NaN or infinity")
+
+    monkeypatch.setattr(PointObjective, "pictures", fail)
+    assert point_run([1.0], max_steps=3, sample_every=2).step == 3
+    assert "no sample picture at step 2: the flow gave NaN" in caplog.text
+
+
+def test_loss_scaling_recovers_from_overflow_and_resumes(
+    point_run: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The float16 path, with the library's own scaler on the CPU: no device with float16 is needed for its logic."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.precision.amp import MixedPrecision
+
+    def scaled(options: RunOptions) -> Fabric:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+        return Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+
+    monkeypatch.setattr(loop, "start_fabric", scaled)
+    # The scaled gradient 1e35 * 2^16 overflows float32 once, then 2^15 as well; unscaled gradients would be fine.
+    slopes = [1.0, 1e35, 1e35, 1.0]
+    trainer = point_run(slopes, max_steps=6, precision="16-mixed", clip_norm=1.0, checkpoint_every=4)
+    assert trainer.bad_in_all == 2
+    assert trainer.fabric.strategy.precision.state_dict()["scale"] == 2.0**14
+    assert final(trainer) == pytest.approx(-0.4, rel=1e-3)
+    (trainer.folder.path / "checkpoints" / "step_00000006.pt").unlink()
+    again = point_run(slopes, max_steps=6, precision="16-mixed", clip_norm=1.0, checkpoint_every=4, resume="auto")
+    assert again.fabric.strategy.precision.state_dict() == trainer.fabric.strategy.precision.state_dict()
+    assert final(again) == final(trainer)
