@@ -1,0 +1,71 @@
+"""build_degrade: from options to the transform that they describe."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from synthpipe import checkpoints
+from synthpipe.config.degrade import DegradeOptions
+from synthpipe.config.reader import Options, parse_options
+from synthpipe.errors import CheckpointError, OptionError
+from synthpipe.flows.deflow import DeFlow
+from synthpipe.transforms.base import generator_for
+from synthpipe.transforms.build import build_degrade
+from synthpipe.transforms.classical import ClassicalDegrade
+from synthpipe.transforms.deflow import DeFlowDegrade
+
+
+class Holder(Options):
+    """Options as a stream holds them."""
+
+    degrade: DegradeOptions
+
+
+def options(**values):
+    return parse_options({"degrade": values}, Holder).degrade
+
+
+@pytest.fixture
+def weights(tmp_path):
+    encoder = {"type": "small", "features": 8, "depth": 1}
+    model = DeFlow(levels=2, steps=1, transition_steps=0, hidden=8, encoder=encoder)
+    model.initialize(torch.rand(4, 3, 16, 16), torch.tensor([0, 0, 1, 1]), torch.Generator().manual_seed(0))
+    return str(checkpoints.save(tmp_path / "tiny.safetensors", model))
+
+
+def test_deflow_options_load_the_weights_and_set_the_strength(weights):
+    gt = torch.rand(2, 3, 32, 48)
+    batch = {"gt": gt, "key": ["a", "b"], "seed": torch.tensor([3, 4])}
+    transform = build_degrade(options(type="deflow", weights=weights), 2)
+    assert isinstance(transform, DeFlowDegrade)
+    lq = transform(batch)["lq"]
+    direct = DeFlowDegrade(checkpoints.load(weights), 2)(batch)["lq"]
+    assert torch.equal(lq, direct)
+    still = build_degrade(options(type="deflow", weights=weights, strength=0), 2)(batch)["lq"]
+    assert (still - lq).abs().mean() > 1e-3
+    # Without a shift the flow is its own inverse: the reduced image, rounded to 8 bits, comes back.
+    torch.testing.assert_close(still * 255, (still * 255).round(), atol=0.01, rtol=0)
+
+
+def test_classical_options_make_the_classical_transform():
+    transform = build_degrade(options(type="classical", jpeg_quality=[50, 60]), 4)
+    assert isinstance(transform, ClassicalDegrade)
+    assert transform.scale == 4
+
+
+def test_transforms_do_not_share_random_numbers():
+    salts = {DeFlowDegrade.salt, ClassicalDegrade.salt}
+    draws = {float(torch.rand((), generator=generator_for(1, salt), dtype=torch.float64)) for salt in salts}
+    assert len(salts) == len(draws) == 2
+
+
+def test_missing_weights_and_unknown_types():
+    with pytest.raises(CheckpointError, match="no weights at 'absent'"):
+        build_degrade(options(type="deflow", weights="absent"), 4)
+    with pytest.raises(OptionError, match="'gauss' found using 'type' does not match"):
+        options(type="gauss")
+    with pytest.raises(OptionError, match=r"unknown option 'degrade\.deflow\.weigths'; did you mean 'weights'"):
+        options(type="deflow", weights="x", weigths="y")
+    with pytest.raises(OptionError, match="strength"):
+        options(type="deflow", weights="x", strength=-1)
