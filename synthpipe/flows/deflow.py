@@ -166,13 +166,13 @@ class DeFlow(nn.Module):
 
     # --- training --------------------------------------------------------------------------------------------------
 
-    def nll(self, x: Tensor, domain: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def nll(self, x: Tensor, domain: Tensor, generator: Generators | None = None) -> Tensor:
         """Negative log-density of dequantised images given their own reduced versions.
 
         Args:
             x: ``(B, 3, H, W)`` in [0, 1], 8-bit levels; sides multiples of ``size_multiple``.
             domain: ``(B,)`` int64, 0 clean, 1 noisy.
-            generator: draws dequantisation and condition noise.
+            generator: draws dequantisation and condition noise; one per image, or one for all.
 
         Returns:
             ``(B,)`` in nats, a density on the [0, 1] scale; :func:`bits_per_dim` converts it.
@@ -200,7 +200,7 @@ class DeFlow(nn.Module):
         return bits_per_dim(nll, shape, self.config["quant"])
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, domain: Tensor, generator: torch.Generator | None = None) -> None:
+    def initialize(self, x: Tensor, domain: Tensor, generator: Generators | None = None) -> None:
         """Set every ActNorm from one batch of both domains; layers that are initialised stay as they are."""
         training = self.training
         self.train()
@@ -282,7 +282,6 @@ class DeFlow(nn.Module):
             ``(B, 3, h * scale, w * scale)``, not clipped.
         """
         check_images(lr, "DeFlow.sample")
-        _check_generators(lr, generators, "DeFlow.sample")
         height, width = lr.shape[2] * self.scale, lr.shape[3] * self.scale
         self._check_size(lr.new_empty(1, 3, height, width), "DeFlow.sample")
         domains = torch.full((len(lr),), domain, device=lr.device)
@@ -300,7 +299,6 @@ class DeFlow(nn.Module):
 
     def _translate(self, x: Tensor, domain: int, generators: Generators, move: Any, name: str) -> Tensor:
         check_images(x, name)
-        _check_generators(x, generators, name)
         height, width = x.shape[2:]
         padded = pad_to_multiple(x, self.size_multiple)
         source = torch.full((len(x),), domain, device=x.device)
@@ -400,16 +398,13 @@ def _build_shift(covariance: str, channels: int, cond: int, init: float) -> Doma
     raise ShapeError(f"DeFlow: covariance must be 'full', 'diagonal' or 'conditional', got {covariance!r}")
 
 
-def _check_generators(x: Tensor, generators: Generators, name: str) -> None:
-    if not isinstance(generators, torch.Generator) and len(generators) != len(x):
-        raise ShapeError(f"{name}: expected one generator per image, {len(x)}, got {len(generators)}")
-
-
 def _draw(kind: Any, like: Tensor, generators: Generators | None) -> Tensor:
     """Noise of ``like``'s shape; from one generator per image, each image's part is its own."""
     if generators is None or isinstance(generators, torch.Generator):
         device = like.device if generators is None else generators.device
         return kind(like.shape, generator=generators, device=device, dtype=like.dtype).to(like.device)
+    if len(generators) != len(like):  # one would give all images the same noise
+        raise ShapeError(f"DeFlow: expected one generator per image, {len(like)}, got {len(generators)}")
     rows = [kind(like.shape[1:], generator=g, device=g.device, dtype=like.dtype) for g in generators]
     return torch.stack(rows).to(like.device)
 

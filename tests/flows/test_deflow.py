@@ -186,6 +186,13 @@ class TestNll:
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
+    def test_noise_of_an_image_is_its_generators_own(self) -> None:
+        model, x, domain = tiny(), images(2), torch.tensor([0, 1])
+        together = model.nll(x, domain, generators(5, 6))
+        assert_close(model.nll(x[1:], domain[1:], generators(6))[0], together[1], atol=1e-8, rtol=0)
+        with pytest.raises(ShapeError, match="one generator per image, 2, got 1"):
+            model.nll(x, domain, generators(5))
+
     def test_dequantisation_noise_has_the_asked_width(self) -> None:
         """A flow that is linear in x sees noise of variance 1 / (12 quant^2): read it off the encoded image."""
         model, seen = tiny(quant=32, condition_noise=0.0), []
@@ -417,6 +424,19 @@ class TestDegrade:
             model.levels[2].layers[1].logs.fill_(-1e4)  # inverse overflows
         with pytest.raises(ShapeError, match="the flow gave NaN or infinity"):
             model.degrade(images(1), generators(0))
+
+    def test_an_image_that_fails_leaves_the_others_alone(self) -> None:
+        model, x = tiny(), images(2)
+        expected = model.degrade(x[:1], generators(0))
+        model.levels[2].register_forward_hook(
+            lambda _m, _i, out: (
+                torch.where(torch.tensor([False, True])[:, None, None, None], torch.inf, out[0]),
+                out[1],
+            )
+        )
+        y = model.degrade(x, generators(0, 1), refuse_nonfinite=False)
+        assert_close(y[:1], expected, atol=1e-10, rtol=0)
+        assert not torch.isfinite(y[1]).any()
 
     def test_one_generator_per_image(self) -> None:
         with pytest.raises(ShapeError, match="one generator per image, 2, got 1"):
