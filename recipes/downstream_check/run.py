@@ -14,6 +14,7 @@ a minute.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import statistics
@@ -61,18 +62,20 @@ class Size:
 def main() -> None:
     args = parse_arguments()
     prepare_basicsr()
-    size = Size(20, 1, 8, 2, 8, 2, 2, 1) if args.tiny else Size(args.steps, args.seeds, 400, 16, 24, 6, 24, 12)
+    size = Size(20, 1, 8, 2, 8, 2, 2, 1) if args.tiny else Size(args.steps, args.seeds, 400, 8, 16, 5, 24, 12)
     args.out.mkdir(parents=True, exist_ok=True)
+    # Runs are kept by name: with other weights they have to be made again.
+    digest = hashlib.sha256(checkpoints.resolve(args.weights).read_bytes()).hexdigest()[:8]
     real = load_real(args.pairs, size.pairs)
     photos = load_photos(args.photos, size.photos)
     results: dict[str, dict[str, list[float]]] = {"as it comes": {k: [v] for k, v in baseline(real, photos).items()}}
-    for kind in PAIRS:
+    for kind in args.kinds:
         transforms = {task: make_transform(kind, scale, args, real) for task, scale in SCALES.items()}
         rows: dict[str, list[float]] = {}
         for task, transform in transforms.items():
             tiles = None
             for seed in range(size.seeds):
-                path = args.out / f"{task}_{kind}_{seed}_{size.steps}.pt"
+                path = args.out / f"{task}_{kind}{digest if kind == 'deflow' else ''}_{seed}_{size.steps}.pt"
                 net = make_net(task, size)
                 if path.is_file():
                     net.load_state_dict(torch.load(path, weights_only=True))
@@ -98,7 +101,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--pairs", type=Path, default=Path("runs/deflow_small/held_back"), help="held-back real pairs")
     parser.add_argument("--photos", type=Path, default=Path("../shared/data/clean_test"), help="held-back photographs")
     parser.add_argument("--out", type=Path, default=Path("runs/downstream_check"))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--kinds", nargs="+", choices=PAIRS, default=PAIRS, help="training pairs to compare")
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--tiny", action="store_true", help="try the whole in about a minute; its figures mean nothing")
     return parser.parse_args()
