@@ -18,7 +18,6 @@ from torch import Tensor
 from torchdata.nodes import BaseNode
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from synthpipe.errors import SynthPipeError
 from synthpipe.images import quantize_8bit, to_float
 from synthpipe.pipeline.pair import cut_pairs
 from synthpipe.pipeline.source import Record, TileSource
@@ -189,7 +188,7 @@ class Produced:
     """An item, or the error that stands in its place; ``ready`` is the moment on the device when it is complete."""
 
     item: Any = None
-    error: SynthPipeError | None = None
+    error: Exception | None = None
     ready: torch.cuda.Event | None = None
 
     def unwrap(self) -> Any:
@@ -233,7 +232,10 @@ class OnDevice(BaseNode[Produced]):
             with self._on_stream():
                 item = next(self._source)
                 ready = None if self._stream is None else self._stream.record_event()
-        except SynthPipeError as error:
+        except StopIteration:
+            raise
+        # Whatever it is belongs to the thread that asked for the batch.
+        except Exception as error:  # noqa: BLE001
             return Produced(error=error)
         return Produced(item, ready=ready)
 

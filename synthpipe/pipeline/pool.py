@@ -71,16 +71,11 @@ class PatchPool(BaseNode[Emitted]):
         self._current = _Block(state["block"], state["source"], self.tally)
         self._current.taken = state["taken"]
         self._next: _Block | None = None
+        self._state = self._standing()
 
     def get_state(self) -> dict[str, Any]:
-        block = self._current
-        return {
-            "source": block.source_state,
-            "tally": block.tally_state,
-            "block": block.number,
-            "taken": block.taken,
-            "batches": self._batches,
-        }
+        # As of the last batch: an error on the way to the next one must not cost what that had taken already.
+        return self._state
 
     def next(self) -> Emitted:
         if self._limit is not None and self._batches >= self._limit:
@@ -93,9 +88,20 @@ class PatchPool(BaseNode[Emitted]):
         if not parts or (missing and self._drop_last):
             raise StopIteration
         self._batches += 1
-        counts, epoch = self._current.counts, self._current.epoch
+        item = {"batch": _join(parts), "counts": self._current.counts, "epoch": self._current.epoch}
         self._work_ahead()
-        return {"batch": _join(parts), "counts": counts, "epoch": epoch}
+        self._state = self._standing()
+        return item
+
+    def _standing(self) -> dict[str, Any]:
+        block = self._current
+        return {
+            "source": block.source_state,
+            "tally": block.tally_state,
+            "block": block.number,
+            "taken": block.taken,
+            "batches": self._batches,
+        }
 
     def _ready(self) -> bool:
         """Make the current block one with patches left; False at the end of the source."""

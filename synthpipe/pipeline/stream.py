@@ -73,6 +73,7 @@ class Stream(Iterator[Batch]):
 
     A stream is one iterator: ``iter(stream)`` goes on where it stands.  An endless stream never stops; a finite one
     (``epochs``) stops after each pass over its epochs, and iterating again makes the next pass, in a new order.
+    After an error, asking again tries to make the same batch again.
 
     Made by :func:`synthpipe.pipeline.build.build_stream`.
 
@@ -113,6 +114,10 @@ class Stream(Iterator[Batch]):
             item = nodes.take()
         except StopIteration:
             self._end_pass(nodes)
+            raise
+        except BaseException:
+            # Half a batch may be on its way: asked again, go on from the last whole one.
+            self._stop()
             raise
         self._counts = item["counts"]
         self._report_epochs(item["epoch"])

@@ -424,3 +424,54 @@ def test_the_public_names() -> None:
     assert synthpipe.pipeline.Stream is Stream
     with pytest.raises(AttributeError, match="build_stream"):
         _ = synthpipe.pipeline.build_streams
+
+
+class FailsOnce(Half):
+    """Runs out of memory once."""
+
+    def __init__(self, at: int) -> None:
+        self._calls_left = at
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        self._calls_left -= 1
+        if self._calls_left == 0:
+            raise MemoryError("no memory left on the device")
+        return super().apply(batch, params)
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("pool", [0, 12])
+def test_after_an_error_the_same_batch_is_made_again(tmp_path: Path, prefetch: int, pool: int) -> None:
+    options = small_options(write_corpus(tmp_path, [9]), pool=pool, batch_size=5, prefetch=prefetch)
+    with build_stream(options, degrade=Half()) as stream:
+        expected = take(stream, 9)
+    for at in range(1, 8):
+        batches = []
+        with build_stream(options, degrade=FailsOnce(at)) as stream:
+            while len(batches) < 9:
+                try:
+                    batches.append(next(stream))
+                except MemoryError:
+                    failed_at = len(batches)
+        assert same_batches(batches, expected)
+        assert failed_at < 9
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_a_stream_gives_what_it_gives_on_the_cpu(tmp_path: Path) -> None:
+    shards = write_corpus(tmp_path, [9, 4])
+    with open_stream(shards, workers=2) as plain:
+        expected = take(plain, 20)
+    options = small_options(shards, workers=2, prefetch=2)
+    with build_stream(options, degrade=NoisyHalf(), device="cuda") as stream:
+        first = take(stream, 8)
+        state = stream.state_dict()
+    with build_stream(options, degrade=NoisyHalf(), device="cuda") as stream:
+        stream.load_state_dict(state)
+        batches = first + take(stream, 12)
+    for ours, theirs in zip(batches, expected, strict=True):
+        assert ours["gt_path"] == theirs["gt_path"]
+        assert ours["gt"].is_cuda
+        assert torch.equal(ours["gt"].cpu(), theirs["gt"])
+        # resizing sums in another order there, so that a value may round to the neighbouring level
+        assert (ours["lq"].cpu() - theirs["lq"]).abs().max() < 1.01 / 255

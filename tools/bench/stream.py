@@ -1,0 +1,147 @@
+"""The reading side of a stream against a plain webdataset pipeline: images per second from shards to batches.
+
+    python tools/bench/stream.py --workers 2 --images 400
+
+Both read the same shards with the same decoder, cut one random tile from each image, and yield uint8 batches of equal
+size; the peer has no state, no counts and no per-sample seeds.  Both run on without a restart between rounds.  The
+ratio is ours / peer: above 1, ours is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import webdataset as wds
+from PIL import Image
+from report import print_result
+
+from synthpipe.pipeline.decode import decode_image
+from synthpipe.pipeline.nodes import TileLoader
+from synthpipe.pipeline.source import SourceSettings, TileSource
+
+
+def write_shards(folder: Path, shards: int, images: int, side: int, suffix: str) -> list[str]:
+    """Images of smoothed noise, about as hard to decode as photographs."""
+    rng = np.random.default_rng(0)
+    urls = []
+    for shard in range(shards):
+        urls.append(str(folder / f"s-{shard:03d}.tar"))
+        with tarfile.open(urls[-1], "w") as tar:
+            for number in range(images):
+                coarse = Image.fromarray(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+                pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(np.int16)
+                noisy = np.clip(pixels + rng.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(noisy).save(buffer, "PNG" if suffix == "png" else "JPEG", quality=95)
+                info = tarfile.TarInfo(f"{shard:03d}_{number:04d}.{suffix}")
+                info.size = buffer.tell()
+                tar.addfile(info, io.BytesIO(buffer.getvalue()))
+    return urls
+
+
+def ours(urls: list[str], images: int, args: argparse.Namespace) -> Iterator[Any]:
+    settings = SourceSettings(
+        urls=tuple(urls),
+        counts=(images,) * len(urls),
+        seed=0,
+        tile=args.tile,
+        tiles_per_batch=args.batch,
+        crops_per_image=1,
+        hflip=True,
+        rotate=True,
+        open_shards=8,
+        shuffle_buffer=1000,
+        alpha="white",
+        spool_dir=None,
+        rank=0,
+        world_size=1,
+    )
+    loader = TileLoader(
+        partial(TileSource, settings),
+        first_epoch=0,
+        epochs=None,
+        go_on=False,
+        workers=args.workers,
+        start_method=None,
+        pin_memory=False,
+    )
+    loader.reset()
+    while True:
+        yield next(loader)["tile"]
+
+
+def peer_sample(sample: dict[str, Any], suffix: str, tile: int) -> np.ndarray:
+    image = decode_image(sample[suffix], sample["__key__"])
+    top, left = random.randrange(image.shape[0] - tile + 1), random.randrange(image.shape[1] - tile + 1)
+    image = image[top : top + tile, left : left + tile]
+    if random.random() < 0.5:
+        image = image[:, ::-1]
+    return np.ascontiguousarray(np.rot90(image, random.randrange(4)).transpose(2, 0, 1))
+
+
+def peer_batch(samples: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(samples))
+
+
+def peer(urls: list[str], args: argparse.Namespace) -> Iterator[Any]:
+    dataset = wds.DataPipeline(
+        wds.ResampledShards(urls, seed=0, deterministic=True),
+        wds.split_by_worker,
+        wds.tarfile_to_samples(),
+        wds.shuffle(1000, seed=0),
+        wds.map(partial(peer_sample, suffix=args.format, tile=args.tile)),
+        wds.batched(args.batch, collation_fn=peer_batch),
+    )
+    return iter(wds.WebLoader(dataset, batch_size=None, num_workers=args.workers))
+
+
+def rate(batches: Iterator[Any], images: int) -> float:
+    """Images per second over the next ``images``."""
+    start, seen = time.perf_counter(), 0
+    while seen < images:
+        seen += len(next(batches))
+    return seen / (time.perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--images", type=int, default=400, help="images in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--per-shard", type=int, default=40)
+    parser.add_argument("--side", type=int, default=480, help="side of the images")
+    parser.add_argument("--tile", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--format", choices=["png", "jpg"], default="png")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        urls = write_shards(Path(folder), args.shards, args.per_shard, args.side, args.format)
+        streams = ours(urls, args.per_shard, args), peer(urls, args)
+        rates: tuple[list[float], list[float]] = ([], [])
+        for index in range(1 + args.rounds):
+            for batches, into in zip(streams, rates, strict=True):
+                # both have processes that work ahead: let the other's finish what they are at
+                value = rate(batches, args.images)
+                if index:
+                    into.append(value)
+    details = {key: value for key, value in vars(args).items() if key != "rounds"}
+    print_result(
+        "stream_read", *rates, "images/s", torch.device("cpu"), compared=f"webdataset {wds.__version__}", **details
+    )
+
+
+if __name__ == "__main__":
+    main()
