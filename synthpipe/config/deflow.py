@@ -60,7 +60,7 @@ class DeFlowModelOptions(Options):
 
     preset: Literal["aim", "ntire", "dped", "small"] | None = None
     scale: Literal[2, 4, 8, 16] = 4
-    levels: int = Field(3, ge=1, le=6)
+    levels: int = Field(3, ge=2, le=6)
     steps: int = Field(16, ge=1)
     transition_steps: int = Field(2, ge=0)
     hidden: int = Field(64, ge=1)

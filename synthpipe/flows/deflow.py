@@ -233,7 +233,8 @@ class DeFlow(nn.Module):
         Args:
             x: ``(B, 3, H, W)`` in [0, 1], any size: padded by mirroring to ``size_multiple`` and cut back.
             generators: one per image, so that an image's noise does not depend on its neighbours; or one for all.
-            strength: latents move by ``strength * u``; 1 is the trained domain, 0 gives x back.
+            strength: latents move by ``strength * u``; 1 is the trained domain, 0 gives x back (on the
+                noisy domain's colour statistics, with ``normalization``).
             refuse_nonfinite: raise where an image comes out with NaN or infinity, instead of leaving it to the caller.
 
         Returns:
