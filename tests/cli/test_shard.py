@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import io
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from synthpipe.cli import shard
+from synthpipe.cli import main, shard
 from synthpipe.errors import OptionError, ShardError
 from synthpipe.pipeline.shard_index import read_index
 
@@ -119,3 +120,21 @@ def test_progress_bar_on_a_terminal(folder: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("sys.stderr", terminal)
     assert run(str(folder), str(tmp_path / "out"), "--workers", "1") == 0
     assert "6/6" in terminal.getvalue()
+
+
+def test_exit_codes(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "out")
+    assert main(["shard", str(tmp_path / "nowhere"), out]) == 2
+    assert "synthpipe shard: input" in capsys.readouterr().err
+    assert main(["shard", str(folder), out, "--workers", "1"]) == 0
+    assert main(["shard", str(folder), out, "--workers", "1", "--min-size", "9"]) == 1
+    assert "begun with other options: min_size was 0, is 9" in capsys.readouterr().err
+
+
+def test_script_is_the_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Path(__file__).parents[2] / "tools" / "shard_dataset.py"
+    monkeypatch.setattr("sys.argv", [str(script), str(folder), str(tmp_path / "out"), "--workers", "1"])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(script), run_name="__main__")
+    assert caught.value.code == 0
+    assert read_index(tmp_path / "out").samples == 5
