@@ -144,7 +144,8 @@ class RunFolder:
         if changed:
             raise TrainingError(
                 f"cannot resume {str(self.path)!r} with other options: {'; '.join(changed)}. "
-                "Give the options of the run (options.yml in its folder), or start a new run_dir"
+                "Give the options of the run (options.yml in its folder), or start a new run_dir, where "
+                "init_weights can take over the weights"
             )
         if state["world_size"] != world_size:
             raise TrainingError(

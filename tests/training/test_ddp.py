@@ -53,13 +53,14 @@ def run_two(options: RunOptions, folder: Path) -> list[list[list[str]]]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads((folder / f"seen{rank}.json").read_text()) for rank in range(2)]
 
 
+@pytest.mark.slow  # torchrun and two processes that import everything
 def test_two_ranks_equal_one_process_with_the_whole_batch(
     run_data: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

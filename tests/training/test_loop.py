@@ -31,6 +31,7 @@ from synthpipe.config.training import (
     write_options,
 )
 from synthpipe.errors import OptionError, ShapeError, TrainingError
+from synthpipe.flows.deflow import DeFlow
 from synthpipe.training import loop, train
 from synthpipe.training.base import Objective
 from synthpipe.training.loop import Trainer, lr_factor
@@ -255,11 +256,24 @@ def test_init_weights_start_from_a_file(run_data: Callable[..., dict[str, Any]],
         train(parse_options(other, TrainDeFlowOptions))
 
 
-def test_bf16_trains_and_keeps_images_exact(run_data: Callable[..., dict[str, Any]]) -> None:
+def test_bf16_trains_and_keeps_images_exact(
+    run_data: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nll = DeFlow.nll
+    seen: list[bool] = []
+
+    def checked(self: DeFlow, x: Tensor, *args: Any) -> Tensor:
+        # bfloat16 has 8 bits of precision: levels above 128 would be off by up to half a level.
+        seen.append(x.dtype == torch.float32 and bool(((x * 255).round() - x * 255).abs().max() < 1e-4))
+        assert not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") == torch.bfloat16
+        return nll(self, x, *args)
+
+    monkeypatch.setattr(DeFlow, "nll", checked)
     path = train(parse_options(run_data(precision="bf16-mixed"), TrainDeFlowOptions))
-    figures = checkpoints.read_header(path)["info"]["figures"]
-    assert 0 < figures["bpd_clean"] < 20
-    assert checkpoints.read_header(path)["info"]["skipped_steps"] == 0
+    assert seen == [True] * 7  # initialisation and six steps
+    header = checkpoints.read_header(path)
+    assert 0 < header["info"]["figures"]["bpd_clean"] < 20
+    assert header["info"]["skipped_steps"] == 0
 
 
 def test_options_that_cannot_run_say_so(run_data: Callable[..., dict[str, Any]]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,26 @@ def test_cache_is_bounded_and_decodes_once_what_fits() -> None:
     cache.get(0)
     cache.get(1)
     assert reads == {0: 1, 1: 2, 2: 1}
+
+
+def test_threads_that_want_one_image_decode_it_once() -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    reads: list[int] = []
+
+    def read(index: int) -> Tensor:
+        reads.append(index)
+        entered.set()
+        assert go_on.wait(30)
+        return torch.zeros(3, 4, 4, dtype=torch.uint8)
+
+    cache = DecodedCache(limit=1000, read=read)
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(cache.get, 5) for _ in range(3)]
+        assert entered.wait(30)
+        go_on.set()
+        images = [future.result(30) for future in waiting]
+    assert reads == [5]
+    assert images[0] is images[1] is images[2]
 
 
 def test_images_that_outgrow_the_cache_are_decoded_once_per_many_crops(tmp_path: Path, photos: dict[str, str]) -> None:
