@@ -10,22 +10,19 @@ It holds nothing of the machine or the time, so the same shards have the same in
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from webdataset.shardlists import expand_urls as webdataset_expand
-from webdataset.tariterators import group_by_keys
 
 from synthpipe.errors import OptionError, ShardError
-from synthpipe.pipeline.storage import glob_urls, is_local, join_url, open_url, read_optional
+from synthpipe.pipeline.shard_scan import IMAGE_SUFFIXES, check_member_name, find_key, scan_shard
+from synthpipe.pipeline.storage import glob_urls, is_local, join_url, read_optional
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -42,14 +39,10 @@ __all__ = [
 INDEX_NAME = "index.json"
 #: What `synthpipe shard` keeps beside the shards in order to resume.
 STATE_FOLDER = "_state"
-#: Suffixes of shard members that hold the image.
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
 
 _FORMAT = "synthpipe-shards"
 _VERSION = 1
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
-# What WebDataset passes over.
-_META_MEMBER = re.compile(r"__[^/]*__($|/)")
 
 
 @dataclass(frozen=True)
@@ -136,16 +129,6 @@ def expand_urls(shards: str | Path | Sequence[str | Path], *, allow_pipe: bool =
     return urls
 
 
-def check_member_name(name: str, shard: str) -> None:
-    """Refuse names that point outside of a folder they would be unpacked to.
-
-    Raises:
-        ShardError: an absolute name, or one with a ``..`` part.
-    """
-    if name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[/\\]", name) or ".." in re.split(r"[/\\]", name):
-        raise ShardError(f"{shard}: refused, its member {name!r} is an absolute name or has a '..' part")
-
-
 def build_index(urls: str | Path | Sequence[str | Path], *, allow_pipe: bool = False) -> ShardIndex:
     """Count the samples of shards that came without an index, by reading their headers.
 
@@ -161,8 +144,8 @@ def build_index(urls: str | Path | Sequence[str | Path], *, allow_pipe: bool = F
     for name in names:
         if name.startswith("pipe:"):
             raise ShardError(f"cannot index {name!r}: only files and URLs can be scanned")
-        info, keys = _scan(name)
-        infos.append(info)
+        size, keys = scan_shard(name)
+        infos.append(ShardInfo(name, len(keys), size))
         hashes.append(keys)
     _check_unique(names, hashes)
     return ShardIndex(tuple(infos))
@@ -236,52 +219,6 @@ def _found(urls: list[str], text: str) -> list[str]:
     return urls
 
 
-def _scan(url: str) -> tuple[ShardInfo, np.ndarray]:
-    """One shard's counts, and a 64-bit hash of each key: 10 M keys as text would not fit in memory."""
-    hashes, images = [], 0
-    with open_url(url) as handle:
-        if not handle.seekable():
-            raise ShardError(f"cannot index {url!r}: the server does not serve parts of files; copy the shard first")
-        for key, suffixes in _samples_in(handle, url):
-            images += any(suffix.rsplit(".", 1)[-1] in IMAGE_SUFFIXES for suffix in suffixes)
-            hashes.append(_hash_key(key))
-        size = handle.seek(0, os.SEEK_END)
-    if not images:
-        raise ShardError(f"{url}: a shard without images ({', '.join(IMAGE_SUFFIXES)}); remove it from the list")
-    return ShardInfo(url, len(hashes), size), np.array(hashes, np.uint64)
-
-
-def _samples_in(handle: IO[bytes], url: str) -> Iterator[tuple[str, set[str]]]:
-    """(key, suffixes) of every sample, grouped by WebDataset's own code."""
-    files = ({"fname": name, "data": b"", "__url__": url} for name in _members(handle, url))
-    try:
-        for sample in group_by_keys(files):
-            yield sample["__key__"], {suffix for suffix in sample if not suffix.startswith("__")}
-    except ValueError as error:
-        raise ShardError(f"{url}: two members share key and suffix ({error.args[0]}); names must be unique") from error
-
-
-def _members(handle: IO[bytes], url: str) -> Iterator[str]:
-    """Names of the regular files that WebDataset would read; only headers are looked at."""
-    try:
-        with tarfile.open(fileobj=handle, mode="r:*") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # or it keeps every header
-                check_member_name(member.name, url)
-                if member.isreg() and not _META_MEMBER.match(member.name):
-                    yield member.name
-            # The library takes a header that is damaged or cut off for the end; the true end is a block of zeros.
-            tar.fileobj.seek(tar.offset)
-            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError(f"damaged or cut off at byte {tar.offset}")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ShardError(f"{url}: not a readable tar file ({type(error).__name__}: {error})") from error
-
-
-def _hash_key(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
-
-
 def _check_unique(urls: list[str], hashes: list[np.ndarray]) -> None:
     """Find a key that comes twice; the shards that hold it are read again to name it."""
     every = np.sort(np.concatenate(hashes))
@@ -290,6 +227,5 @@ def _check_unique(urls: list[str], hashes: list[np.ndarray]) -> None:
         return
     wanted = int(twice[0])
     holders = [url for url, keys in zip(urls, hashes, strict=True) if np.uint64(wanted) in keys]
-    with open_url(holders[0]) as handle:
-        name = next(k for k, _ in _samples_in(handle, holders[0]) if _hash_key(k) == wanted)
+    name = find_key(holders[0], wanted)
     raise ShardError(f"{len(twice)} duplicate keys: key {name!r} comes more than once, in {' and '.join(holders)}")

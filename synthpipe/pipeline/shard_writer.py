@@ -19,7 +19,8 @@ from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ImageError, ShardError
 from synthpipe.pipeline.containers import image_suffix
 from synthpipe.pipeline.decode import BitDepthWarning, decode_image, encode_png
-from synthpipe.pipeline.shard_index import STATE_FOLDER, check_member_name
+from synthpipe.pipeline.shard_index import STATE_FOLDER
+from synthpipe.pipeline.shard_scan import check_member_name
 from synthpipe.pipeline.source_files import SourceFile
 from synthpipe.pipeline.storage import OutputFolder
 

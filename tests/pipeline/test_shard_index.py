@@ -18,10 +18,10 @@ from synthpipe.pipeline.shard_index import (
     ShardIndex,
     ShardInfo,
     build_index,
-    check_member_name,
     expand_urls,
     read_index,
 )
+from synthpipe.pipeline.shard_scan import check_member_name
 
 
 def tar(path: Path, *names: str, mode: str = "w") -> Path:
