@@ -63,26 +63,26 @@ fi
 rm -f "$stamp"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 # First: the setuptools that venv brings cannot build BasicSR without its build requirements, among them torch.
-"${pip[@]}" install --quiet --upgrade pip "setuptools>=77" wheel
+"${pip[@]}" install -qq --upgrade pip "setuptools>=77" wheel
 
 if [[ -n ${TORCH:-} ]]; then
   read -ra torch_arguments <<<"$TORCH"
-  "${pip[@]}" install --quiet "${torch_arguments[@]}"
+  "${pip[@]}" install -qq "${torch_arguments[@]}"
   # Whatever came stays: the packages below must not exchange it.
   "${pip[@]}" freeze | grep -E '^torch(vision)?==' >"$venv/constraints.txt"
 else
   cp constraints.txt "$venv/constraints.txt"
-  chosen=$("${pip[@]}" install --dry-run --quiet --no-deps --report - -c constraints.txt torch 2>/dev/null |
+  chosen=$("${pip[@]}" install --dry-run -qq --no-deps --report - -c constraints.txt torch 2>/dev/null |
     "$python" -c 'import json, sys; print("".join(i["metadata"]["version"] for i in json.load(sys.stdin)["install"]))' || true)
   if [[ $(uname -s) == Linux && -n $chosen && $chosen != *+cpu* ]]; then
     say "pip found no CPU-only torch for Python $version, so it takes the CUDA build (some 3 GB with its libraries);"
     say "it works without a GPU too.  For the small one, set PIP_FIND_LINKS to a folder with the CPU wheel, or TORCH."
   fi
-  "${pip[@]}" install --quiet -c "$venv/constraints.txt" torch
+  "${pip[@]}" install -qq -c "$venv/constraints.txt" torch numpy
 fi
 say "torch $("$venv/bin/python" -c 'import torch; print(torch.__version__)')"
 
-"${pip[@]}" install --quiet -c "$venv/constraints.txt" -e ".[$extras]"
+"${pip[@]}" install -qq -c "$venv/constraints.txt" -e ".[$extras]"
 
 # BasicSR declares torch as a build requirement and six packages that it never imports, OpenCV with a window system
 # among them; what it does import is our extra `basicsr_headless`.
@@ -91,7 +91,7 @@ if [[ $basicsr == basicsr==* && $version == 3.13 ]]; then
   echo "or 3.12: pip wheel --no-deps --no-build-isolation $basicsr; then set BASICSR=/path/to/the.whl" >&2
   exit 1
 fi
-"${pip[@]}" install --quiet --no-deps --no-build-isolation "$basicsr"
+"${pip[@]}" install -qq --no-deps --no-build-isolation "$basicsr"
 
 "$venv/bin/python" - <<'PY'
 from synthpipe.basicsr_plugin import register

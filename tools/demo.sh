@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# The main job on real photographs, from nothing: install, shard, train an ESRGAN on streamed pairs, resume it, look.
+# Everything is written below runs/demo; the last line printed is the path of a picture.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash tools/setup.sh demo
+bin=$PWD/${VENV:-.venv}/bin
+recipe=$PWD/recipes/demo/esrgan.yml
+started=$SECONDS
+# Tensors are small here; on a shared machine threads that wait for each other made the demo ten times slower.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+step() { echo; echo "demo: $* ($((SECONDS - started)) s)"; }
+
+rm -rf runs/demo
+mkdir -p runs/demo
+
+step "photographs from scikit-image"
+"$bin/python" tools/demo_photos.py runs/demo/photos
+
+cd runs/demo
+step "synthpipe shard: images to shards"
+"$bin/synthpipe" shard photos/train shards --max-samples 2
+
+step "synthpipe degrade: frozen validation pairs"
+mkdir -p val
+cp -r photos/val val/gt
+"$bin/synthpipe" degrade deflow_small val/gt val/lq --scale 4
+
+train=("$bin/python" -W ignore -m synthpipe.basicsr_plugin.train -opt "$recipe")
+step "BasicSR's ESRGAN on streamed pairs: 60 iterations, checkpoint and validation at 40"
+"${train[@]}" --force_yml train:total_iter=60
+
+step "the same run, continued from its checkpoint to 80 iterations"
+"${train[@]}" --auto_resume
+
+step "synthpipe preview: what the stream makes"
+"$bin/synthpipe" preview "$recipe" . --rows 4
+
+step "done; networks, log and validation pictures: runs/demo/experiments/demo_esrgan"
+echo "runs/demo/preview.png"
