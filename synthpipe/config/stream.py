@@ -52,8 +52,8 @@ class StreamOptions(Options):
     tile: int | None = Field(default=None, ge=8, le=2048)
     #: LR pixels dropped on each side of a degraded tile, where a network sees its border.
     margin: int = Field(default=8, ge=0, le=256)
-    #: Aligned patches cut from each degraded tile.
-    patches_per_tile: int = Field(default=4, ge=1, le=1024)
+    #: Aligned patches cut from each degraded tile, by default 4, or fewer where they would not find room side by side.
+    patches_per_tile: int | None = Field(default=None, ge=1, le=1024)
     #: Tiles cut from each image that is read.
     crops_per_image: int = Field(default=1, ge=1, le=1024)
     #: Tiles degraded at once on the device.

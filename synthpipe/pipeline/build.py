@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 _LARGEST_AUTOMATIC_TILE = 160
 _TILE_STEP = 8
+_LARGEST_AUTOMATIC_COUNT = 4
 
 # These change how fast a stream runs or when it gives up, and nothing of what it yields.
 _NOT_IDENTITY = {
@@ -116,8 +117,17 @@ class _Shape:
         return end - begin
 
     @property
+    def patches_per_tile(self) -> int:
+        """As given, or as many as fit, up to 4: two that show the same content teach little more than one."""
+        if not self.paired:
+            return 1
+        inner = self.tile - 2 * self.options.margin
+        room = inner**2 // self.options.lq_size**2
+        return self.options.patches_per_tile or max(min(room, _LARGEST_AUTOMATIC_COUNT), 1)
+
+    @property
     def patches_per_sample(self) -> int:
-        return self.options.crops_per_image * (self.options.patches_per_tile if self.paired else 1)
+        return self.options.crops_per_image * self.patches_per_tile
 
     @property
     def patches(self) -> int:
@@ -169,7 +179,7 @@ class _Recipe:
             scale=options.scale,
             lq_size=options.lq_size,
             margin=options.margin,
-            count=options.patches_per_tile,
+            count=shape.patches_per_tile,
         )
         self._prefetch = options.prefetch
         if self._prefetch is None:
@@ -224,6 +234,7 @@ def _identity(shape: _Shape, transforms: Sequence[BatchTransform], degrade: Batc
         **options,
         "tile": shape.tile,
         "pool": shape.options.pool_size,
+        "patches_per_tile": shape.patches_per_tile,
         "shards": shape.corpus.fingerprint(),
         "samples": shape.corpus.samples,
         "degrade": described or type(degrade).__name__,

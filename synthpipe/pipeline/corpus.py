@@ -22,7 +22,8 @@ __all__ = ["Corpus", "probe_sides", "read_corpus"]
 _log = logging.getLogger(__name__)
 
 _SCAN_THREADS = 8
-_PROBED_SHARDS = 4
+# Spread over the corpus, because folders of one size each tend to follow each other.
+_PROBED_SHARDS = 6
 _PROBED_IMAGES = 8
 
 
@@ -71,21 +72,29 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
 
 
 def probe_sides(corpus: Corpus, spool_dir: str | None = None) -> int | None:
-    """The shortest side among the first images of the first shards, from their headers; None if none is readable."""
+    """The shortest side among a few images of a few shards, from their headers; None if none is readable."""
     sides = []
-    # A remote shard costs a transfer to look into.
-    shards = _PROBED_SHARDS if is_local(corpus.urls[0]) else 1
-    for url, count in list(zip(corpus.urls, corpus.counts, strict=True))[:shards]:
-        reader = ShardReader(url, spool_dir)
+    for shard in _spread(len(corpus.urls), _PROBED_SHARDS):
+        local = is_local(corpus.urls[shard])
+        reader = ShardReader(corpus.urls[shard], spool_dir)
         try:
-            sides += [min(size) for size in _sizes(reader, min(count, _PROBED_IMAGES))]
+            # The last image of a remote shard would have to wait for all the others.
+            numbers = _spread(corpus.counts[shard], _PROBED_IMAGES) if local else range(_PROBED_IMAGES)
+            sides += [min(size) for size in _sizes(reader, numbers)]
         finally:
             reader.close()
+        if sides and not local:
+            break
     return min(sides, default=None)
 
 
-def _sizes(reader: ShardReader, count: int) -> Iterator[tuple[int, int]]:
-    for number in range(count):
+def _spread(size: int, count: int) -> Sequence[int]:
+    """Up to ``count`` of ``range(size)``, evenly spaced."""
+    return sorted({size * place // count for place in range(count)}) if size else ()
+
+
+def _sizes(reader: ShardReader, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    for number in numbers:
         try:
             _, data = reader.read(number)
             yield image_size(cast(Any, io.BytesIO(data)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import tarfile
@@ -12,12 +13,15 @@ from typing import Any, BinaryIO
 from webdataset.tariterators import group_by_keys
 
 from synthpipe.errors import ImageError, ShardError
-from synthpipe.pipeline.byte_source import ByteSource, open_source
+from synthpipe.pipeline.byte_source import ByteSource, is_local, open_source
 from synthpipe.pipeline.shard_index import IMAGE_SUFFIXES, check_member_name
 
 __all__ = ["Member", "ShardReader", "ShardReaders", "TarScan"]
 
 _log = logging.getLogger(__name__)
+
+# Systems allow a process 256 to 1024 open files; a few hundred thousand addresses may lie in more shards.
+_OPEN_FILES = 64
 
 _META = re.compile(r"__[^/]*__($|/)")
 
@@ -96,19 +100,33 @@ class ShardReader:
     """The samples of one shard by number.
 
     Whatever is wrong with the shard is kept, and every sample that it should have had says so.
+
+    Args:
+        url: the shard; opened when first needed.
+        spool_dir: folder for the copy of a remote shard.
     """
 
     def __init__(self, url: str, spool_dir: str | None = None) -> None:
         self.url = url
+        self._spool_dir = spool_dir
         self._members: list[Member] = []
         self._source: ByteSource | None = None
+        self._scan: TarScan | None = None
+        self._found: Iterator[Member] = iter(())
         self._failure: ImageError | None = None
-        try:
-            self._source = open_source(url, spool_dir)
-            self._scan = TarScan(self._source.file(), url)
-            self._found = iter(self._scan)
-        except OSError as error:
-            self._fail(error)
+
+    @property
+    def awake(self) -> bool:
+        """Whether it holds an open file."""
+        return self._source is not None
+
+    def begin(self) -> None:
+        """Open the shard; a remote one begins to arrive."""
+        if self._source is None and self._failure is None:
+            try:
+                self._source = open_source(self.url, self._spool_dir)
+            except OSError as error:
+                self._fail(error)
 
     def read(self, number: int) -> tuple[Member, bytes]:
         """Sample ``number``: its member and the bytes of its image file.
@@ -117,32 +135,28 @@ class ShardReader:
             ImageError: reasons ``"missing_shard"``, ``"unreadable_shard"``, ``"truncated_shard"``,
                 ``"missing_image"``, ``"duplicate_key"``, ``"unsafe_name"``.
         """
-        if self._failure is None:
+        self.begin()
+        if self._source is not None:
             try:
-                return self._read(number)
+                return self._read(number, self._source)
             except OSError as error:
                 self._fail(error)
         assert self._failure is not None
         raise self._failure
 
     def close(self) -> None:
-        """Close the file; a spooled copy vanishes."""
+        """Close the file, keeping the places of its samples; a spooled copy vanishes."""
         if self._source is not None:
             self._source.close()
+        self._source = self._scan = None
 
-    def _read(self, number: int) -> tuple[Member, bytes]:
-        assert self._source is not None
-        while len(self._members) <= number:
-            member = next(self._found, None)
-            if member is None:
-                raise ImageError(
-                    f"{self.url}: sample {number} is missing: {self._ending()}", reason=self._ending_reason()
-                )
-            self._members.append(member)
+    def _read(self, number: int, source: ByteSource) -> tuple[Member, bytes]:
+        if len(self._members) <= number:
+            self._look_for(number, source)
         member = self._members[number]
         if member.problem is not None:
             raise ImageError(f"{self.url}/{member.name}: {member.problem.replace('_', ' ')}", reason=member.problem)
-        data = self._source.read_at(member.offset, member.size)
+        data = source.read_at(member.offset, member.size)
         if len(data) < member.size:
             raise ImageError(
                 f"{self.url}/{member.name}: the shard ends after {len(data)} of {member.size} bytes",
@@ -150,22 +164,33 @@ class ShardReader:
             )
         return member, data
 
-    def _ending(self) -> str:
+    def _look_for(self, number: int, source: ByteSource) -> None:
+        """Scan on until sample ``number`` is found."""
+        if self._scan is None:
+            self._scan = TarScan(source.file(), self.url)
+            # after a rest, over what is known already
+            self._found = itertools.islice(self._scan, len(self._members), None)
+        self._members.extend(itertools.islice(self._found, number + 1 - len(self._members)))
         found = len(self._members)
-        return f"the shard ends after {found} samples" + (f" ({self._scan.damage})" if self._scan.damage else "")
-
-    def _ending_reason(self) -> str:
-        return "truncated_shard" if self._members else "unreadable_shard"
+        if found <= number:
+            damage = f" ({self._scan.damage})" if self._scan.damage else ""
+            raise ImageError(
+                f"{self.url}: sample {number} is missing: the shard ends after {found} samples{damage}",
+                reason="truncated_shard" if found else "unreadable_shard",
+            )
 
     def _fail(self, error: OSError) -> None:
         missing = isinstance(error, FileNotFoundError)
         text = "no such shard" if missing else f"cannot be read: {error}"
         self._failure = ImageError(f"{self.url}: {text}", reason="missing_shard" if missing else "unreadable_shard")
         _log.warning("%s", self._failure)
+        self.close()
 
 
 class ShardReaders:
     """The shards in use by one worker: opened when first needed, closed when the plan is through with them.
+
+    Of local files only so many are open at once; those used longest ago rest meanwhile.
 
     Args:
         urls: all shards of the stream.
@@ -175,16 +200,24 @@ class ShardReaders:
     def __init__(self, urls: tuple[str, ...], spool_dir: str | None = None) -> None:
         self._urls = urls
         self._spool_dir = spool_dir
+        # the one used last stands at the end
         self._open: dict[int, ShardReader] = {}
 
-    def open(self, shard: int) -> ShardReader:
-        """The reader of a shard; a remote shard begins to arrive."""
-        if shard not in self._open:
-            self._open[shard] = ShardReader(self._urls[shard], self._spool_dir)
-        return self._open[shard]
+    def __getitem__(self, shard: int) -> ShardReader:
+        """The reader of a shard."""
+        reader = self._open.pop(shard, None) or ShardReader(self._urls[shard], self._spool_dir)
+        self._open[shard] = reader
+        if not reader.awake and is_local(reader.url):
+            self._make_room()
+        return reader
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def expect(self, shard: int) -> None:
+        """A shard will be needed soon: a remote one begins to arrive."""
+        if not is_local(self._urls[shard]):
+            self[shard].begin()
 
     def release(self, shard: int) -> None:
         """Close a shard, if it is open."""
@@ -196,3 +229,8 @@ class ShardReaders:
         """Close all."""
         for shard in list(self._open):
             self.release(shard)
+
+    def _make_room(self) -> None:
+        awake = [reader for reader in self._open.values() if reader.awake and is_local(reader.url)]
+        for reader in awake[: max(len(awake) - _OPEN_FILES + 1, 0)]:
+            reader.close()

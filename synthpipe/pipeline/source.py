@@ -6,6 +6,7 @@ resumed reader opens only what it still needs.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -29,11 +30,16 @@ __all__ = ["USED", "Record", "SourceSettings", "TileSource"]
 USED = "used"
 
 #: One batch of tiles: ``tile`` (B, 3, S, S) uint8, ``key`` and ``path`` lists, ``seed`` (B,) int64; and of the reader
-#: process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``.  B is 0 where there are only counts.
+#: process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``, and ``example`` (the last
+#: sample that was bad).  B is 0 where there are only counts.
 Record = dict[str, Any]
 
 # A reader that meets nothing but bad samples must still be heard, or nobody would notice.
 _REPORT_AFTER = 32
+# Of each reason, this many are named in the log at level INFO and the rest at DEBUG.
+_LOGGED_EXAMPLES = 5
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ class TileReader(Iterator[Record]):
         self._stop = stop
         self._readers = ShardReaders(settings.urls, settings.spool_dir)
         self._counts: Counter[str] = Counter()
+        self._example = ""
         self._reported = 0
         self._begin_epoch(epoch)
 
@@ -190,6 +197,9 @@ class TileReader(Iterator[Record]):
             self._counts[USED] += 1
         except ImageError as error:
             self._counts[error.reason] += 1
+            self._example = str(error)
+            examples = self._counts[error.reason] <= _LOGGED_EXAMPLES
+            _log.log(logging.INFO if examples else logging.DEBUG, "skipped (%s): %s", error.reason, error)
         self._leave(address)
         return True
 
@@ -197,7 +207,7 @@ class TileReader(Iterator[Record]):
         """Open what the plan will soon need, so that remote shards begin to arrive."""
         for shard in self._announced:
             if self._remaining[shard]:
-                self._readers.open(shard)
+                self._readers.expect(shard)
         self._announced.clear()
 
     def _leave(self, address: Address) -> None:
@@ -209,7 +219,7 @@ class TileReader(Iterator[Record]):
     def _tiles_of(self, address: Address) -> list[_Tile]:
         settings = self._settings
         shard, number = address
-        member, data = self._readers.open(shard).read(number)
+        member, data = self._readers[shard].read(number)
         path = f"{settings.urls[shard]}/{member.name}"
         image = decode_image(data, path, alpha=settings.alpha)
         check_size(image, settings.tile, path)
@@ -242,6 +252,7 @@ class TileReader(Iterator[Record]):
             "reader": self._worker,
             "epoch": self._epoch,
             "counts": dict(self._counts),
+            "example": self._example,
         }
 
     def _bad(self) -> int:

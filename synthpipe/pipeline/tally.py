@@ -65,7 +65,7 @@ class Tally:
             self._source = record["source"]
         self._readers[record["reader"]] = record["counts"]
         self._epochs[record["reader"]] = record["epoch"]
-        self._check()
+        self._check(record["example"])
 
     def lose(self, tiles: int, reason: str) -> None:
         """Count tiles that were good on disk and came to nothing on the device.
@@ -75,7 +75,7 @@ class Tally:
         """
         if tiles:
             self._device[reason] += tiles
-            self._check()
+            self._check("")
 
     def counts(self) -> dict[str, int]:
         """``used`` images, then each reason in alphabetical order."""
@@ -88,16 +88,18 @@ class Tally:
         """The epoch that the slowest reader is in."""
         return min(self._epochs.values(), default=0)
 
-    def _check(self) -> None:
+    def _check(self, example: str) -> None:
         counts = self.counts()
         used = counts.pop(USED)
         counts.pop(FILTERED, None)
         bad = sum(counts.values())
         # Every epoch meets the same bad samples again, so the allowance grows with the epochs.
         if bad > self._allowed * (max(self._epochs.values(), default=0) + 1):
+            example = f"; for example {example}" if example else ""
+            hint = "; a smaller tile or gt_size lets smaller images in" if "too_small" in counts else ""
             raise StreamError(
                 f"too many bad samples: {bad} of the {bad + used} read so far ({describe(counts)}), more than "
-                f"max_bad_fraction allows in an epoch; repair the shards, or raise max_bad_fraction"
+                f"max_bad_fraction allows in an epoch; repair the shards, or raise max_bad_fraction{hint}{example}"
             )
 
 

@@ -39,7 +39,7 @@ class Numbers(BaseNode[Record]):
         self.pulled += 1
         values = [] if at % 5 == 4 else list(range(at * self._width, (at + 1) * self._width))
         used = {USED: (at + 1) * self._width}
-        return {"seed": torch.tensor(values), "source": 0, "reader": 0, "epoch": 0, "counts": used}
+        return {"seed": torch.tensor(values), "source": 0, "reader": 0, "epoch": 0, "counts": used, "example": ""}
 
 
 def two_patches_each(record: Record, tally: Tally) -> Batch:
@@ -141,7 +141,7 @@ def test_emitted_batches_share_no_memory() -> None:
 
 
 def record(reader: int, epoch: int = 0, source: int = 0, **counts: int) -> Record:
-    return {"reader": reader, "epoch": epoch, "source": source, "counts": counts}
+    return {"reader": reader, "epoch": epoch, "source": source, "counts": counts, "example": "a.png"}
 
 
 def test_a_tally_adds_readers_and_keeps_earlier_passes() -> None:
@@ -161,7 +161,7 @@ def test_a_tally_adds_readers_and_keeps_earlier_passes() -> None:
 def test_a_tally_gives_up_above_the_share_of_an_epoch() -> None:
     tally = Tally(1000, 0.01)
     tally.note(record(0, used=0, truncated=6, too_small=4))
-    with pytest.raises(StreamError, match=r"11 of the 11 read so far \(truncated 7, too_small 4\).*max_bad_fraction"):
+    with pytest.raises(StreamError, match=r"11 of the 11 read so far \(truncated 7, too_small 4\).*for example a\.png"):
         tally.note(record(0, used=0, truncated=7, too_small=4))
 
 

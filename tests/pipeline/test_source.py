@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from synthpipe.pipeline import shard_reader
 from synthpipe.pipeline import source as source_module
 from synthpipe.pipeline.source import USED, SourceSettings, TileReader, TileSource
 from synthpipe.transforms.base import sample_seed
@@ -191,6 +192,19 @@ def test_shards_are_closed_when_the_plan_is_through_with_them(tmp_path: Path) ->
     for _ in reader:
         assert len(reader._readers) <= 3
     assert len(reader._readers) == 0
+
+
+def test_only_so_many_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = write_corpus(tmp_path, [4] * 8)
+    expected = drain(reader_for(settings_for(urls, [4] * 8, shuffle_buffer=100)))
+    monkeypatch.setattr(shard_reader, "_OPEN_FILES", 2)
+    reader = reader_for(settings_for(urls, [4] * 8, shuffle_buffer=100))
+    records = []
+    for record in reader:
+        records.append(record)
+        assert sum(shard.awake for shard in reader._readers._open.values()) <= 2
+    assert keys_of(records) == keys_of(expected)
+    assert all(torch.equal(a["tile"], b["tile"]) for a, b in zip(records, expected, strict=True))
 
 
 def test_fewer_samples_than_readers_ends_instead_of_spinning(tmp_path: Path) -> None:

@@ -366,6 +366,26 @@ def test_the_tile_adapts_to_the_images(tmp_path: Path, side: int, expected: int)
         assert stream.state_dict()["identity"]["tile"] == expected
 
 
+def test_the_tile_fits_images_in_every_part_of_the_corpus(tmp_path: Path) -> None:
+    large, small = png(noise_image(0, 90, 120)), png(noise_image(1, 40, 50))
+    members = [(f"{i:02d}.png", large if i < 12 else small) for i in range(16)]
+    shards = [*write_corpus(tmp_path, [3], 90, 90), str(write_tar(tmp_path / "x.tar", members))]
+    with open_stream(shards, tile=None) as stream:
+        assert stream.state_dict()["identity"]["tile"] == 16
+
+
+@pytest.mark.parametrize(
+    ("tile", "given", "expected"), [(24, None, 4), (20, None, 4), (16, None, 2), (12, None, 1), (12, 3, 3)]
+)
+def test_patches_of_a_tile_have_room_unless_more_are_asked_for(
+    tmp_path: Path, tile: int, given: int | None, expected: int
+) -> None:
+    # a patch of 8 and margins of 2
+    options = small_options(write_corpus(tmp_path, [2]), tile=tile, patches_per_tile=given, epochs=1, drop_last=False)
+    with build_stream(options, degrade=Half()) as stream:
+        assert len(keys_of(list(stream))) == 2 * expected
+
+
 # Refusals
 
 

@@ -69,7 +69,7 @@ def test_an_endless_stream_resumes_anywhere(shards: list[str], workers: int, cut
         assert same_batches(rest, batches[cut:])
 
 
-@pytest.mark.parametrize(("workers", "world_size", "step"), [(0, 1, 1), (0, 2, 1), (2, 2, 5)])
+@pytest.mark.parametrize(("workers", "world_size", "step"), [(0, 1, 1), (0, 2, 1), (2, 2, 9)])
 def test_a_finite_stream_resumes_over_the_ends_of_passes(
     shards: list[str], workers: int, world_size: int, step: int
 ) -> None:
@@ -187,6 +187,7 @@ def run_and_kill(folder: Path, options: Path, batches: int, kill_at: int) -> Non
         assert process.returncode == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_run_killed_in_mid_epoch_equals_one_never_killed(tmp_path: Path, workers: int) -> None:
     # an epoch is 20 batches
