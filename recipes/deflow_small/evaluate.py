@@ -9,7 +9,8 @@ Every row degrades the same clean references and is measured in the same way, af
 * DeFlow, and DeFlow trained with the published code's settings (``--reference``);
 * Gaussian (covariance of R, G, B) and Poisson-Gaussian (variance a x + b), *fitted to these very pairs*, which no
   unpaired method may do: the strongest form of these baselines.  White, as their name says;
-* coloured Gaussian: the full cross-spectrum of these pairs' residuals, fitted likewise;
+* coloured: Gaussian noise with the full cross-spectrum of these pairs' residuals, fitted likewise; and the same with
+  the Poisson-Gaussian's dependence on brightness, which is about the best that can be made by hand *with* pairs;
 * real noise re-drawn: each 32x32 block gets the real residual of another block of like brightness and texture.  It
   shows how near to 0 an ideal generator could come with these metrics and this many pixels.
 
@@ -154,18 +155,24 @@ def baselines(clean: Tensor, noisy: Tensor, window: int | None) -> dict[str, Gen
     pairs = list(zip(noisy, clean, strict=True))
     gaussian, poisson = fit_gaussian(pairs, window), fit_poisson_gaussian(pairs, window)
     residuals = torch.stack([residual_of(y, x, window) for y, x in pairs])
+    a, b = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (poisson.a, poisson.b))
+
+    def deviation(x: Tensor) -> Tensor:
+        return (a * x + b).clamp(min=(1 / 255) ** 2).sqrt()
+
     white = GaussianNoiseOptions(covariance=gaussian.covariance)
     signal = PoissonGaussianNoiseOptions(a=poisson.a, b=poisson.b)
     return {
         "Gaussian, fitted": by_transform(ClassicalDegrade(ClassicalDegradeOptions(noise=white), 1)),
         "Poisson-Gaussian, fitted": by_transform(ClassicalDegrade(ClassicalDegradeOptions(noise=signal), 1)),
-        "coloured Gaussian, fitted": coloured_gaussian(residuals),
+        "coloured Gaussian, fitted": coloured(residuals),
+        "coloured Poisson-Gaussian, fitted": coloured(residuals / deviation(clean), deviation),
         "real noise, re-drawn": redrawn(clean, residuals),
     }
 
 
-def coloured_gaussian(residuals: Tensor) -> Generator:
-    """Stationary Gaussian noise with the mean cross-spectrum of ``residuals`` ``(N, 3, H, W)``."""
+def coloured(residuals: Tensor, deviation: Callable[[Tensor], Tensor] = torch.ones_like) -> Generator:
+    """Gaussian noise with the mean cross-spectrum of ``residuals`` ``(N, 3, H, W)``, times ``deviation(clean)``."""
     spectra = torch.fft.fft2(residuals)
     cross = torch.einsum("nihw,njhw->hwij", spectra, spectra.conj()) / (len(residuals) * residuals[0, 0].numel())
     values, vectors = torch.linalg.eigh(cross)
@@ -175,7 +182,7 @@ def coloured_gaussian(residuals: Tensor) -> Generator:
         shape = clean.shape[1:]
         white = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
         noise = torch.fft.ifft2(torch.einsum("hwij,njhw->nihw", root, torch.fft.fft2(white.to(torch.float64)))).real
-        return clean + noise.to(clean.dtype)
+        return clean + (noise * deviation(clean)).to(clean.dtype)
 
     return run
 
