@@ -18,6 +18,8 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 import fsspec
 
+from synthpipe.pipeline import storage
+
 __all__ = ["ByteSource", "LocalFile", "Spool", "is_local", "local_path", "open_remote", "open_source"]
 
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class ByteSource(Protocol):
 
 def is_local(url: str) -> bool:
     """Whether ``url`` is a path on this machine."""
-    return url.startswith("file://") or ("://" not in url and not url.startswith("pipe:"))
+    return not url.startswith("pipe:") and storage.is_local(url)
 
 
 def local_path(url: str) -> str:

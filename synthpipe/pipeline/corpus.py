@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
+import fsspec
+
 from synthpipe.errors import ImageError, ShardError, StreamError
 from synthpipe.pipeline.byte_source import is_local, open_source
 from synthpipe.pipeline.image_size import image_size
@@ -118,8 +120,19 @@ def _index_of(folder: str) -> ShardIndex | None:
     try:
         return None if read_optional(join_url(folder, INDEX_NAME)) is None else read_index(folder)
     except ShardError as error:
+        if "://" in folder and not _can_open(folder):
+            raise
         _log.warning("%s; counting samples by a scan instead", error)
         return None
+
+
+def _can_open(url: str) -> bool:
+    """Whether what speaks the URL's protocol is known and installed."""
+    try:
+        fsspec.get_filesystem_class(url.split("://")[0])
+    except (ImportError, ValueError):
+        return False
+    return True
 
 
 def _scan_all(urls: Sequence[str], spool_dir: str | None) -> dict[str, int | None]:

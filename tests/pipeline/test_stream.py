@@ -144,6 +144,17 @@ def test_the_global_generators_are_left_alone(tmp_path: Path) -> None:
     assert (np.random.get_state()[1] == before[1]).all()
 
 
+def test_only_the_given_rank_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # webdataset reads these variables and then wants an explicit node splitter
+    shards = write_corpus(tmp_path, [5, 4])
+    with open_stream(shards) as stream:
+        expected = take(stream, 3)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    with open_stream(shards) as stream:
+        assert same_batches(take(stream, 3), expected)
+
+
 def test_ranks_are_disjoint_and_together_complete(tmp_path: Path) -> None:
     counts = [5, 4, 2]
     shards = write_corpus(tmp_path, counts)
@@ -422,6 +433,11 @@ def test_shards_that_do_not_exist_or_hold_nothing(tmp_path: Path) -> None:
         open_stream([str(tmp_path / "x.tar.gz")])
     with pytest.raises(OptionError, match="spool_dir: no such folder"):
         open_stream(write_corpus(tmp_path, [2]), spool_dir=str(tmp_path / "nowhere"))
+
+
+def test_a_protocol_that_nobody_speaks() -> None:
+    with pytest.raises(ShardError, match="Protocol not known: nosuch"):
+        open_stream(["nosuch://bucket/s-0.tar"])
 
 
 def test_ranks_that_do_not_fit(tmp_path: Path) -> None:

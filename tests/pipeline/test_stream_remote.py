@@ -24,7 +24,7 @@ from synthpipe.pipeline.shard_index import INDEX_NAME, ShardIndex, ShardInfo
 from synthpipe.pipeline.source import TileReader
 from synthpipe.transforms.base import Batch
 from tests.pipeline.test_source import keys_of, settings_for
-from tests.stream_corpus import NoisyHalf, small_options, take, write_corpus
+from tests.stream_corpus import NoisyHalf, noise_image, png, small_options, take, write_corpus, write_tar
 
 COUNTS = [4, 1, 6]
 
@@ -219,6 +219,17 @@ def test_shards_that_the_server_does_not_have_are_counted(corpus: Path) -> None:
         assert requests["/s-2.tar"] == 1
     assert {key[0] for key in keys} == {"0", "1"}
     assert counts == {"used": 5, "missing_shard": 6}
+
+
+def test_equal_file_names_in_two_places_are_two_shards(corpus: Path) -> None:
+    # webdataset's cache takes the one for the other
+    (corpus / "other").mkdir()
+    write_tar(corpus / "other" / "s-0.tar", [("other.png", png(noise_image(77)))])
+    with serve(Plain, corpus) as (url, _):
+        options = {**small_options([]), "shards": [f"{url}/s-0.tar", f"{url}/other/s-0.tar"]}
+        with build_stream({**options, "epochs": 1, "drop_last": False}, degrade=NoisyHalf()) as stream:
+            paths = {path for batch in stream for path in batch["gt_path"]}
+    assert paths == {*(f"{url}/s-0.tar/0_00{i}.png" for i in range(4)), f"{url}/other/s-0.tar/other.png"}
 
 
 def test_a_server_that_is_down(corpus: Path) -> None:
