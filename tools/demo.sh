@@ -34,7 +34,7 @@ step "the same run, continued from its checkpoint to 80 iterations"
 "${train[@]}" --auto_resume
 
 step "synthpipe preview: what the stream makes"
-"$bin/synthpipe" preview "$recipe" . --rows 4
+"$bin/synthpipe" preview "$recipe" . --rows 4 --crop 56
 
 step "done; networks, log and validation pictures: runs/demo/experiments/demo_esrgan"
 echo "runs/demo/preview.png"
