@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh demo
-bin=$PWD/${VENV:-.venv}/bin
+bin=$(cd "${VENV:-.venv}/bin" && pwd)
 recipe=$PWD/recipes/demo/esrgan.yml
 started=$SECONDS
 # Tensors are small here; on a shared machine threads that wait for each other made the demo ten times slower.

@@ -69,7 +69,14 @@ if [[ -n ${TORCH:-} ]]; then
   read -ra torch_arguments <<<"$TORCH"
   "${pip[@]}" install -qq "${torch_arguments[@]}"
   # Whatever came stays: the packages below must not exchange it.
-  "${pip[@]}" freeze | grep -E '^torch(vision)?==' >"$venv/constraints.txt"
+  "$venv/bin/python" - >"$venv/constraints.txt" <<'PY'
+from importlib.metadata import PackageNotFoundError, version
+for name in ("torch", "torchvision"):
+    try:
+        print(f"{name}=={version(name)}")
+    except PackageNotFoundError:
+        pass
+PY
 else
   cp constraints.txt "$venv/constraints.txt"
   chosen=$("${pip[@]}" install --dry-run -qq --no-deps --report - -c constraints.txt torch 2>/dev/null |
