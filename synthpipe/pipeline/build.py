@@ -127,6 +127,7 @@ class _Shape:
 
     @property
     def patches_per_sample(self) -> int:
+        """Patches that one image gives."""
         return self.options.crops_per_image * self.patches_per_tile
 
     @property
@@ -144,6 +145,7 @@ class _Shape:
         return math.floor(batches) if self.options.drop_last else math.ceil(batches)
 
     def settings(self) -> SourceSettings:
+        """What the readers need of it."""
         options = self.options
         return SourceSettings(
             urls=self.corpus.urls,
@@ -186,6 +188,7 @@ class _Recipe:
             self._prefetch = 0 if device.type == "cpu" else 2
 
     def make_pass(self, number: int, tally_state: dict[str, Any] | None) -> Pass:
+        """Nodes of pass ``number``, which goes on counting from ``tally_state``."""
         shape, options = self._shape, self._shape.options
         settings, limit = shape.settings(), shape.limit()
         first_epoch = number * (options.epochs or 0)
