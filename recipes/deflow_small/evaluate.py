@@ -318,7 +318,8 @@ def verdict(rows: dict[str, dict[str, Any]]) -> str:
     return (
         "DeFlow against the targets (local mean removed): "
         f"KLD {ours['kld'] / white['kld']:.2f} and AKLD {ours['akld'] / white['akld']:.2f} of the fitted Gaussian's "
-        f"(target 0.50; two draws of one coloured noise differ by {floor / white['akld']:.2f} of it); lag-1 off by at most {lag:.3f} (0.100); sigma off by at most {sigma:.1%} (15%)"
+        f"(target 0.50; two draws of one coloured noise differ by {floor / white['akld']:.2f} of it); "
+        f"lag-1 off by at most {lag:.3f} (0.100); sigma off by at most {sigma:.1%} (15%)"
     )
 
 
