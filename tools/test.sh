@@ -10,4 +10,4 @@ bin=${VENV:-.venv}/bin
 "$bin/mypy"
 # One thread per process: the tests' tensors are tiny, and on two cores threads only wait for each other.
 export OMP_NUM_THREADS=1
-"$bin/python" -m pytest -q -n "${JOBS:-2}" --dist worksteal "$@"
+"$bin/python" -m pytest -q --hypothesis-profile ci -n "${JOBS:-2}" --dist worksteal "$@"

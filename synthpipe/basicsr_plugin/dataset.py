@@ -53,6 +53,11 @@ class SynthPipeDataset(Dataset[Sample]):
         """The virtual length: an epoch of BasicSR's is this many samples."""
         return self._options.virtual_length
 
+    @property
+    def gives_pairs(self) -> bool:
+        """Whether samples hold ``lq``."""
+        return self._options.degrade is not None
+
     def __getitem__(self, index: int) -> Sample:
         """The stream's next sample, whatever ``index`` is."""
         return self.__getitems__([index])[0]

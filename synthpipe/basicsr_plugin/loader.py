@@ -101,7 +101,12 @@ class StreamLoader:
                 self._batches = iter(self.stream)
             # Starting worker processes draws from the global generators, and a resumed run starts them at another time.
             with keep_rng():
-                self._pending[number] = {**next(self._batches), SERIAL: number}
+                batch = next(self._batches, None)
+            if batch is None:
+                raise StreamError(
+                    f"the stream ended after {number - 1} batches, BasicSR wants more; leave out `epochs`"
+                )
+            self._pending[number] = {**batch, SERIAL: number}
             if number % self._snapshot_every == 0:
                 self._snapshots[number] = self.stream.state_dict()
         return self._pending[number]

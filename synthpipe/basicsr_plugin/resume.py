@@ -66,6 +66,7 @@ def rank_file(state_file: str | Path, rank: int) -> Path:
 def write_rank_state(state_file: str | Path, rank: int, content: dict[str, Any]) -> None:
     """Write this rank's file, atomically: a kill leaves either the whole file or none."""
     path = rank_file(state_file, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     torch.save({"format": _FORMAT, **content}, temporary)
     temporary.replace(path)

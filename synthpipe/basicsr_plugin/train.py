@@ -63,6 +63,7 @@ class Session:
         self._loader: StreamLoader | None = None
         self._resumed: dict[str, Any] | None = None
         self._opt: dict[str, Any] = {}
+        self._clean_only = False
         self._build_dataloader: Callable[..., Any]
         self._build_model: Callable[..., Any]
 
@@ -112,6 +113,7 @@ class Session:
 
         if not isinstance(dataset, SynthPipeDataset):
             return self._build_dataloader(dataset, dataset_opt, **options)
+        self._clean_only = not dataset.gives_pairs
         # Without `dist`, BasicSR's one process feeds all GPUs.
         copies = 1 if options["dist"] else max(options["num_gpu"], 1)
         saved = (self._resumed or {}).get("loader")
@@ -132,8 +134,19 @@ class Session:
         return self._loader
 
     def build_model(self, opt: dict[str, Any]) -> Any:
-        """In the place of BasicSR's: the same model, with this session listening."""
+        """In the place of BasicSR's: the same model, with this session listening.
+
+        Raises:
+            OptionError: neither the stream nor the model makes ``lq``.
+        """
+        from synthpipe.basicsr_plugin.model import DegradeInFeedData
+
         model = self._build_model(opt)
+        if self._clean_only and not isinstance(model, DegradeInFeedData):
+            raise OptionError(
+                f"model_type {opt['model_type']}: datasets.train has no `degrade`, so its batches hold no 'lq'; add one"
+                " there, or take SynthPipeSRModel, SynthPipeSRGANModel or SynthPipeESRGANModel and add it on top"
+            )
         model.feed_data = self._feeding(model.feed_data)
         model.save = self._saving(model.save, opt)
         model.validation = _validating(model.validation)

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthpipe.basicsr_plugin.loader import SERIAL, StreamLoader
@@ -36,6 +36,13 @@ class Counting:
         self.closed = True
 
 
+class Short(Counting):
+    """Ends after two batches."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return islice(super().__iter__(), 2)
+
+
 def train(loader: StreamLoader, steps: int, lookahead: int, save_every: int) -> tuple[list[int], dict[int, Any]]:
     """BasicSR's loop with a prefetcher that holds ``lookahead`` batches and fills up at construction and reset."""
     values: list[int] = []
@@ -60,6 +67,7 @@ def train(loader: StreamLoader, steps: int, lookahead: int, save_every: int) -> 
                 return values, states
 
 
+@settings(deadline=None)
 @given(
     epoch_length=st.integers(1, 7), lookahead=st.integers(0, 4), save_every=st.integers(1, 5), steps=st.integers(1, 30)
 )
@@ -87,6 +95,12 @@ def test_a_state_that_was_not_kept_is_an_error() -> None:
     loader.mark_trained(first[SERIAL])
     with pytest.raises(StreamError, match=r"after batch 1 was not kept.*every 4th"):
         loader.state_dict()
+
+
+def test_a_stream_that_ends_is_an_error() -> None:
+    loader = StreamLoader(Short(), epoch_length=10, snapshot_every=4)
+    with pytest.raises(StreamError, match=r"ended after 2 batches.*leave out `epochs`"):
+        list(loader)
 
 
 def test_close_closes_the_stream() -> None:

@@ -193,6 +193,7 @@ def test_options_that_cannot_be_used(
         ({"dataroot_gt": "/data"}, "unknown option 'dataroot_gt'"),
         ({"batch_size": 3}, "BasicSR's name is 'batch_size_per_gpu'"),
         ({"dataset_enlarge_ratio": 100}, "at most 1000000, got 100000 * 100"),
+        ({"degrade": None}, "SRModel: datasets.train has no `degrade`"),
     )
     for number, (change, message) in enumerate(cases):
         folder = tmp_path / str(number)
