@@ -6,6 +6,7 @@ that was killed and resumed gives the same weights, bit for bit on the CPU, as o
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import os
@@ -342,10 +343,16 @@ def start_fabric(options: RunOptions) -> Fabric:
         devices=local,
         num_nodes=max(world // local, 1),
         precision=options.precision if options.precision != "32" else "32-true",
-        strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
+        strategy=DDPStrategy(**_no_buffer_exchange()) if world > 1 else "auto",
     )
     fabric.launch()
     return fabric
+
+
+def _no_buffer_exchange() -> dict[str, Any]:
+    """Buffers (permutations, flags) are equal from the start and never change; newer torch renamed the argument."""
+    known = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 def lr_factor(options: ScheduleOptions, step: int, max_steps: int) -> float:
