@@ -33,7 +33,7 @@ def perturbed(**config: object) -> DeFlow:
     [
         {},
         {"levels": 3, "scale": 4},
-        {"covariance": "conditional"},
+        {"covariance": "colour", "coupling": "additive"},
         {"covariance": "diagonal", "quant": 32},
         {"encoder": {"type": "rrdb", "features": 4, "growth": 4, "blocks": 2, "taps": [0, 1]}},
         {

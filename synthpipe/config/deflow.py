@@ -68,9 +68,10 @@ class DeFlowModelOptions(Options):
     condition_noise: float = Field(0.03, ge=0, le=1)
     quant: int = Field(255, ge=2)
     dequantize_output: bool = False
-    covariance: Literal["full", "diagonal", "conditional"] = "full"
+    covariance: Literal["full", "diagonal", "colour"] = "full"
     covariance_init: float = Field(1.0, ge=0)
     scale_eps: float = Field(0.001, gt=0, le=1)
+    coupling: Literal["affine", "additive"] = "affine"
     normalization: NormalizationOptions | None = None
     unconditional: bool = False
 
@@ -110,7 +111,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": 32,
         "encoder": {"type": "small", "features": 32},
         "condition_noise": 0.015,
-        "covariance": "conditional",
+        "covariance": "colour",
+        "coupling": "additive",
         "scale_eps": 0.05,
     },
 }

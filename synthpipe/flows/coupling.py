@@ -12,7 +12,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import FlowLayer
 
-__all__ = ["ConditionalCoupling", "ZeroConv"]
+__all__ = ["ColourNet", "ConditionalCoupling", "ZeroConv"]
 
 
 class ZeroConv(nn.Module):
@@ -31,36 +31,53 @@ class ZeroConv(nn.Module):
         return self.conv(x) * (3 * self.logs).exp()
 
 
-class _ScaleShiftNet(nn.Module):
-    """conv3x3 - ActNorm - ReLU - conv1x1 - ActNorm - ReLU - ZeroConv; gives scale and shift.
+class ColourNet(nn.Module):
+    """1x1 convolutions of the first three channels of the features, the reduced image's colour; starts at 0.
 
-    Output channels are interleaved: even ones the shift t, odd ones the raw scale; ``s = sigmoid(raw + 2) + eps``.
+    Args:
+        out_channels: of the result.
+        hidden: width.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, hidden: int, scale_eps: float) -> None:
+    def __init__(self, out_channels: int, hidden: int = 16) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, hidden, 1)
+        self.conv2 = nn.Conv2d(hidden, out_channels, 1)
+        nn.init.zeros_(self.conv2.weight)
+        assert self.conv2.bias is not None
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, cond: Tensor) -> Tensor:
+        """``(B, 3 + F, H, W)`` -> ``(B, out, H, W)``."""
+        return self.conv2(self.conv1(cond[:, :3]).relu())
+
+
+class _SubNet(nn.Module):
+    """conv3x3 - ActNorm - ReLU - conv1x1 - ActNorm - ReLU - ZeroConv."""
+
+    def __init__(self, in_channels: int, out_channels: int, hidden: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False)
         self.norm1 = ActNorm(hidden)
         self.conv2 = nn.Conv2d(hidden, hidden, 1, bias=False)
         self.norm2 = ActNorm(hidden)
-        self.out = ZeroConv(hidden, 2 * out_channels)
-        self.scale_eps = scale_eps
+        self.out = ZeroConv(hidden, out_channels)
         nn.init.normal_(self.conv1.weight, std=0.05)
         nn.init.normal_(self.conv2.weight, std=0.05)
 
-    def forward(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """``(B, in, H, W)`` -> scale s in (eps, 1 + eps) and shift t, each ``(B, out, H, W)`` in ``dtype``."""
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, in, H, W)`` -> ``(B, out, H, W)``."""
         x = self.norm1(self.conv1(x))[0].relu()
         x = self.norm2(self.conv2(x))[0].relu()
-        out = self.out(x).to(dtype)
-        return torch.sigmoid(out[:, 1::2] + 2) + self.scale_eps, out[:, 0::2]
+        return self.out(x)
 
 
 class ConditionalCoupling(FlowLayer):
     """Two affine maps: the second half given the first half and the features, then all channels given the features.
 
     forward:  ``z2 = x2 / s1 - t1`` with (s1, t1) = g1([x1, cond]); then ``z = z / s2 - t2`` with (s2, t2) = g2(cond);
-    ``log|det J| = -sum(log s1) - sum(log s2)``.  As ``s <= 1 + eps``, the inverse only ever shrinks.
+    ``log|det J| = -sum(log s1) - sum(log s2)``.  As ``s <= 1 + eps``, the inverse only ever shrinks.  The nets' output
+    channels are interleaved: even ones the shift t, odd ones the raw scale, ``s = sigmoid(raw + 2) + eps``.
 
     Args:
         channels: C. The first C // 2 channels pass g1 unchanged.
@@ -68,33 +85,61 @@ class ConditionalCoupling(FlowLayer):
         hidden: width of both sub-networks.
         scale_eps: lower end of the scales; 0.001 in the reference. A larger one bounds how much forward amplifies
             (1 / eps per map), which is where the reference meets NaN.
+        additive: the nets give shifts only (NICE, Dinh et al. 2015): s1 = 1, and s2 follows nothing but the colour of
+            the reduced image, the first three channels of cond.  Then noise added to the latents comes out as strong
+            on fine detail as on flat areas; through affine nets it is multiplied by the local contrast.
     """
 
-    def __init__(self, channels: int, cond_channels: int, hidden: int, scale_eps: float) -> None:
+    def __init__(
+        self, channels: int, cond_channels: int, hidden: int, scale_eps: float, additive: bool = False
+    ) -> None:
         super().__init__()
         self.kept = channels // 2
-        self.self_net = _ScaleShiftNet(self.kept + cond_channels, channels - self.kept, hidden, scale_eps)
-        self.cond_net = _ScaleShiftNet(cond_channels, channels, hidden, scale_eps)
+        self.scale_eps = scale_eps
+        self.additive = additive
+        rest = channels - self.kept
+        self.self_net = _SubNet(self.kept + cond_channels, rest if additive else 2 * rest, hidden)
+        self.cond_net = _SubNet(cond_channels, channels if additive else 2 * channels, hidden)
+        self.colour_net = ColourNet(channels) if additive else None
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         cond = _require(cond)
         x1, x2 = x[:, : self.kept], x[:, self.kept :]
-        s1, t1 = self.self_net(torch.cat([x1.to(cond.dtype), cond], dim=1), x.dtype)
-        s2, t2 = self.cond_net(cond, x.dtype)
+        s1, t1 = self._self_maps(x1, cond)
+        s2, t2 = self._cond_maps(cond, x.dtype)
         z = torch.cat([x1, x2 / s1 - t1], dim=1) / s2 - t2
-        return z, -self._log_scale(s1, s2)
+        return z, -_sum_of_logs(s1) - _sum_of_logs(s2)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         cond = _require(cond)
-        s2, t2 = self.cond_net(cond, z.dtype)
+        s2, t2 = self._cond_maps(cond, z.dtype)
         x = (z + t2) * s2
         x1, z2 = x[:, : self.kept], x[:, self.kept :]
-        s1, t1 = self.self_net(torch.cat([x1.to(cond.dtype), cond], dim=1), z.dtype)
-        return torch.cat([x1, (z2 + t1) * s1], dim=1), self._log_scale(s1, s2)
+        s1, t1 = self._self_maps(x1, cond)
+        return torch.cat([x1, (z2 + t1) * s1], dim=1), _sum_of_logs(s1) + _sum_of_logs(s2)
 
-    @staticmethod
-    def _log_scale(s1: Tensor, s2: Tensor) -> Tensor:
-        return s1.log().flatten(1).sum(1) + s2.log().flatten(1).sum(1)
+    def _self_maps(self, x1: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.self_net(torch.cat([x1.to(cond.dtype), cond], dim=1))
+        if self.additive:
+            return torch.ones_like(out, dtype=x1.dtype), out.to(x1.dtype)
+        return self._scale_and_shift(out, x1.dtype)
+
+    def _cond_maps(self, cond: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        out = self.cond_net(cond)
+        if self.colour_net is None:
+            return self._scale_and_shift(out, dtype)
+        return self._scale(self.colour_net(cond).to(dtype)), out.to(dtype)
+
+    def _scale_and_shift(self, out: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        out = out.to(dtype)
+        return self._scale(out[:, 1::2]), out[:, 0::2]
+
+    def _scale(self, raw: Tensor) -> Tensor:
+        return torch.sigmoid(raw + 2) + self.scale_eps
+
+
+def _sum_of_logs(s: Tensor) -> Tensor:
+    return s.log().flatten(1).sum(1)
 
 
 def _require(cond: Tensor | None) -> Tensor:

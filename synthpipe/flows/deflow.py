@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
@@ -22,7 +23,7 @@ from synthpipe.flows.coupling import ConditionalCoupling
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.normalization import DomainNormalization
-from synthpipe.flows.prior import ConditionalShift, DiagonalShift, DomainShift, FullShift
+from synthpipe.flows.prior import ColourShift, DiagonalShift, DomainShift, FullShift
 from synthpipe.flows.reshape import SplitPrior, Squeeze
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
@@ -48,9 +49,11 @@ class DeFlow(nn.Module):
         quant: dequantisation noise is uniform of width 1 / quant. 255 fits 8-bit images exactly, whose levels are
             1 / 255 apart; 32 in the reference, whose 5-bit noise of 2.3 grey levels then stays in every output.
         dequantize_output: keep dequantisation noise on when translating, as the reference does.
-        covariance: of the shift u: ``"full"`` (published), ``"diagonal"`` or ``"conditional"`` (follows h; ours).
+        covariance: of the shift u: ``"full"`` (published), ``"diagonal"``, or ``"colour"`` (follows the colour of the
+            reduced image, while the spread of clean latents follows its texture: :class:`ColourShift`; ours).
         covariance_init: start of the standard deviation of u. The published 0 never trains (its gradient is 0).
         scale_eps: lower end of the coupling scales (0.001 in the reference); larger is safer against NaN.
+        coupling: ``"affine"`` (published), or ``"additive"``: see :class:`ConditionalCoupling`; ours.
         normalization: per-domain statistics, see :class:`DomainNormalization`; None for none.
         unconditional: zero the reduced image (the paper's ablation).
 
@@ -70,9 +73,10 @@ class DeFlow(nn.Module):
         condition_noise: float = 0.03,
         quant: int = 255,
         dequantize_output: bool = False,
-        covariance: Literal["full", "diagonal", "conditional"] = "full",
+        covariance: Literal["full", "diagonal", "colour"] = "full",
         covariance_init: float = 1.0,
         scale_eps: float = 0.001,
+        coupling: Literal["affine", "additive"] = "affine",
         normalization: Mapping[str, Any] | None = None,
         unconditional: bool = False,
     ) -> None:
@@ -93,19 +97,24 @@ class DeFlow(nn.Module):
             "covariance": covariance,
             "covariance_init": covariance_init,
             "scale_eps": scale_eps,
+            "coupling": coupling,
             "normalization": None if normalization is None else dict(normalization),
             "unconditional": unconditional,
         }
+        if coupling not in ("affine", "additive"):
+            raise ShapeError(f"DeFlow: coupling must be 'affine' or 'additive', got {coupling!r}")
         self.scale = scale
         self.size_multiple = math.lcm(2**levels, scale)
         self.encoder = _build_encoder(encoder, scale, levels)
-        cond_channels = self.encoder.out_channels
+        # Scales and noise that follow the colour find it in the first three channels of the features.
+        self.with_colour = coupling == "additive" or covariance == "colour"
+        cond_channels = [count + 3 * self.with_colour for count in self.encoder.out_channels]
         widths = _channels(levels)
         self.levels = nn.ModuleList(
-            _level(width, cond, steps, transition_steps, hidden, scale_eps)
+            _level(width, cond, steps, transition_steps, hidden, scale_eps, coupling == "additive")
             for width, cond in zip(widths, cond_channels, strict=True)
         )
-        self.split = SplitPrior(widths[0])
+        self.split = SplitPrior(widths[0], coupling == "additive")
         split_channels = widths[0] - self.split.kept
         self.shifts = nn.ModuleList(
             [
@@ -119,7 +128,11 @@ class DeFlow(nn.Module):
 
     def features(self, lr: Tensor) -> list[Tensor]:
         """Conditioning features, one per level, finest first, from ``lr`` ``(B, 3, H / scale, W / scale)``."""
-        return self.encoder(torch.zeros_like(lr) if self.config["unconditional"] else lr)
+        lr = torch.zeros_like(lr) if self.config["unconditional"] else lr
+        features = self.encoder(lr)
+        if not self.with_colour:
+            return features
+        return [torch.cat([_resized(lr, map_.shape[2:]).to(map_.dtype), map_], dim=1) for map_ in features]
 
     def encode(self, x: Tensor, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Image to latents.
@@ -293,7 +306,7 @@ class DeFlow(nn.Module):
         for shape, shift, cond in zip(
             self._latent_shapes(height, width), self._shifts(), (features[0], features[-1]), strict=True
         ):
-            z = temperature * _randn(lr.new_empty(len(lr), *shape), generators)
+            z = shift.draw_clean(temperature * _randn(lr.new_empty(len(lr), *shape), generators), cond)
             latents.append(z + shift.shift(_randn(z, generators), cond) if domain == NOISY else z)
         x = self.decode(latents, features)[0]
         return x if self.normalization is None else self.normalization.undo(x, domains)
@@ -369,7 +382,9 @@ def _channels(levels: int) -> list[int]:
     return [12] + [6 * 4**level for level in range(1, levels)]
 
 
-def _level(channels: int, cond: int, steps: int, transitions: int, hidden: int, scale_eps: float) -> Sequential:
+def _level(
+    channels: int, cond: int, steps: int, transitions: int, hidden: int, scale_eps: float, additive: bool
+) -> Sequential:
     layers: list[FlowLayer] = [Squeeze()]
     for _ in range(transitions):
         layers += [ActNorm(channels), InvertibleConv(channels)]
@@ -377,7 +392,7 @@ def _level(channels: int, cond: int, steps: int, transitions: int, hidden: int, 
         layers += [
             ActNorm(channels),
             InvertibleConv(channels),
-            ConditionalCoupling(channels, cond, hidden, scale_eps),
+            ConditionalCoupling(channels, cond, hidden, scale_eps, additive),
         ]
     return Sequential(*layers)
 
@@ -394,9 +409,16 @@ def _build_shift(covariance: str, channels: int, cond: int, init: float) -> Doma
         return FullShift(channels, init)
     if covariance == "diagonal":
         return DiagonalShift(channels, init)
-    if covariance == "conditional":
-        return ConditionalShift(channels, cond, init=init)
-    raise ShapeError(f"DeFlow: covariance must be 'full', 'diagonal' or 'conditional', got {covariance!r}")
+    if covariance == "colour":
+        return ColourShift(channels, cond, init=init)
+    raise ShapeError(f"DeFlow: covariance must be 'full', 'diagonal' or 'colour', got {covariance!r}")
+
+
+def _resized(lr: Tensor, size: Sequence[int]) -> Tensor:
+    """``lr`` at a level's size: bilinear above its own, averaged below."""
+    if lr.shape[2] >= size[0]:
+        return F.adaptive_avg_pool2d(lr, tuple(size))
+    return F.interpolate(lr, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def _draw(kind: Any, like: Tensor, generators: Generators | None) -> Tensor:

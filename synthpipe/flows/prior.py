@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
+from synthpipe.flows.coupling import ColourNet
 
-__all__ = ["ConditionalShift", "DiagonalShift", "DomainShift", "FullShift", "standard_normal_log_prob"]
+__all__ = ["ColourShift", "DiagonalShift", "DomainShift", "FullShift", "standard_normal_log_prob"]
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -55,9 +56,17 @@ class DomainShift(nn.Module, ABC):
     def norm(self) -> float:
         """Root mean square standard deviation of u per channel, where it does not depend on cond."""
 
+    def log_prob_clean(self, z: Tensor, cond: Tensor) -> Tensor:
+        """``log N(z; 0, I)``, ``(B, C, H, W)`` -> ``(B,)`` in nats."""
+        return standard_normal_log_prob(z)
+
+    def draw_clean(self, eps: Tensor, cond: Tensor) -> Tensor:
+        """z_clean from standard normal ``eps``, both ``(B, C, H, W)``."""
+        return eps
+
     def log_prob(self, z: Tensor, domain: Tensor, cond: Tensor) -> Tensor:
         """Per sample, the density of its own domain (``domain`` ``(B,)``, 0 clean, 1 noisy); ``(B,)`` in nats."""
-        return torch.where(domain == 0, standard_normal_log_prob(z), self.log_prob_noisy(z, cond))
+        return torch.where(domain == 0, self.log_prob_clean(z, cond), self.log_prob_noisy(z, cond))
 
 
 class FullShift(DomainShift):
@@ -120,47 +129,70 @@ class DiagonalShift(DomainShift):
         """Variance of u: ``(C, 1, 1)``, or ``(B, C, H, W)`` where it depends on the features."""
         return F.softplus(self.raw.to(dtype))
 
+    def clean_variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
+        """Variance of z_clean, shapes as in :meth:`variance`; 1 unless a subclass says otherwise."""
+        return torch.ones_like(self.raw, dtype=dtype)
+
+    def log_prob_clean(self, z: Tensor, cond: Tensor) -> Tensor:
+        return _normal_log_prob(z, self.clean_variance(cond, z.dtype))
+
     def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
-        total = 1 + self.variance(cond, z.dtype)
-        white = (z - self.mean.to(z.dtype)) * total.rsqrt()
-        log_det = (0.5 * total.log()).expand_as(z).flatten(1).sum(1)
-        return standard_normal_log_prob(white) - log_det
+        total = self.clean_variance(cond, z.dtype) + self.variance(cond, z.dtype)
+        return _normal_log_prob(z - self.mean.to(z.dtype), total)
+
+    def draw_clean(self, eps: Tensor, cond: Tensor) -> Tensor:
+        return eps * self.clean_variance(cond, eps.dtype).sqrt()
 
     def shift(self, eps: Tensor, cond: Tensor) -> Tensor:
         return eps * self.variance(cond, eps.dtype).sqrt() + self.mean.to(eps.dtype)
 
     def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
-        variance = self.variance(cond, z.dtype)
-        return (z - self.mean.to(z.dtype)) / (1 + variance) + eps * (variance / (1 + variance)).sqrt()
+        clean, variance = self.clean_variance(cond, z.dtype), self.variance(cond, z.dtype)
+        kept = clean / (clean + variance)
+        return (z - self.mean.to(z.dtype)) * kept + eps * (variance * kept).sqrt()
 
     def norm(self) -> float:
         return float(F.softplus(self.raw.detach()).mean().sqrt())
 
 
-class ConditionalShift(DiagonalShift):
-    """``S = diag(softplus(raw + net(cond)))``: the strength of u follows the conditioning features.
+class ColourShift(DiagonalShift):
+    """Clean spread that follows the features, noise that follows the colour: ``S = diag(softplus(raw + net(colour)))``.
 
-    The published model adds the same u everywhere, while the scale of its latents follows the texture: smooth areas
-    then get too little noise and textured ones too much.  The features are the same for both domains, so the model
-    stays identifiable from unpaired data.  Ours, not in the paper.
+    ``z_clean ~ N(0, V(h))`` and ``z_noisy ~ N(mu, V(h) + S)``, with log V from all features and S from the colour of
+    the reduced image alone.  The published model has V = I, so its flow must scale its latents by the texture, and the
+    same u then comes out weak on flat areas and strong on textured ones.  Here V takes the texture, and flat areas
+    tell how strong the noise is for a colour.  Meant for additive couplings.  Ours, not in the paper.
 
     Args:
         channels: C.
-        cond_channels: F.
-        hidden: width of the net.
+        cond_channels: 3 + F; the first three channels are the colour.
+        hidden: width of the net that gives V.
         init: standard deviation of u at the start, above 0.
     """
 
+    #: log V stays within this of 0: spreads from 1/90 to 90.
+    _LIMIT = 9.0
+
     def __init__(self, channels: int, cond_channels: int, hidden: int = 32, init: float = 1.0) -> None:
         super().__init__(channels, init)
-        self.net = nn.Sequential(
+        self.clean_net = nn.Sequential(
             nn.Conv2d(cond_channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, channels, 1)
         )
-        nn.init.zeros_(self.net[2].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.net[2].bias)  # type: ignore[arg-type]
+        nn.init.zeros_(self.clean_net[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.clean_net[2].bias)  # type: ignore[arg-type]
+        self.colour_net = ColourNet(channels)
 
     def variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
-        return F.softplus(self.raw.to(dtype) + self.net(cond).to(dtype))
+        return F.softplus(self.raw.to(dtype) + self.colour_net(cond).to(dtype))
+
+    def clean_variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
+        log_variance = self.clean_net(cond).to(dtype)
+        return (self._LIMIT * torch.tanh(log_variance / self._LIMIT)).exp()
+
+
+def _normal_log_prob(z: Tensor, variance: Tensor) -> Tensor:
+    log_det = (0.5 * variance.log()).expand_as(z).flatten(1).sum(1)
+    return standard_normal_log_prob(z * variance.rsqrt()) - log_det
 
 
 def _identity(like: Tensor) -> Tensor:

@@ -39,12 +39,15 @@ class SplitPrior(nn.Module):
 
     Args:
         channels: number of channels C that come in; C // 2 are kept.
+        additive: predict the mean only, ``logs = 0``; see :class:`ConditionalCoupling`.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, additive: bool = False) -> None:
         super().__init__()
         self.kept = channels // 2
-        self.net = ZeroConv(self.kept, 2 * (channels - self.kept))
+        self.additive = additive
+        rest = channels - self.kept
+        self.net = ZeroConv(self.kept, rest if additive else 2 * rest)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``(B, C, H, W)`` -> kept ``(B, C // 2, H, W)``, eps ``(B, C - C // 2, H, W)``, logdet ``(B,)``."""
@@ -60,4 +63,6 @@ class SplitPrior(nn.Module):
 
     def _prior(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         out = self.net(kept).to(kept.dtype)
+        if self.additive:
+            return out, torch.zeros_like(out)
         return out[:, 0::2], out[:, 1::2]  # cross split: even channels are means, odd ones log-scales

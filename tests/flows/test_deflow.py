@@ -135,9 +135,10 @@ def brute_force_log_prob(model: DeFlow, x: Tensor, domain: int, features: list[T
     latents, _ = model.encode(x, features)
     for z, shift, cond in zip(latents, model.shifts, (features[0], features[-1]), strict=True):
         positions = z.shape[2] * z.shape[3]
-        mean, covariance = np.zeros(z.numel()), np.eye(z.numel())
+        zero = torch.zeros_like(z)
+        spread = jacobian(lambda eps: shift.draw_clean(eps, cond), zero).reshape(z.numel(), z.numel()).numpy()  # noqa: B023
+        mean, covariance = np.zeros(z.numel()), spread @ spread.T
         if domain == NOISY:  # u = mu + G eps, with G read off the map itself
-            zero = torch.zeros_like(z)
             mean = shift.shift(zero, cond).detach().numpy().ravel()
             gain = jacobian(lambda eps: shift.shift(eps, cond), zero).reshape(z.numel(), z.numel()).numpy()  # noqa: B023
             covariance = covariance + gain @ gain.T
@@ -146,10 +147,11 @@ def brute_force_log_prob(model: DeFlow, x: Tensor, domain: int, features: list[T
     return total
 
 
-@pytest.mark.parametrize("covariance", ["full", "diagonal", "conditional"])
+@pytest.mark.parametrize("covariance", ["full", "diagonal", "colour"])
+@pytest.mark.parametrize("coupling", ["affine", "additive"])
 @pytest.mark.parametrize("domain", [CLEAN, NOISY])
-def test_log_prob_by_brute_force(covariance: str, domain: int) -> None:
-    model, x = tiny(covariance=covariance), images(1)
+def test_log_prob_by_brute_force(covariance: str, coupling: str, domain: int) -> None:
+    model, x = tiny(covariance=covariance, coupling=coupling), images(1)
     features = model.features(downscale_bicubic(x, 4))
     ours = model.log_prob(x, torch.tensor([domain]), features)
     assert ours.item() == pytest.approx(brute_force_log_prob(model, x, domain, features), abs=1e-8)
@@ -205,9 +207,10 @@ class TestNll:
         assert noise.mean().item() == pytest.approx(0, abs=5 / (32 * math.sqrt(12 * noise.numel())))
 
     @pytest.mark.parametrize("encoder", [SMALL, RRDB])
-    @pytest.mark.parametrize("covariance", ["full", "diagonal", "conditional"])
-    def test_every_parameter_trains(self, encoder: dict, covariance: str) -> None:
-        model = tiny(encoder=encoder, covariance=covariance).train()
+    @pytest.mark.parametrize("covariance", ["full", "diagonal", "colour"])
+    @pytest.mark.parametrize("coupling", ["affine", "additive"])
+    def test_every_parameter_trains(self, encoder: dict, covariance: str, coupling: str) -> None:
+        model = tiny(encoder=encoder, covariance=covariance, coupling=coupling, hidden=8).train()
         model.nll(images(4), torch.tensor([0, 1, 0, 1])).sum().backward()
         idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
         assert idle == []
@@ -323,7 +326,7 @@ class TestInitialisation:
         assert torch.equal(loaded.degrade(x, generators(1)), model.eval().degrade(x, generators(1)))
 
     def test_config_rebuilds_the_same_network(self) -> None:
-        model = tiny(encoder=RRDB, covariance="conditional", normalization=STATISTICS)
+        model = tiny(encoder=RRDB, covariance="colour", coupling="additive", normalization=STATISTICS)
         config = json.loads(json.dumps(model.config))
         again = DeFlow(**config)
         assert again.config == config
@@ -517,7 +520,8 @@ class TestCondition:
     ("changes", "message"),
     [
         ({"encoder": {"type": "vgg"}}, r"one of \['rrdb', 'small'\], got 'vgg'"),
-        ({"covariance": "none"}, "'full', 'diagonal' or 'conditional', got 'none'"),
+        ({"covariance": "none"}, "'full', 'diagonal' or 'colour', got 'none'"),
+        ({"coupling": "none"}, "'affine' or 'additive', got 'none'"),
         ({"scale": 3}, "scale must be 2, 4, 8 or 16, got 3"),
         ({"levels": 1}, "levels must be at least 2, got 1"),
         ({"normalization": {**STATISTICS, "noisy_std": [0.0, 1.0, 1.0]}}, "standard deviations above 0"),

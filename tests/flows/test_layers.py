@@ -19,15 +19,15 @@ from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.reshape import SplitPrior, Squeeze
 from tests.contracts import check_flow_layer, perturbed
 
-FEATURES = 3
+FEATURES = 5  # the first three are the colour
 
 
 class SplitAsLayer(FlowLayer):
     """The split with its two outputs side by side, so that it can join the battery."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, additive: bool = False) -> None:
         super().__init__()
-        self.split = SplitPrior(channels)
+        self.split = SplitPrior(channels, additive)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, eps, logdet = self.split(x)
@@ -37,8 +37,8 @@ class SplitAsLayer(FlowLayer):
         return self.split.inverse(z[:, : self.split.kept], z[:, self.split.kept :])
 
 
-def coupling(channels: int, scale_eps: float = 0.001) -> ConditionalCoupling:
-    return ConditionalCoupling(channels, cond_channels=FEATURES, hidden=4, scale_eps=scale_eps)
+def coupling(channels: int, scale_eps: float = 0.001, additive: bool = False) -> ConditionalCoupling:
+    return ConditionalCoupling(channels, cond_channels=FEATURES, hidden=4, scale_eps=scale_eps, additive=additive)
 
 
 def step(channels: int) -> Sequential:
@@ -49,7 +49,9 @@ LAYERS = {
     "actnorm": ActNorm,
     "invertible_conv": InvertibleConv,
     "coupling": coupling,
+    "additive_coupling": lambda channels: coupling(channels, additive=True),
     "split": SplitAsLayer,
+    "additive_split": lambda channels: SplitAsLayer(channels, additive=True),
     "step": step,
     "two_steps": lambda channels: Sequential(step(channels), step(channels)),
 }
@@ -251,6 +253,21 @@ class TestCoupling:
         layer = perturbed(coupling(4))
         x, cond = batch(4, 3, 3)
         assert not torch.allclose(layer(x, cond)[0], layer(x, cond + 1)[0])
+
+    def test_additive_scales_follow_the_colour_alone(self) -> None:
+        """The Jacobian's diagonal changes with the colour, neither with the other features nor with the latent."""
+        layer = perturbed(coupling(4, additive=True))
+        x, cond = batch(4, 2, 2, size=1)
+
+        def scales(x: Tensor, cond: Tensor) -> Tensor:
+            return torch.autograd.functional.jacobian(lambda v: layer.inverse(v, cond)[0], x).reshape(16, 16).diagonal()
+
+        base, texture, colour = scales(x, cond), cond.clone(), cond.clone()
+        texture[:, 3:] *= 3
+        colour[:, :3] *= 3
+        assert_close(scales(x, texture), base)
+        assert_close(scales(5 * x, cond), base)
+        assert not torch.allclose(scales(x, colour), base)
 
     def test_needs_the_condition(self) -> None:
         with pytest.raises(ShapeError, match="needs conditioning features"):

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.prior import ConditionalShift, DiagonalShift, DomainShift, FullShift, standard_normal_log_prob
+from synthpipe.flows.prior import ColourShift, DiagonalShift, DomainShift, FullShift, standard_normal_log_prob
 from tests.contracts import perturbed
 
-B, C, F, H, W = 2, 3, 2, 2, 2  # batch, channels of the latent, channels of the features, positions
+B, C, F, H, W = 2, 3, 5, 2, 2  # batch, channels of the latent, channels of the features, positions
 
 
 def rank_one() -> FullShift:
@@ -31,7 +31,7 @@ SHIFTS: dict[str, Callable[[], DomainShift]] = {
     "full_singular": rank_one,
     "full_zero": lambda: perturbed(FullShift(C, init=0.0), std=0),
     "diagonal": lambda: perturbed(DiagonalShift(C, init=0.7), std=0.4),
-    "conditional": lambda: perturbed(ConditionalShift(C, F, hidden=4), std=0.4),
+    "colour": lambda: perturbed(ColourShift(C, F, hidden=4), std=0.4),
 }
 
 
@@ -65,7 +65,8 @@ def test_noisy_density_is_that_of_clean_plus_u(name: str, z: Tensor, cond: Tenso
     expected = np.zeros(B)
     for i, row, column in product(range(B), range(H), range(W)):
         mean, covariance = law_at(lambda eps: shift.shift(eps, cond), (i, row, column))
-        law = multivariate_normal(mean, np.eye(C) + covariance)
+        _, clean = law_at(lambda eps: shift.draw_clean(eps, cond), (i, row, column))
+        law = multivariate_normal(mean, clean + covariance)
         expected[i] += law.logpdf(z[i, :, row, column].numpy())
     assert_close(shift.log_prob_noisy(z, cond), torch.from_numpy(expected), atol=1e-9, rtol=0)
 
@@ -76,7 +77,8 @@ def test_removal_is_the_gaussian_posterior(name: str, z: Tensor, cond: Tensor) -
     shift = SHIFTS[name]()
     for i, row, column in product(range(B), range(H), range(W)):
         mean_u, cov_u = law_at(lambda eps: shift.shift(eps, cond), (i, row, column))
-        joint = np.block([[np.eye(C), np.eye(C)], [np.eye(C), np.eye(C) + cov_u]])
+        _, clean = law_at(lambda eps: shift.draw_clean(eps, cond), (i, row, column))
+        joint = np.block([[clean, clean], [clean, clean + cov_u]])
         regression = joint[:C, C:] @ np.linalg.inv(joint[C:, C:])
         expected_mean = regression @ (z[i, :, row, column].numpy() - mean_u)
         expected_cov = joint[:C, :C] - regression @ joint[C:, :C]
@@ -124,7 +126,8 @@ def test_removing_what_was_added_gives_back_the_clean_law() -> None:
 def test_each_sample_gets_the_density_of_its_domain(name: str, z: Tensor, cond: Tensor) -> None:
     shift = SHIFTS[name]()
     mixed = shift.log_prob(z, torch.tensor([0, 1]), cond)
-    assert mixed[0].item() == pytest.approx(norm.logpdf(z[0].numpy()).sum(), abs=1e-9)
+    spread = shift.draw_clean(torch.ones_like(z), cond)[0].detach().numpy()  # diagonal in every shift
+    assert mixed[0].item() == pytest.approx(norm.logpdf(z[0].numpy(), scale=spread).sum(), abs=1e-9)
     assert_close(mixed[1], shift.log_prob_noisy(z, cond)[1])
 
 
@@ -149,7 +152,7 @@ def test_covariance_trains_from_every_start_but_the_published_one(init: float, t
     assert bool((shift.factor - before).abs().max() > 1e-3) is trains
 
 
-@pytest.mark.parametrize("make", [DiagonalShift, lambda c, init: ConditionalShift(c, F, init=init)])
+@pytest.mark.parametrize("make", [DiagonalShift, lambda c, init: ColourShift(c, F, init=init)])
 def test_diagonal_shifts_start_at_the_asked_strength(make, cond: Tensor) -> None:
     shift = make(C, init=0.6).double()
     _, covariance = law_at(lambda eps: shift.shift(eps, cond), (0, 0, 0))
@@ -165,11 +168,15 @@ def test_norm_of_a_full_shift_is_the_rms_standard_deviation() -> None:
     assert shift.norm() == pytest.approx(float(np.sqrt(np.trace(covariance) / C)), rel=1e-6)
 
 
-def test_conditional_shift_follows_the_features(cond: Tensor) -> None:
-    shift = SHIFTS["conditional"]()
-    _, here = law_at(lambda eps: shift.shift(eps, cond), (0, 0, 0))
-    _, there = law_at(lambda eps: shift.shift(eps, 3 * cond), (0, 0, 0))
-    assert np.abs(here - there).max() > 1e-3
+def test_noise_follows_the_colour_and_clean_spread_the_texture(cond: Tensor) -> None:
+    shift = SHIFTS["colour"]()
+    colour, texture = cond.clone(), cond.clone()
+    colour[:, :3] *= 3
+    texture[:, 3:] *= 3
+    eps = torch.ones(B, C, H, W, dtype=torch.float64)
+    assert (shift.shift(eps, colour) - shift.shift(eps, cond)).abs().max() > 1e-3
+    assert torch.equal(shift.shift(eps, texture), shift.shift(eps, cond))
+    assert (shift.draw_clean(eps, texture) - shift.draw_clean(eps, cond)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", SHIFTS)
