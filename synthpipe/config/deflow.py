@@ -72,6 +72,7 @@ class DeFlowModelOptions(Options):
     covariance_init: float = Field(1.0, ge=0)
     scale_eps: float = Field(0.001, gt=0, le=1)
     coupling: Literal["affine", "additive"] = "affine"
+    whiten: bool = False
     normalization: NormalizationOptions | None = None
     unconditional: bool = False
 
@@ -113,6 +114,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "condition_noise": 0.015,
         "covariance": "colour",
         "coupling": "additive",
+        "whiten": True,
         "scale_eps": 0.05,
     },
 }

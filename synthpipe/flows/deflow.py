@@ -54,6 +54,7 @@ class DeFlow(nn.Module):
         covariance_init: start of the standard deviation of u. The published 0 never trains (its gradient is 0).
         scale_eps: lower end of the coupling scales (0.001 in the reference); larger is safer against NaN.
         coupling: ``"affine"`` (published), or ``"additive"``: see :class:`ConditionalCoupling`; ours.
+        whiten: start the first 1x1 convolution of each level at the whitening of the first batch; ours.
         normalization: per-domain statistics, see :class:`DomainNormalization`; None for none.
         unconditional: zero the reduced image (the paper's ablation).
 
@@ -77,6 +78,7 @@ class DeFlow(nn.Module):
         covariance_init: float = 1.0,
         scale_eps: float = 0.001,
         coupling: Literal["affine", "additive"] = "affine",
+        whiten: bool = False,
         normalization: Mapping[str, Any] | None = None,
         unconditional: bool = False,
     ) -> None:
@@ -98,6 +100,7 @@ class DeFlow(nn.Module):
             "covariance_init": covariance_init,
             "scale_eps": scale_eps,
             "coupling": coupling,
+            "whiten": whiten,
             "normalization": None if normalization is None else dict(normalization),
             "unconditional": unconditional,
         }
@@ -214,10 +217,20 @@ class DeFlow(nn.Module):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, domain: Tensor, generator: Generators | None = None) -> None:
-        """Set every ActNorm from one batch of both domains; layers that are initialised stay as they are."""
+        """Set every ActNorm from one batch of both domains; layers that are initialised stay as they are.
+
+        With ``whiten``, the first 1x1 convolution of each level starts from this batch, too, in a new network.
+        """
         training = self.training
         self.train()
+        hooks = [
+            _first_conv(level).register_forward_pre_hook(lambda conv, inputs: conv.whiten(inputs[0]))
+            for level in self.levels
+            if self.config["whiten"] and not self.initialized
+        ]
         self.nll(x, domain, generator)
+        for hook in hooks:
+            hook.remove()
         self.train(training)
 
     @property
@@ -276,7 +289,7 @@ class DeFlow(nn.Module):
         """
 
         def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
-            return shift.remove(z, temperature * _randn(z, generators), cond)
+            return shift.remove(z, temperature * _randn(_with_extra(z, shift), generators), cond)
 
         x = self._translate(y, NOISY, generators, move, "DeFlow.clean")
         self._refuse_nonfinite(x, "DeFlow.clean")
@@ -306,7 +319,8 @@ class DeFlow(nn.Module):
         for shape, shift, cond in zip(
             self._latent_shapes(height, width), self._shifts(), (features[0], features[-1]), strict=True
         ):
-            z = shift.draw_clean(temperature * _randn(lr.new_empty(len(lr), *shape), generators), cond)
+            like = lr.new_empty(len(lr), *shape)
+            z = shift.draw_clean(temperature * _randn(_with_extra(like, shift), generators), cond)
             latents.append(z + shift.shift(_randn(z, generators), cond) if domain == NOISY else z)
         x = self.decode(latents, features)[0]
         return x if self.normalization is None else self.normalization.undo(x, domains)
@@ -397,6 +411,10 @@ def _level(
     return Sequential(*layers)
 
 
+def _first_conv(level: nn.Module) -> InvertibleConv:
+    return next(layer for layer in level.modules() if isinstance(layer, InvertibleConv))
+
+
 def _build_encoder(options: dict[str, Any], scale: int, levels: int) -> RRDBEncoder | SmallEncoder:
     kind = options.pop("type", None)
     if kind not in _ENCODERS:
@@ -412,6 +430,11 @@ def _build_shift(covariance: str, channels: int, cond: int, init: float) -> Doma
     if covariance == "colour":
         return ColourShift(channels, cond, init=init)
     raise ShapeError(f"DeFlow: covariance must be 'full', 'diagonal' or 'colour', got {covariance!r}")
+
+
+def _with_extra(z: Tensor, shift: DomainShift) -> Tensor:
+    """Something of the shape of the draws that the shift's posterior and clean law need."""
+    return z.new_empty(len(z), z.shape[1] + shift.extra_draws, *z.shape[2:])
 
 
 def _resized(lr: Tensor, size: Sequence[int]) -> Tensor:

@@ -36,6 +36,9 @@ class DomainShift(nn.Module, ABC):
     All maps take ``cond`` ``(B, F, H, W)``, the features at the latent's level, and may ignore it.
     """
 
+    #: Standard normal channels that :meth:`remove` and :meth:`draw_clean` need beyond C.
+    extra_draws = 0
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mean = nn.Parameter(torch.zeros(channels, 1, 1))
@@ -50,7 +53,7 @@ class DomainShift(nn.Module, ABC):
 
     @abstractmethod
     def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
-        """A draw of ``z_x | z_y = z`` from standard normal ``eps``; ``(B, C, H, W)``."""
+        """A draw of ``z_x | z_y = z``, ``(B, C, H, W)``; standard normal ``eps`` has ``extra_draws`` channels more."""
 
     @abstractmethod
     def norm(self) -> float:
@@ -61,7 +64,7 @@ class DomainShift(nn.Module, ABC):
         return standard_normal_log_prob(z)
 
     def draw_clean(self, eps: Tensor, cond: Tensor) -> Tensor:
-        """z_clean from standard normal ``eps``, both ``(B, C, H, W)``."""
+        """z_clean ``(B, C, H, W)`` from standard normal ``eps`` of ``extra_draws`` more channels."""
         return eps
 
     def log_prob(self, z: Tensor, domain: Tensor, cond: Tensor) -> Tensor:
@@ -129,27 +132,16 @@ class DiagonalShift(DomainShift):
         """Variance of u: ``(C, 1, 1)``, or ``(B, C, H, W)`` where it depends on the features."""
         return F.softplus(self.raw.to(dtype))
 
-    def clean_variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
-        """Variance of z_clean, shapes as in :meth:`variance`; 1 unless a subclass says otherwise."""
-        return torch.ones_like(self.raw, dtype=dtype)
-
-    def log_prob_clean(self, z: Tensor, cond: Tensor) -> Tensor:
-        return _normal_log_prob(z, self.clean_variance(cond, z.dtype))
-
     def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
-        total = self.clean_variance(cond, z.dtype) + self.variance(cond, z.dtype)
-        return _normal_log_prob(z - self.mean.to(z.dtype), total)
-
-    def draw_clean(self, eps: Tensor, cond: Tensor) -> Tensor:
-        return eps * self.clean_variance(cond, eps.dtype).sqrt()
+        log_prob = _normal_log_prob(z - self.mean.to(z.dtype), 1 + self.variance(cond, z.dtype))
+        return log_prob.flatten(1).sum(1)
 
     def shift(self, eps: Tensor, cond: Tensor) -> Tensor:
         return eps * self.variance(cond, eps.dtype).sqrt() + self.mean.to(eps.dtype)
 
     def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
-        clean, variance = self.clean_variance(cond, z.dtype), self.variance(cond, z.dtype)
-        kept = clean / (clean + variance)
-        return (z - self.mean.to(z.dtype)) * kept + eps * (variance * kept).sqrt()
+        variance = self.variance(cond, z.dtype)
+        return (z - self.mean.to(z.dtype)) / (1 + variance) + eps * (variance / (1 + variance)).sqrt()
 
     def norm(self) -> float:
         return float(F.softplus(self.raw.detach()).mean().sqrt())
@@ -158,25 +150,35 @@ class DiagonalShift(DomainShift):
 class ColourShift(DiagonalShift):
     """Clean spread that follows the features, noise that follows the colour: ``S = diag(softplus(raw + net(colour)))``.
 
-    ``z_clean ~ N(0, V(h))`` and ``z_noisy ~ N(mu, V(h) + S)``, with log V from all features and S from the colour of
-    the reduced image alone.  The published model has V = I, so its flow must scale its latents by the texture, and the
-    same u then comes out weak on flat areas and strong on textured ones.  Here V takes the texture, and flat areas
-    tell how strong the noise is for a colour.  Meant for additive couplings.  Ours, not in the paper.
+    At each position ``z_clean ~ sum_k p_k(h) N(0, V_k(h))`` and ``z_noisy ~ sum_k p_k(h) N(mu, V_k(h) + S)``, with p
+    and V from all features and S from the colour of the reduced image alone.  The published model has one component
+    with V = I, so its flow must scale its latents by the texture, and the same u then comes out weak on flat areas and
+    strong on textured ones.  Here V takes the texture, components tell detail from flat areas that look alike in the
+    reduced image, and flat areas tell how strong the noise is for a colour.  Meant for additive couplings.  Ours, not
+    in the paper.
 
     Args:
         channels: C.
         cond_channels: 3 + F; the first three channels are the colour.
-        hidden: width of the net that gives V.
+        hidden: width of the net that gives p and V.
         init: standard deviation of u at the start, above 0.
+        components: K; they start with standard deviations spaced by factors of 4 below 1.
     """
 
-    #: log V stays within this of 0: spreads from 1/90 to 90.
-    _LIMIT = 9.0
+    extra_draws = 1  # picks the component
 
-    def __init__(self, channels: int, cond_channels: int, hidden: int = 32, init: float = 1.0) -> None:
+    #: log V stays within this of its start.
+    _LIMIT = 6.0
+
+    def __init__(
+        self, channels: int, cond_channels: int, hidden: int = 32, init: float = 1.0, components: int = 3
+    ) -> None:
         super().__init__(channels, init)
+        self.components = components
         self.clean_net = nn.Sequential(
-            nn.Conv2d(cond_channels, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, channels, 1)
+            nn.Conv2d(cond_channels, hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, components * (channels + 1), 1),
         )
         nn.init.zeros_(self.clean_net[2].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.clean_net[2].bias)  # type: ignore[arg-type]
@@ -185,14 +187,51 @@ class ColourShift(DiagonalShift):
     def variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
         return F.softplus(self.raw.to(dtype) + self.colour_net(cond).to(dtype))
 
-    def clean_variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
-        log_variance = self.clean_net(cond).to(dtype)
-        return (self._LIMIT * torch.tanh(log_variance / self._LIMIT)).exp()
+    def log_prob_clean(self, z: Tensor, cond: Tensor) -> Tensor:
+        weights, clean = self._mixture(cond, z.dtype)
+        return torch.logsumexp(weights + self._by_component(z, clean), dim=1).flatten(1).sum(1)
+
+    def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
+        weights, clean = self._mixture(cond, z.dtype)
+        total = clean + self.variance(cond, z.dtype)[:, None]
+        return torch.logsumexp(weights + self._by_component(z - self.mean.to(z.dtype), total), dim=1).flatten(1).sum(1)
+
+    def draw_clean(self, eps: Tensor, cond: Tensor) -> Tensor:
+        weights, clean = self._mixture(cond, eps.dtype)
+        return eps[:, :-1] * _pick(clean, weights, eps[:, -1:]).sqrt()
+
+    def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+        weights, clean = self._mixture(cond, z.dtype)
+        centred, variance = z - self.mean.to(z.dtype), self.variance(cond, z.dtype)
+        posterior = torch.log_softmax(weights + self._by_component(centred, clean + variance[:, None]), dim=1)
+        chosen = _pick(clean, posterior, eps[:, -1:])
+        kept = chosen / (chosen + variance)
+        return centred * kept + eps[:, :-1] * (variance * kept).sqrt()
+
+    def _mixture(self, cond: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Log-weights ``(B, K, H, W)`` and variances ``(B, K, C, H, W)`` of the clean latents."""
+        out = self.clean_net(cond).to(dtype).unflatten(1, (self.components, -1))
+        start = -math.log(16) * torch.arange(self.components, dtype=dtype, device=cond.device)
+        log_variance = self._LIMIT * torch.tanh(out[:, :, 1:] / self._LIMIT) + start[:, None, None, None]
+        return torch.log_softmax(out[:, :, 0], dim=1), log_variance.exp()
+
+    @staticmethod
+    def _by_component(z: Tensor, variance: Tensor) -> Tensor:
+        """Log-density of each component, summed over channels: ``(B, C, H, W)`` -> ``(B, K, H, W)``."""
+        return _normal_log_prob(z[:, None].expand_as(variance), variance).sum(2)
+
+
+def _pick(variance: Tensor, log_weights: Tensor, normal: Tensor) -> Tensor:
+    """One component's variance ``(B, C, H, W)`` at each position, drawn by its weight from a standard normal."""
+    uniform = 0.5 * (1 + torch.erf(normal / math.sqrt(2)))  # (B, 1, H, W)
+    index = (uniform > log_weights.exp().cumsum(1)[:, :-1]).sum(1)  # (B, H, W)
+    index = index[:, None, None].expand(-1, 1, variance.shape[2], -1, -1)
+    return variance.gather(1, index)[:, 0]
 
 
 def _normal_log_prob(z: Tensor, variance: Tensor) -> Tensor:
-    log_det = (0.5 * variance.log()).expand_as(z).flatten(1).sum(1)
-    return standard_normal_log_prob(z * variance.rsqrt()) - log_det
+    """``log N(z; 0, variance)`` of each element."""
+    return -0.5 * (z.square() / variance + variance.log() + _LOG_2PI)
 
 
 def _identity(like: Tensor) -> Tensor:

@@ -335,6 +335,28 @@ class TestInitialisation:
         }
 
 
+def test_whitening_happens_once_and_only_where_asked() -> None:
+    torch.manual_seed(0)
+    options = {"scale": 4, "steps": 1, "transition_steps": 1, "hidden": 4, "encoder": SMALL}
+    x, domain = images(8, 16, 16), torch.tensor([0, 1] * 4)
+    plain, white = (DeFlow(**options, whiten=whiten).double() for whiten in (False, True))
+    seen: list[Tensor] = []
+    for model in (plain, white):
+        conv = model.levels[0].layers[2]
+        before = conv.log_s.detach().clone()
+        model.initialize(x, domain, *generators(0))
+        assert bool((conv.log_s != before).any()) is model.config["whiten"]
+        hook = conv.register_forward_hook(lambda _m, _i, out: seen.append(out[0]))
+        model.nll(x, domain, *generators(0))
+        hook.remove()
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        model.initialize(x * 0.5, domain, *generators(1))
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    rough, smooth = (torch.linalg.cond(z.movedim(1, 0).flatten(1).cov()).item() for z in seen)
+    assert smooth < 1.1
+    assert rough > 1.5
+
+
 class TestDegrade:
     def test_depends_on_neither_batch_mates_nor_order(self) -> None:
         model, x = tiny(), images(3)

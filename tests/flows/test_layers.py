@@ -218,6 +218,17 @@ class TestInvertibleConv:
         assert not torch.equal(first.lower, third.lower)
 
 
+def test_whitening_gives_unit_covariance() -> None:
+    conv, (x, _) = InvertibleConv(4).double(), batch(4, 20, 20)
+    mixing = torch.tensor([[1, 0, 0, 0], [2, 1, 0, 0], [0, 1, 0.5, 0], [1, 1, 1, 1]], dtype=torch.float64)
+    mixed = torch.einsum("ij,bjhw->bihw", mixing, x)
+    assert torch.linalg.cond(mixed.movedim(1, 0).flatten(1).cov()) > 50
+    conv.whiten(mixed)
+    # the smallest direction is short by the 1e-4 of the mean variance that keeps empty ones finite
+    assert_close(conv(mixed)[0].movedim(1, 0).flatten(1).cov(), torch.eye(4).double(), atol=0.02, rtol=0)
+    check_flow_layer(conv, mixed[:, :, :2, :3])
+
+
 class TestCoupling:
     def test_scale_at_the_start(self) -> None:
         # sigmoid(2) + 0.001 twice for the second half, once for the first.

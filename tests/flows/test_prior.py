@@ -31,7 +31,7 @@ SHIFTS: dict[str, Callable[[], DomainShift]] = {
     "full_singular": rank_one,
     "full_zero": lambda: perturbed(FullShift(C, init=0.0), std=0),
     "diagonal": lambda: perturbed(DiagonalShift(C, init=0.7), std=0.4),
-    "colour": lambda: perturbed(ColourShift(C, F, hidden=4), std=0.4),
+    "colour": lambda: perturbed(ColourShift(C, F, hidden=4, components=1), std=0.4),
 }
 
 
@@ -45,10 +45,13 @@ def z() -> Tensor:
     return torch.randn(B, C, H, W, dtype=torch.float64)
 
 
-def law_at(apply: Callable[[Tensor], Tensor], place: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance, at one image and position, of a map that is affine in standard normal eps."""
+def law_at(
+    apply: Callable[[Tensor], Tensor], place: tuple[int, int, int], extra: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance, at one image and position, of a map that is affine in the C channels of standard normal
+    eps; ``extra`` channels, which only pick a component, stay 0."""
     i, row, column = place
-    zero = torch.zeros(B, C, H, W, dtype=torch.float64)
+    zero = torch.zeros(B, C + extra, H, W, dtype=torch.float64)
     constant = apply(zero)[i, :, row, column]
     gain = []
     for channel in range(C):
@@ -65,7 +68,7 @@ def test_noisy_density_is_that_of_clean_plus_u(name: str, z: Tensor, cond: Tenso
     expected = np.zeros(B)
     for i, row, column in product(range(B), range(H), range(W)):
         mean, covariance = law_at(lambda eps: shift.shift(eps, cond), (i, row, column))
-        _, clean = law_at(lambda eps: shift.draw_clean(eps, cond), (i, row, column))
+        _, clean = law_at(lambda eps: shift.draw_clean(eps, cond), (i, row, column), shift.extra_draws)
         law = multivariate_normal(mean, clean + covariance)
         expected[i] += law.logpdf(z[i, :, row, column].numpy())
     assert_close(shift.log_prob_noisy(z, cond), torch.from_numpy(expected), atol=1e-9, rtol=0)
@@ -77,12 +80,12 @@ def test_removal_is_the_gaussian_posterior(name: str, z: Tensor, cond: Tensor) -
     shift = SHIFTS[name]()
     for i, row, column in product(range(B), range(H), range(W)):
         mean_u, cov_u = law_at(lambda eps: shift.shift(eps, cond), (i, row, column))
-        _, clean = law_at(lambda eps: shift.draw_clean(eps, cond), (i, row, column))
+        _, clean = law_at(lambda eps: shift.draw_clean(eps, cond), (i, row, column), shift.extra_draws)
         joint = np.block([[clean, clean], [clean, clean + cov_u]])
         regression = joint[:C, C:] @ np.linalg.inv(joint[C:, C:])
         expected_mean = regression @ (z[i, :, row, column].numpy() - mean_u)
         expected_cov = joint[:C, :C] - regression @ joint[C:, :C]
-        mean, covariance = law_at(lambda eps: shift.remove(z, eps, cond), (i, row, column))
+        mean, covariance = law_at(lambda eps: shift.remove(z, eps, cond), (i, row, column), shift.extra_draws)
         np.testing.assert_allclose(mean, expected_mean, atol=1e-9)
         np.testing.assert_allclose(covariance, expected_cov, atol=1e-9)
 
@@ -126,7 +129,8 @@ def test_removing_what_was_added_gives_back_the_clean_law() -> None:
 def test_each_sample_gets_the_density_of_its_domain(name: str, z: Tensor, cond: Tensor) -> None:
     shift = SHIFTS[name]()
     mixed = shift.log_prob(z, torch.tensor([0, 1]), cond)
-    spread = shift.draw_clean(torch.ones_like(z), cond)[0].detach().numpy()  # diagonal in every shift
+    ones = torch.ones(B, C + shift.extra_draws, H, W, dtype=torch.float64)
+    spread = shift.draw_clean(ones, cond)[0].detach().numpy()  # diagonal in every shift
     assert mixed[0].item() == pytest.approx(norm.logpdf(z[0].numpy(), scale=spread).sum(), abs=1e-9)
     assert_close(mixed[1], shift.log_prob_noisy(z, cond)[1])
 
@@ -173,10 +177,77 @@ def test_noise_follows_the_colour_and_clean_spread_the_texture(cond: Tensor) -> 
     colour, texture = cond.clone(), cond.clone()
     colour[:, :3] *= 3
     texture[:, 3:] *= 3
-    eps = torch.ones(B, C, H, W, dtype=torch.float64)
+    eps, eps_clean = torch.ones(B, 2 * C + 1, H, W, dtype=torch.float64).split([C, C + 1], dim=1)
     assert (shift.shift(eps, colour) - shift.shift(eps, cond)).abs().max() > 1e-3
     assert torch.equal(shift.shift(eps, texture), shift.shift(eps, cond))
-    assert (shift.draw_clean(eps, texture) - shift.draw_clean(eps, cond)).abs().max() > 1e-3
+    assert (shift.draw_clean(eps_clean, texture) - shift.draw_clean(eps_clean, cond)).abs().max() > 1e-3
+
+
+class TestMixture:
+    """Three components at one position, repeated over many: densities by scipy, laws by Monte Carlo."""
+
+    COUNT = 200
+
+    def shift(self) -> ColourShift:
+        return perturbed(ColourShift(C, F, hidden=4, components=3), std=0.3)
+
+    def cond(self, count: int = 1) -> Tensor:
+        """The same features at ``count`` x ``count`` positions, far enough apart for the 3x3 net to see no border."""
+        one = torch.randn(1, F, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+        return one.expand(1, F, count, count)
+
+    def components(self, shift: ColourShift, cond: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (K,) and standard deviations (K, C), found from draws: eps of ones, the last channel scanned."""
+        uniform = torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64)
+        normal = torch.distributions.Normal(0, 1).icdf(uniform).reshape(-1, 1, 1, 1)
+        eps = torch.cat([torch.ones(1000, C, 1, 1, dtype=torch.float64), normal], dim=1)
+        drawn = shift.draw_clean(eps, cond.expand(1000, -1, -1, -1))[:, :, 0, 0].detach().numpy()
+        spreads, counts = np.unique(drawn.round(12), axis=0, return_counts=True)
+        return counts / 1000, spreads
+
+    def test_densities(self) -> None:
+        shift, cond = self.shift(), self.cond()
+        weights, spreads = self.components(shift, cond)
+        assert len(weights) == 3
+        _, s = law_at_one(lambda eps: shift.shift(eps, cond))
+        mean = shift.mean.detach().numpy().ravel()
+        z = np.array([0.3, -0.8, 1.1])
+        clean = sum(
+            w * multivariate_normal(np.zeros(C), np.diag(v**2)).pdf(z) for w, v in zip(weights, spreads, strict=True)
+        )
+        noisy = sum(
+            w * multivariate_normal(mean, np.diag(v**2) + s).pdf(z) for w, v in zip(weights, spreads, strict=True)
+        )
+        tensor = torch.from_numpy(z).reshape(1, C, 1, 1)
+        # the weights were found to one part in a thousand
+        assert shift.log_prob_clean(tensor, cond).exp().item() == pytest.approx(clean, rel=0.02)
+        assert shift.log_prob_noisy(tensor, cond).exp().item() == pytest.approx(noisy, rel=0.02)
+
+    def test_removing_what_was_added_gives_back_the_clean_law(self) -> None:
+        shift, count = self.shift(), self.COUNT
+        cond = self.cond(count)
+        generator = torch.Generator().manual_seed(6)
+
+        def eps(channels: int) -> Tensor:
+            return torch.randn(1, channels, count, count, dtype=torch.float64, generator=generator)
+
+        clean = shift.draw_clean(eps(C + 1), cond).detach()
+        noisy = clean + shift.shift(eps(C), cond).detach()
+        back = shift.remove(noisy, eps(C + 1), cond).detach()
+        for power in (1, 2, 4):  # the fourth moment tells a mixture from a normal law of equal variance
+            a, b = (v[0].flatten(1).pow(power) for v in (clean, back))
+            error = 5 * (a.var(1) + b.var(1)).sqrt() / count
+            assert bool(((a.mean(1) - b.mean(1)).abs() < error).all())
+
+
+def law_at_one(apply: Callable[[Tensor], Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`law_at` for one image of one position."""
+    zero = torch.zeros(1, C, 1, 1, dtype=torch.float64)
+    constant = apply(zero).flatten()
+    matrix = torch.stack(
+        [apply(torch.eye(C, dtype=torch.float64)[i].reshape(1, C, 1, 1)).flatten() - constant for i in range(C)], 1
+    )
+    return constant.detach().numpy(), (matrix @ matrix.T).detach().numpy()
 
 
 @pytest.mark.parametrize("name", SHIFTS)
@@ -187,6 +258,7 @@ def test_float32_under_autocast(name: str, z: Tensor, cond: Tensor) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         log_prob = shift.log_prob_noisy(z.float(), cond.float())
         moved = shift.shift(z.float(), cond.float())
-        removed = shift.remove(moved, z.float(), cond.float())
+        eps = torch.zeros(B, C + shift.extra_draws, H, W)
+        removed = shift.remove(moved, eps, cond.float())
     assert log_prob.dtype == moved.dtype == removed.dtype == torch.float32
     assert_close(log_prob.double(), exact, atol=0.2, rtol=0.01)
