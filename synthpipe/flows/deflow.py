@@ -440,7 +440,7 @@ def _with_extra(z: Tensor, shift: DomainShift) -> Tensor:
 def _resized(lr: Tensor, size: Sequence[int]) -> Tensor:
     """``lr`` at a level's size: bilinear above its own, averaged below."""
     if lr.shape[2] >= size[0]:
-        return F.adaptive_avg_pool2d(lr, tuple(size))
+        return F.adaptive_avg_pool2d(lr, (size[0], size[1]))
     return F.interpolate(lr, size=tuple(size), mode="bilinear", align_corners=False)
 
 
