@@ -7,8 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+# A loaded machine must not fail a property; how long tests take is nobody's property.
+settings.register_profile("synthpipe", deadline=None)
+settings.load_profile("synthpipe")
 
 
 @pytest.fixture(autouse=True)
