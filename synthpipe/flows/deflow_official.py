@@ -40,6 +40,8 @@ _SETTINGS: dict[str, Any] = {
     "covariance_init": 0.0,
     "scale_eps": 0.001,
     "normalization": None,
+    "coupling": "affine",
+    "whiten": False,
     "unconditional": False,
 }
 
