@@ -484,6 +484,8 @@ class TestOutput:
             assert write(folder, "s3://corpus/hr") == report
             assert build_index("s3://corpus/hr/*.tar").samples == 12
         finally:
+            # fsspec keeps clients by their arguments, which the server's address is not among
+            fsspec.get_filesystem_class("s3").clear_instance_cache()
             server.stop()
 
 

@@ -267,6 +267,7 @@ def s3() -> Iterator[str]:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
         filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
         filesystem.mkdir("corpus-bucket")
         yield "s3://corpus-bucket"
