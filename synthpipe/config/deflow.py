@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from synthpipe.config.reader import Options
+from synthpipe.flows.deflow_official import AIM_STATISTICS
 
 __all__ = [
     "PRESETS",
@@ -88,21 +89,9 @@ class DeFlowModelOptions(Options):
         return self.model_dump(mode="json", exclude={"preset"})
 
 
-# AIM-RWSR's statistics as the reference's option file gives them (RGB, 0..255).
-_AIM_STATISTICS = {
-    "clean_mean": (114.476, 111.672, 103.291),
-    "clean_std": (59.982, 57.242, 59.913),
-    "lr_clean_mean": (114.361, 111.579, 103.191),
-    "lr_clean_std": (53.363, 50.915, 54.046),
-    "noisy_mean": (120.717, 115.667, 104.757),
-    "noisy_std": (54.150, 52.601, 55.650),
-    "lr_noisy_mean": (120.717, 115.667, 104.756),
-    "lr_noisy_std": (50.674, 49.072, 52.370),
-}
-
 #: Published sizes with our corrections, and ``small``, which trains on two CPU cores.
 PRESETS: dict[str, dict[str, Any]] = {
-    "aim": {"scale": 8, "hidden": 128, "normalization": _AIM_STATISTICS},
+    "aim": {"scale": 8, "hidden": 128, "normalization": AIM_STATISTICS},
     "ntire": {"scale": 4, "hidden": 64},
     "dped": {"scale": 4, "hidden": 64},
     "small": {

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from synthpipe.errors import CheckpointError
 
-__all__ = ["PUBLISHED", "from_official", "official_names"]
+__all__ = ["AIM_STATISTICS", "PUBLISHED", "from_official", "official_names"]
 
-_AIM_STATISTICS: dict[str, Any] = {
+#: AIM-RWSR's statistics as the reference's option file gives them (RGB, 0..255).
+AIM_STATISTICS: dict[str, Any] = {
     "clean_mean": [114.476, 111.672, 103.291],
     "clean_std": [59.982, 57.242, 59.913],
     "noisy_mean": [120.717, 115.667, 104.757],
@@ -27,7 +28,6 @@ _AIM_STATISTICS: dict[str, Any] = {
     "lr_clean_std": [53.363, 50.915, 54.046],
     "lr_noisy_mean": [120.717, 115.667, 104.756],
     "lr_noisy_std": [50.674, 49.072, 52.370],
-    "clamp": True,
 }
 
 # What the reference does at use as well as in training, its dequantisation noise included: the published covariance
@@ -47,7 +47,7 @@ _SETTINGS: dict[str, Any] = {
 
 #: Settings that tensors do not show, by the name of the published configuration.
 PUBLISHED: dict[str, dict[str, Any]] = {
-    "aim": {**_SETTINGS, "scale": 8, "normalization": _AIM_STATISTICS},
+    "aim": {**_SETTINGS, "scale": 8, "normalization": {**AIM_STATISTICS, "clamp": True}},
     "ntire": {**_SETTINGS, "scale": 4},
     "dped": {**_SETTINGS, "scale": 4},
 }

@@ -23,6 +23,7 @@ from torch import Tensor
 from synthpipe.config.training import DomainOptions, UnpairedOptions
 from synthpipe.errors import ImageError, TrainingError
 from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
+from synthpipe.pipeline import image_files
 from synthpipe.pipeline.decode import decode_image
 from synthpipe.pipeline.image_size import image_size
 
@@ -30,7 +31,6 @@ __all__ = ["DecodedCache", "FolderDomain", "list_images", "uniforms"]
 
 logger = logging.getLogger("synthpipe.training")
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 #: Images drawn for one slot before all are tried in turn; only broken files cost a draw.
 DRAWS = 8
 HEADER_THREADS = 8
@@ -44,15 +44,13 @@ def list_images(folder: str | Path) -> list[Path]:
     Raises:
         TrainingError: no such folder, or none in it.
     """
-    root = Path(folder)
-    if not root.is_dir():
+    if not Path(folder).is_dir():
         raise TrainingError(f"image folder {str(folder)!r} does not exist; give an existing folder")
-    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    found = image_files.list_images(folder)
     if not found:
-        raise TrainingError(
-            f"image folder {str(folder)!r}: no images; expected files ending in {', '.join(sorted(SUFFIXES))}"
-        )
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+        expected = ", ".join(sorted(image_files.SUFFIXES))
+        raise TrainingError(f"image folder {str(folder)!r}: no images; expected files ending in {expected}")
+    return found
 
 
 def uniforms(*key: int | str) -> tuple[float, ...]:

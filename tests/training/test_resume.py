@@ -117,7 +117,8 @@ def test_initialisation_does_not_run_again_after_resume(
         raise AssertionError("initialised again")
 
     monkeypatch.setattr(DeFlowObjective, "initialize", refuse)
-    train(parse_options(run_data(max_steps=2, schedule={"milestones": []}, resume="auto"), TrainDeFlowOptions))
+    again = run_data(max_steps=2, schedule={"milestones": []}, resume="auto")
+    assert train(parse_options(again, TrainDeFlowOptions)).is_file()
 
 
 def test_a_run_is_not_continued_unasked_or_with_other_options(run_data: Callable[..., dict[str, Any]]) -> None:
