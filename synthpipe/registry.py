@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from synthpipe.density.dde import DDE
 from synthpipe.errors import CheckpointError
 from synthpipe.flows.deflow import DeFlow
 
 __all__ = ["build_model", "kind_of"]
 
-_KINDS: dict[str, type[nn.Module]] = {"deflow": DeFlow}
+_KINDS: dict[str, type[nn.Module]] = {"deflow": DeFlow, "dde": DDE}
 
 
 def build_model(kind: str, config: dict[str, Any]) -> nn.Module:

@@ -1,0 +1,6 @@
+"""Denoising density estimators: the density of images and points, and what follows from it."""
+
+from synthpipe.density.base import DensityEstimator, dde_loss
+from synthpipe.density.dde import DDE
+
+__all__ = ["DDE", "DensityEstimator", "dde_loss"]

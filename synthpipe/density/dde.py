@@ -1,0 +1,143 @@
+"""The denoising density estimator of images, in the potential form ``S = -||R||^2 / 2``.
+
+arXiv 2001.02728 for the loss; the potential form is close to gradient-step denoisers (Hurault et al. 2022): the small
+convolutional network ``R`` plays the part of the normalised residual, and ``S`` is a sum over pixels, so tiles of any
+size are scored.  One network serves several domains (clean, degraded) by one head each: everything but the last
+convolution is shared, so the ratio of two domains' densities costs one pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthpipe.density.base import DensityEstimator
+from synthpipe.errors import ShapeError
+
+__all__ = ["DDE"]
+
+#: Powers of the (scaled) logarithm of sigma that the modulation of each layer is linear in.
+_LEVEL_TERMS = 4
+#: Rec. 601 luma, as image formats and SR metrics use it.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class DDE(DensityEstimator):
+    """A fully convolutional density of images ``(B, 3, H, W)`` or ``(B, 1, H, W)`` in [0, 1].
+
+    ``R = (A y + g(y, sigma)) / sigma`` with a linear 3x3 filter ``A`` and ``g`` of ``depth`` 3x3 convolutions with
+    SiLU between them, whose channels are scaled and shifted by polynomials in ``log sigma``.
+
+    Args:
+        channels: 1 (grey; RGB images are turned into luma) or 3.
+        width: channels inside.
+        depth: convolutions in ``g``; a pixel of ``R`` sees ``2 * depth + 1`` pixels across.
+        outputs: channels of ``R`` for each domain.
+        domains: names; the first is the clean one.
+        sigma_range: lowest and highest noise level that it is trained for.
+
+    Raises:
+        ShapeError: settings that make no network.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,
+        width: int = 32,
+        depth: int = 4,
+        outputs: int = 8,
+        domains: Sequence[str] = ("clean",),
+        sigma_range: Sequence[float] = (0.01, 0.25),
+    ) -> None:
+        super().__init__()
+        low, high = sigma_range
+        if channels not in (1, 3) or min(width, outputs) < 1 or depth < 2 or not domains or not 0 < low < high:
+            raise ShapeError(
+                "DDE: expected channels 1 or 3, width and outputs of at least 1, depth of at least 2, domains and "
+                f"0 < low < high in sigma_range; got channels={channels}, width={width}, depth={depth}, "
+                f"outputs={outputs}, domains={list(domains)}, sigma_range={list(sigma_range)}"
+            )
+        self.config = {
+            "channels": channels,
+            "width": width,
+            "depth": depth,
+            "outputs": outputs,
+            "domains": list(domains),
+            "sigma_range": [float(low), float(high)],
+        }
+        self.channels, self.outputs = channels, outputs
+        self.domains = tuple(domains)
+        self._log_range = (math.log(low), math.log(high))
+        heads = outputs * len(self.domains)
+        self.linear = nn.Conv2d(channels, heads, 3, bias=False)
+        sizes = [channels] + [width] * (depth - 1)
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3) for i, o in itertools.pairwise(sizes))
+        self.levels = nn.ModuleList(nn.Linear(_LEVEL_TERMS, 2 * width, bias=False) for _ in self.convs)
+        self.head = nn.Conv2d(width, heads, 3)
+        for level in self.levels:
+            nn.init.zeros_(level.weight)
+        nn.init.normal_(self.linear.weight, std=0.1)
+        self.head.weight.data.mul_(0.1)
+
+    @property
+    def border(self) -> int:
+        """Pixels on each side that :meth:`energies` without padding leaves out."""
+        return len(self.convs) + 1
+
+    def residual(self, y: Tensor, sigma: Tensor, *, pad: bool = True) -> Tensor:
+        """``R`` of every domain.
+
+        Args:
+            y: ``(B, 1, H, W)`` or ``(B, 3, H, W)``; may leave [0, 1] (noise).
+            sigma: ``(B,)``.
+            pad: False leaves out the pixels near the border, where padding with zeros would be seen.
+
+        Returns:
+            ``(B, domains, outputs, H, W)``; without ``pad`` smaller by :attr:`border` on each side.
+
+        Raises:
+            ShapeError: wrong channels, or an image too small to leave a pixel.
+        """
+        y = self._channels(y)
+        if not pad and min(y.shape[2:]) <= 2 * self.border:
+            raise ShapeError(f"DDE: an image must exceed {2 * self.border} pixels on each side, got {tuple(y.shape)}")
+        low, high = self._log_range
+        t = (2 * sigma.log() - low - high) / (high - low)  # -1 at the lowest level, 1 at the highest
+        terms = torch.stack([t**power for power in range(_LEVEL_TERMS)], 1)
+        padding = 1 if pad else 0
+        h = y - 0.5
+        for conv, level in zip(self.convs, self.levels, strict=True):
+            assert isinstance(conv, nn.Conv2d)
+            h = F.conv2d(h, conv.weight, conv.bias, padding=padding)
+            scale, shift = level(terms)[:, :, None, None].chunk(2, 1)
+            h = F.silu(h * (1 + scale) + shift)
+        skip = y if pad else y[:, :, self.border - 1 : -(self.border - 1), self.border - 1 : -(self.border - 1)]
+        r = F.conv2d(h, self.head.weight, self.head.bias, padding=padding)
+        r = r + F.conv2d(skip - 0.5, self.linear.weight, padding=padding)
+        r = r / sigma[:, None, None, None]
+        return r.unflatten(1, (len(self.domains), self.outputs))
+
+    def energies(self, y: Tensor, sigma: Tensor, *, pad: bool = False) -> Tensor:
+        """``||R||^2 / 2`` of every pixel and domain, ``(B, domains, H, W)``; arguments as in :meth:`residual`."""
+        return 0.5 * self.residual(y, sigma, pad=pad).square().sum(2)
+
+    def log_density(self, y: Tensor, sigma: Tensor, domain: Tensor | None = None) -> Tensor:
+        """``S`` of the images in nats, up to a constant, ``(B,)``; see :class:`DensityEstimator`."""
+        total = -self.energies(y, sigma, pad=True).sum((2, 3))  # (B, domains)
+        if domain is None:
+            return total[:, 0]
+        return total.gather(1, domain[:, None])[:, 0]
+
+    def _channels(self, y: Tensor) -> Tensor:
+        if y.ndim != 4 or y.shape[1] not in (1, 3):
+            raise ShapeError(f"DDE: expected images (B, 1, H, W) or (B, 3, H, W), got {tuple(y.shape)}")
+        if y.shape[1] == self.channels:
+            return y
+        if self.channels == 3:
+            return y.expand(-1, 3, -1, -1)
+        return (y * y.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
