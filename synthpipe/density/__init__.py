@@ -2,5 +2,6 @@
 
 from synthpipe.density.base import DensityEstimator, dde_loss
 from synthpipe.density.dde import DDE
+from synthpipe.density.scorer import DensityScorer
 
-__all__ = ["DDE", "DensityEstimator", "dde_loss"]
+__all__ = ["DDE", "DensityEstimator", "DensityScorer", "dde_loss"]

@@ -23,6 +23,8 @@ __all__ = ["DDE"]
 
 #: Powers of the (scaled) logarithm of sigma that the modulation of each layer is linear in.
 _LEVEL_TERMS = 4
+#: Standard deviation of fine detail in photographs, about; keeps ``R`` of order 1 at every level.
+_DETAIL = 0.02
 #: Rec. 601 luma, as image formats and SR metrics use it.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -30,8 +32,9 @@ _LUMA = (0.299, 0.587, 0.114)
 class DDE(DensityEstimator):
     """A fully convolutional density of images ``(B, 3, H, W)`` or ``(B, 1, H, W)`` in [0, 1].
 
-    ``R = (A y + g(y, sigma)) / sigma`` with a linear 3x3 filter ``A`` and ``g`` of ``depth`` 3x3 convolutions with
-    SiLU between them, whose channels are scaled and shifted by polynomials in ``log sigma``.
+    ``R = (A y + g(y, sigma)) / sqrt(sigma^2 + c^2)`` with a linear 3x3 filter ``A``, a constant ``c``, and ``g`` of
+    ``depth`` 3x3 convolutions with SiLU between them, whose channels are scaled and shifted by polynomials in
+    ``log sigma``.
 
     Args:
         channels: 1 (grey; RGB images are turned into luma) or 3.
@@ -79,10 +82,18 @@ class DDE(DensityEstimator):
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3) for i, o in itertools.pairwise(sizes))
         self.levels = nn.ModuleList(nn.Linear(_LEVEL_TERMS, 2 * width, bias=False) for _ in self.convs)
         self.head = nn.Conv2d(width, heads, 3)
+        self._initialize()
+
+    @torch.no_grad()
+    def _initialize(self) -> None:
+        """Begin as a linear high-pass residual: a white one times a level's gain, so that J starts near 1."""
         for level in self.levels:
-            nn.init.zeros_(level.weight)
-        nn.init.normal_(self.linear.weight, std=0.1)
-        self.head.weight.data.mul_(0.1)
+            assert isinstance(level, nn.Linear)
+            level.weight.zero_()
+        filters = _high_pass_filters().repeat(-(-self.outputs // 8), 1, 1)[: self.outputs]  # (outputs, 3, 3)
+        filters = filters / math.sqrt(self.channels * max(self.outputs / 8, 1))
+        self.linear.weight.copy_(filters[:, None].repeat(len(self.domains), self.channels, 1, 1))
+        self.head.weight.mul_(0.1)
 
     @property
     def border(self) -> int:
@@ -103,7 +114,7 @@ class DDE(DensityEstimator):
         Raises:
             ShapeError: wrong channels, or an image too small to leave a pixel.
         """
-        y = self._channels(y)
+        y = self._as_trained(y)
         if not pad and min(y.shape[2:]) <= 2 * self.border:
             raise ShapeError(f"DDE: an image must exceed {2 * self.border} pixels on each side, got {tuple(y.shape)}")
         low, high = self._log_range
@@ -119,7 +130,7 @@ class DDE(DensityEstimator):
         skip = y if pad else y[:, :, self.border - 1 : -(self.border - 1), self.border - 1 : -(self.border - 1)]
         r = F.conv2d(h, self.head.weight, self.head.bias, padding=padding)
         r = r + F.conv2d(skip - 0.5, self.linear.weight, padding=padding)
-        r = r / sigma[:, None, None, None]
+        r = r * (sigma.square() + _DETAIL**2).rsqrt()[:, None, None, None]
         return r.unflatten(1, (len(self.domains), self.outputs))
 
     def energies(self, y: Tensor, sigma: Tensor, *, pad: bool = False) -> Tensor:
@@ -133,11 +144,24 @@ class DDE(DensityEstimator):
             return total[:, 0]
         return total.gather(1, domain[:, None])[:, 0]
 
-    def _channels(self, y: Tensor) -> Tensor:
+    @staticmethod
+    def luma(y: Tensor) -> Tensor:
+        """``(B, 1, H, W)`` or ``(B, 3, H, W)`` -> grey ``(B, 1, H, W)``, Rec. 601."""
+        if y.shape[1] == 1:
+            return y
+        red, green, blue = _LUMA
+        return red * y[:, 0:1] + green * y[:, 1:2] + blue * y[:, 2:3]
+
+    def _as_trained(self, y: Tensor) -> Tensor:
         if y.ndim != 4 or y.shape[1] not in (1, 3):
             raise ShapeError(f"DDE: expected images (B, 1, H, W) or (B, 3, H, W), got {tuple(y.shape)}")
-        if y.shape[1] == self.channels:
-            return y
-        if self.channels == 3:
-            return y.expand(-1, 3, -1, -1)
-        return (y * y.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        return self.luma(y) if self.channels == 1 else y.expand(-1, 3, -1, -1)
+
+
+def _high_pass_filters() -> Tensor:
+    """The 3x3 cosine basis without its constant, ``(8, 3, 3)``: together they pass all but the local mean."""
+    u = torch.arange(3.0)[:, None]
+    i = torch.arange(3.0)[None]
+    basis = torch.cos((2 * i + 1) * u * math.pi / 6) * math.sqrt(2 / 3)
+    basis[0] = math.sqrt(1 / 3)
+    return torch.einsum("ui,vj->uvij", basis, basis).reshape(9, 3, 3)[1:] / 3

@@ -1,0 +1,95 @@
+"""Parts of a quality score of image tiles, and their calibrated combination.
+
+Every part looks at one tile alone.  The density's parts are taken at several noise levels: the energies ``-S`` of the
+clean domain, and the log-ratios of each degraded domain's density to the clean one's, in which the tile's complexity
+cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.density.calibration import Calibration
+from synthpipe.density.dde import DDE
+from synthpipe.density.tile_statistics import coder_bits, contrast
+from synthpipe.errors import ShapeError
+
+__all__ = ["QUANTILE_TILES", "DensityScorer"]
+
+#: Numbers of tiles over which the mean log-odds of clean images have their quantiles stored.
+QUANTILE_TILES = (1, 4, 16)
+_PERCENTS = 101
+
+
+class DensityScorer(nn.Module):
+    """``degraded_logit`` and all its parts, for tiles ``(N, 1 or 3, tile, tile)`` in [0, 1].
+
+    Args:
+        dde: constructor arguments of the density.
+        levels: noise levels at which the density is asked.
+        tile: side of the tiles that the calibration was fitted on, pixels.
+
+    Attributes:
+        columns: names of the numbers that :meth:`forward` returns; ``degraded_logit`` first, higher is worse.
+    """
+
+    size_multiple = 1
+    quantile_table: Tensor
+
+    def __init__(self, dde: Mapping[str, Any], levels: Sequence[float], tile: int = 64) -> None:
+        super().__init__()
+        self.dde = DDE(**dde)
+        low, high = self.dde.config["sigma_range"]  # type: ignore[misc]
+        if not levels or not all(low <= level <= high for level in levels):
+            raise ShapeError(f"DensityScorer: expected levels within {low}..{high}, got {list(levels)}")
+        if tile <= 2 * self.dde.border:
+            raise ShapeError(f"DensityScorer: expected a tile of more than {2 * self.dde.border} pixels, got {tile}")
+        self.config = {"dde": self.dde.config, "levels": [float(level) for level in levels], "tile": tile}
+        self.levels, self.tile = tuple(levels), tile
+        self.columns = ("degraded_logit", *self._part_names())
+        self.calibration = Calibration(len(self.columns) - 1)
+        self.register_buffer("quantile_table", torch.zeros(len(QUANTILE_TILES), _PERCENTS))
+
+    @property
+    def quantiles(self) -> dict[int, Tensor]:
+        """Quantiles 0..100 % of the mean ``degraded_logit`` of clean images, by the number of tiles in the mean."""
+        return dict(zip(QUANTILE_TILES, self.quantile_table, strict=True))
+
+    @torch.no_grad()
+    def forward(self, tiles: Tensor) -> Tensor:
+        """All columns of each tile, ``(N, len(columns))``.
+
+        Raises:
+            ShapeError: tiles of another size, or NaN.
+        """
+        parts = self.parts(tiles)
+        return torch.cat([self.calibration(parts)[:, None], parts], 1)
+
+    @torch.no_grad()
+    def parts(self, tiles: Tensor) -> Tensor:
+        """The parts alone, ``(N, F)``, in the order of ``columns[1:]``."""
+        if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or tiles.shape[2:] != (self.tile, self.tile):
+            raise ShapeError(
+                f"DensityScorer: expected tiles (N, 1 or 3, {self.tile}, {self.tile}), got {tuple(tiles.shape)}"
+            )
+        if not bool(torch.isfinite(tiles).all()):
+            raise ShapeError("DensityScorer: the tiles hold NaN or infinity; drop them before they are scored")
+        columns = []
+        for level in self.levels:
+            energies = self.dde.energies(tiles, tiles.new_full((len(tiles),), level)).mean((2, 3))  # (N, domains)
+            columns.append(energies[:, :1].log())
+            columns.append(energies[:, 1:] - energies[:, :1])
+        grey = self.dde.luma(tiles)
+        columns += [coder_bits(grey)[:, None], contrast(grey)[:, None]]
+        return torch.cat(columns, 1)
+
+    def _part_names(self) -> list[str]:
+        names: list[str] = []
+        for level in self.levels:
+            names.append(f"log_energy_{level:g}")
+            names += [f"{domain}_ratio_{level:g}" for domain in self.dde.domains[1:]]
+        return [*names, "coder_bits", "contrast"]
