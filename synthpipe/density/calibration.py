@@ -15,7 +15,7 @@ from synthpipe.errors import ShapeError, TrainingError
 
 __all__ = ["Calibration", "fit_calibration"]
 
-#: Standard deviations from the mean of the fitted set beyond which a part counts no more: a quadratic grows without end.
+#: Standard deviations from the clean mean beyond which a part counts no more: a quadratic grows without end.
 _CLIP = 4.0
 _MAX_ITERATIONS = 500
 

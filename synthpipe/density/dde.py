@@ -74,7 +74,7 @@ class DDE(DensityEstimator):
             "sigma_range": [float(low), float(high)],
         }
         self.channels, self.outputs = channels, outputs
-        self.domains = tuple(domains)
+        self.domains, self.sigma_range = tuple(domains), (float(low), float(high))
         self._log_range = (math.log(low), math.log(high))
         heads = outputs * len(self.domains)
         self.linear = nn.Conv2d(channels, heads, 3, bias=False)

@@ -43,7 +43,7 @@ class DensityScorer(nn.Module):
     def __init__(self, dde: Mapping[str, Any], levels: Sequence[float], tile: int = 64) -> None:
         super().__init__()
         self.dde = DDE(**dde)
-        low, high = self.dde.config["sigma_range"]  # type: ignore[misc]
+        low, high = self.dde.sigma_range
         if not levels or not all(low <= level <= high for level in levels):
             raise ShapeError(f"DensityScorer: expected levels within {low}..{high}, got {list(levels)}")
         if tile <= 2 * self.dde.border:
