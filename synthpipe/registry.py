@@ -8,12 +8,18 @@ from torch import nn
 
 from synthpipe.density.dde import DDE
 from synthpipe.density.scorer import DensityScorer
+from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import CheckpointError
 from synthpipe.flows.deflow import DeFlow
 
 __all__ = ["build_model", "kind_of"]
 
-_KINDS: dict[str, type[nn.Module]] = {"deflow": DeFlow, "dde": DDE, "density_scorer": DensityScorer}
+_KINDS: dict[str, type[nn.Module]] = {
+    "deflow": DeFlow,
+    "dde": DDE,
+    "dde_vector": VectorDDE,
+    "density_scorer": DensityScorer,
+}
 
 
 def build_model(kind: str, config: dict[str, Any]) -> nn.Module:
