@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
-from synthpipe.config.dde_generator import DDEGeneratorFields
+from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.deflow import DeFlowModelOptions
 from synthpipe.config.reader import Options, read_options, read_yaml
 from synthpipe.config.run import DomainOptions, OptimizerOptions, RunOptions, ScheduleOptions
@@ -76,12 +76,6 @@ class TrainDeFlowOptions(RunOptions):
     kind: Literal["deflow"] = "deflow"
     model: DeFlowModelOptions = DeFlowModelOptions()
     data: UnpairedOptions
-
-
-class TrainDDEGeneratorOptions(DDEGeneratorFields, RunOptions):
-    """``kind: dde_generator``: a generator whose law follows the data's, by two density estimators."""
-
-    kind: Literal["dde_generator"] = "dde_generator"
 
 
 #: The only list of what ``synthpipe train`` can train.
