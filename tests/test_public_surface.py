@@ -17,7 +17,14 @@ PUBLIC = {
     "synthpipe.checkpoints": {"load", "read_header", "resolve", "save"},
     "synthpipe.density": {"DDE", "DensityEstimator", "DensityScorer", "dde_loss"},
     "synthpipe.flows": {"CLEAN", "NOISY", "DeFlow", "bits_per_dim"},
-    "synthpipe.transforms": {"Batch", "BatchTransform", "ClassicalDegrade", "DeFlowDegrade"},
+    "synthpipe.transforms": {
+        "Batch",
+        "BatchTransform",
+        "ClassicalDegrade",
+        "DeFlowDegrade",
+        "DensityFilter",
+        "DensityScore",
+    },
     "synthpipe.pipeline": {"Stream", "build_stream"},
 }
 

@@ -1,0 +1,190 @@
+"""A quality score for images and batches, and the filter that drops what scores badly.
+
+The number is ``degraded_logit``: calibrated log-odds that a tile is degraded, higher is worse.  An image's number is
+the mean over a few tiles spread evenly over it, because one tile of sky says little.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synthpipe.density.scorer import DensityScorer
+from synthpipe.errors import ImageError, ShapeError
+from synthpipe.images import check_images
+from synthpipe.transforms.base import Batch, BatchTransform
+
+__all__ = ["DEGRADED_LOGIT", "DensityFilter", "DensityScore", "score_image", "tile_places"]
+
+#: Name of the number that decides, in batches, in :func:`score_image` and among a scorer's columns.
+DEGRADED_LOGIT = "degraded_logit"
+
+
+def tile_places(height: int, width: int, tile: int, limit: int) -> list[tuple[int, int]]:
+    """Corners of up to ``limit`` tiles, evenly spread; they cover the whole image where so few can.
+
+    A grid of equal cells with a tile in the middle of each (pushed inside at the border), of as many rows and columns
+    as make the longest side of a cell shortest; never more of them than cover the side.
+
+    Args:
+        height, width: of the image, pixels.
+        tile: side of a tile, at most ``height`` and ``width``.
+        limit: most tiles, at least 1.
+
+    Returns:
+        ``(top, left)`` of each, row by row.
+
+    Raises:
+        ShapeError: no tile fits, or ``limit`` is below 1.
+    """
+    if min(height, width) < tile or limit < 1:
+        raise ShapeError(
+            f"tile_places: expected an image of at least {tile}x{tile} pixels and a limit of at least 1, got "
+            f"{height}x{width} and {limit}"
+        )
+    most_rows, most_columns = -(-height // tile), -(-width // tile)
+    grids = [(rows, min(limit // rows, most_columns)) for rows in range(1, min(limit, most_rows) + 1)]
+    rows, columns = min(grids, key=lambda grid: (max(height / grid[0], width / grid[1]), -grid[0] * grid[1]))
+    return [(top, left) for top in _middles(height, tile, rows) for left in _middles(width, tile, columns)]
+
+
+def _middles(side: int, tile: int, count: int) -> list[int]:
+    """Where tiles in the middle of ``count`` equal parts of ``side`` begin."""
+    begins = [((2 * part + 1) * side - count * tile) // (2 * count) for part in range(count)]
+    return [min(max(begin, 0), side - tile) for begin in begins]
+
+
+@torch.inference_mode()
+def score_image(scorer: DensityScorer, image: Tensor, tiles: int = 16) -> dict[str, float]:
+    """The numbers of one image: means over its tiles, and how much the tiles differ.
+
+    Args:
+        scorer: on any device; the tiles are brought to it.
+        image: ``(3, H, W)``, uint8, or floating-point in [0, 1].
+        tiles: most tiles to look at; see :func:`tile_places`.
+
+    Returns:
+        Each of ``scorer.columns`` (mean over the tiles), ``degraded_logit_q10`` and ``degraded_logit_q90`` (10 % and
+        90 % quantile over the tiles), and ``tiles`` (how many there were).
+
+    Raises:
+        ImageError: smaller than a tile; the reason is ``too_small``.
+        ShapeError: no such image, or NaN.
+    """
+    if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        raise ShapeError(
+            f"score_image: expected an RGB image (3, H, W), uint8 or floating-point in [0, 1], got {image.dtype} "
+            f"{tuple(image.shape)}"
+        )
+    height, width = image.shape[1:]
+    if min(height, width) < scorer.tile:
+        raise ImageError(
+            f"score_image: the image is {height}x{width}, the scorer needs at least {scorer.tile}x{scorer.tile}",
+            reason="too_small",
+        )
+    places = tile_places(height, width, scorer.tile, tiles)
+    columns = scorer(_as_float(_cut(image[None], places, scorer.tile).to(_device_of(scorer)))).double().cpu()  # (K, F)
+    logit = columns[:, 0]
+    low, high = torch.quantile(logit, logit.new_tensor([0.1, 0.9])).tolist()
+    return {
+        **dict(zip(scorer.columns, columns.mean(0).tolist(), strict=True)),
+        f"{DEGRADED_LOGIT}_q10": low,
+        f"{DEGRADED_LOGIT}_q90": high,
+        "tiles": len(places),
+    }
+
+
+class DensityScore(BatchTransform):
+    """Adds ``degraded_logit`` ``(B,)`` float32: the mean over tiles spread over each sample's ``gt``.
+
+    Args:
+        scorer: ``checkpoints.load(path, kind="density_scorer")``.
+        tiles: most tiles of a sample.
+        parts: add every other column of the scorer as well, ``(B,)`` float32 under its own name.
+
+    Raises:
+        ShapeError: ``tiles`` below 1.
+    """
+
+    def __init__(self, scorer: DensityScorer, tiles: int = 16, *, parts: bool = False) -> None:
+        if tiles < 1:
+            raise ShapeError(f"DensityScore: expected at least 1 tile of each sample, got {tiles}")
+        self.scorer = scorer.eval().requires_grad_(False)
+        self.tiles = tiles
+        self.parts = parts
+
+    def sample_params(self, batch: Batch) -> dict[str, Any]:
+        """Nothing is random here."""
+        return {}
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """Add the numbers; one sample's do not depend on the others.
+
+        Raises:
+            ShapeError: ``gt`` smaller than the scorer's tile, or NaN in it.
+        """
+        gt, tile = batch["gt"], self.scorer.tile
+        check_images(gt, "DensityScore")
+        height, width = gt.shape[2:]
+        if min(height, width) < tile:
+            raise ShapeError(
+                f"DensityScore: gt is {height}x{width}, smaller than the {tile}x{tile} tiles that the scorer was "
+                "calibrated on; cut larger tiles"
+            )
+        places = tile_places(height, width, tile, self.tiles)
+        columns = self.scorer(_cut(gt, places, tile)).unflatten(0, (len(gt), len(places))).mean(1)  # (B, F)
+        names = self.scorer.columns if self.parts else (DEGRADED_LOGIT,)
+        return {**batch, **{name: columns[:, place] for place, name in enumerate(names)}}
+
+    def to(self, device: torch.device | str) -> DensityScore:
+        """Move the scorer."""
+        self.scorer.to(device)
+        return self
+
+
+class DensityFilter(BatchTransform):
+    """Keeps the samples whose ``degraded_logit`` is at or below a threshold; drops those where it is NaN.
+
+    Follows :class:`DensityScore`.  A batch that comes out is shorter, and may be empty.
+
+    Args:
+        max_logit: the threshold.
+    """
+
+    def __init__(self, max_logit: float) -> None:
+        self.max_logit = max_logit
+
+    def sample_params(self, batch: Batch) -> dict[str, Any]:
+        """Nothing is random here."""
+        return {}
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """The samples to keep, of every tensor and list.
+
+        Raises:
+            ShapeError: the batch has no ``degraded_logit``.
+        """
+        if DEGRADED_LOGIT not in batch:
+            raise ShapeError(f"DensityFilter: the batch has {sorted(batch)} and no {DEGRADED_LOGIT}; score it first")
+        keep = (batch[DEGRADED_LOGIT] <= self.max_logit).nonzero()[:, 0].tolist()
+        if len(keep) == len(batch[DEGRADED_LOGIT]):
+            return dict(batch)
+        return {
+            name: values[keep] if isinstance(values, Tensor) else [values[place] for place in keep]
+            for name, values in batch.items()
+        }
+
+
+def _cut(images: Tensor, places: list[tuple[int, int]], tile: int) -> Tensor:
+    """``(B, C, H, W)`` -> ``(B * K, C, tile, tile)``, the K tiles of an image one after the other."""
+    return torch.stack([images[..., y : y + tile, x : x + tile] for y, x in places], 1).flatten(0, 1)
+
+
+def _as_float(tiles: Tensor) -> Tensor:
+    return tiles.float() / 255 if tiles.dtype == torch.uint8 else tiles.float()
+
+
+def _device_of(scorer: DensityScorer) -> torch.device:
+    return scorer.quantile_table.device
