@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.deflow import DeFlowModelOptions
 from synthpipe.config.reader import Options, read_options, read_yaml
@@ -79,7 +80,11 @@ class TrainDeFlowOptions(RunOptions):
 
 
 #: The only list of what ``synthpipe train`` can train.
-SCHEMAS: dict[str, type[RunOptions]] = {"deflow": TrainDeFlowOptions, "dde_generator": TrainDDEGeneratorOptions}
+SCHEMAS: dict[str, type[RunOptions]] = {
+    "dde": TrainDDEOptions,
+    "deflow": TrainDeFlowOptions,
+    "dde_generator": TrainDDEGeneratorOptions,
+}
 
 
 def read_train_options(path: str | Path, overrides: Sequence[str] = ()) -> RunOptions:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from synthpipe.config.dde import TrainDDEOptions
+from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.training import RunOptions, TrainDeFlowOptions
+from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.training.base import BatchSource, Objective
+from synthpipe.training.dde import DDEObjective
+from synthpipe.training.dde_generator import build_objective as build_dde_generator
 from synthpipe.training.deflow import DeFlowObjective
+from synthpipe.training.generator_data import build_source
+from synthpipe.training.domains import DomainData, build_degraders
 from synthpipe.training.loop import Trainer
 from synthpipe.training.unpaired import UnpairedData
 
@@ -29,6 +36,15 @@ def train(options: RunOptions, stop: Callable[[], bool] = lambda: False) -> Path
     """
     if isinstance(options, TrainDeFlowOptions):
         return Trainer(options, _deflow(options), _unpaired(options), stop).run()
+    if isinstance(options, TrainDDEOptions):
+        return Trainer(options, _dde(options), _domains(options), stop).run()
+    if isinstance(options, TrainDDEGeneratorOptions):
+        return Trainer(
+            options,
+            lambda: build_dde_generator(options),
+            lambda rank, world_size: build_source(options.data, options.seed, world_size),
+            stop,
+        ).run()
     raise OptionError(f"nothing trains options of type {type(options).__name__} (kind {options.kind!r})")
 
 
@@ -47,3 +63,17 @@ def _deflow(options: TrainDeFlowOptions) -> Callable[[], Objective]:
 
 def _unpaired(options: TrainDeFlowOptions) -> Callable[[int, int], BatchSource]:
     return lambda rank, world_size: UnpairedData(options.data, options.seed, rank, world_size)
+
+
+def _dde(options: TrainDDEOptions) -> Callable[[], Objective]:
+    data = options.data
+
+    def build() -> Objective:
+        model = DDE(**options.model.arguments(data.domains))
+        return DDEObjective(model, build_degraders(data), data.crop, data.crops_per_context)
+
+    return build
+
+
+def _domains(options: TrainDDEOptions) -> Callable[[int, int], BatchSource]:
+    return lambda rank, world_size: DomainData(options.data, options.seed, rank, world_size)

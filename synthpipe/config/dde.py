@@ -1,0 +1,126 @@
+"""Options of ``kind: dde``: a density of clean images, and of degraded ones beside it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from synthpipe.config.degrade import DegradeOptions
+from synthpipe.config.reader import Options
+from synthpipe.config.run import DomainOptions, RunOptions
+
+__all__ = [
+    "CLEAN_NAME",
+    "CorruptionDomain",
+    "DDEDataOptions",
+    "DDEModelOptions",
+    "DegradeDomain",
+    "DegradedDomain",
+    "ImagesDomain",
+    "TrainDDEOptions",
+]
+
+#: Name of the first domain of every estimator.
+CLEAN_NAME = "clean"
+#: Domains' names become column names of score files.
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+
+class CorruptionDomain(Options):
+    """Clean crops with a synthetic corruption of every strength."""
+
+    name: _Name
+    type: Literal["corruption"]
+    family: Literal["jpeg", "blur", "upscale", "noise"]
+
+
+class ImagesDomain(DomainOptions):
+    """The user's own degraded images."""
+
+    name: _Name
+    type: Literal["images"]
+
+
+class DegradeDomain(Options):
+    """Clean crops through a degradation at full size, such as a trained DeFlow."""
+
+    name: _Name
+    type: Literal["degrade"]
+    degrade: DegradeOptions
+
+
+DegradedDomain = Annotated[CorruptionDomain | ImagesDomain | DegradeDomain, Field(discriminator="type")]
+
+
+class DDEModelOptions(Options):
+    """Arguments of :class:`synthpipe.density.DDE`; its domains follow from the data."""
+
+    channels: Literal[1, 3] = Field(1, description="1: luma, what most corruptions show in; 3: colour")
+    width: int = Field(16, ge=1)
+    depth: int = Field(6, ge=2, description="a pixel sees 2 * depth + 1 pixels across")
+    outputs: int = Field(8, ge=1)
+    sigma_range: tuple[float, float] = Field((0.01, 0.25), description="noise levels, drawn log-uniformly")
+
+    @model_validator(mode="after")
+    def _check(self) -> DDEModelOptions:
+        if not 0 < self.sigma_range[0] < self.sigma_range[1]:
+            raise ValueError("expected 0 < low < high in 'sigma_range'")
+        return self
+
+    def arguments(self, domains: tuple[str, ...]) -> dict[str, Any]:
+        """Keyword arguments for :class:`synthpipe.density.DDE` with these ``domains``."""
+        return {**self.model_dump(), "domains": list(domains)}
+
+
+class DDEDataOptions(Options):
+    """Clean images and any number of degraded domains; every batch holds as many crops of each."""
+
+    clean: DomainOptions
+    degraded: tuple[DegradedDomain, ...] = ()
+    context: int = Field(
+        64, ge=16, description="side of what is cut from an image and degraded, so that crops meet no border of it"
+    )
+    crop: int = Field(32, ge=8, description="side of the crops that the loss sees, anywhere within the context")
+    crops_per_context: int = Field(2, ge=1, description="crops from each context: less to decode and to degrade")
+    batch_size: int = Field(
+        40, ge=1, description="crops per step, a multiple of domains * processes * crops_per_context"
+    )
+    augment: Literal["none", "hflip", "flips", "dihedral"] = Field(
+        "dihedral", description="hflip: left-right; flips: also upside down; dihedral: also transposed"
+    )
+    cache_mb: int = Field(1024, ge=16, description="decoded images kept in memory, MB for each folder and process")
+    crops_per_decode: int = Field(
+        16, ge=1, description="consecutive steps that take a context of one image, where the images outgrow cache_mb"
+    )
+    workers: int = Field(1, ge=0, le=64, description="threads (folders) or processes (shards) that read ahead; 0: none")
+    prefetch: int = Field(4, ge=1, le=256, description="batches made ahead")
+
+    @model_validator(mode="after")
+    def _check(self) -> DDEDataOptions:
+        names = self.domains
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"expected a name of its own for each domain ('clean' is taken), got {twice} twice")
+        if self.crop > self.context:
+            raise ValueError(f"expected 'crop' of at most 'context', {self.context}, got {self.crop}")
+        share = len(names) * self.crops_per_context
+        if self.batch_size % share:
+            raise ValueError(
+                f"expected 'batch_size' to be a multiple of {share} ({len(names)} domains, {self.crops_per_context} "
+                f"crops from each context), got {self.batch_size}"
+            )
+        return self
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of all domains, the clean one first."""
+        return (CLEAN_NAME, *(domain.name for domain in self.degraded))
+
+
+class TrainDDEOptions(RunOptions):
+    """``kind: dde``: a denoising density estimator of images, one head for each domain."""
+
+    kind: Literal["dde"] = "dde"
+    model: DDEModelOptions = DDEModelOptions()
+    data: DDEDataOptions

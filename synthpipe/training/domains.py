@@ -1,0 +1,200 @@
+"""Batches of clean images and of images to be degraded, as many for each domain; from folders or from shards.
+
+Clean images feed every domain that is made on the fly; what makes them degraded runs on the device, with the
+objective (:func:`build_degraders`).  Domains of the user's own images are read as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from synthpipe.config.dde import CLEAN_NAME, CorruptionDomain, DDEDataOptions, DegradeDomain, ImagesDomain
+from synthpipe.config.run import DomainOptions
+from synthpipe.config.training import UnpairedOptions
+from synthpipe.errors import OptionError
+from synthpipe.images import quantize_8bit
+from synthpipe.training.folder import FolderDomain
+from synthpipe.training.shards import ShardReader
+from synthpipe.training.unpaired import FolderReader
+from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.build import build_degrade
+from synthpipe.transforms.corruptions import corrupt, draw_corruption
+from synthpipe.transforms.deflow import DeFlowDegrade
+
+__all__ = ["Degrader", "DomainData", "build_degraders", "corruption_degrader", "transform_degrader"]
+
+#: Images ``(n, 3, H, W)`` float32 in [0, 1] and a CPU generator for each -> degraded ones, multiples of 1/255.
+Degrader = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
+
+
+class _Reader(Protocol):
+    """This process's images of each step, in order."""
+
+    def next(self) -> tuple[Tensor, list[str]]: ...
+
+    def example(self, count: int) -> tuple[Tensor, list[str]] | None: ...
+
+    def describe(self) -> dict[str, Any]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class DomainData:
+    """Batches ``{"x": (B, 3, context, context) uint8, "domain": (B,) int64, "key": B strings, "slot": B numbers}``.
+
+    ``x`` of domains that are made on the fly is clean.  From folders, an image is a function of (seed, step, slot)
+    alone: however many processes share a step, together they see the same images.
+
+    Args:
+        options: domains and how they are cropped.
+        seed: of the run.
+        rank: this process.
+        world_size: number of processes.
+
+    Raises:
+        OptionError: ``batch_size`` cannot be shared evenly.
+        TrainingError: a domain without usable images.
+    """
+
+    def __init__(self, options: DDEDataOptions, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        share = len(options.domains) * options.crops_per_context * world_size
+        if options.batch_size % share:
+            raise OptionError(
+                f"data.batch_size: expected a multiple of {share} ({len(options.domains)} domains, "
+                f"{options.crops_per_context} crops from each context, {world_size} processes), "
+                f"got {options.batch_size}"
+            )
+        self._options = options
+        self._total = options.batch_size // (len(options.domains) * options.crops_per_context)
+        contexts = self._total // world_size  # of each domain, for this process
+        self._places = range(rank * contexts, (rank + 1) * contexts)
+        own = {at: domain for at, domain in enumerate(options.degraded, 1) if isinstance(domain, ImagesDomain)}
+        self._from_clean = [at for at in range(len(options.domains)) if at not in own]
+        self._own = list(own)
+        many = len(self._from_clean)
+        clean_slots = range(self._places.start * many, self._places.stop * many)
+        self._readers: dict[str, _Reader] = {
+            CLEAN_NAME: self._reader(CLEAN_NAME, options.clean, seed, rank, world_size, clean_slots)
+        }
+        for domain in own.values():
+            self._readers[domain.name] = self._reader(domain.name, domain, seed, rank, world_size, self._places)
+
+    def next_batch(self) -> Batch:
+        """This process's part of the next step's batch."""
+        return self._batch([reader.next() for reader in self._readers.values()], self._places)
+
+    def example(self, count: int) -> Batch | None:
+        """``count`` images for each domain that no step uses, the same at every call; None with shards."""
+        many = [len(self._from_clean)] + [1] * len(self._own)
+        parts = [reader.example(count * n) for reader, n in zip(self._readers.values(), many, strict=True)]
+        found = [part for part in parts if part is not None]
+        return self._batch(found, range(count)) if len(found) == len(parts) else None
+
+    def describe(self) -> dict[str, Any]:
+        """Folders or shards, images used and skipped, by domain; for those made on the fly, how."""
+        made = {
+            domain.name: domain.model_dump(mode="json", exclude={"name"})
+            for domain in self._options.degraded
+            if not isinstance(domain, ImagesDomain)
+        }
+        return {name: reader.describe() for name, reader in self._readers.items()} | made
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every reader stands."""
+        return {name: reader.state_dict() for name, reader in self._readers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``."""
+        for name, reader in self._readers.items():
+            reader.load_state_dict(state[name])
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        for reader in self._readers.values():
+            reader.close()
+
+    def _reader(self, name: str, domain: DomainOptions, seed: int, rank: int, world_size: int, slots: range) -> _Reader:
+        options = self._options
+        # What the readers of unpaired domains ask for; their batch is twice one domain's share, over all processes.
+        where = DomainOptions(**domain.model_dump(include=set(DomainOptions.model_fields)))
+        view = UnpairedOptions(
+            clean=where,
+            noisy=where,
+            crop=options.context,
+            batch_size=2 * world_size * len(slots),
+            **options.model_dump(include={"augment", "cache_mb", "crops_per_decode", "workers", "prefetch"}),
+        )
+        if domain.shards is not None:
+            return ShardReader(name, where, view, seed, rank, world_size)
+        return FolderReader(FolderDomain(name, where, view, seed), slots, options.workers, options.prefetch)
+
+    def _batch(self, parts: Sequence[tuple[Tensor, list[str]]], places: range) -> Batch:
+        """Domain by domain; a slot is ``domain * contexts of a domain in all + place``."""
+        (clean, clean_keys), own = parts[0], parts[1:]
+        many = len(self._from_clean)
+        by_domain: dict[int, tuple[Tensor, list[str]]] = {
+            domain: (clean[at::many], clean_keys[at::many]) for at, domain in enumerate(self._from_clean)
+        }
+        by_domain |= dict(zip(self._own, own, strict=True))
+        order = sorted(by_domain)
+        return {
+            "x": torch.cat([by_domain[domain][0] for domain in order]),
+            "domain": torch.tensor(order).repeat_interleave(len(places)),
+            "key": [key for domain in order for key in by_domain[domain][1]],
+            "slot": [domain * max(self._total, len(places)) + place for domain in order for place in places],
+        }
+
+
+def build_degraders(options: DDEDataOptions) -> dict[int, Degrader]:
+    """What makes each domain that is made on the fly, by the domain's number.
+
+    Raises:
+        CheckpointError: DeFlow weights that are missing, damaged or of another kind.
+        OptionError: a context that a DeFlow cannot take.
+    """
+    degraders: dict[int, Degrader] = {}
+    for number, domain in enumerate(options.degraded, 1):
+        if isinstance(domain, CorruptionDomain):
+            degraders[number] = corruption_degrader(domain.family)
+        elif isinstance(domain, DegradeDomain):
+            degraders[number] = transform_degrader(_transform(domain, options.context))
+    return degraders
+
+
+def corruption_degrader(family: str) -> Degrader:
+    """A corruption of ``family``, of a strength drawn for each image."""
+
+    def degrade(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        return corrupt(x, [draw_corruption(family, generator) for generator in generators])
+
+    return degrade
+
+
+def transform_degrader(transform: BatchTransform) -> Degrader:
+    """A degradation of the stream at scale 1, frozen."""
+
+    def degrade(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        seeds = torch.cat([torch.randint(2**62, (1,), generator=generator) for generator in generators])
+        keys = [str(seed) for seed in seeds.tolist()]
+        with torch.no_grad():
+            return quantize_8bit(transform.to(x.device)({"gt": x, "key": keys, "seed": seeds})["lq"])
+
+    return degrade
+
+
+def _transform(domain: DegradeDomain, context: int) -> BatchTransform:
+    transform = build_degrade(domain.degrade, 1)
+    if isinstance(transform, DeFlowDegrade) and context % transform.model.size_multiple:
+        raise OptionError(
+            f"data.context: expected a multiple of {transform.model.size_multiple}, which the DeFlow of domain "
+            f"{domain.name!r} needs, got {context}"
+        )
+    return transform
