@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from synthpipe.density.dde import DDE
+from synthpipe.density.dde_generator import DDEGenerator
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import CheckpointError
@@ -18,6 +19,7 @@ _KINDS: dict[str, type[nn.Module]] = {
     "deflow": DeFlow,
     "dde": DDE,
     "dde_vector": VectorDDE,
+    "dde_generator": DDEGenerator,
     "density_scorer": DensityScorer,
 }
 

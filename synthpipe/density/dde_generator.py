@@ -119,20 +119,19 @@ class _Residual(nn.Module):
         super().__init__()
         self.dim, self.spread = dim, spread
         self.first = nn.Linear(latent, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(depth)
-        )
+        self.inner = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
+        self.outer = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.last = nn.Linear(width, dim)
-        for block in self.blocks:
-            assert isinstance(block, nn.Sequential)
-            nn.init.zeros_(block[-1].weight)
-            nn.init.zeros_(block[-1].bias)
+        for layer in self.outer:
+            assert isinstance(layer, nn.Linear)
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.last.weight.data.mul_(_SMALL)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.first(z)
-        for block in self.blocks:
-            h = h + block(h)
+        for inner, outer in zip(self.inner, self.outer, strict=True):
+            h = h + outer(F.silu(inner(F.silu(h))))
         out: Tensor = self.spread * z[:, : self.dim] + self.last(F.silu(h))
         return out
 
@@ -227,22 +226,24 @@ def kl_gradient(data_density: DensityEstimator, sample_density: DensityEstimator
     return (sample_density.score(y, sigma) - data_density.score(y, sigma)).detach()
 
 
-def slope(gradient: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-    """What a density's score has to be multiplied by to be of the right scale: 1 for a trained estimator.
+def slope(density: DensityEstimator, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """What the density's score has to be multiplied by to be of the right scale: 1 for a trained estimator.
 
-    The regression of ``-noise / sigma`` on ``gradient``, as the score at ``x + sigma noise`` is the mean of the first
-    given the place.  An estimator that was trained with one noise level and scaled by another has the square of their
-    ratio, and shows here.
+    The regression of ``-noise / sigma`` on the score at ``x + sigma noise``, as the score there is the mean of the
+    first given the place.  An estimator that was trained with one noise level and scaled by another is off by the
+    square of their ratio, which harms no ranking and ruins a difference of two estimators.
 
     Args:
-        gradient: ``(B, ...)`` the score at ``x + sigma noise``.
+        density: the estimator.
+        x: ``(B, ...)`` samples of what it estimates.
         sigma: ``(B,)``.
-        noise: of the shape of ``gradient``, standard normal.
+        noise: of the shape of ``x``, standard normal.
 
     Returns:
-        A scalar; infinite or NaN where the score is 0 everywhere.
+        A scalar without a graph; infinite or NaN where the score is 0 everywhere.
     """
-    scaled = gradient * sigma.reshape(-1, *([1] * (gradient.ndim - 1)))
+    scale = sigma.reshape(-1, *([1] * (x.ndim - 1)))
+    scaled = scale * density.score(x + scale * noise, sigma).detach()
     return -(scaled * noise).sum() / scaled.square().sum()
 
 

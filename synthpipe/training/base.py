@@ -56,7 +56,8 @@ class Objective(nn.Module, ABC):
     * return from :meth:`forward` a scalar loss that is a mean over images, so that averaging gradients over processes
       equals one process with all images;
     * draw everything random about an image from its own generator (on the CPU), never from the global one;
-    * keep its trained network in ``model``, a kind that :mod:`synthpipe.checkpoints` can save.
+    * keep its trained network in ``model``, a kind that :mod:`synthpipe.checkpoints` can save; networks that are only
+      needed to train it may stand beside it: they are in the checkpoints, and neither averaged nor in the final file.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -73,6 +74,15 @@ class Objective(nn.Module, ABC):
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         """Optimizer groups; one with every trained parameter by default."""
         return [{"params": [p for p in self.model.parameters() if p.requires_grad], "lr": options.lr}]
+
+    def companions(self) -> dict[str, Tensor]:
+        """State of all that stands beside ``model``; empty for most objectives."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("model.")}
+
+    def load_companions(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`companions` gave."""
+        own = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        self.load_state_dict(own | state)
 
     def numbers(self) -> dict[str, float]:
         """Named numbers of the model itself, asked for when a line is logged; none by default."""

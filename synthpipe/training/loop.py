@@ -99,6 +99,7 @@ class Trainer:
         self.first_batch: Batch | None = None
         if saved is not None:
             self.objective.model.load_state_dict(saved["model"])
+            self.objective.load_companions(saved.get("companions", {}))
         elif options.init_weights is not None:
             self.objective.model.load_state_dict(_weights_to_start_from(options.init_weights, self.objective))
         else:
@@ -235,6 +236,7 @@ class Trainer:
                 "options": self.options.model_dump(mode="json"),
                 "world_size": self.fabric.world_size,
                 "model": self.objective.model.state_dict(),
+                "companions": self.objective.companions(),
                 "averaged": self.averaged.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
