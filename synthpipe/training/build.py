@@ -15,8 +15,8 @@ from synthpipe.training.base import BatchSource, Objective
 from synthpipe.training.dde import DDEObjective
 from synthpipe.training.dde_generator import build_objective as build_dde_generator
 from synthpipe.training.deflow import DeFlowObjective
-from synthpipe.training.generator_data import build_source
 from synthpipe.training.domains import DomainData, build_degraders
+from synthpipe.training.generator_data import build_source
 from synthpipe.training.loop import Trainer
 from synthpipe.training.unpaired import UnpairedData
 

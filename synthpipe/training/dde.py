@@ -48,7 +48,7 @@ class DDEObjective(Objective):
         self._sums: Tensor | None = None  # (3 bands, [crops, J, clean crops, gain])
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean ``J`` over crops of ``batch["x"]``, ``(B, 3, context, context)`` uint8, of domains ``batch["domain"]``."""
+        """Mean ``J`` over crops of ``batch["x"]``, ``(B, 3, context, context)`` uint8, of ``batch["domain"]``."""
         model = cast(DDE, self.model)
         x, domain = self.crops(batch, generators)  # (B * crops, C, crop, crop)
         sigma, noise = self._noise(x, generators)
