@@ -1,7 +1,8 @@
 """Synthetic corruptions of clean images: what scraped corpora carry, for fitting and checking a quality score.
 
-Four families, each over the range from hardly visible to severe.  They stand for the degraded domain where a user has
-no noisy set of their own, and calibrate the score on the user's clean set; nothing here makes training pairs.
+Four families over the range from hardly visible to severe, and drawn pictures in place of the photograph.  They stand
+for the degraded domain where a user has no noisy set of their own, and calibrate the score on the user's clean set;
+nothing here makes training pairs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from synthpipe.errors import OptionError, ShapeError
 from synthpipe.images import check_images, quantize_8bit
+from synthpipe.transforms.graphics import draw_graphics
 from synthpipe.transforms.jpeg import jpeg_round_trip
 
 __all__ = ["FAMILIES", "Corruption", "corrupt", "draw_corruption"]
@@ -26,6 +28,7 @@ _STRENGTHS = {
     "blur": (0.5, 3.0),  # standard deviation of a Gaussian, pixels
     "upscale": (1.4, 4.0),  # factor of reduction before enlargement
     "noise": (2.5, 40.0),  # standard deviation on the 0..255 scale
+    "graphics": (1.0, 1.0),  # all or nothing
 }
 FAMILIES = tuple(_STRENGTHS)
 
@@ -38,7 +41,7 @@ class Corruption:
         family: one of :data:`FAMILIES`.
         strength: in the family's unit (quality, pixels, factor, grey levels).
         variant: in [0, 1); decides the filter of an enlargement and the kind of noise.
-        seed: of the noise.
+        seed: of noise and drawings.
     """
 
     family: str
@@ -89,6 +92,9 @@ def corrupt(x: Tensor, corruptions: Sequence[Corruption]) -> Tensor:
 
 
 def _one(x: Tensor, corruption: Corruption) -> Tensor:
+    if corruption.family == "graphics":
+        generator = torch.Generator().manual_seed(corruption.seed)
+        return draw_graphics(x.shape[2], x.shape[3], generator).to(x)[None]
     if corruption.family == "blur":
         return _blur(x, corruption.strength)
     if corruption.family == "upscale":
