@@ -23,6 +23,8 @@ __all__ = ["QUANTILE_TILES", "DensityScorer"]
 #: Numbers of tiles over which the mean log-odds of clean images have their quantiles stored.
 QUANTILE_TILES = (1, 4, 16)
 _PERCENTS = 101
+#: Tiles scored at once.
+_CPU_CHUNK, _GPU_CHUNK = 8, 1024
 
 
 class DensityScorer(nn.Module):
@@ -78,12 +80,18 @@ class DensityScorer(nn.Module):
             )
         if not bool(torch.isfinite(tiles).all()):
             raise ShapeError("DensityScorer: the tiles hold NaN or infinity; drop them before they are scored")
+        # What a few tiles need stays in the cache of a CPU core; a GPU wants many at once.
+        chunk = _CPU_CHUNK if tiles.device.type == "cpu" else _GPU_CHUNK
+        return torch.cat([self._parts_of(few) for few in tiles.split(chunk)])
+
+    def _parts_of(self, tiles: Tensor) -> Tensor:
+        grey = self.dde.luma(tiles)
+        seen = grey if self.dde.channels == 1 else tiles
         columns = []
         for level in self.levels:
-            energies = self.dde.energies(tiles, tiles.new_full((len(tiles),), level)).mean((2, 3))  # (N, domains)
+            energies = self.dde.mean_energies(seen, level)  # (N, domains)
             columns.append(energies[:, :1].log())
             columns.append(energies[:, 1:] - energies[:, :1])
-        grey = self.dde.luma(tiles)
         columns += [coder_bits(grey)[:, None], contrast(grey)[:, None]]
         return torch.cat(columns, 1)
 
