@@ -33,7 +33,7 @@ ANYWHERE = {"torch", "numpy"}
 ALLOWED = {
     "config": {"pydantic", "yaml"},
     "checkpoints": {"safetensors"},
-    "pipeline": {"PIL", "webdataset", "torchdata", "fsspec", "tqdm"},
+    "pipeline": {"PIL", "webdataset", "torchdata", "fsspec", "tqdm", "pyarrow", "ray"},
     "training": {"lightning_fabric", "lightning", "tqdm", "basicsr"},
     "basicsr_plugin": {"basicsr", "torchvision", "yaml"},
     "cli": {"tqdm"},
