@@ -1,0 +1,92 @@
+"""``synthpipe score``: how degraded each image of a corpus is, as a table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+__all__ = ["add_engine_arguments", "add_parser", "run"]
+
+_EXAMPLE = """\
+example:
+  synthpipe score scorer_small /data/hr hr.parquet --workers 8 --cache ~/.cache/synthpipe
+  synthpipe filter /data/hr hr.parquet /data/hr_kept --reject 0.2
+
+SOURCE is shards (a folder with an index, a pattern such as hr-{000..511}.tar, URLs) or a folder of images.  The
+table has one row for each image: degraded_logit (log-odds that it is degraded, higher is worse), every part of it,
+checksum and size; images that cannot be used stand in it with the reason.  hr.parts/ holds one file for each shard:
+after an interruption the same command goes on where it stopped.
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "score",
+        help="rate how degraded each image of a corpus is",
+        description="Score every image of shards or folders with a density scorer and write a Parquet table.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", help="a scorer's .safetensors file, or shipped: scorer_small")
+    parser.add_argument("source", nargs="+", metavar="SOURCE", help="shards, or folders of images")
+    parser.add_argument("output", metavar="OUT.parquet", help="the table, local or an fsspec URL")
+    parser.add_argument("--tiles", type=int, metavar="N", help="tiles of each image, at most (default: 16)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda: a device for each worker (default: cpu)")
+    parser.add_argument(
+        "--cache", metavar="DIR", help="remember scores by content here, for other runs (a local disk; default: none)"
+    )
+    add_engine_arguments(parser)
+    return parser
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--engine``, ``--workers`` and ``--allow-pipe``, as `score` and `filter` have them."""
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        help="processes of this machine (default), or tasks on the Ray cluster that RAY_ADDRESS names",
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="shards at work at once (default: cores, or devices)")
+    parser.add_argument("--allow-pipe", action="store_true", default=None, help="let pipe: URLs run shell commands")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score; 0 if any image has a score, 1 if none has."""
+    from tqdm import tqdm
+
+    from synthpipe.config.reader import parse_options
+    from synthpipe.config.score import ScoreOptions
+    from synthpipe.pipeline.shard_score import score_corpus
+
+    given = {name: value for name in ScoreOptions.model_fields if (value := getattr(args, name, None)) is not None}
+    given |= {"source": tuple(args.source), "workers": args.workers or _default_workers(args.device)}
+    options = parse_options(given, ScoreOptions, source="synthpipe score")
+    with tqdm(unit="shard", disable=None) as bar:
+
+        def show(done: int, total: int, images: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(f"{images} images", refresh=False)
+            bar.update(done - bar.n)
+
+        report = score_corpus(options, show)
+    print(f"{report.output}: {report.scored} of {report.images} images scored, {report.units} shards")
+    if report.errors:
+        print("without a score: " + ", ".join(f"{count} {reason}" for reason, count in report.errors.items()))
+    if report.reused_units:
+        print(f"from an earlier run: {report.reused_units} shards")
+    if options.cache is not None:
+        print(f"cache: {report.hits} found, {report.misses} computed")
+    if not report.scored:
+        print("synthpipe score: no image could be scored; the table says why for each", file=sys.stderr)
+    return 0 if report.scored else 1
+
+
+def _default_workers(device: str | None) -> int:
+    if device == "cuda":
+        import torch
+
+        return max(torch.cuda.device_count(), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
