@@ -17,12 +17,15 @@ __all__ = [
     "DDEModelOptions",
     "DegradeDomain",
     "DegradedDomain",
+    "Family",
     "ImagesDomain",
     "TrainDDEOptions",
 ]
 
 #: Name of the first domain of every estimator.
 CLEAN_NAME = "clean"
+#: ``synthpipe.transforms.corruptions.FAMILIES``.
+Family = Literal["jpeg", "blur", "upscale", "noise", "graphics"]
 #: Domains' names become column names of score files.
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
@@ -32,7 +35,7 @@ class CorruptionDomain(Options):
 
     name: _Name
     type: Literal["corruption"]
-    family: Literal["jpeg", "blur", "upscale", "noise"]
+    family: Family
 
 
 class ImagesDomain(DomainOptions):
