@@ -2,6 +2,7 @@
 
 from synthpipe.density.base import DensityEstimator, dde_loss
 from synthpipe.density.dde import DDE
+from synthpipe.density.dde_generator import DDEGenerator
 from synthpipe.density.scorer import DensityScorer
 
-__all__ = ["DDE", "DensityEstimator", "DensityScorer", "dde_loss"]
+__all__ = ["DDE", "DDEGenerator", "DensityEstimator", "DensityScorer", "dde_loss"]

@@ -42,8 +42,8 @@ from synthpipe.transforms.base import Batch
 
 __all__ = ["DDEGeneratorObjective", "build_objective"]
 
-#: One part in so many of a batch is enough to watch the estimators' scale.
-_WATCHED = 4
+#: The estimators' scale is watched at one in so many of the generator's turns, on one part in so many of the batch.
+_TURNS_BETWEEN, _PART = 20, 4
 #: A fixed estimator whose slope is outside this range is of other data, another level or another scale.
 _SLOPES = (0.67, 1.5)
 _LUMA = (0.299, 0.587, 0.114)
@@ -107,7 +107,8 @@ class DDEGeneratorObjective(Objective):
             numbers["j_data"] = j_data.detach()
         if samples.requires_grad:
             loss = loss + self._divergence(samples, sigma, noise)
-            self._watch(x, samples, sigma, noise)
+            if turn // self.options.every % _TURNS_BETWEEN == 0:
+                self._watch(x, samples, sigma, noise)
         return loss, numbers
 
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
@@ -141,7 +142,7 @@ class DDEGeneratorObjective(Objective):
         return along - along.detach()
 
     def _watch(self, x: Tensor, samples: Tensor, sigma: Tensor, noise: Tensor) -> None:
-        part = slice(-(-len(x) // _WATCHED))
+        part = slice(-(-len(x) // _PART))
         slopes = {
             name: slope(density, of.detach()[part], sigma[part], noise[part])
             for name, density, of in (
