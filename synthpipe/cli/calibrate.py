@@ -1,0 +1,120 @@
+"""``synthpipe calibrate``: fit a scorer on the user's own clean images."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthpipe.errors import OptionError
+
+if TYPE_CHECKING:
+    from synthpipe.config.calibration import CalibrationOptions
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLE = """example:
+  synthpipe train recipes/scorer_small/train.yml run_dir=runs/dde data.clean.folder=photos
+  synthpipe calibrate runs/dde/final.safetensors photos mine.safetensors --degraded scraped_bad
+  synthpipe score mine.safetensors shards-{000..063}.tar scores.parquet"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "calibrate",
+        help="fit a quality scorer on clean images, from a trained density",
+        description="Cut tiles from clean images, corrupt copies of them, and fit the log-odds that a tile is "
+        "degraded. Prints how well it does on images that the fit did not see, beside the bits of a lossless coder.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", metavar="DDE_WEIGHTS", help="a trained density (`kind: dde`)")
+    parser.add_argument("clean", metavar="CLEAN_FOLDER", help="folder of clean images (nested is fine)")
+    parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="the scorer to write")
+    parser.add_argument(
+        "--degraded",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a folder of really degraded images, a family of its own; may be given several times",
+    )
+    parser.add_argument(
+        "--families",
+        nargs="*",
+        metavar="FAMILY",
+        help="synthetic corruptions to tell from clean "
+        "(default: jpeg blur upscale noise graphics; none: --families with nothing after it)",
+    )
+    parser.add_argument(
+        "--levels",
+        nargs="+",
+        type=float,
+        metavar="SIGMA",
+        help="noise levels at which the density is asked (default 0.02 0.05 0.1)",
+    )
+    parser.add_argument("--tile", type=int, help="side of the tiles in pixels (default 64)")
+    parser.add_argument("--tiles-per-image", type=int, help="tiles cut from each image (default 4)")
+    parser.add_argument("--holdout", type=float, help="share of the images that the fit does not see (default 0.25)")
+    parser.add_argument("--ridge", type=float, help="penalty on the fit's weights (default 0.001)")
+    parser.add_argument("--seed", type=int, help="seed of all randomness (default 0)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, print the table, write the scorer."""
+    from synthpipe import checkpoints
+    from synthpipe.training.calibration import calibrate
+
+    options = _options(args)
+    dde: Any = checkpoints.load(args.weights, kind="dde")
+    logger = logging.getLogger("synthpipe")
+    console = logging.StreamHandler(sys.stderr)
+    logger.addHandler(console)
+    try:
+        scorer, info = calibrate(dde, args.clean, options, progress=True)
+    finally:
+        logger.removeHandler(console)
+    density = checkpoints.read_header(args.weights)["info"]
+    path = checkpoints.save(args.target, scorer, {"calibration": info, "density": density})
+    print(_table(info))
+    print(path)
+    return 0
+
+
+def _options(args: argparse.Namespace) -> CalibrationOptions:
+    from synthpipe.config.calibration import CalibrationOptions
+    from synthpipe.config.reader import parse_options
+
+    names = CalibrationOptions.model_fields
+    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
+    options = parse_options(given, CalibrationOptions, source="synthpipe calibrate")
+    if args.target.suffix != ".safetensors":
+        raise OptionError(f"OUT: expected a file name ending in .safetensors, got {str(args.target)!r}")
+    import torch
+
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"--device: {args.device!r} cannot be used here: {error}") from error
+    return options
+
+
+def _table(info: dict[str, Any]) -> str:
+    """Figures on the images held out, one family a line."""
+    skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(info["skipped"].items()))
+    lines = [
+        f"fitted on {info['images_fitted']} images, measured on {info['images_held_out']} others"
+        + (f"; skipped: {skipped}" if skipped else ""),
+        f"{'family':24} {'AUROC':>7} {'pairs':>7} {'caught at 5%':>13} {'coder bits alone':>17} {'tiles':>7}",
+    ]
+    for name, row in info["held_out"].items():
+        pairs = "-" if row["pair_accuracy"] is None else f"{row['pair_accuracy']:.3f}"
+        lines.append(
+            f"{name:24} {row['auroc']:7.3f} {pairs:>7} {row['caught_at_5_percent']:13.3f} "
+            f"{row['coder_bits_auroc']:17.3f} {row['tiles']:7d}"
+        )
+    return "\n".join(lines)
