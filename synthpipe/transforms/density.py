@@ -6,17 +6,19 @@ the mean over a few tiles spread evenly over it, because one tile of sky says li
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from synthpipe.density.scorer import DensityScorer
-from synthpipe.errors import ImageError, ShapeError
+from synthpipe.errors import CheckpointError, ImageError, ShapeError
 from synthpipe.images import check_images
 from synthpipe.transforms.base import Batch, BatchTransform
 
-__all__ = ["DEGRADED_LOGIT", "DensityFilter", "DensityScore", "score_image", "tile_places"]
+__all__ = ["DEGRADED_LOGIT", "DensityFilter", "DensityScore", "clean_threshold", "score_image", "tile_places"]
 
 #: Name of the number that decides, in batches, in :func:`score_image` and among a scorer's columns.
 DEGRADED_LOGIT = "degraded_logit"
@@ -175,6 +177,30 @@ class DensityFilter(BatchTransform):
             name: values[keep] if isinstance(values, Tensor) else [values[place] for place in keep]
             for name, values in batch.items()
         }
+
+
+def clean_threshold(scorer: DensityScorer, share: float, tiles: int) -> float:
+    """The ``degraded_logit`` that ``share`` of the clean images do not exceed, whose means are over ``tiles`` tiles.
+
+    The scorer holds quantiles for a few numbers of tiles.  Between them the threshold goes linearly with the logarithm
+    of the number; beyond them the nearest holds.
+
+    Args:
+        scorer: calibrated.
+        share: in (0, 1).
+        tiles: at least 1.
+
+    Raises:
+        CheckpointError: the scorer was never calibrated.
+    """
+    numbers, table = list(scorer.quantiles), torch.stack(list(scorer.quantiles.values())).double().cpu()  # (T, 101)
+    if not bool((table[:, -1] > table[:, 0]).all()):
+        raise CheckpointError(
+            "the scorer has no quantiles of clean images: it was not calibrated; calibrate it with `synthpipe "
+            "calibrate`, or give max_logit"
+        )
+    at_share = [float(torch.quantile(row, share)) for row in table]
+    return float(np.interp(math.log(tiles), np.log(numbers), at_share))
 
 
 def _cut(images: Tensor, places: list[tuple[int, int]], tile: int) -> Tensor:

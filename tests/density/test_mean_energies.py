@@ -6,16 +6,9 @@ import pytest
 import torch
 
 from synthpipe.density.dde import DDE
-from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import ShapeError
 from tests.contracts import perturbed
-
-
-def scorer_of(channels: int = 1) -> DensityScorer:
-    scorer = DensityScorer(
-        {"channels": channels, "width": 4, "depth": 3, "outputs": 2, "domains": ["clean", "bad"]}, (0.03, 0.1), tile=16
-    )
-    return perturbed(scorer)  # type: ignore[return-value]
+from tests.tiny_scorer import tiny_scorer
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -54,7 +47,7 @@ def test_an_image_without_room_is_refused() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_chunks_are_no_part_of_a_score(channels: int) -> None:
-    scorer = scorer_of(channels)
+    scorer = tiny_scorer(channels=channels).double()
     tiles = torch.rand(19, 3, 16, 16, dtype=torch.float64)  # two chunks and a part of one
     together = scorer(tiles)
     alone = torch.cat([scorer(tile[None]) for tile in tiles])
