@@ -53,12 +53,16 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         nargs="+",
         type=float,
         metavar="SIGMA",
-        help="noise levels at which the density is asked (default 0.02 0.05 0.1)",
+        help="noise levels at which the density is asked (default 0.01 0.03)",
     )
+    parser.add_argument(
+        "--norm-levels", nargs="+", type=float, metavar="SIGMA", help="noise levels of score norms (default none)"
+    )
+    parser.add_argument("--reduce", type=float, help="half of the images are reduced by up to this first (default 2)")
     parser.add_argument("--tile", type=int, help="side of the tiles in pixels (default 64)")
     parser.add_argument("--tiles-per-image", type=int, help="tiles cut from each image (default 4)")
     parser.add_argument("--holdout", type=float, help="share of the images that the fit does not see (default 0.25)")
-    parser.add_argument("--ridge", type=float, help="penalty on the fit's weights (default 0.001)")
+    parser.add_argument("--ridge", type=float, help="penalty on the fit's weights (default 0.003)")
     parser.add_argument("--seed", type=int, help="seed of all randomness (default 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
     return parser

@@ -15,14 +15,19 @@ class CalibrationOptions(Options):
 
     seed: int = Field(0, ge=0, lt=2**63)
     tile: int = Field(64, ge=16, description="side of the tiles that the scorer will look at, pixels")
-    levels: tuple[float, ...] = Field(
-        (0.02, 0.05, 0.1), min_length=1, description="noise levels of the density's parts"
-    )
+    levels: tuple[float, ...] = Field((0.01, 0.03), min_length=1, description="noise levels of the density's parts")
+    norm_levels: tuple[float, ...] = Field((), description="noise levels of score norms; each costs three levels")
     families: tuple[Family, ...] = Field(
         ("jpeg", "blur", "upscale", "noise", "graphics"), description="synthetic corruptions; none with 'degraded' only"
     )
     degraded: tuple[str, ...] = Field((), description="folders of really degraded images, each a family of its own")
     tiles_per_image: int = Field(4, ge=1, le=256)
     holdout: float = Field(0.25, gt=0, lt=1, description="share of the images that the fit does not see")
-    ridge: float = Field(1e-3, ge=0, description="penalty on the weights' squares")
+    reduce: float = Field(
+        2.0,
+        ge=1,
+        le=8,
+        description="half of the images are first reduced by a factor from 1 to this: sharper ones come",
+    )
+    ridge: float = Field(3e-3, ge=0, description="penalty on the weights' squares")
     device: str = "cpu"

@@ -2,7 +2,7 @@
 
 Every part looks at one tile alone.  The density's parts are taken at several noise levels: the energies ``-S`` of the
 clean domain, and the log-ratios of each degraded domain's density to the clean one's, in which the tile's complexity
-cancels.
+cancels.  Plain statistics stand beside them: they see compression and blur, where the density sees noise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from synthpipe.density.calibration import Calibration
 from synthpipe.density.dde import DDE
-from synthpipe.density.tile_statistics import coder_bits, contrast
+from synthpipe.density.tile_statistics import blockiness, coder_bits, contrast, octave_slopes
 from synthpipe.errors import ShapeError
 
 __all__ = ["QUANTILE_TILES", "DensityScorer"]
@@ -23,6 +23,9 @@ __all__ = ["QUANTILE_TILES", "DensityScorer"]
 #: Numbers of tiles over which the mean log-odds of clean images have their quantiles stored.
 QUANTILE_TILES = (1, 4, 16)
 _PERCENTS = 101
+_STATISTICS = ("coder_bits", "contrast", "blockiness", "slope_finest", "slope_half", "slope_quarter", "slope_median")
+#: Below any energy of a tile of photographs; a flat tile may have none.
+_LEAST = 1e-6
 #: Tiles scored at once.
 _CPU_CHUNK, _GPU_CHUNK = 8, 1024
 
@@ -34,6 +37,8 @@ class DensityScorer(nn.Module):
         dde: constructor arguments of the density.
         levels: noise levels at which the density is asked.
         tile: side of the tiles that the calibration was fitted on, pixels.
+        norm_levels: noise levels at which the norm of the score (the gradient of ``S``) is a part too; each costs
+            three times a level, for the gradient.
 
     Attributes:
         columns: names of the numbers that :meth:`forward` returns; ``degraded_logit`` first, higher is worse.
@@ -42,16 +47,25 @@ class DensityScorer(nn.Module):
     size_multiple = 1
     quantile_table: Tensor
 
-    def __init__(self, dde: Mapping[str, Any], levels: Sequence[float], tile: int = 64) -> None:
+    def __init__(
+        self, dde: Mapping[str, Any], levels: Sequence[float], tile: int = 64, norm_levels: Sequence[float] = ()
+    ) -> None:
         super().__init__()
         self.dde = DDE(**dde)
         low, high = self.dde.sigma_range
-        if not levels or not all(low <= level <= high for level in levels):
-            raise ShapeError(f"DensityScorer: expected levels within {low}..{high}, got {list(levels)}")
+        if not levels or not all(low <= level <= high for level in (*levels, *norm_levels)):
+            raise ShapeError(
+                f"DensityScorer: expected levels within {low}..{high}, got {[*levels]} and norm_levels {[*norm_levels]}"
+            )
         if tile <= 2 * self.dde.border:
             raise ShapeError(f"DensityScorer: expected a tile of more than {2 * self.dde.border} pixels, got {tile}")
-        self.config = {"dde": self.dde.config, "levels": [float(level) for level in levels], "tile": tile}
-        self.levels, self.tile = tuple(levels), tile
+        self.config = {
+            "dde": self.dde.config,
+            "levels": [float(level) for level in levels],
+            "tile": tile,
+            "norm_levels": [float(level) for level in norm_levels],
+        }
+        self.levels, self.norm_levels, self.tile = tuple(levels), tuple(norm_levels), tile
         self.columns = ("degraded_logit", *self._part_names())
         self.calibration = Calibration(len(self.columns) - 1)
         self.register_buffer("quantile_table", torch.zeros(len(QUANTILE_TILES), _PERCENTS))
@@ -90,14 +104,21 @@ class DensityScorer(nn.Module):
         columns = []
         for level in self.levels:
             energies = self.dde.mean_energies(seen, level)  # (N, domains)
-            columns.append(energies[:, :1].log())
+            columns.append(energies[:, :1].clamp_min(_LEAST).log())
             columns.append(energies[:, 1:] - energies[:, :1])
-        columns += [coder_bits(grey)[:, None], contrast(grey)[:, None]]
-        return torch.cat(columns, 1)
+        columns += [self._score_norm(seen, level)[:, None] for level in self.norm_levels]
+        columns += [statistic(grey)[:, None] for statistic in (coder_bits, contrast, blockiness)]
+        return torch.cat([*columns, octave_slopes(grey)], 1)
+
+    def _score_norm(self, seen: Tensor, level: float) -> Tensor:
+        """Logarithm of ``|| sigma grad S ||^2 / d`` of the clean domain, off the border, ``(N,)``."""
+        border = self.dde.border
+        score = level * self.dde.score(seen, seen.new_full((len(seen),), level))[..., border:-border, border:-border]
+        return score.square().mean((1, 2, 3)).clamp_min(_LEAST).log()
 
     def _part_names(self) -> list[str]:
         names: list[str] = []
         for level in self.levels:
             names.append(f"log_energy_{level:g}")
             names += [f"{domain}_ratio_{level:g}" for domain in self.dde.domains[1:]]
-        return [*names, "coder_bits", "contrast"]
+        return [*names, *(f"score_norm_{level:g}" for level in self.norm_levels), *_STATISTICS]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,7 +23,7 @@ from synthpipe.density.dde import DDE
 from synthpipe.density.detection import auroc, caught_share, pair_accuracy
 from synthpipe.density.scorer import QUANTILE_TILES, DensityScorer
 from synthpipe.errors import ImageError, TrainingError
-from synthpipe.images import to_float
+from synthpipe.images import to_float, to_uint8
 from synthpipe.pipeline.image_files import read_image
 from synthpipe.training.folder import list_images
 from synthpipe.transforms.base import generator_for, sample_seed
@@ -80,7 +81,7 @@ def calibrate(
     names = [*options.families, *_folder_names(options.degraded)]
     if not names:
         raise TrainingError("calibrate: nothing to tell from clean: give 'families', or folders in 'degraded'")
-    scorer = DensityScorer(dde.config, options.levels, options.tile)
+    scorer = DensityScorer(dde.config, options.levels, options.tile, options.norm_levels)
     scorer.dde.load_state_dict(dde.state_dict())
     scorer = scorer.eval().requires_grad_(False).to(options.device)
     reader = _Reader(scorer, options)
@@ -146,6 +147,7 @@ class _Reader:
         return self._joined(found, family)
 
     def _copies(self, image: Tensor, seed: int) -> Tensor:
+        image = self._reduced(image, generator_for(seed, "reduce"))
         pieces, corners = self._pieces(image, generator_for(seed, "tiles"))
         copies = [self._cut(pieces, corners)]
         for family in self._options.families:
@@ -153,6 +155,17 @@ class _Reader:
             corruptions = [draw_corruption(family, generator) for _ in range(len(pieces))]
             copies.append(self._cut(corrupt(pieces, corruptions), corners))
         return torch.cat(copies)
+
+    def _reduced(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """The image, or every other time a smaller copy: what is clean at one size is clean, and sharper, at less."""
+        factor, chosen = torch.rand(2, generator=generator).tolist()
+        side = min(image.shape[1:])
+        factor = min(self._options.reduce**factor, side / self._options.tile)
+        if chosen < 0.5:
+            return image
+        size = [max(round(length / factor), self._options.tile) for length in image.shape[1:]]
+        small = F.interpolate(to_float(image[None]), size=size, mode="bicubic", antialias=True)
+        return to_uint8(small)[0]
 
     def _pieces(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, list[tuple[int, int]]]:
         """Pieces of an image ``(n, 3, h, w)`` in [0, 1], and where in each the tile lies."""

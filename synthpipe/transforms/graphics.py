@@ -28,9 +28,8 @@ def draw_graphics(height: int, width: int, generator: torch.Generator) -> Tensor
     if kind > 0.4:
         _text(canvas, draw)
     picture = F.avg_pool2d(canvas[None], _OVERSAMPLING)
-    if draw.uniform() < 0.4:  # as a camera or scanner sees a page
-        picture = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-        picture = picture + draw.uniform(0, 0.02) * torch.randn(picture.shape, generator=generator)
+    if draw.uniform() < 0.5:
+        picture = _photographed(picture, draw)
     return picture[0].clamp(0, 1)
 
 
@@ -61,6 +60,28 @@ def _background(height: int, width: int, draw: _Draw) -> Tensor:
     ramp = torch.linspace(0, amount, width if horizontal else height)
     ramp = ramp[None, None, :] if horizontal else ramp[None, :, None]
     return (first + (draw.colour() - first) * ramp).expand(3, height, width).clone()
+
+
+def _photographed(picture: Tensor, draw: _Draw) -> Tensor:
+    """As a camera or scanner sees a page: soft, paler, unevenly lit, with the grain of paper; often grey."""
+    for _ in range(draw.integer(1, 3)):
+        picture = _box3(picture)
+    if draw.uniform() < 0.6:
+        picture = picture.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    height, width = picture.shape[2:]
+    light = (
+        torch.linspace(0, draw.uniform(-0.3, 0.3), width)[None, :]
+        + torch.linspace(0, draw.uniform(-0.3, 0.3), height)[:, None]
+    )
+    picture = draw.uniform(0, 0.3) + draw.uniform(0.4, 0.9) * picture + light
+    grain = torch.randn(1, 1, height, width, generator=draw.generator)
+    if draw.uniform() < 0.7:
+        grain = 3 * _box3(grain)
+    return picture + draw.uniform(0.0, 0.03) * grain
+
+
+def _box3(x: Tensor) -> Tensor:
+    return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
 def _rectangle(canvas: Tensor, draw: _Draw) -> None:
