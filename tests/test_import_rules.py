@@ -25,6 +25,7 @@ RANKS = {
     "training": 5,
     "basicsr_plugin": 6,
     "preview": 5.5,
+    "filter_report": 5.5,
     "cli": 6,
     "__main__": 7,
 }

@@ -1,0 +1,91 @@
+"""``synthpipe filter``: the part of a scored corpus that is worth training on, and a report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from synthpipe.cli.score import add_engine_arguments
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLE = """\
+example:
+  synthpipe score scorer_small /data/hr hr.parquet
+  synthpipe filter /data/hr hr.parquet /data/hr_kept --reject 0.2
+
+Of shards, OUT_DIR gets shards of the kept samples, byte for byte as they were, with an index; of a folder of images,
+kept.txt with the kept files, and links or copies on request.  OUT_DIR/report.html shows what was kept and dropped.
+Images without a score are left out and counted.  After an interruption the same command goes on where it stopped.
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "filter",
+        help="write the part of a scored corpus that is not degraded",
+        description="Reject the worst images of a corpus by the scores of `synthpipe score`; write the others, and a "
+        "report.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", nargs="+", metavar="SOURCE", help="what was scored: shards, or folders of images")
+    parser.add_argument("scores", metavar="SCORES.parquet", help="the table that `synthpipe score` wrote")
+    parser.add_argument("output", metavar="OUT_DIR", help="folder to write, local or an fsspec URL")
+    rule = parser.add_mutually_exclusive_group(required=True)
+    rule.add_argument("--reject", type=float, metavar="SHARE", help="reject this share of the images, as in 0.2")
+    rule.add_argument("--max-logit", type=float, metavar="X", help="keep what is at or below X")
+    parser.add_argument("--by", metavar="COLUMN", help="the column that decides (default: degraded_logit)")
+    parser.add_argument(
+        "--per-source", action="store_true", default=None, help="with --reject: the worst of each source by itself"
+    )
+    parser.add_argument(
+        "--files", choices=["list", "link", "copy"], help="of a folder: list the kept files, link or copy them as well"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="chooses the kept images in the report (default: 0)")
+    add_engine_arguments(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Filter; 0 if anything was kept, 1 if nothing was."""
+    from tqdm import tqdm
+
+    from synthpipe.config.reader import parse_options
+    from synthpipe.config.score import CorpusFilterOptions
+    from synthpipe.filter_report import render_report
+    from synthpipe.pipeline.corpus_filter import HTML_NAME, filter_corpus
+    from synthpipe.pipeline.keep_rule import State
+
+    names = CorpusFilterOptions.model_fields
+    given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    given |= {"source": tuple(args.source), "workers": args.workers or _cores()}
+    options = parse_options(given, CorpusFilterOptions, source="synthpipe filter")
+    with tqdm(unit="image", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        outcome = filter_corpus(options, show, render_report)
+    decisions, index = outcome.decisions, outcome.index
+    rejected = decisions.count(State.REJECTED)
+    print(f"{outcome.kept} of {outcome.images} images kept, {rejected} rejected by {decisions.by}")
+    if decisions.without_score:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in decisions.without_score.items())
+        print(f"left out without a score: {reasons}")
+    if decisions.count(State.NOT_FINITE):
+        print(f"left out, {decisions.by} is not finite: {decisions.count(State.NOT_FINITE)}")
+    if index.shards:
+        print(f"{index.samples} samples in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB")
+    print(f"{options.output.rstrip('/')}/{HTML_NAME}")
+    if not outcome.kept:
+        print("synthpipe filter: nothing was kept; the report shows the values", file=sys.stderr)
+    return 0 if outcome.kept else 1
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
