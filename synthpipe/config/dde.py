@@ -127,3 +127,12 @@ class TrainDDEOptions(RunOptions):
     kind: Literal["dde"] = "dde"
     model: DDEModelOptions = DDEModelOptions()
     data: DDEDataOptions
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainDDEOptions:
+        if self.precision == "16-mixed":
+            raise ValueError(
+                "float16 is not safe for the gradient of a gradient (the inner one is not scaled and leaves float16's "
+                "range at low noise levels): expected precision 32 or bf16-mixed, got 16-mixed"
+            )
+        return self
