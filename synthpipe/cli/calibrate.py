@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         nargs="*",
         metavar="FAMILY",
         help="synthetic corruptions to tell from clean "
-        "(default: jpeg blur upscale noise graphics; none: --families with nothing after it)",
+        "(default: jpeg blur upscale noise screen page; none: --families with nothing after it)",
     )
     parser.add_argument(
         "--levels",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from synthpipe.errors import OptionError, ShapeError
 from synthpipe.images import check_images, quantize_8bit
-from synthpipe.transforms.graphics import draw_graphics
+from synthpipe.transforms.graphics import draw_page, draw_screen
 from synthpipe.transforms.jpeg import jpeg_round_trip
 
 __all__ = ["FAMILIES", "Corruption", "corrupt", "draw_corruption"]
@@ -28,9 +28,11 @@ _STRENGTHS = {
     "blur": (0.5, 3.0),  # standard deviation of a Gaussian, pixels
     "upscale": (1.4, 4.0),  # factor of reduction before enlargement
     "noise": (2.5, 40.0),  # standard deviation on the 0..255 scale
-    "graphics": (1.0, 1.0),  # all or nothing
+    "screen": (1.0, 1.0),  # all or nothing
+    "page": (1.0, 1.0),
 }
 FAMILIES = tuple(_STRENGTHS)
+_DRAWN = {"screen": draw_screen, "page": draw_page}
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ def corrupt(x: Tensor, corruptions: Sequence[Corruption]) -> Tensor:
 
 
 def _one(x: Tensor, corruption: Corruption) -> Tensor:
-    if corruption.family == "graphics":
+    if corruption.family in _DRAWN:
         generator = torch.Generator().manual_seed(corruption.seed)
-        return draw_graphics(x.shape[2], x.shape[3], generator).to(x)[None]
+        return _DRAWN[corruption.family](x.shape[2], x.shape[3], generator).to(x)[None]
     if corruption.family == "blur":
         return _blur(x, corruption.strength)
     if corruption.family == "upscale":

@@ -1,4 +1,4 @@
-"""Drawn pictures in place of photographs: flat fields, rectangles, lines and rows of strokes that look like text.
+"""Drawn pictures in place of photographs: screens of fields, rectangles, lines and text, and photographed pages.
 
 Scraped corpora hold screenshots, slides and scanned pages.  Raw density ranks them above photographs, so a quality
 score has to be shown some; these are made without any file.
@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["draw_graphics"]
+__all__ = ["draw_page", "draw_screen"]
 
 #: Drawn this much larger, then reduced: strokes get the soft edges of rendered text.
 _OVERSAMPLING = 2
 _MOST_SHAPES = 12
 
 
-def draw_graphics(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """One picture ``(3, height, width)`` float32 in [0, 1], a function of ``generator`` alone (on the CPU)."""
+def draw_screen(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A screenshot or drawing ``(3, height, width)`` float32 in [0, 1], a function of ``generator`` (on the CPU)."""
     draw = _Draw(generator)
     canvas = _background(height * _OVERSAMPLING, width * _OVERSAMPLING, draw)
     kind = draw.uniform()
@@ -27,10 +27,15 @@ def draw_graphics(height: int, width: int, generator: torch.Generator) -> Tensor
             _rectangle(canvas, draw)
     if kind > 0.4:
         _text(canvas, draw)
-    picture = F.avg_pool2d(canvas[None], _OVERSAMPLING)
-    if draw.uniform() < 0.5:
-        picture = _photographed(picture, draw)
-    return picture[0].clamp(0, 1)
+    return F.avg_pool2d(canvas, _OVERSAMPLING).clamp(0, 1)
+
+
+def draw_page(height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A page with text as a camera or scanner sees it; shapes and range as of :func:`draw_screen`."""
+    draw = _Draw(generator)
+    canvas = torch.full((3, height * _OVERSAMPLING, width * _OVERSAMPLING), draw.uniform(0.7, 1.0))
+    _text(canvas, draw)
+    return _photographed(F.avg_pool2d(canvas[None], _OVERSAMPLING), draw)[0].clamp(0, 1)
 
 
 class _Draw:
