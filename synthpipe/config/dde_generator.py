@@ -68,6 +68,9 @@ class GeneratorOptions(Options):
     lr: float = Field(3e-4, gt=0)
     betas: tuple[float, float] = Field((0.5, 0.99), description="little momentum: the estimators follow the generator")
     start: int = Field(300, ge=0, description="steps that train the estimators alone, before the generator's first")
+    level_power: float = Field(
+        1.0, ge=0, le=2, description="noise level sigma counts sigma^this: 0 favours detail, 2 the position of the whole"
+    )
     every: int = Field(5, ge=1, description="the generator takes one step for so many of the estimators")
 
     def arguments(self, shape: tuple[int, ...]) -> dict[str, Any]:

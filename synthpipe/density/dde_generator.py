@@ -24,8 +24,11 @@ __all__ = ["DDEGenerator", "kl_gradient", "require_same_levels", "slope"]
 NETWORKS = ("residual", "dense", "conv")
 #: Pixels on the shorter side of the convolutional generator's first layer, at most.
 _BASE = 4
-#: Units of the residual and the dense network have this share of noise in their output at the start.
+#: What layers that should do little at the start are multiplied by.
 _SMALL = 0.1
+#: Standard deviation of the residual network's first weights, and range of its first biases: with torch's own, tenfold
+#: smaller, the network is all but linear over the latent's range and tears the plane apart only after thousands of steps.
+_KINKS = 3.0
 
 
 class DDEGenerator(nn.Module):
@@ -122,11 +125,14 @@ class _Residual(nn.Module):
         self.inner = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.outer = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.last = nn.Linear(width, dim)
+        nn.init.normal_(self.first.weight, std=_KINKS)
+        nn.init.uniform_(self.first.bias, -_KINKS, _KINKS)
         for layer in self.outer:
             assert isinstance(layer, nn.Linear)
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.last.weight.data.mul_(_SMALL)
+        nn.init.zeros_(self.last.bias)
 
     def forward(self, z: Tensor) -> Tensor:
         h = self.first(z)

@@ -1,7 +1,7 @@
 """The objective of a DDE generator: two density estimators and the generator between them, one step at a time.
 
 arXiv 2001.02728, section 4, with two changes.  The noise level is drawn from a range, the same for both estimators, so
-that the generator's objective is the mean over levels of ``sigma^2 KL(q_sigma || p_sigma)``: high levels carry mass
+that the generator's objective is the mean over levels of ``sigma^k KL(q_sigma || p_sigma)``: high levels carry mass
 between modes that low levels do not see, low levels carry detail.  And as the two estimators meet the same levels and
 the same noise in a step, their errors agree where the two laws do.
 """
@@ -134,11 +134,11 @@ class DDEGeneratorObjective(Objective):
         return _rows(x, samples.clamp(0, 1))
 
     def _divergence(self, samples: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-        """0, with the gradient of the mean of ``sigma^2 KL`` in the generator's parameters."""
+        """0, with the gradient of the mean of ``sigma^k KL`` in the generator's parameters."""
         scale = sigma.reshape(-1, *([1] * (samples.ndim - 1)))
         gradient = kl_gradient(self.data_density, self.sample_density, samples + scale * noise, sigma)
         self._watched["gap"] = (scale * gradient).square().mean()
-        along = (scale.square() * gradient * samples).flatten(1).sum(1).mean()
+        along = (scale**self.options.level_power * gradient * samples).flatten(1).sum(1).mean()
         return along - along.detach()
 
     def _watch(self, x: Tensor, samples: Tensor, sigma: Tensor, noise: Tensor) -> None:

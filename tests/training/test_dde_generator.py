@@ -106,8 +106,9 @@ def objective_of_lines(**changes: Any) -> DDEGeneratorObjective:
     return DDEGeneratorObjective(Line(), Gaussian(1.0, 0.3), Gaussian(-0.4, 0.49), (0.5, 0.5), settings)  # type: ignore[arg-type]
 
 
-def test_the_generators_gradient_is_sigma_squared_times_the_divergences() -> None:
-    objective = objective_of_lines()
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_the_generators_gradient_is_that_of_the_weighted_divergence(power: int) -> None:
+    objective = objective_of_lines(level_power=power)
     x = torch.zeros(400_000, 1)
     loss, numbers = objective({"x": x, "step": 0}, step_generators(0, 0, range(4)))
     loss.backward()
@@ -118,8 +119,8 @@ def test_the_generators_gradient_is_sigma_squared_times_the_divergences() -> Non
     by_b = (-0.4 - 1) / 0.55
     assert model.a.grad is not None
     assert model.b.grad is not None
-    assert float(model.a.grad) == pytest.approx(0.25 * by_a, rel=0.03)
-    assert float(model.b.grad) == pytest.approx(0.25 * by_b, rel=0.01)
+    assert float(model.a.grad) == pytest.approx(0.5**power * by_a, rel=0.03)
+    assert float(model.b.grad) == pytest.approx(0.5**power * by_b, rel=0.01)
     # The value of the loss is the two estimators' alone.
     assert float(loss.detach()) == pytest.approx(float(numbers["j_data"] + numbers["j_samples"]), rel=1e-6)
 
