@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
 from synthpipe.pipeline.corpus import Corpus, check_ranks, probe_sides, read_corpus
+from synthpipe.pipeline.keep_list import KeepList, read_keep_list
 from synthpipe.pipeline.nodes import DeviceStage, OnDevice, TileLoader
 from synthpipe.pipeline.plan import part_bounds
 from synthpipe.pipeline.pool import PatchPool
@@ -22,7 +24,8 @@ from synthpipe.pipeline.source import SourceSettings, TileSource
 from synthpipe.pipeline.stream import Pass, Stream
 from synthpipe.pipeline.tally import Tally
 from synthpipe.transforms.base import BatchTransform, sample_seed
-from synthpipe.transforms.build import build_degrade
+from synthpipe.transforms.build import build_degrade, build_filter
+from synthpipe.transforms.density import DensityFilter, DensityScore
 
 __all__ = ["build_stream"]
 
@@ -36,6 +39,7 @@ _LARGEST_AUTOMATIC_COUNT = 4
 _NOT_IDENTITY = {
     "shards",
     "degrade",
+    "filter",
     "tile",
     "prefetch",
     "start_method",
@@ -72,11 +76,14 @@ def build_stream(
         rank the same number of batches: with one rank, all patches (without the short last batch if ``drop_last``);
         with several, as many full batches as the smallest share gives (the largest, if not ``drop_last``), where
         what is missing for a rank comes from its share of the next epoch.
+        A filter that judges on the device comes after ``transforms``; how much it drops is not known ahead, so
+        ``batches_per_epoch`` and the number of batches of several ranks are as if it kept all, and ranks go on into
+        their next epochs the further.  One that goes by a table of scores is reckoned with.
 
     Raises:
         OptionError: options that do not fit together.
-        ShardError: no shards.
-        CheckpointError: weights of the degradation.
+        ShardError: no shards, or no table of scores.
+        CheckpointError: weights of the degradation or the filter.
         StreamError: ranks that do not fit.
     """
     if not isinstance(options, StreamOptions):
@@ -88,14 +95,20 @@ def build_stream(
     if degrade is None and options.degrade is not None:
         degrade = build_degrade(options.degrade, options.scale)
     tile = _tile_size(options, corpus) if degrade is not None else options.gt_size
-    shape = _Shape(options, corpus, rank, world_size, tile, degrade is not None)
+    keep = judges = None
+    if options.filter is not None and options.filter.scores is not None:
+        keep = read_keep_list(options.filter)
+    shape = _Shape(options, corpus, rank, world_size, tile, degrade is not None, keep)
+    if options.filter is not None and keep is None:
+        judges = build_filter(options.filter, shape.source_tile)
     recipe = _Recipe(
         shape,
         torch.device(device),
         [transform.to(device) for transform in transforms],
+        [judge.to(device) for judge in judges or ()],
         None if degrade is None else degrade.to(device),
     )
-    identity = _identity(shape, transforms, degrade)
+    identity = _identity(shape, transforms, judges, degrade)
     return Stream(recipe.make_pass, identity, shape.patches // options.batch_size, options.epochs)
 
 
@@ -109,6 +122,12 @@ class _Shape:
     world_size: int
     tile: int  # LR side if paired, else HR side
     paired: bool
+    keep: KeepList | None
+
+    @property
+    def source_tile(self) -> int:
+        """Side of the tiles that are cut from images."""
+        return self.tile * self.options.scale if self.paired else self.tile
 
     @property
     def samples(self) -> int:
@@ -132,15 +151,21 @@ class _Shape:
 
     @property
     def patches(self) -> int:
-        """Patches of this rank in an epoch."""
-        return self.samples * self.patches_per_sample
+        """Patches of this rank in an epoch; what is dropped on the device is not known ahead."""
+        return math.floor(self.samples * self._kept_share) * self.patches_per_sample
+
+    @property
+    def _kept_share(self) -> Fraction:
+        """Of the images, as far as it is known ahead."""
+        return Fraction(1) if self.keep is None else Fraction(self.keep.kept, len(self.keep))
 
     def limit(self) -> int | None:
         """Batches of a pass, where ranks have to agree on it."""
         epochs, world_size = self.options.epochs, self.world_size
         if epochs is None or world_size == 1:
             return None
-        fair = self.corpus.samples // world_size if self.options.drop_last else -(-self.corpus.samples // world_size)
+        kept = math.floor(self.corpus.samples * self._kept_share)
+        fair = kept // world_size if self.options.drop_last else -(-kept // world_size)
         batches = epochs * fair * self.patches_per_sample / self.options.batch_size
         return math.floor(batches) if self.options.drop_last else math.ceil(batches)
 
@@ -151,7 +176,7 @@ class _Shape:
             urls=self.corpus.urls,
             counts=self.corpus.counts,
             seed=options.seed,
-            tile=self.tile * options.scale if self.paired else self.tile,
+            tile=self.source_tile,
             tiles_per_batch=options.tiles_per_batch,
             crops_per_image=options.crops_per_image,
             hflip=options.hflip,
@@ -162,6 +187,7 @@ class _Shape:
             spool_dir=options.spool_dir,
             rank=self.rank,
             world_size=self.world_size,
+            keep=self.keep,
         )
 
 
@@ -169,7 +195,12 @@ class _Recipe:
     """Makes the nodes of each pass."""
 
     def __init__(
-        self, shape: _Shape, device: torch.device, transforms: list[BatchTransform], degrade: BatchTransform | None
+        self,
+        shape: _Shape,
+        device: torch.device,
+        transforms: list[BatchTransform],
+        judges: list[BatchTransform],
+        degrade: BatchTransform | None,
     ) -> None:
         self._shape = shape
         self._device = device
@@ -177,6 +208,7 @@ class _Recipe:
         self._stage = DeviceStage(
             device,
             transforms,
+            judges,
             degrade,
             scale=options.scale,
             lq_size=options.lq_size,
@@ -204,7 +236,12 @@ class _Recipe:
         pool = PatchPool(
             tiles,
             self._stage,
-            lambda state: Tally(shape.samples, options.max_bad_fraction, state or tally_state),
+            lambda state: Tally(
+                shape.samples,
+                options.max_bad_fraction,
+                state or tally_state,
+                min_keep=0.0 if options.filter is None else options.filter.min_keep,
+            ),
             batch_size=options.batch_size,
             pool=options.pool_size,
             seed=sample_seed(options.seed, first_epoch, f"pool/{shape.rank}"),
@@ -228,7 +265,12 @@ def _tile_size(options: StreamOptions, corpus: Corpus) -> int:
     return tile
 
 
-def _identity(shape: _Shape, transforms: Sequence[BatchTransform], degrade: BatchTransform | None) -> dict[str, Any]:
+def _identity(
+    shape: _Shape,
+    transforms: Sequence[BatchTransform],
+    judges: tuple[DensityScore, DensityFilter] | None,
+    degrade: BatchTransform | None,
+) -> dict[str, Any]:
     options = shape.options.model_dump(mode="json", exclude=_NOT_IDENTITY)
     described = None if shape.options.degrade is None else shape.options.degrade.model_dump(mode="json")
     if described is not None and "weights" in described:
@@ -241,7 +283,20 @@ def _identity(shape: _Shape, transforms: Sequence[BatchTransform], degrade: Batc
         "shards": shape.corpus.fingerprint(),
         "samples": shape.corpus.samples,
         "degrade": described or type(degrade).__name__,
+        "filter": _filter_identity(shape, judges),
         "transforms": [type(transform).__name__ for transform in transforms],
         "rank": shape.rank,
         "world_size": shape.world_size,
     }
+
+
+def _filter_identity(shape: _Shape, judges: tuple[DensityScore, DensityFilter] | None) -> dict[str, Any] | None:
+    """What is decided, not how it was asked for: the same table in another place, the same threshold by other means."""
+    if shape.keep is not None:
+        return {"keys": shape.keep.fingerprint()}
+    if judges is None:
+        return None
+    assert shape.options.filter is not None
+    score, threshold = judges
+    weights = Path(shape.options.filter.scorer).name
+    return {"weights": weights, "tiles": score.tiles, "max_logit": threshold.max_logit}

@@ -20,8 +20,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from synthpipe.images import quantize_8bit, to_float
 from synthpipe.pipeline.pair import cut_pairs
-from synthpipe.pipeline.source import Record, TileSource
-from synthpipe.pipeline.tally import FILTERED, Tally
+from synthpipe.pipeline.source import FILTERED, Record, TileSource
+from synthpipe.pipeline.tally import Tally
 from synthpipe.transforms.base import Batch, BatchTransform
 
 __all__ = ["DeviceStage", "OnDevice", "Produced", "TileLoader"]
@@ -125,11 +125,12 @@ def _as_it_is(record: Record) -> Record:
 
 
 class DeviceStage:
-    """Tiles to patches on the device: float, transforms, degradation, 8 bits, finite, cut.
+    """Tiles to patches on the device: float, transforms, filter, degradation, 8 bits, finite, cut.
 
     Args:
         device: where to work.
         transforms: applied to the clean tiles, in order; each may drop samples.
+        judges: score the clean tiles and drop by the score, in order.
         degrade: adds ``lq``; None leaves clean patches.
         scale, lq_size, margin, count: see :func:`synthpipe.pipeline.pair.cut_pairs`.
     """
@@ -138,6 +139,7 @@ class DeviceStage:
         self,
         device: torch.device,
         transforms: Sequence[BatchTransform],
+        judges: Sequence[BatchTransform],
         degrade: BatchTransform | None,
         *,
         scale: int,
@@ -147,6 +149,7 @@ class DeviceStage:
     ) -> None:
         self._device = device
         self._transforms = transforms
+        self._judges = judges
         self._degrade = degrade
         self._cut = {"scale": scale, "lq_size": lq_size, "margin": margin, "count": count}
 
@@ -162,6 +165,11 @@ class DeviceStage:
             tally.lose(before - len(batch["key"]), FILTERED)
         if self._transforms:
             batch = _drop_not_finite(batch, "gt", tally)
+        if self._judges and batch["key"]:
+            before = len(batch["key"])
+            for judge in self._judges:
+                batch = judge(batch)
+            tally.judge(len(batch["key"]), before - len(batch["key"]))
         if not batch["key"]:
             return {}
         if self._degrade is None:

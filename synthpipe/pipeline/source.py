@@ -20,21 +20,25 @@ from torch.utils.data import IterableDataset, get_worker_info
 from synthpipe.errors import ImageError
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
 from synthpipe.pipeline.decode import AlphaPolicy, decode_image
+from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
 from synthpipe.pipeline.shard_reader import ShardReaders
 from synthpipe.transforms.base import sample_seed
 
-__all__ = ["USED", "Record", "SourceSettings", "TileSource"]
+__all__ = ["FILTERED", "USED", "Record", "SourceSettings", "TileSource"]
 
 #: The name under which good images are counted, beside the reasons of bad ones.
 USED = "used"
+
+#: The reason of what a filter left out on purpose: images before they were decoded, or tiles on the device.
+FILTERED = "filtered"
 
 #: One batch of tiles: ``tile`` (B, 3, S, S) uint8, ``key`` and ``path`` lists, ``seed`` (B,) int64; and of the reader
 #: process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``, and ``example`` (the last
 #: sample that was bad).  B is 0 where there are only counts.
 Record = dict[str, Any]
 
-# A reader that meets nothing but bad samples must still be heard, or nobody would notice.
+# A reader that passes over all that it meets must still be heard, or nobody would notice.
 _REPORT_AFTER = 32
 # Of each reason, this many are named in the log at level INFO and the rest at DEBUG.
 _LOGGED_EXAMPLES = 5
@@ -60,6 +64,7 @@ class SourceSettings:
     spool_dir: str | None
     rank: int
     world_size: int
+    keep: KeepList | None = None
 
 
 @dataclass
@@ -147,14 +152,14 @@ class TileReader(Iterator[Record]):
             if self._pending:
                 tiles.append(self._pending.popleft())
                 self._crop += 1
-            elif self._bad() - self._reported >= _REPORT_AFTER:
+            elif self._passed_over() - self._reported >= _REPORT_AFTER:
                 break
             elif not self._take_image() and not self._next_epoch():
-                if not tiles and self._bad() == self._reported:
+                if not tiles and self._passed_over() == self._reported:
                     self._readers.close()
                     raise StopIteration
                 break
-        self._reported = self._bad()
+        self._reported = self._passed_over()
         return self._record(tiles)
 
     def _begin_epoch(self, epoch: int) -> None:
@@ -193,8 +198,9 @@ class TileReader(Iterator[Record]):
         self._position += 1
         self._crop = 0
         try:
-            self._pending.extend(self._tiles_of(address))
-            self._counts[USED] += 1
+            tiles = self._tiles_of(address)
+            self._pending.extend(tiles)
+            self._counts[USED if tiles else FILTERED] += 1
         except ImageError as error:
             self._counts[error.reason] += 1
             self._example = str(error)
@@ -217,10 +223,13 @@ class TileReader(Iterator[Record]):
             self._readers.release(shard)
 
     def _tiles_of(self, address: Address) -> list[_Tile]:
+        """The tiles of one image; none where the filter drops it."""
         settings = self._settings
         shard, number = address
         member, data = self._readers[shard].read(number)
         path = f"{settings.urls[shard]}/{member.name}"
+        if settings.keep is not None and not settings.keep.keeps(member.key, path):
+            return []
         image = decode_image(data, path, alpha=settings.alpha)
         check_size(image, settings.tile, path)
         count = settings.crops_per_image
@@ -255,5 +264,5 @@ class TileReader(Iterator[Record]):
             "example": self._example,
         }
 
-    def _bad(self) -> int:
+    def _passed_over(self) -> int:
         return sum(self._counts.values()) - self._counts[USED]

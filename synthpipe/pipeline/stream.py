@@ -127,7 +127,9 @@ class Stream(Iterator[Batch]):
         """Images ``used``, and what was skipped by reason, among all that went into the patches emitted so far.
 
         Most reasons are :class:`synthpipe.errors.ImageError`'s or concern shards (``missing_shard``,
-        ``truncated_shard``, ...) and count images; ``not_finite`` and ``filtered`` count tiles lost on the device.
+        ``truncated_shard``, ``unscored``, ...) and count images; ``not_finite`` counts tiles lost on the device.
+        ``filtered`` counts what the filter dropped: tiles, of images used, where it judges on the device, and else
+        images beside those used.
         """
         return dict(self._counts)
 

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from synthpipe.errors import StreamError
-from synthpipe.pipeline.source import USED, Record
+from synthpipe.pipeline.source import FILTERED, USED, Record
 
-__all__ = ["FILTERED", "Tally", "describe"]
-
-#: The reason of tiles that a transform left out on purpose.
-FILTERED = "filtered"
+__all__ = ["Tally", "describe"]
 
 # Corpora smaller than this are judged as if they had this many samples: one bad image among fifty is no reason to stop.
 _SMALLEST_CORPUS = 100
+# A filter is judged by what it did to an epoch, or to so many: few say little, and nobody wants to wait for more.
+_FEWEST_JUDGED, _MOST_JUDGED = 256, 2048
 
 
 class Tally:
@@ -25,9 +24,20 @@ class Tally:
         planned: samples that this rank reads in an epoch.
         max_bad_fraction: share of bad samples that is tolerated.
         state: of an earlier tally to go on from.
+        min_keep: share that a filter must keep.
     """
 
-    def __init__(self, planned: int, max_bad_fraction: float, state: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        planned: int,
+        max_bad_fraction: float,
+        state: Mapping[str, Any] | None = None,
+        *,
+        min_keep: float = 0.0,
+    ) -> None:
+        self._min_keep = min_keep
+        self._judged_after = max(min(planned, _MOST_JUDGED), _FEWEST_JUDGED)
+        self._kept = 0
         self._allowed = max_bad_fraction * max(planned, _SMALLEST_CORPUS)
         self._source: int | None = None
         self._readers: dict[int, dict[str, int]] = {}
@@ -40,6 +50,7 @@ class Tally:
             self._epochs = {int(reader): epoch for reader, epoch in state["epochs"].items()}
             self._device = Counter(state["device"])
             self._earlier = Counter(state["earlier"])
+            self._kept = state.get("kept", 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types."""
@@ -49,6 +60,7 @@ class Tally:
             "epochs": dict(self._epochs),
             "device": dict(self._device),
             "earlier": dict(self._earlier),
+            "kept": self._kept,
         }
 
     def note(self, record: Record) -> None:
@@ -66,6 +78,8 @@ class Tally:
         self._readers[record["reader"]] = record["counts"]
         self._epochs[record["reader"]] = record["epoch"]
         self._check(record["example"])
+        counts = self._read()
+        self._check_kept(counts[USED], counts[FILTERED], "images")
 
     def lose(self, tiles: int, reason: str) -> None:
         """Count tiles that were good on disk and came to nothing on the device.
@@ -77,16 +91,39 @@ class Tally:
             self._device[reason] += tiles
             self._check("")
 
+    def judge(self, kept: int, dropped: int) -> None:
+        """Count tiles that the filter kept and dropped on the device.
+
+        Raises:
+            StreamError: it keeps less than ``min_keep``.
+        """
+        self._kept += kept
+        self._device[FILTERED] += dropped
+        self._check_kept(self._kept, self._device[FILTERED], "tiles")
+
     def counts(self) -> dict[str, int]:
         """``used`` images, then each reason in alphabetical order."""
-        total = self._earlier + self._device
-        for counts in self._readers.values():
-            total.update(counts)
+        total = self._read() + self._device
         return {USED: total.pop(USED, 0), **{reason: total[reason] for reason in sorted(total)}}
 
     def epoch(self) -> int:
         """The epoch that the slowest reader is in."""
         return min(self._epochs.values(), default=0)
+
+    def _read(self) -> Counter[str]:
+        """Images, over all readers."""
+        total = Counter(self._earlier)
+        for counts in self._readers.values():
+            total.update(counts)
+        return total
+
+    def _check_kept(self, kept: int, dropped: int, what: str) -> None:
+        if dropped and kept + dropped >= self._judged_after and kept < self._min_keep * (kept + dropped):
+            raise StreamError(
+                f"the filter keeps {kept} of {kept + dropped} {what} ({kept / (kept + dropped):.2%}), less than "
+                f"filter.min_keep {self._min_keep:g}; look at the corpus with `synthpipe score`, raise the threshold, "
+                "or lower min_keep"
+            )
 
     def _check(self, example: str) -> None:
         counts = self.counts()

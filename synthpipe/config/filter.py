@@ -1,0 +1,65 @@
+"""Options of the stream's filter: which samples are too degraded to train on."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from synthpipe.config.reader import Options
+
+__all__ = ["FilterOptions"]
+
+_DEFAULT_WEIGHTS = "scorer_small"
+_DEFAULT_TILES = 16
+
+
+class FilterOptions(Options):
+    """Drop what is probably degraded, by the mean ``degraded_logit`` of a few tiles; higher is worse.
+
+    There are two ways.  Without ``scores``, each tile that the stream cuts is judged on the device, against
+    ``max_logit`` or ``clean_quantile``.  With ``scores``, whole images are judged by the number that ``synthpipe
+    score`` has written for their key, against ``reject`` or ``max_logit``, before they are decoded and without a
+    scorer; an image without a score is bad, and counted as ``unscored``.
+    """
+
+    #: The scorer: a ``.safetensors`` file or the name of shipped weights; by default ``scorer_small``.
+    weights: str | None = Field(default=None, min_length=1)
+    #: Scorer tiles looked at in each tile of the stream, at most; by default 16.
+    tiles: int | None = Field(default=None, ge=1, le=4096)
+    #: Table that ``synthpipe score`` wrote for these shards; a path or a URL.
+    scores: str | None = Field(default=None, min_length=1)
+    #: Column of ``scores`` that decides.
+    by: str = Field(default="degraded_logit", min_length=1)
+
+    #: The largest number that is kept.
+    max_logit: float | None = Field(default=None, allow_inf_nan=False)
+    #: Keep what is no worse than this share of the clean images that the scorer was calibrated on.
+    clean_quantile: float | None = Field(default=None, gt=0, lt=1)
+    #: Share of the images in ``scores`` to drop, the worst.
+    reject: float | None = Field(default=None, ge=0, lt=1)
+
+    #: Share that must be kept, or the stream fails: it would read for ever and yield little.  0 never fails.
+    min_keep: float = Field(default=0.02, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> FilterOptions:
+        rules = ("max_logit", "reject") if self.scores is not None else ("max_logit", "clean_quantile")
+        given = [name for name in ("max_logit", "clean_quantile", "reject") if getattr(self, name) is not None]
+        how = "with" if self.scores is not None else "without"
+        if len(given) != 1 or given[0] not in rules:
+            raise ValueError(f"expected exactly one of {' and '.join(rules)} {how} scores, got {given or 'none'}")
+        idle = [name for name in ("weights", "tiles") if getattr(self, name) is not None]
+        if self.scores is not None and idle:
+            raise ValueError(f"scores are ready numbers; leave out {' and '.join(idle)}")
+        if self.scores is None and self.by != "degraded_logit":
+            raise ValueError(f"by: expected a table of scores beside it, got {self.by!r} and none")
+        return self
+
+    @property
+    def scorer(self) -> str:
+        """The scorer to load."""
+        return self.weights or _DEFAULT_WEIGHTS
+
+    @property
+    def tiles_used(self) -> int:
+        """``tiles`` or its default."""
+        return self.tiles or _DEFAULT_TILES
