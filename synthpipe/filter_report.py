@@ -34,8 +34,9 @@ th,td{padding:.2em .8em;text-align:right;border-bottom:1px solid #e3e6ea}
 th:first-child,td:first-child{text-align:left;max-width:36em;overflow-wrap:anywhere}
 thead th{border-bottom:2px solid #9aa4b0}
 .bar{display:inline-block;height:.7em;background:#2f6fb5}.rest{display:inline-block;height:.7em;background:#e08a3c}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(270px,1fr));gap:14px}
-figure{margin:0;padding:8px;border:1px solid #e3e6ea;border-radius:6px}
+.facts td{text-align:left}
+.cards{display:flex;flex-wrap:wrap;gap:14px}
+figure{width:264px;margin:0;padding:8px;border:1px solid #e3e6ea;border-radius:6px}
 figure div{display:flex;gap:6px;height:128px;align-items:center}
 figure img{max-width:128px;max-height:128px}
 figcaption{font-size:12.5px;margin-top:6px;overflow-wrap:anywhere}
@@ -171,7 +172,8 @@ def _summary(outcome: FilterOutcome) -> str:
 def _table(title: str, head: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> str:
     top = "" if head is None else f"<thead><tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in head)}</tr></thead>"
     body = "\n".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<h2>{html.escape(title)}</h2>\n<table>{top}<tbody>\n{body}\n</tbody></table>"
+    kind = ' class="facts"' if head is None else ""
+    return f"<h2>{html.escape(title)}</h2>\n<table{kind}>{top}<tbody>\n{body}\n</tbody></table>"
 
 
 def _rates(title: str, head: str, rates: Sequence[KeepRate], decisions: Decisions) -> str:
