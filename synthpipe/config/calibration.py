@@ -18,7 +18,8 @@ class CalibrationOptions(Options):
     levels: tuple[float, ...] = Field((0.01, 0.03), min_length=1, description="noise levels of the density's parts")
     norm_levels: tuple[float, ...] = Field((), description="noise levels of score norms; each costs three levels")
     families: tuple[Family, ...] = Field(
-        ("jpeg", "blur", "upscale", "noise", "screen", "page"), description="synthetic corruptions; none with 'degraded' only"
+        ("jpeg", "blur", "upscale", "noise", "screen", "page"),
+        description="synthetic corruptions; none with 'degraded' only",
     )
     degraded: tuple[str, ...] = Field((), description="folders of really degraded images, each a family of its own")
     tiles_per_image: int = Field(4, ge=1, le=256)

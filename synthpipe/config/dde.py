@@ -35,7 +35,12 @@ class CorruptionDomain(Options):
 
     name: _Name
     type: Literal["corruption"]
-    family: Family
+    family: Family | tuple[Family, ...] = Field(description="one, or several of which each image gets one")
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families, as a tuple."""
+        return (self.family,) if isinstance(self.family, str) else self.family
 
 
 class ImagesDomain(DomainOptions):
@@ -86,6 +91,7 @@ class DDEDataOptions(Options):
     )
     crop: int = Field(32, ge=8, description="side of the crops that the loss sees, anywhere within the context")
     crops_per_context: int = Field(2, ge=1, description="crops from each context: less to decode and to degrade")
+    grey: float = Field(0.0, ge=0, le=1, description="share of images that a density of colour sees without it")
     batch_size: int = Field(
         40, ge=1, description="crops per step, a multiple of domains * processes * crops_per_context"
     )

@@ -70,7 +70,7 @@ def _dde(options: TrainDDEOptions) -> Callable[[], Objective]:
 
     def build() -> Objective:
         model = DDE(**options.model.arguments(data.domains))
-        return DDEObjective(model, build_degraders(data), data.crop, data.crops_per_context)
+        return DDEObjective(model, build_degraders(data), data.crop, data.crops_per_context, data.grey)
 
     return build
 

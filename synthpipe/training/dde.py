@@ -16,7 +16,7 @@ from torch import Tensor
 
 from synthpipe.density.base import dde_loss
 from synthpipe.density.dde import DDE
-from synthpipe.images import to_float
+from synthpipe.images import quantize_8bit, to_float
 from synthpipe.training.base import Objective
 from synthpipe.training.domains import Degrader
 from synthpipe.transforms.base import Batch, generator_for
@@ -39,11 +39,14 @@ class DDEObjective(Objective):
         degraders: what makes clean images into those of a domain, by its number; the others are taken as they come.
         crop: side of the crops, pixels.
         crops_per_context: crops from each image of a batch.
+        grey: share of images that lose their colour before all else.
     """
 
-    def __init__(self, model: DDE, degraders: Mapping[int, Degrader], crop: int, crops_per_context: int) -> None:
+    def __init__(
+        self, model: DDE, degraders: Mapping[int, Degrader], crop: int, crops_per_context: int, grey: float = 0.0
+    ) -> None:
         super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-        self._degraders, self._crop, self._crops = dict(degraders), crop, crops_per_context
+        self._degraders, self._crop, self._crops, self._grey = dict(degraders), crop, crops_per_context, grey
         self._domains, self._sigma_range = model.domains, model.sigma_range
         self._sums: Tensor | None = None  # (3 bands, [crops, J, clean crops, gain])
 
@@ -103,6 +106,9 @@ class DDEObjective(Objective):
         domain = batch["domain"].tolist()
         with torch.autocast(batch["x"].device.type, enabled=False):
             x = to_float(batch["x"])
+            if self._grey:
+                chosen = [float(torch.rand((), generator=generator)) < self._grey for generator in generators]
+                x[chosen] = quantize_8bit(DDE.luma(x[chosen])).expand(-1, 3, -1, -1)
             for number, degrade in self._degraders.items():
                 places = [place for place, found in enumerate(domain) if found == number]
                 x[places] = degrade(x[places], [generators[place] for place in places])

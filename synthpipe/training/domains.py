@@ -22,7 +22,7 @@ from synthpipe.training.shards import ShardReader
 from synthpipe.training.unpaired import FolderReader
 from synthpipe.transforms.base import Batch, BatchTransform
 from synthpipe.transforms.build import build_degrade
-from synthpipe.transforms.corruptions import corrupt, draw_corruption
+from synthpipe.transforms.corruptions import Corruption, corrupt, draw_corruption
 from synthpipe.transforms.deflow import DeFlowDegrade
 
 __all__ = ["Degrader", "DomainData", "build_degraders", "corruption_degrader", "transform_degrader"]
@@ -163,17 +163,21 @@ def build_degraders(options: DDEDataOptions) -> dict[int, Degrader]:
     degraders: dict[int, Degrader] = {}
     for number, domain in enumerate(options.degraded, 1):
         if isinstance(domain, CorruptionDomain):
-            degraders[number] = corruption_degrader(domain.family)
+            degraders[number] = corruption_degrader(*domain.families)
         elif isinstance(domain, DegradeDomain):
             degraders[number] = transform_degrader(_transform(domain, options.context))
     return degraders
 
 
-def corruption_degrader(family: str) -> Degrader:
-    """A corruption of ``family``, of a strength drawn for each image."""
+def corruption_degrader(*families: str) -> Degrader:
+    """A corruption of one of ``families``, of a strength drawn for each image."""
+
+    def draw(generator: torch.Generator) -> Corruption:
+        place = int(torch.randint(len(families), (1,), generator=generator)) if len(families) > 1 else 0
+        return draw_corruption(families[place], generator)
 
     def degrade(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        return corrupt(x, [draw_corruption(family, generator) for generator in generators])
+        return corrupt(x, [draw(generator) for generator in generators])
 
     return degrade
 
