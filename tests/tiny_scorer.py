@@ -10,12 +10,12 @@ from tests.contracts import perturbed
 __all__ = ["tiny_scorer"]
 
 
-def tiny_scorer(tile: int = 16, channels: int = 1, seed: int = 0) -> DensityScorer:
+def tiny_scorer(tile: int = 16, channels: int = 1, seed: int = 0, norm_levels: tuple[float, ...] = ()) -> DensityScorer:
     """Random weights, and quantiles of standard normal numbers over the square root of the number of tiles."""
     dde = {"channels": channels, "width": 4, "depth": 3, "outputs": 2, "domains": ["clean", "bad"]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        scorer = perturbed(DensityScorer(dde, (0.03, 0.1), tile=tile), seed).float()
+        scorer = perturbed(DensityScorer(dde, (0.03, 0.1), tile=tile, norm_levels=norm_levels), seed).float()
     assert isinstance(scorer, DensityScorer)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(64, 3, tile, tile, generator=generator) - 0.5

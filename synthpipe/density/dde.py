@@ -139,9 +139,6 @@ class DDE(DensityEstimator):
     def mean_energies(self, y: Tensor, level: float) -> Tensor:
         """The mean of :meth:`energies` over the pixels at one noise level, ``(B, domains)``: the fast way to score.
 
-        With one level for all, its modulation folds into the convolutions; channels lie last in memory, which a few
-        channels need to be fast on a CPU.
-
         Args:
             y: as in :meth:`residual`.
             level: the noise level of every image.
@@ -151,21 +148,49 @@ class DDE(DensityEstimator):
         """
         y = self._as_trained(y)
         self._check_room(y)
-        sigma = y.new_full((1,), level)
+        r = self._residual_at(_centred(y), level, len(self.domains), padding=0)
+        return 0.5 * r.square().mean((2, 3)).unflatten(1, (len(self.domains), self.outputs)).sum(2)
+
+    def clean_score(self, y: Tensor, level: float) -> Tensor:
+        """:meth:`score` of the first domain at one noise level, the fast way; ``(B, channels, H, W)``.
+
+        Args:
+            y: ``(B, channels, H, W)``, as many channels as the density has; not an inference tensor.
+            level: the noise level of every image.
+        """
+        with torch.enable_grad():
+            centred = _centred(y.detach()).requires_grad_(True)
+            energy = 0.5 * self._residual_at(centred, level, 1, padding=1).square().sum()
+            (gradient,) = torch.autograd.grad(energy, centred)
+        return -gradient
+
+    def _residual_at(self, centred: Tensor, level: float, domains: int, padding: int) -> Tensor:
+        """``R`` of the first domains at one noise level, ``(B, domains * outputs, H, W)``, for weights that rest.
+
+        With one level for all, its modulation folds into the convolutions; channels lie last in memory, which a few
+        channels need to be fast on a CPU.
+
+        Args:
+            centred: from :func:`_centred`.
+            level: the noise level.
+            domains: how many.
+            padding: 1, or 0 to leave out the border.
+        """
+        sigma = centred.new_full((1,), level)
         terms, gain = self._level_terms(sigma), (sigma.square() + _DETAIL**2).rsqrt()
-        # Of one channel, a tensor counts as laid out either way, and what follows would take the slow one.
-        centred = torch.empty_like(y, memory_format=torch.channels_last)
-        h = torch.sub(y, 0.5, out=centred)
+        h = centred
         for conv, level_of in zip(self.convs, self.levels, strict=True):
             assert isinstance(conv, nn.Conv2d)
             assert conv.bias is not None
-            scale, shift = level_of(terms)[0].chunk(2)
-            h = F.conv2d(h, conv.weight * (1 + scale)[:, None, None, None], conv.bias * (1 + scale) + shift)
-            h = F.silu(h, inplace=True)
+            scale, shift = level_of(terms)[0].detach().chunk(2)
+            weight, bias = conv.weight.detach() * (1 + scale)[:, None, None, None], conv.bias.detach() * (1 + scale)
+            h = F.silu(F.conv2d(h, weight, bias + shift, padding=padding), inplace=not centred.requires_grad)
+        heads = domains * self.outputs
         assert self.head.bias is not None
-        r = F.conv2d(h, self.head.weight * gain, self.head.bias * gain)
-        r += F.conv2d(self._without_border(centred), self.linear.weight * gain)
-        return 0.5 * r.square().mean((2, 3)).unflatten(1, (len(self.domains), self.outputs)).sum(2)
+        weight, bias = self.head.weight[:heads].detach() * gain, self.head.bias[:heads].detach() * gain
+        skip = centred if padding else self._without_border(centred)
+        r = F.conv2d(h, weight, bias, padding=padding)
+        return r + F.conv2d(skip, self.linear.weight[:heads].detach() * gain, padding=padding)
 
     def log_density(self, y: Tensor, sigma: Tensor, domain: Tensor | None = None) -> Tensor:
         """``S`` of the images in nats, up to a constant, ``(B,)``; see :class:`DensityEstimator`."""
@@ -201,6 +226,12 @@ class DDE(DensityEstimator):
         if y.ndim != 4 or y.shape[1] not in (1, 3):
             raise ShapeError(f"DDE: expected images (B, 1, H, W) or (B, 3, H, W), got {tuple(y.shape)}")
         return self.luma(y) if self.channels == 1 else y.expand(-1, 3, -1, -1)
+
+
+def _centred(y: Tensor) -> Tensor:
+    """``y`` around 0, its channels last in memory."""
+    # Of one channel, a tensor counts as laid out either way, and convolutions would take the slow one: say it outright.
+    return torch.sub(y, 0.5, out=torch.empty_like(y, memory_format=torch.channels_last))
 
 
 def _high_pass_filters() -> Tensor:

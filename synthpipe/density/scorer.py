@@ -113,7 +113,7 @@ class DensityScorer(nn.Module):
     def _score_norm(self, seen: Tensor, level: float) -> Tensor:
         """Logarithm of ``|| sigma grad S ||^2 / d`` of the clean domain, off the border, ``(N,)``."""
         border = self.dde.border
-        score = level * self.dde.score(seen, seen.new_full((len(seen),), level))[..., border:-border, border:-border]
+        score = level * self.dde.clean_score(seen, level)[..., border:-border, border:-border]
         return score.square().mean((1, 2, 3)).clamp_min(_LEAST).log()
 
     def _part_names(self) -> list[str]:

@@ -58,7 +58,7 @@ def _middles(side: int, tile: int, count: int) -> list[int]:
     return [min(max(begin, 0), side - tile) for begin in begins]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score_image(scorer: DensityScorer, image: Tensor, tiles: int = 16) -> dict[str, float]:
     """The numbers of one image: means over its tiles, and how much the tiles differ.
 

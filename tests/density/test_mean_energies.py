@@ -22,6 +22,20 @@ def test_folded_convolutions_give_the_mean_of_the_energies(channels: int, given:
         torch.testing.assert_close(dde.mean_energies(y, level), plain, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_fast_score_is_the_gradient(channels: int) -> None:
+    dde = perturbed(DDE(channels=channels, width=5, depth=3, outputs=3, domains=("clean", "bad"))).double()
+    assert isinstance(dde, DDE)
+    y = torch.rand(2, channels, 15, 18, dtype=torch.float64)
+    for level in (0.02, 0.2):
+        plain = dde.score(y, y.new_full((2,), level))
+        with torch.no_grad():
+            fast = dde.clean_score(y, level)
+        torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10 * float(plain.abs().max()))
+    assert not fast.requires_grad
+    assert all(parameter.grad is None for parameter in dde.parameters())
+
+
 def test_in_single_precision_they_agree_to_rounding() -> None:
     dde = perturbed(DDE(width=8, outputs=4, domains=("clean", "bad"))).float()
     assert isinstance(dde, DDE)

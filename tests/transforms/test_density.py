@@ -21,9 +21,9 @@ from tests.tiny_scorer import tiny_scorer
 TOLERANCE = {"atol": 2e-5, "rtol": 1e-5}
 
 
-@pytest.fixture(scope="module")
-def scorer() -> DensityScorer:
-    return tiny_scorer()
+@pytest.fixture(scope="module", params=[(), (0.05,)], ids=["plain", "with norms"])
+def scorer(request: pytest.FixtureRequest) -> DensityScorer:
+    return tiny_scorer(norm_levels=request.param)
 
 
 def batch_of(count: int, height: int = 40, width: int = 50) -> dict[str, Any]:
