@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -193,3 +194,17 @@ def test_value_is_the_ratio_of_gains(recipe):
     rows = [{"percent": 50, "arm": arm, "seed": s, "psnr_y": v[s]} for arm, v in psnr.items() for s in range(2)]
     # (0.3 + 0.1) / (0.4 + 0.4), and 0.3 / 0.4, 0.1 / 0.4 by seed.
     assert "| +0.400 ± 0.000 | 0.50 (0.75, 0.25) |" in script["psnr_table"](rows)
+
+
+def test_psnr_of_a_known_error(recipe):
+    """Five grey levels in R, G and B are 5 * 219 / 255 in BT.601's luma, anywhere but in the border."""
+    importlib.import_module("synthpipe.basicsr_plugin.compat").prepare()
+    gt = torch.full((1, 3, 20, 24), 100 / 255)
+
+    def net(lq):
+        wrong = torch.nn.functional.interpolate(lq + 5 / 255, scale_factor=2.0)
+        wrong[..., :2, :] = wrong[..., :, -2:] = 1.0
+        return wrong
+
+    expected = 20 * math.log10(255 / (5 * 219 / 255))
+    assert recipe("arms").mean_psnr_y(net, [gt, gt]) == pytest.approx(expected, abs=0.02)
