@@ -35,7 +35,9 @@ class CorruptionDomain(Options):
 
     name: _Name
     type: Literal["corruption"]
-    family: Family | tuple[Family, ...] = Field(description="one, or several of which each image gets one")
+    family: Family | Annotated[tuple[Family, ...], Field(min_length=1)] = Field(
+        description="one, or several of which each image gets one"
+    )
 
     @property
     def families(self) -> tuple[Family, ...]:

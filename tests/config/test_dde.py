@@ -44,6 +44,7 @@ def test_domains_are_named_in_order_and_reach_the_model() -> None:
         ({"degraded": [corruption("a"), corruption("a")]}, r"got \['a'\] twice"),
         ({"degraded": [corruption("No name")]}, "degraded.0.corruption.name.*pattern"),
         ({"degraded": [{"name": "a", "type": "corruption", "family": "rain"}]}, "'jpeg', 'blur'.*got 'rain'"),
+        ({"degraded": [{"name": "a", "type": "corruption", "family": []}]}, "at least 1 item"),
         ({"degraded": [{"name": "a", "type": "corruptions", "family": "jpeg"}]}, "'corruption', 'images', 'degrade'"),
         ({"degraded": [{"name": "a", "type": "images"}]}, "exactly one of 'folder' and 'shards'"),
         ({"degraded": [corruption("a")], "batch_size": 6}, r"multiple of 4 \(2 domains, 2 crops.*got 6"),

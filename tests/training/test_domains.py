@@ -207,6 +207,36 @@ def test_each_image_has_its_own_strength() -> None:
     assert float(alone.diff(dim=3).max()) == float(slopes[0])
 
 
+def test_one_domain_may_hold_several_families_each_as_often() -> None:
+    """Noise spreads a flat field, blur leaves it as it is."""
+    flat = torch.full((60, 3, 16, 16), 0.5)
+    made = corruption_degrader("blur", "noise")(flat, [generator_for(5, str(i)) for i in range(60)])
+    noisy = int((made.flatten(1).std(1) > 1 / 255).sum())
+    assert 18 <= noisy <= 42  # 30 expected, standard deviation 3.9
+
+
+def test_a_share_of_images_loses_its_colour_before_all_else(opened: Callable[..., Any], data: dict[str, Any]) -> None:
+    data = {**data, "crop": 32, "degraded": [], "batch_size": 60, "grey": 0.25}
+    options = parse_options(data, DDEDataOptions)
+    model = DDE(channels=3, width=2, depth=2, outputs=1, domains=options.domains)
+    seen: list[Tensor] = []
+
+    def record(x: Tensor, generators: object) -> Tensor:
+        seen.append(x)
+        return x
+
+    made = DDEObjective(model, {0: record}, options.crop, options.crops_per_context, options.grey)
+    batch = opened(data).next_batch()
+    crops, _ = made.crops(batch, step_generators(3, 0, batch["slot"]))
+    grey = (crops.amax(1) == crops.amin(1)).flatten(1).all(1)
+    assert 5 <= int(grey.sum()) <= 25  # 15 expected, standard deviation 3.4
+    clean = to_float(batch["x"])
+    assert torch.equal(crops[~grey], clean[~grey])
+    luma = 0.299 * clean[grey][:, 0] + 0.587 * clean[grey][:, 1] + 0.114 * clean[grey][:, 2]  # Rec. 601
+    assert float((crops[grey][:, 0] - luma).abs().max()) <= 0.5 / 255 + 1e-6
+    assert torch.equal(seen[0], crops)
+
+
 def test_refusals(data: dict[str, Any], opened: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"multiple of 15 \(5 domains, 1 crops from each context, 3 processes\).*20"):
         opened(data, 0, 0, 3)
