@@ -99,6 +99,6 @@ def fit_calibration(clean: Tensor, degraded: Tensor, weight: Tensor | None = Non
 
     with torch.enable_grad():
         final = optimizer.step(closure)
-    if not math.isfinite(float(final)):
+    if not math.isfinite(float(final.detach())):
         raise TrainingError("calibration: the fit did not converge; raise ridge")
     return model.float().requires_grad_(False)
