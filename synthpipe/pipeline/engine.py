@@ -68,7 +68,7 @@ def run_jobs(
 
     Raises:
         OptionError: Ray is not installed.
-        ShardError: workers keep dying.
+        ShardError: workers keep dying, or Ray does not start.
         SynthPipeError: what ``function`` raises.
     """
     if engine == "ray":
@@ -195,12 +195,18 @@ def _run_ray(function: Callable[[J], R], jobs: Iterable[J], workers: int, cuda: 
 
 
 def _start_ray(ray: Any, workers: int) -> None:
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
-        return
-    # A cluster of our own, which nobody asked to report its use.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(num_cpus=workers, include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    options: dict[str, Any] = {"logging_level": logging.WARNING, "log_to_driver": False}
+    if not os.environ.get("RAY_ADDRESS"):
+        # A cluster of our own, which nobody asked to report its use.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        options |= {"num_cpus": workers, "include_dashboard": False}
+    try:
+        ray.init(**options)
+    # Ray raises plain exceptions here.
+    except Exception as error:
+        raise ShardError(
+            f"Ray did not start ({type(error).__name__}: {error}); check RAY_ADDRESS, or use the engine 'local'"
+        ) from error
 
 
 def _ray_result(ray: Any, reference: Any) -> Any:

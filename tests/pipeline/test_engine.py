@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +85,35 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
 def test_workers_that_keep_dying() -> None:
     with pytest.raises(ShardError, match=r"died 3 times in a row .* while at number 0.* fewer than 2 workers"):
         list(run_jobs(die_always, numbers(3), workers=2))
+
+
+def test_no_worker_outlives_the_run(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, signal\n"
+        "from synthpipe.pipeline.engine import run_jobs\n"
+        "from tests.pipeline.engine_jobs import Number, double\n"
+        "if __name__ == '__main__':\n"
+        "    for result in run_jobs(double, [Number(value) for value in range(9)], workers=2):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, env=environment)
+    # The workers hold the other end of the pipe: this returns only when none of them is left.
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_ray_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="pip install 'synthpipe[ray]'")
+
+    def fail(**options: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with pytest.raises(ShardError, match=r"Ray did not start \(RuntimeError: no room\)"):
+        list(run_jobs(double, numbers(1), engine="ray"))
 
 
 def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
