@@ -190,6 +190,8 @@ def _place_file(image: StoredImage, output: OutputFolder, mode: Literal["list", 
                 f"{target}: no link can be made to {image.file} ({error.strerror}); use files: copy"
             ) from error
     os.replace(temporary, target)
+    # A rename onto another name of the same file does nothing, by POSIX.
+    temporary.unlink(missing_ok=True)
 
 
 def _pictures(image: StoredImage) -> tuple[bytes, bytes]:
