@@ -66,10 +66,15 @@ class GeneratorOptions(Options):
     depth: int = Field(2, ge=1)
     spread: float = Field(2.0, gt=0)
     lr: float = Field(3e-4, gt=0)
-    betas: tuple[float, float] = Field((0.5, 0.99), description="little momentum: the estimators follow the generator")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.99), description="momentum steadies the generator, which the estimator of its samples has to follow"
+    )
     start: int = Field(300, ge=0, description="steps that train the estimators alone, before the generator's first")
     level_power: float = Field(
-        1.0, ge=0, le=2, description="noise level sigma counts sigma^this: 0 favours detail, 2 the position of the whole"
+        1.0,
+        ge=0,
+        le=2,
+        description="noise level sigma counts sigma^this: 0 favours detail, 2 the position of the whole",
     )
     every: int = Field(5, ge=1, description="the generator takes one step for so many of the estimators")
 

@@ -152,20 +152,21 @@ def test_a_gaussian_is_learned(options: Callable[..., TrainDDEGeneratorOptions],
     settings = options(
         data={"type": "array", "file": str(tmp_path / "points.npy"), "batch_size": 128},
         density={"type": "vector", "width": 24, "depth": 2, "spread": 1.0},
-        generator={"latent": 2, "width": 16, "depth": 1, "spread": 1.0, "lr": 5e-3, "start": 50, "every": 1},
+        generator={"latent": 2, "width": 16, "depth": 1, "spread": 1.0, "lr": 1e-3, "start": 50, "every": 1},
+        optimizer={"lr": 1e-2, "betas": [0.9, 0.99]},
         schedule={"kind": "cosine"},
         ema_decay=0.98,
-        max_steps=500,
-        log_every=250,
-        sample_every=500,
-        checkpoint_every=500,
+        max_steps=480,
+        log_every=240,
+        sample_every=480,
+        checkpoint_every=480,
     )
     model = checkpoints.load(train(settings))
     x = model.sample(20_000, torch.Generator().manual_seed(0))  # type: ignore[operator]
-    assert x.mean(0).tolist() == pytest.approx([1.0, -0.5], abs=0.12)
-    assert x.std(0).tolist() == pytest.approx([0.6, 0.3], abs=0.12)
+    assert x.mean(0).tolist() == pytest.approx([1.0, -0.5], abs=0.06)
+    assert x.std(0).tolist() == pytest.approx([0.6, 0.3], abs=0.06)
     log = [line for line in (tmp_path / "run" / "log.txt").read_text().splitlines() if "gap" in line]
-    assert float(log[-1].split("gap ")[1].split(",")[0]) < 0.02
+    assert float(log[-1].split("gap ")[1].split(",")[0]) < 0.04
 
 
 @pytest.mark.parametrize("kind", ["points", "images"])
