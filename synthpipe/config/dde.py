@@ -140,7 +140,7 @@ class TrainDDEOptions(RunOptions):
     def _check(self) -> TrainDDEOptions:
         if self.precision == "16-mixed":
             raise ValueError(
-                "float16 is not safe for the gradient of a gradient (the inner one is not scaled and leaves float16's "
-                "range at low noise levels): expected precision 32 or bf16-mixed, got 16-mixed"
+                "expected precision 32 or bf16-mixed, got 16-mixed: what scaling the loss does to the gradient of a "
+                "gradient in float16 was never measured; bf16-mixed was"
             )
         return self

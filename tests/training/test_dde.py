@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,14 @@ from torch import Tensor
 from synthpipe import checkpoints
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.reader import parse_options
+from synthpipe.config.training import write_options
 from synthpipe.density import DDE, dde_loss
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
 from synthpipe.training.dde import DDEObjective
 from synthpipe.transforms.base import Batch
 
+ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (0.02, 0.2)
 
 
@@ -211,6 +216,27 @@ def test_training_learns_to_denoise(run_dde: Callable[..., TrainDDEOptions], tmp
     # A constant S has J = 1; the loss of the trained one is the denoising error over sigma^2.
     j = dde_loss(model, ramp, sigma, noise).detach()
     torch.testing.assert_close(j, (denoised - ramp).square().mean((1, 2, 3)) / 0.1**2, rtol=1e-3, atol=0)
+
+
+@pytest.mark.slow  # torchrun and two processes that import everything
+def test_two_processes_share_the_batch_of_one(run_dde: Callable[..., TrainDDEOptions], tmp_path: Path) -> None:
+    """The gradient inside the loss must not disturb the averaging of gradients between processes."""
+    shared = {"max_steps": 3, "sample_every": 9}
+    write_options(tmp_path / "two.yml", run_dde(run_dir=str(tmp_path / "two"), **shared))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launcher, "-m", "synthpipe", "train", str(tmp_path / "two.yml")],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    train(run_dde(run_dir=str(tmp_path / "one"), **shared))
+    one, two = (checkpoints.load(tmp_path / name / "final.safetensors").state_dict() for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_pictures_show_each_domain_with_noise_and_denoised(run_dde: Callable[..., TrainDDEOptions]) -> None:
