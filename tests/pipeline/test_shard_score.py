@@ -28,9 +28,6 @@ from tests.scored_corpus import encoded, everything, rows_of, score, shard_photo
 from tests.stream_corpus import write_tar
 from tests.tiny_scorer import tiny_scorer
 
-ROOT = Path(__file__).parents[2]
-HAS_RAY = importlib.util.find_spec("ray") is not None
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -254,25 +251,6 @@ class TestKill:
         report = score(weights, shards, tmp_path / "x.parquet", workers=workers, cache=str(tmp_path / "cache"))
         assert (report.misses, report.scored) == (8, 8)
         assert (tmp_path / "x.parquet").read_bytes() == table
-
-    @pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed: pip install 'synthpipe[ray]'")
-    def test_ray_and_processes_write_the_same_bytes(
-        self, weights: str, shards: str, table: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Starting Ray takes most of this test's seconds; errors and results come through the same cluster."""
-        import ray
-
-        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
-        ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-        try:
-            score(weights, shards, tmp_path / "ray.parquet", engine="ray", workers=1)
-            assert ray.is_initialized()  # only a cluster of our own is stopped
-            with pytest.raises(ShardError, match=r"nowhere\.tar"):
-                score(weights, str(tmp_path / "nowhere.tar"), tmp_path / "x.parquet", engine="ray")
-        finally:
-            ray.shutdown()
-        assert (tmp_path / "ray.parquet").read_bytes() == table
 
 
 class TestResume:
