@@ -20,6 +20,8 @@ __all__ = ["POINT_SETS", "Checkerboard", "EightGaussians", "PointSet", "Rings", 
 
 #: Points evaluated at once; bounds memory (times the nodes of the spirals' quadrature).
 _CHUNK = 512
+#: Densities below this lose digits as plain numbers.
+_UNDERFLOW = 1e-280
 
 
 class PointSet(ABC):
@@ -86,14 +88,22 @@ class TwoSpirals(PointSet):
     def _log_density(self, y: Tensor, sigma: Tensor) -> Tensor:
         nodes, weights = np.polynomial.legendre.leggauss(self._NODES)
         angle = torch.from_numpy(nodes + 1).to(y.device) * (self._TURN / 2)
-        # The angle has density 2 angle / TURN^2; leggauss integrates over a length of 2.
-        log_weights = (torch.from_numpy(weights).to(y.device) * angle / self._TURN).log()
-        centre = self._arm(angle) + self._SIDE / 2  # (nodes, 2)
+        # The angle has density 2 angle / TURN^2; leggauss integrates over a length of 2; the other arm is this one
+        # turned, and has the other half of the weight.
+        share = torch.from_numpy(weights).to(y.device) * angle / (2 * self._TURN)
+        arm = self._arm(angle) + self._SIDE / 2
+        both = torch.stack([y, -y])
+        x_offset, y_offset = (both[:, :, None, i] - arm[:, i] for i in range(2))  # (2, B, nodes)
         width = (self._STD**2 + sigma.square()).sqrt()[:, None]
-        both = torch.stack([y, -y])[:, :, None]  # the other arm is this one turned
-        box = _log_box(both[..., 0] - centre[:, 0], self._SIDE, width)
-        box = box + _log_box(both[..., 1] - centre[:, 1], self._SIDE, width)
-        return torch.logsumexp(box + log_weights, (0, 2)) - math.log(2)
+        density = (share * _box(x_offset, self._SIDE, width) * _box(y_offset, self._SIDE, width)).sum((0, 2))
+        far = density < _UNDERFLOW
+        if not bool(far.any()):
+            return density.log()
+        log_box = _log_box(x_offset[:, far], self._SIDE, width[far]) + _log_box(
+            y_offset[:, far], self._SIDE, width[far]
+        )
+        value = density.where(~far, 1.0).log()
+        return value.index_put((far,), torch.logsumexp(log_box + share.log(), (0, 2)))
 
     @staticmethod
     def _arm(angle: Tensor) -> Tensor:
@@ -188,11 +198,18 @@ def point_set(name: str) -> PointSet:
     return POINT_SETS[name]
 
 
-def _log_box(distance: Tensor, side: float, std: Tensor) -> Tensor:
-    """log density, at ``distance`` from the centre, of a uniform law on ``side`` blurred by a Gaussian of ``std``.
+def _box(distance: Tensor, side: float, std: Tensor) -> Tensor:
+    """Density, at ``distance`` from the centre, of a uniform law on ``side`` blurred by a Gaussian of ``std``.
 
-    The difference of two normal distribution functions, both taken in the lower tail: nothing cancels or underflows.
+    The difference of two normal distribution functions, both taken in the lower tail, so that nothing cancels.
     """
+    root = std * math.sqrt(2)
+    away = distance.abs()
+    return (torch.erfc((away - side / 2) / root) - torch.erfc((away + side / 2) / root)) / (2 * side)
+
+
+def _log_box(distance: Tensor, side: float, std: Tensor) -> Tensor:
+    """The logarithm of :func:`_box`, without underflow at any distance; five times slower."""
     near = (-distance.abs() + side / 2) / std
     far = (-distance.abs() - side / 2) / std
     upper, lower = torch.special.log_ndtr(near), torch.special.log_ndtr(far)
