@@ -149,7 +149,7 @@ class DDE(DensityEstimator):
         y = self._as_trained(y)
         self._check_room(y)
         r = self._residual_at(_centred(y), level, len(self.domains), padding=0)
-        return 0.5 * r.square().mean((2, 3)).unflatten(1, (len(self.domains), self.outputs)).sum(2)
+        return 0.5 * r.square_().mean((2, 3)).unflatten(1, (len(self.domains), self.outputs)).sum(2)
 
     def clean_score(self, y: Tensor, level: float) -> Tensor:
         """:meth:`score` of the first domain at one noise level, the fast way; ``(B, channels, H, W)``.
@@ -190,7 +190,9 @@ class DDE(DensityEstimator):
         weight, bias = self.head.weight[:heads].detach() * gain, self.head.bias[:heads].detach() * gain
         skip = centred if padding else self._without_border(centred)
         r = F.conv2d(h, weight, bias, padding=padding)
-        return r + F.conv2d(skip, self.linear.weight[:heads].detach() * gain, padding=padding)
+        # In place: fresh memory costs as much as the sum.
+        r += F.conv2d(skip, self.linear.weight[:heads].detach() * gain, padding=padding)
+        return r
 
     def log_density(self, y: Tensor, sigma: Tensor, domain: Tensor | None = None) -> Tensor:
         """``S`` of the images in nats, up to a constant, ``(B,)``; see :class:`DensityEstimator`."""

@@ -467,7 +467,7 @@ def test_rules_that_are_none(rule: dict[str, Any], message: str) -> None:
 def test_defaults_name_the_shipped_scorer() -> None:
     options = parse_options(small_options(["x.tar"], filter={"clean_quantile": 0.95}), StreamOptions).filter
     assert options is not None
-    assert (options.scorer, options.tiles_used, options.min_keep) == ("scorer_small", 16, 0.02)
+    assert (options.scorer, options.tiles_used, options.min_keep) == ("scorer_small", 4, 0.02)
 
 
 def test_what_cannot_be_loaded(shards: list[str], weights: str, tmp_path: Path) -> None:
