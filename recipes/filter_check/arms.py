@@ -1,4 +1,4 @@
-"""One small x2 network on part of a mixture of tiles, and its PSNR on held-out pictures.
+"""One small network on part of a mixture of tiles, and its PSNR on held-out pictures.
 
 All tiles are in memory and every arm of a seed draws from one and the same list of candidates: a sample whose tile is
 in two arms is the same crop at the same step in both.  A stream would give each arm another order, and that noise
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from contamination import SCALE, Bytes, Corpus
+from contamination import Bytes, Corpus
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -37,10 +37,11 @@ class Size:
     side: int = 120
     patch: int = 32
     batch: int = 8
-    steps: int = 1500
+    steps: int = 2400
     rate: float = 1e-3
+    scale: int = 2
     features: int = 16
-    blocks: int = 4
+    layers: int = 6
     pictures: int = 46
 
 
@@ -67,7 +68,7 @@ def train(corpus: Corpus, mixed: Mask, keep: Mask, seed: int, size: Size) -> nn.
 
 
 def draw_batches(corpus: Corpus, mixed: Mask, keep: Mask, seed: int, size: Size) -> Iterator[tuple[Tensor, Tensor]]:
-    """``lq (B, 3, patch, patch)`` and ``gt`` of twice the side, float32, flipped and turned at random.
+    """``lq (B, 3, patch, patch)`` and ``gt`` of ``scale`` times the side, float32, flipped and turned at random.
 
     Each sample has a list of candidates that does not depend on the arm, and takes the first that the arm has.
     """
@@ -86,38 +87,38 @@ def draw_batches(corpus: Corpus, mixed: Mask, keep: Mask, seed: int, size: Size)
             n = usable[0] if len(usable) else kept[row[0] % len(kept)]
             hq, lq = (corpus.corrupted, corpus.corrupted_lq) if mixed[n] else (corpus.clean, corpus.clean_lq)
             lqs.append(_cut(lq[n], top, left, size.patch, turn, flip))
-            gts.append(_cut(hq[n], top * SCALE, left * SCALE, size.patch * SCALE, turn, flip))
+            gts.append(_cut(hq[n], top * size.scale, left * size.scale, size.patch * size.scale, turn, flip))
         yield to_float(torch.from_numpy(np.stack(lqs))), to_float(torch.from_numpy(np.stack(gts)))
 
 
-def load_pictures(folder: Path, most: int) -> list[Tensor]:
-    """Held-out pictures ``(1, 3, H, W)`` in [0, 1] of even sides, evenly spread over the folder."""
+def load_pictures(folder: Path, most: int, scale: int) -> list[Tensor]:
+    """Held-out pictures ``(1, 3, H, W)`` in [0, 1], cut to multiples of ``scale``, evenly spread over the folder."""
     paths = list_images(folder)
     if not paths:
         raise SystemExit(f"{folder}: no pictures; give a folder of clean ones")
     paths = [paths[n * len(paths) // most] for n in range(most)] if len(paths) > most else paths
     tensors = (to_float(torch.from_numpy(read_image(path)).permute(2, 0, 1)[None]) for path in paths)
-    return [crop_to_multiple(x, SCALE) for x in tensors]
+    return [crop_to_multiple(x, scale) for x in tensors]
 
 
 @torch.no_grad()
-def mean_psnr_y(net: nn.Module, pictures: Sequence[Tensor]) -> float:
-    """Mean PSNR in dB of luma (BT.601, BasicSR's), without a border of :data:`SCALE` pixels, of 8-bit results."""
+def mean_psnr_y(net: nn.Module, pictures: Sequence[Tensor], scale: int) -> float:
+    """Mean PSNR in dB of luma (BT.601, BasicSR's), without a border of ``scale`` pixels, of 8-bit results."""
     from basicsr.metrics import calculate_psnr
 
     values = []
     for gt in pictures:
-        lq = quantize_8bit(downscale_bicubic(gt, SCALE)).contiguous(memory_format=torch.channels_last)
-        values.append(calculate_psnr(_bgr(net(lq)), _bgr(gt), crop_border=SCALE, test_y_channel=True))
+        lq = quantize_8bit(downscale_bicubic(gt, scale)).contiguous(memory_format=torch.channels_last)
+        values.append(calculate_psnr(_bgr(net(lq)), _bgr(gt), crop_border=scale, test_y_channel=True))
     return statistics.fmean(values)
 
 
 def _make_net(seed: int, size: Size) -> nn.Module:
-    from basicsr.archs.srresnet_arch import MSRResNet
+    from basicsr.archs.srvgg_arch import SRVGGNetCompact
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = MSRResNet(num_feat=size.features, num_block=size.blocks, upscale=SCALE)
+        net = SRVGGNetCompact(num_feat=size.features, num_conv=size.layers, upscale=size.scale)
     # On a CPU this order of memory halves the time.
     return net.to(memory_format=torch.channels_last)
 

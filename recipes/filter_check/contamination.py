@@ -22,8 +22,6 @@ from synthpipe.pipeline.image_files import list_images, read_image
 __all__ = ["CORRUPTIONS", "Corpus", "contaminated", "make_corpus", "reduced"]
 
 CORRUPTIONS = ("jpeg", "blur", "upscale")
-SCALE = 2
-
 #: Pixels around a tile that are corrupted with it, so that it has no border of its own.
 _APRON = 16
 _JPEG_QUALITY = 10
@@ -40,7 +38,7 @@ class Corpus:
 
     Attributes:
         clean, corrupted: ``(N, 3, side, side)`` uint8; ``corrupted[n]`` is ``clean[n]`` after one corruption.
-        clean_lq, corrupted_lq: ``(N, 3, side / 2, side / 2)`` uint8, their bicubic reductions.
+        clean_lq, corrupted_lq: ``(N, 3, side / scale, side / scale)`` uint8, their bicubic reductions.
         family: ``(N,)`` index into :data:`CORRUPTIONS`.
     """
 
@@ -54,13 +52,14 @@ class Corpus:
         return len(self.clean)
 
 
-def make_corpus(folder: Path, side: int, most: int) -> Corpus:
+def make_corpus(folder: Path, side: int, most: int, scale: int) -> Corpus:
     """Cut the pictures below ``folder`` into tiles side by side, and corrupt a copy of each.
 
     Args:
         folder: clean pictures.
         side: of a tile, pixels.
         most: at most so many tiles, evenly spread over pictures and places.
+        scale: of the reductions.
     """
     places = [(path, top, left) for path in list_images(folder) for top, left in _grid(path, side)]
     if not places:
@@ -77,7 +76,7 @@ def make_corpus(folder: Path, side: int, most: int) -> Corpus:
         family[n] = rng.integers(len(CORRUPTIONS))
         clean[n] = picture[top : top + side, left : left + side].transpose(2, 0, 1)
         corrupted[n] = _corrupted_tile(picture, top, left, side, CORRUPTIONS[family[n]], rng).transpose(2, 0, 1)
-    return Corpus(clean, corrupted, reduced(clean), reduced(corrupted), family)
+    return Corpus(clean, corrupted, reduced(clean, scale), reduced(corrupted, scale), family)
 
 
 def contaminated(tiles: int, percent: int, seed: int) -> NDArray[np.bool_]:
@@ -88,10 +87,10 @@ def contaminated(tiles: int, percent: int, seed: int) -> NDArray[np.bool_]:
     return mask
 
 
-def reduced(tiles: Bytes) -> Bytes:
-    """Bicubic reduction by :data:`SCALE` to 8 bits, ``(N, 3, H, W)`` -> ``(N, 3, H / 2, W / 2)``."""
+def reduced(tiles: Bytes, scale: int) -> Bytes:
+    """Bicubic reduction to 8 bits, ``(N, 3, H, W)`` -> ``(N, 3, H / scale, W / scale)``."""
     parts = np.array_split(tiles, max(1, len(tiles) // 256))
-    return np.concatenate([to_uint8(downscale_bicubic(to_float(torch.from_numpy(p)), SCALE)).numpy() for p in parts])
+    return np.concatenate([to_uint8(downscale_bicubic(to_float(torch.from_numpy(p)), scale)).numpy() for p in parts])
 
 
 def _grid(path: Path, side: int) -> Sequence[tuple[int, int]]:

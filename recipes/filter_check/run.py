@@ -1,4 +1,4 @@
-"""Does filtering a spoilt corpus help what is trained on it?  Small x2 networks, same steps, other parts of the corpus.
+"""Does filtering a spoilt corpus help what is trained on it?  Small networks, same steps, other parts of the corpus.
 
     python recipes/filter_check/run.py --weights scorer_small --data ../shared/data
 
@@ -41,7 +41,7 @@ PERCENTS = (0, 30, 50)
 #: Share that "filtered" drops of a clean corpus, where the worst 0 % would be no filter.
 CLEAN_DROP_PERCENT = 20
 CLEAN_QUANTILE = 0.95
-QUICK = Size(tiles=24, side=72, patch=16, batch=2, steps=4, features=4, blocks=1, pictures=2)
+QUICK = Size(tiles=24, side=72, patch=12, batch=2, steps=4, features=4, layers=1, pictures=2)
 _UNSEEN_TILES = 400
 _SAVE_EVERY = 200
 _CACHE_VERSION = 1
@@ -66,8 +66,8 @@ def main() -> None:
     prepare_basicsr()
     size = QUICK if args.quick else Size(steps=args.steps)
     args.out.mkdir(parents=True, exist_ok=True)
-    corpus = make_corpus(args.data / "clean_train", size.side, size.tiles)
-    pictures = load_pictures(args.data / "clean_test", size.pictures)
+    corpus = make_corpus(args.data / "clean_train", size.side, size.tiles, size.scale)
+    pictures = load_pictures(args.data / "clean_test", size.pictures, size.scale)
     needed = {"filtered", "quantile"} & set(args.arms)
     seen, report = Judged(corpus, None, float("nan")), {}
     if needed:
@@ -112,7 +112,7 @@ def judge_corpora(args: argparse.Namespace, corpus: Corpus, size: Size) -> tuple
     scorer = checkpoints.load(args.weights, kind="density_scorer")
     assert isinstance(scorer, DensityScorer)
     fingerprint = hashlib.sha256(checkpoints.resolve(args.weights).read_bytes()).hexdigest()
-    unseen = make_corpus(args.data / "clean_test", size.side, min(_UNSEEN_TILES, size.tiles))
+    unseen = make_corpus(args.data / "clean_test", size.side, min(_UNSEEN_TILES, size.tiles), size.scale)
     report: dict[str, Any] = {"weights": fingerprint, "score_tiles": args.score_tiles}
     logits = {}
     for name, tiles in (("corpus", corpus), ("unseen", unseen)):
@@ -188,7 +188,7 @@ def run_arm(
     path = out / f"arm_{digest}.json"
     if not path.is_file():
         start = time.process_time()
-        psnr = mean_psnr_y(train(corpus, mixed, keep, seed, size), pictures)
+        psnr = mean_psnr_y(train(corpus, mixed, keep, seed, size), pictures, size.scale)
         seconds = round(time.process_time() - start, 1)
         path.write_text(json.dumps({"label": label, "seed": seed, "psnr_y": psnr, "cpu_seconds": seconds}))
     result = json.loads(path.read_text())

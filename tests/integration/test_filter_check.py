@@ -49,7 +49,7 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture
 def corpus(recipe, data_root):
-    return recipe("contamination").make_corpus(data_root / "clean_train", SIDE, 100)
+    return recipe("contamination").make_corpus(data_root / "clean_train", SIDE, 100, scale=2)
 
 
 def test_tiles_are_cut_side_by_side(corpus, data_root):
@@ -85,7 +85,7 @@ def test_contamination_is_exact_and_nested(recipe):
 def test_arms_share_what_they_can(recipe, corpus):
     """A sample whose tile both arms have is the same crop; the smaller arm never shows a tile that it has not."""
     arms = recipe("arms")
-    size = arms.Size(patch=12, batch=6, steps=30)
+    size = arms.Size(scale=2, patch=12, batch=6, steps=30)
     # Each tile is a constant that names it, negated where it is corrupted.
     names = np.arange(24, dtype=np.uint8)[:, None, None, None]
     plain = {
@@ -117,7 +117,7 @@ def test_lq_and_gt_are_one_place(recipe, corpus):
     arms = recipe("arms")
     small = corpus.clean.reshape(24, 3, SIDE // 2, 2, SIDE // 2, 2).mean((3, 5)).round().astype(np.uint8)
     pooled = type(corpus)(corpus.clean, corpus.corrupted, small, corpus.corrupted_lq, corpus.family)
-    size = arms.Size(patch=12, batch=6, steps=8)
+    size = arms.Size(scale=2, patch=12, batch=6, steps=8)
     nobody = np.zeros(24, bool)
     for lq, gt in arms.draw_batches(pooled, nobody, ~nobody, 0, size):
         assert float((torch.nn.functional.avg_pool2d(gt, 2) - lq).abs().max()) <= 0.51 / 255
@@ -207,4 +207,4 @@ def test_psnr_of_a_known_error(recipe):
         return wrong
 
     expected = 20 * math.log10(255 / (5 * 219 / 255))
-    assert recipe("arms").mean_psnr_y(net, [gt, gt]) == pytest.approx(expected, abs=0.02)
+    assert recipe("arms").mean_psnr_y(net, [gt, gt], scale=2) == pytest.approx(expected, abs=0.02)
