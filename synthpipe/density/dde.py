@@ -185,14 +185,13 @@ class DDE(DensityEstimator):
             scale, shift = level_of(terms)[0].detach().chunk(2)
             weight, bias = conv.weight.detach() * (1 + scale)[:, None, None, None], conv.bias.detach() * (1 + scale)
             h = F.silu(F.conv2d(h, weight, bias + shift, padding=padding), inplace=not centred.requires_grad)
+        skip = centred if padding else self._without_border(centred)
         heads = domains * self.outputs
         assert self.head.bias is not None
-        weight, bias = self.head.weight[:heads].detach() * gain, self.head.bias[:heads].detach() * gain
-        skip = centred if padding else self._without_border(centred)
-        r = F.conv2d(h, weight, bias, padding=padding)
-        # In place: fresh memory costs as much as the sum.
-        r += F.conv2d(skip, self.linear.weight[:heads].detach() * gain, padding=padding)
-        return r
+        # One convolution of both: the linear filter by itself, of one or three channels, would cost as much again.
+        weight = torch.cat([self.head.weight[:heads], self.linear.weight[:heads]], 1).detach() * gain
+        bias = self.head.bias[:heads].detach() * gain
+        return F.conv2d(torch.cat([h, skip], 1), weight, bias, padding=padding)
 
     def log_density(self, y: Tensor, sigma: Tensor, domain: Tensor | None = None) -> Tensor:
         """``S`` of the images in nats, up to a constant, ``(B,)``; see :class:`DensityEstimator`."""

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import CheckpointError, ImageError, ShapeError
-from synthpipe.images import check_images
 from synthpipe.transforms.base import Batch, BatchTransform
 
 __all__ = ["DEGRADED_LOGIT", "DensityFilter", "DensityScore", "clean_threshold", "score_image", "tile_places"]
@@ -125,10 +124,12 @@ class DensityScore(BatchTransform):
         """Add the numbers; one sample's do not depend on the others.
 
         Raises:
-            ShapeError: ``gt`` smaller than the scorer's tile, or NaN in it.
+            ShapeError: ``gt`` smaller than the scorer's tile, or NaN in what is looked at: a look at all of it would
+                cost as much as the scores.
         """
         gt, tile = batch["gt"], self.scorer.tile
-        check_images(gt, "DensityScore")
+        if gt.ndim != 4 or gt.shape[1] != 3:
+            raise ShapeError(f"DensityScore: expected RGB images (B, 3, H, W), got shape {tuple(gt.shape)}")
         height, width = gt.shape[2:]
         if min(height, width) < tile:
             raise ShapeError(
