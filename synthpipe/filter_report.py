@@ -156,6 +156,8 @@ def _summary(outcome: FilterOutcome) -> str:
     states += [(f"no score: {reason}", count) for reason, count in decisions.without_score.items()]
     if decisions.count(State.NOT_FINITE):
         states.append((f"{options.by} is not finite", decisions.count(State.NOT_FINITE)))
+    if options.by == "degraded_logit":
+        states.append(("more likely degraded than not (above 0)", int((decisions.values > 0).sum())))
     facts += [(name, f"{count} ({100 * count / max(outcome.images, 1):.1f} %)") for name, count in states]
     facts += [
         ("source", ", ".join(options.source)),

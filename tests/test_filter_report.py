@@ -113,6 +113,8 @@ def test_summary(outcome: FilterOutcome, page: Page) -> None:
     assert facts["kept"] == "8 (66.7 %)"
     assert facts["rejected"] == "3 (25.0 %)"
     assert facts["no score: unreadable"] == "1 (8.3 %)"
+    above = int((outcome.decisions.values > 0).sum())
+    assert facts["more likely degraded than not (above 0)"] == f"{above} ({100 * above / 12:.1f} %)"
     assert float(facts["threshold"]) == pytest.approx(outcome.decisions.thresholds[None] or 0, rel=1e-3)
 
 

@@ -14,24 +14,17 @@ Beside the shards::
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import connection
 from pathlib import Path
 
 from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ShardError
+from synthpipe.pipeline.engine import run_jobs
 from synthpipe.pipeline.shard_index import INDEX_NAME, STATE_FOLDER, ShardIndex, ShardInfo
 from synthpipe.pipeline.shard_plan import ShardPlan, check_same_plan, make_plan
-from synthpipe.pipeline.shard_writer import ShardJob, ShardResult, read_result, write_shard
+from synthpipe.pipeline.shard_writer import ShardJob, read_result, write_shard
 from synthpipe.pipeline.source_files import SUFFIXES, SourceFolders
 from synthpipe.pipeline.storage import OutputFolder
 
@@ -125,50 +118,13 @@ def _write_all(
     left_out: Counter[str] = Counter()
     done = 0
     on_progress(done, plan.samples)
-    for result in _run(jobs, min(options.workers, len(plan.shards))):
+    for result in run_jobs(write_shard, jobs, workers=min(options.workers, len(plan.shards))):
         left_out.update(result.counts)
         if result.samples:
             infos[result.name] = ShardInfo(result.name, result.samples, result.bytes, result.sha256)
         done += result.samples + sum(result.counts.values())
         on_progress(done, plan.samples)
     return infos, left_out
-
-
-def _run(jobs: Iterator[ShardJob], workers: int) -> Iterator[ShardResult]:
-    """Results in the order in which they are done; a few jobs wait, the rest are not yet made."""
-    if workers == 1:
-        yield from map(write_shard, jobs)
-        return
-    # A forked worker would inherit the locks of whatever threads the caller runs.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
-        try:
-            pending = {pool.submit(write_shard, job) for job in islice(jobs, 2 * workers)}
-            while pending:
-                done: set[Future[ShardResult]]
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                pending |= {pool.submit(write_shard, job) for job in islice(jobs, len(done))}
-                yield from (future.result() for future in done)
-        except BrokenProcessPool as error:
-            raise ShardError(
-                "a worker process died (killed by the system for want of memory?); run again to go on, "
-                f"with fewer than {workers} workers if it happens again"
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _prepare_worker() -> None:
-    """Let this process end with its parent, however that dies, and end quietly on Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _publish_report(report: ShardReport, plan: ShardPlan, output: OutputFolder, scratch: Path) -> None:
