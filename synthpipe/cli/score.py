@@ -72,11 +72,11 @@ def run(args: argparse.Namespace) -> int:
             bar.update(done - bar.n)
 
         report = score_corpus(options, show)
-    print(f"{report.output}: {report.scored} of {report.images} images scored, {report.units} shards")
+    print(f"{report.output}: {report.scored} of {report.images} images scored, in {report.units} parts")
     if report.errors:
         print("without a score: " + ", ".join(f"{count} {reason}" for reason, count in report.errors.items()))
     if report.reused_units:
-        print(f"from an earlier run: {report.reused_units} shards")
+        print(f"from an earlier run: {report.reused_units} parts")
     if options.cache is not None:
         print(f"cache: {report.hits} found, {report.misses} computed")
     if not report.scored:

@@ -36,7 +36,7 @@ _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 _META = re.compile(r"__[^/]*__($|/)")
 
 
-@dataclass
+@dataclass(eq=False)
 class StoredImage:
     """One image as it is stored.
 

@@ -131,7 +131,8 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
     units = find_units(options.source, allow_pipe=options.allow_pipe)
     target, parts_name = _place(options.output)
     parts = OutputFolder(f"{target.url.rstrip('/')}/{parts_name}.parts")
-    done: dict[str, UnitScores] = {}
+    done: list[UnitScores] = []
+    images = 0
     progress = on_progress or (lambda units_done, units_total, images: None)
     with parts.lock("lock"), parts.scratch("unfinished") as scratch:
         shared = str(scratch) if parts.local else None
@@ -141,18 +142,19 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
         workers = min(options.workers, len(units))
         cuda = options.device == "cuda"
         for result in run_jobs(score_unit, jobs, engine=options.engine, workers=workers, cuda=cuda):
-            done[result.name] = result
-            progress(len(done), len(units), sum(scores.images for scores in done.values()))
+            done.append(result)
+            images += result.images
+            progress(len(done), len(units), images)
         merged = scratch / "merged.parquet"
         about = settings.identity() | {
             "columns": list(columns),
-            "images": sum(scores.images for scores in done.values()),
+            "images": images,
             "kind": "shards" if isinstance(units[0], ShardUnit) else "folder",
             "weights": Path(weights).name,
         }
         merge_parts(merged, _parts_of(units, settings, parts), columns, about)
         target.publish(merged, f"{parts_name}.parquet")
-    return _report(options.output, list(done.values()))
+    return _report(options.output, done)
 
 
 def score_unit(job: ScoreJob) -> UnitScores:

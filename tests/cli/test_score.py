@@ -28,14 +28,14 @@ def test_what_a_user_sees(weights: str, shards: str, tmp_path: Path, capsys: pyt
     assert main([*command, "--cache", str(tmp_path / "cache"), "--tiles", "2"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [
-        f"{out}: 8 of 9 images scored, 4 shards",
+        f"{out}: 8 of 9 images scored, in 4 parts",
         "without a score: 1 unreadable",
         "cache: 0 found, 9 computed",
     ]
     assert "%|" not in said.err  # no bar in a log file
     assert max(row["tiles"] for row in rows_of(out) if row["tiles"]) == 2
     assert main([*command, "--tiles", "2"]) == 0
-    assert "from an earlier run: 4 shards" in capsys.readouterr().out
+    assert "from an earlier run: 4 parts" in capsys.readouterr().out
 
 
 def test_nothing_scored(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import multiprocessing
 import os
+import weakref
 from pathlib import Path
 
 import fsspec
@@ -21,6 +22,8 @@ from synthpipe.config.score import ScoreOptions
 from synthpipe.errors import CheckpointError, OptionError, ShardError
 from synthpipe.pipeline import engine, shard_score, storage
 from synthpipe.pipeline.decode import decode_image
+from synthpipe.pipeline.image_units import StoredImage
+from synthpipe.pipeline.score_table import ScoreRow
 from synthpipe.pipeline.shard_index import expand_urls
 from synthpipe.transforms.density import score_image
 from tests.pipeline.test_shards import die_at, run_and_die
@@ -414,6 +417,27 @@ def test_an_image_is_scored_on_one_thread(
     finally:
         torch.set_num_threads(before)
     assert threads == [1] * 8
+
+
+def test_one_image_is_held_at_a_time(
+    weights: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: weakref.WeakSet[StoredImage] = weakref.WeakSet()
+    counts: list[int] = []
+    row = shard_score._Scoring.row
+
+    def watched(scoring: shard_score._Scoring, image: StoredImage) -> ScoreRow:
+        held.add(image)
+        counts.append(len(held))
+        return row(scoring, image)
+
+    monkeypatch.setattr(shard_score._Scoring, "row", watched)
+    shards = shard_photos(photos, tmp_path / "hr", max_samples=100)
+    for source in (shards, str(photos)):
+        score(weights, source, tmp_path / "x.parquet")
+    # the one at work, and at times the one before it
+    assert len(counts) == 16
+    assert max(counts) <= 2
 
 
 def test_deep_images_are_rounded_without_a_word(weights: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
