@@ -1,7 +1,7 @@
 """Denoising density estimators of point sets, against the exact smoothed density.
 
-    python recipes/dde_toy/run.py                          # sigma 0.2: three sets, about 2 minutes on one core
-    python recipes/dde_toy/run.py --sigma 0.05             # about 5 minutes
+    python recipes/dde_toy/run.py                          # sigma 0.2: three sets, about 2 minutes of one core
+    python recipes/dde_toy/run.py --sigma 0.05             # about 5 minutes of one core
     python recipes/dde_toy/run.py --sets rings --seed 1
 
 One thread; fresh points at each step.  The table goes to the terminal and to ``--out``.
@@ -28,7 +28,7 @@ from synthpipe.density.point_sets import POINT_SETS, PointSet
 from synthpipe.density.vector import VectorDDE
 
 #: Steps that stay within the time asked for: 60 CPU-seconds at 0.2, 120 at 0.05.
-STEPS = {0.2: 4500, 0.05: 12_000}
+STEPS = {0.2: 4000, 0.05: 12_000}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def measure(model: DensityEstimator, points: PointSet, sigma: float, seed: int) 
 def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(1)
-    steps = args.steps or STEPS.get(args.sigma, 4500)
+    steps = args.steps or STEPS.get(args.sigma, 4000)
     settings = Training(steps, args.batch, args.rate, not args.independent, args.ema)
     rows = {}
     for name in args.sets:
