@@ -27,7 +27,7 @@ _STATISTICS = ("coder_bits", "contrast", "blockiness", "slope_finest", "slope_ha
 #: Below any energy of a tile of photographs; a flat tile may have none.
 _LEAST = 1e-6
 #: Tiles scored at once.
-_CPU_CHUNK, _GPU_CHUNK = 8, 1024
+_CPU_CHUNK, _GPU_CHUNK = 16, 1024
 
 
 class DensityScorer(nn.Module):
