@@ -176,7 +176,7 @@ class _Conv(nn.Module):
         self.levels = nn.ModuleList(
             _Level(before, after, latent, depth) for before, after in itertools.pairwise([widths[0], *widths])
         )
-        self.last = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        self.last = nn.Conv2d(widths[-1], channels, 3, padding=1, padding_mode="replicate")
         self.last.weight.data.mul_(_SMALL)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -197,7 +197,9 @@ class _Level(nn.Module):
     def __init__(self, before: int, after: int, latent: int, depth: int) -> None:
         super().__init__()
         sizes = [before] + [after] * depth
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in itertools.pairwise(sizes))
+        self.convs = nn.ModuleList(
+            nn.Conv2d(i, o, 3, padding=1, padding_mode="replicate") for i, o in itertools.pairwise(sizes)
+        )
         self.norms = nn.ModuleList(nn.GroupNorm(1, size) for size in sizes[:-1])
         self.styles = nn.ModuleList(nn.Linear(latent, 2 * size) for size in sizes[:-1])
         self.noise_gain = nn.Parameter(torch.full((depth, after, 1, 1), _SMALL))
