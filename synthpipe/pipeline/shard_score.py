@@ -20,7 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -166,7 +166,7 @@ def score_unit(job: ScoreJob) -> UnitScores:
     """
     finished = _finished_earlier(job.unit, job.settings, job.output)
     if finished is not None:
-        return UnitScores(**finished[0]["unit"], reused=True)
+        return UnitScores(job.name, **finished[0]["counts"], reused=True)
     settings = job.settings
     with _one_thread(), ExitStack() as stack:
         scorer = _scorer(settings.weights, settings.scorer, settings.device)
@@ -177,9 +177,7 @@ def score_unit(job: ScoreJob) -> UnitScores:
         scratch = job.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="synthpipe-"))
         name = _part_name(job.unit)
         scores = UnitScores(job.name, len(rows), dict(sorted(Counter(row.error for row in rows if row.error).items())))
-        about = _part_about(job.unit, settings) | {
-            "unit": {name: value for name, value in asdict(scores).items() if name in ("name", "images", "errors")}
-        }
+        about = _part_about(job.unit, settings) | {"counts": {"images": scores.images, "errors": scores.errors}}
         write_part(Path(scratch) / name, rows, table_columns(scorer), about)
         job.output.publish(Path(scratch) / name, name)
     return UnitScores(scores.name, scores.images, scores.errors, scoring.hits, scoring.misses)
@@ -324,7 +322,7 @@ def _finished_earlier(unit: Unit, settings: ScoreSettings, output: OutputFolder)
         return None
     about, wanted = found[0], _part_about(unit, settings)
     same = wanted["fingerprint"] is not None and all(about.get(name) == value for name, value in wanted.items())
-    return found if same and about.get("unit", {}).get("name") == unit.label else None
+    return found if same else None
 
 
 def _parts_of(

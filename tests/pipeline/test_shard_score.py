@@ -154,7 +154,9 @@ class TestRows:
         for number, folder in enumerate(("one", "two")):
             (tmp_path / folder).mkdir()
             write_tar(tmp_path / folder / "s.tar", [("x.png", encoded(number))])
-        score(weights, (str(tmp_path / "one"), str(tmp_path / "two")), tmp_path / "x.parquet")
+        score(weights, str(tmp_path / "one"), tmp_path / "x.parquet")
+        report = score(weights, (str(tmp_path / "one"), str(tmp_path / "two")), tmp_path / "x.parquet")
+        assert report.reused_units == 1
         first, second = rows_of(tmp_path / "x.parquet")
         assert (first["shard"], second["shard"]) == ("one/s.tar", "two/s.tar")
         assert first["sha256"] != second["sha256"]
