@@ -321,7 +321,11 @@ def _finished_earlier(unit: Unit, settings: ScoreSettings, output: OutputFolder)
     if found is None:
         return None
     about, wanted = found[0], _part_about(unit, settings)
-    same = wanted["fingerprint"] is not None and all(about.get(name) == value for name, value in wanted.items())
+    same = (
+        wanted["fingerprint"] is not None
+        and "counts" in about
+        and all(about.get(name) == value for name, value in wanted.items())
+    )
     return found if same else None
 
 
