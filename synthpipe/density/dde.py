@@ -176,13 +176,16 @@ class DDE(DensityEstimator):
             domains: how many.
             padding: 1, or 0 to leave out the border.
         """
-        sigma = centred.new_full((1,), level)
-        terms, gain = self._level_terms(sigma), (sigma.square() + _DETAIL**2).rsqrt()
+        low, high = self._log_range
+        t = (2 * math.log(level) - low - high) / (high - low)
+        # Numbers of Python: a small batch would feel every operation on tensors of one element.
+        terms, gain = centred.new_tensor([t**power for power in range(_LEVEL_TERMS)]), (level**2 + _DETAIL**2) ** -0.5
         h = centred
         for conv, level_of in zip(self.convs, self.levels, strict=True):
             assert isinstance(conv, nn.Conv2d)
             assert conv.bias is not None
-            scale, shift = level_of(terms)[0].detach().chunk(2)
+            assert isinstance(level_of, nn.Linear)
+            scale, shift = (level_of.weight.detach() @ terms).chunk(2)
             weight, bias = conv.weight.detach() * (1 + scale)[:, None, None, None], conv.bias.detach() * (1 + scale)
             h = F.silu(F.conv2d(h, weight, bias + shift, padding=padding), inplace=not centred.requires_grad)
         skip = centred if padding else self._without_border(centred)
