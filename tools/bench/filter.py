@@ -2,12 +2,16 @@
 """How well a scorer tells degraded tiles from clean ones, against each of its parts and the usual simple statistics.
 
     python tools/bench/filter.py --weights scorer_small --data ../shared/data
+    python tools/bench/filter.py --pictures          # whole pictures, against NIQE of BasicSR (two minutes)
 
 Whole held-out pictures (``clean_test``) are corrupted with Pillow, NumPy and SciPy, by other code and other seeds than
 the scorer was fitted with; then the same 64x64 places are cut from picture and copy.  Two figures for each kind of
 corruption: AUROC (0.5 is blind, below it prefers the bad tiles) and pair accuracy (share of tiles whose copy is ranked
 worse than their own original).  A part that has no natural sign is given the one that suits it better on the mean.
 ``ours`` is the mean AUROC of the calibrated combination over all rows, ``peer`` that of the best single part.
+
+With ``--pictures`` each whole picture gets one number, as ``synthpipe score`` gives it, from 4 and from 16 tiles; the
+peer is NIQE of the whole picture, and the rows are those with an original.
 """
 
 from __future__ import annotations
@@ -24,9 +28,12 @@ import torch
 from PIL import Image
 from report import print_result
 from scipy.ndimage import gaussian_filter, laplace
+from tqdm import tqdm
 
 from synthpipe import checkpoints
+from synthpipe.basicsr_plugin import register
 from synthpipe.density.detection import auroc, pair_accuracy
+from synthpipe.transforms.density import score_image
 
 TILE = 64
 #: Mostly text: a screenshot among the photographs.
@@ -34,6 +41,7 @@ TEXT_PICTURES = ("set14_ppt3.png",)
 #: Scanned and drawn text of ``ood``.
 TEXT_FOLDER_NAMES = ("bw_text.png", "page.png", "text.png")
 SYNTHETIC_TILES = 100
+FEW, MANY = 4, 16
 
 
 def main() -> None:
@@ -41,6 +49,9 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(args.threads)
     scorer: Any = checkpoints.load(args.weights, kind="density_scorer")
+    if args.pictures:
+        compare_pictures(args, scorer)
+        return
     clean, rows = test_tiles(args.data, args.tiles, args.seed, args.grey)
     good = badness(scorer, clean)
     bad = {row: badness(scorer, tiles) for row, tiles in rows.items()}
@@ -75,6 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tiles", type=int, default=8, help="tiles from each picture (default 8)")
     parser.add_argument("--seed", type=int, default=20200107, help="of places and noise")
     parser.add_argument("--grey", action="store_true", help="turn the pictures grey before they are corrupted")
+    parser.add_argument("--pictures", action="store_true", help="judge whole pictures, against NIQE")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     if not (args.data / "clean_test").is_dir():
@@ -173,6 +185,45 @@ def cut(picture: Picture, places: list[tuple[int, int]]) -> list[Picture]:
 def to_tensor(tiles: list[Picture]) -> torch.Tensor:
     """``(N, 3, 64, 64)`` float32 in [0, 1]."""
     return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).float() / 255
+
+
+# --- whole pictures ---------------------------------------------------------------------------------------------------
+
+
+def compare_pictures(args: argparse.Namespace, scorer: Any) -> None:
+    """AUROC and pair accuracy of one number for each picture; prints."""
+    names = (f"ours, {FEW} tiles", f"ours, {MANY} tiles", "NIQE")
+    rng = np.random.default_rng(args.seed)
+    kinds = {"clean": lambda picture: picture, **corruptions(rng, args.grey)}
+    numbers: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in names}
+    for path in tqdm(sorted((args.data / "clean_test").iterdir()), unit="picture", disable=None):
+        if path.name not in TEXT_PICTURES:
+            for kind, corrupt in kinds.items():
+                found = judge_picture(scorer, corrupt(read(path, args.grey)))
+                for name, number in zip(names, found, strict=True):
+                    numbers[name][kind].append(number)
+    table = {}
+    for name, rows in numbers.items():
+        values = {kind: torch.tensor(row, dtype=torch.float64) for kind, row in rows.items()}
+        clean = values.pop("clean")
+        table[name] = {
+            kind: {"auroc": round(auroc(clean, bad), 3), "pair": round(pair_accuracy(clean, bad), 3)}
+            for kind, bad in values.items()
+        }
+    means = {name: sum(row["auroc"] for row in rows.values()) / len(rows) for name, rows in table.items()}
+    ours, peer = [means[names[1]]], [means["NIQE"]]
+    details = {"weights": str(args.weights), "means": {name: round(mean, 3) for name, mean in means.items()}}
+    print_result("filter_auroc_pictures", ours, peer, "mean AUROC", torch.device("cpu"), **details, table=table)
+
+
+def judge_picture(scorer: Any, picture: Picture) -> tuple[float, float, float]:
+    """Ours by few and by many tiles, and NIQE; higher is worse."""
+    register()
+    from basicsr.metrics.niqe import calculate_niqe
+
+    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+    few, many = (score_image(scorer, image, tiles)["degraded_logit"] for tiles in (FEW, MANY))
+    return few, many, float(calculate_niqe(picture[..., ::-1].copy(), crop_border=0))
 
 
 # --- what is compared -------------------------------------------------------------------------------------------------
