@@ -40,6 +40,7 @@ class Corpus:
         clean, corrupted: ``(N, 3, side, side)`` uint8; ``corrupted[n]`` is ``clean[n]`` after one corruption.
         clean_lq, corrupted_lq: ``(N, 3, side / scale, side / scale)`` uint8, their bicubic reductions.
         family: ``(N,)`` index into :data:`CORRUPTIONS`.
+        names: file name of the picture that each tile was cut from.
     """
 
     clean: Bytes
@@ -47,6 +48,7 @@ class Corpus:
     clean_lq: Bytes
     corrupted_lq: Bytes
     family: NDArray[np.int64]
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clean)
@@ -68,6 +70,7 @@ def make_corpus(folder: Path, side: int, most: int, scale: int) -> Corpus:
     clean = np.empty((len(places), 3, side, side), np.uint8)
     corrupted = np.empty_like(clean)
     family = np.empty(len(places), np.int64)
+    names = tuple(path.name for path, _, _ in places)
     picture, opened = np.empty(0, np.uint8), None
     for n, (path, top, left) in enumerate(places):
         if path != opened:
@@ -76,7 +79,7 @@ def make_corpus(folder: Path, side: int, most: int, scale: int) -> Corpus:
         family[n] = rng.integers(len(CORRUPTIONS))
         clean[n] = picture[top : top + side, left : left + side].transpose(2, 0, 1)
         corrupted[n] = _corrupted_tile(picture, top, left, side, CORRUPTIONS[family[n]], rng).transpose(2, 0, 1)
-    return Corpus(clean, corrupted, reduced(clean, scale), reduced(corrupted, scale), family)
+    return Corpus(clean, corrupted, reduced(clean, scale), reduced(corrupted, scale), family, names)
 
 
 def contaminated(tiles: int, percent: int, seed: int) -> NDArray[np.bool_]:

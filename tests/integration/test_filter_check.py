@@ -72,6 +72,7 @@ def test_corruptions_stay_in_place_and_lose_detail(corpus):
     for shift in set(errors) - {(0, 0)}:
         assert (errors[0, 0] < errors[shift]).all(), shift
     assert set(corpus.family) == {0, 1, 2}
+    assert corpus.names[::6] == ("0.png", "1.png", "2.png", "3.png")
 
 
 def test_contamination_is_exact_and_nested(recipe):
@@ -154,6 +155,7 @@ def test_whole_in_miniature(recipe, data_root, weights, tmp_path, monkeypatch, c
     assert rows[0, "filtered"]["kept"] == 24 - 5
     assert rows[0, "oracle"]["psnr_y"] == rows[0, "all"]["psnr_y"]
     assert all(10 < row["psnr_y"] < 60 for row in rows.values())
+    assert first["detection"]["unseen"] == first["detection"]["unseen_kinds"]["pictures"]
     assert "| 50 % |" in capsys.readouterr().out
 
     # Killed after some arms, and part of the scores: the same figures, and what was there is not done again.
@@ -186,6 +188,11 @@ def test_filter_drops_what_scores_worst(recipe, corpus):
     for number, name in enumerate(script["CORRUPTIONS"]):
         pairs = [(b > a) + 0.5 * (b == a) for a in noisy[0] for b in noisy[1, corpus.family == number]]
         assert found[name] == pytest.approx(np.mean(pairs))
+
+
+def test_kinds_of_pictures(recipe):
+    kind = runpy.run_path(str(RECIPE / "run.py"))["kind_of_picture"]
+    assert [kind(name) for name in ("kodim05.png", "set14_zebra.png", "12003.jpg")] == ["kodim", "set", "pictures"]
 
 
 def test_value_is_the_ratio_of_gains(recipe):
