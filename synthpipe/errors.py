@@ -5,6 +5,7 @@
     SynthPipeError
     ├── OptionError        an option file, option value or command line that cannot be used
     ├── CheckpointError    weights that are missing, damaged, of another kind or another version
+    ├── EffectiveSampleError  an importance-sampling estimate that rests on too few draws
     ├── ImageError         one image that cannot be used (a stream skips and counts it, by ``reason``)
     ├── ShapeError         a tensor of the wrong shape, range or dtype (also a ``ValueError``)
     ├── ShardError         a shard, an index or an output folder that cannot be used
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "EffectiveSampleError",
     "ImageError",
     "OptionError",
     "ShapeError",
@@ -38,6 +40,10 @@ class OptionError(SynthPipeError):
 
 class CheckpointError(SynthPipeError):
     """Weights that are missing, damaged, of another kind or another version."""
+
+
+class EffectiveSampleError(SynthPipeError):
+    """An importance-sampling estimate that rests on too few draws to mean anything."""
 
 
 class ImageError(SynthPipeError):

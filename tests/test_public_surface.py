@@ -15,7 +15,7 @@ from synthpipe import checkpoints
 PUBLIC = {
     "synthpipe": {"__version__"},
     "synthpipe.checkpoints": {"load", "read_header", "resolve", "save"},
-    "synthpipe.density": {"DDE", "DDEGenerator", "DensityEstimator", "DensityScorer", "dde_loss"},
+    "synthpipe.density": {"DDE", "DDEGenerator", "DensityEstimator", "DensityScorer", "VectorDDE", "dde_loss"},
     "synthpipe.flows": {"CLEAN", "NOISY", "DeFlow", "bits_per_dim"},
     "synthpipe.transforms": {
         "Batch",

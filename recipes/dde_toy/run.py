@@ -40,6 +40,19 @@ class Training:
     rate: float = 6e-3
     antithetic: bool = True
     ema: float = 0.0
+    first_sigma: float = 0.5
+    """Noise at the first step; it falls to the level asked for over the first part of the steps."""
+
+
+#: Part of the steps over which the noise falls.
+_FALL = 0.3
+
+
+def level_at(step: int, sigma: float, settings: Training) -> float:
+    """Noise of a step.  Coarse noise comes first: where fine noise never reaches, S stays as coarse noise left it."""
+    place = min(step / (_FALL * settings.steps), 1)
+    first = max(settings.first_sigma, sigma)
+    return first * (sigma / first) ** place
 
 
 def train(model: DensityEstimator, points: PointSet, sigma: float, settings: Training, seed: int = 0) -> None:
@@ -48,9 +61,9 @@ def train(model: DensityEstimator, points: PointSet, sigma: float, settings: Tra
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) if settings.ema else None
-    levels = torch.full((settings.batch,), sigma)
     copies = 2 if settings.antithetic else 1
-    for _ in range(settings.steps):
+    for step in range(settings.steps):
+        levels = torch.full((settings.batch,), level_at(step, sigma, settings))
         x = points.sample(settings.batch // copies, generator)
         e = torch.randn(x.shape, generator=generator)
         if settings.antithetic:
@@ -91,7 +104,7 @@ def main() -> None:
     args = parse_arguments()
     torch.set_num_threads(1)
     steps = args.steps or STEPS.get(args.sigma, 4000)
-    settings = Training(steps, args.batch, args.rate, not args.independent, args.ema)
+    settings = Training(steps, args.batch, args.rate, not args.independent, args.ema, args.first_sigma)
     rows = {}
     for name in args.sets:
         torch.manual_seed(args.seed)
@@ -131,6 +144,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=6e-3, help="Adam's first learning rate")
     parser.add_argument("--independent", action="store_true", help="noise without its mirror image")
     parser.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights; 0: none")
+    parser.add_argument("--first-sigma", type=float, default=0.5, help="noise at the first step; falls to --sigma")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/dde_toy"))
     args = parser.parse_args()

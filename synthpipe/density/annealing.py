@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from synthpipe.density.importance import (
-    EffectiveSampleError,
     LogDensity,
     LogNormalizer,
     StudentT,
     from_log_weights,
 )
+from synthpipe.errors import EffectiveSampleError
 
 __all__ = ["annealed_log_normalizer"]
 

@@ -26,8 +26,8 @@ NETWORKS = ("residual", "dense", "conv")
 _BASE = 4
 #: What layers that should do little at the start are multiplied by.
 _SMALL = 0.1
-#: Standard deviation of the residual network's first weights, and range of its first biases: with torch's own, tenfold
-#: smaller, the network is all but linear over the latent's range and tears the plane apart only after thousands of steps.
+#: Standard deviation of the residual network's first weights, and range of its first biases.  With torch's own, tenfold
+#: smaller, the network is all but linear over the latent's range and tears the plane apart only after very many steps.
 _KINKS = 3.0
 
 

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from synthpipe.density.base import DensityEstimator
-from synthpipe.errors import ShapeError, SynthPipeError
+from synthpipe.errors import EffectiveSampleError, ShapeError
 
 __all__ = [
-    "EffectiveSampleError",
     "LogDensity",
     "LogNormalizer",
     "StudentT",
@@ -31,10 +30,6 @@ __all__ = [
 
 #: Unnormalised log-density of points, ``(N, d) -> (N,)``.
 LogDensity = Callable[[Tensor], Tensor]
-
-
-class EffectiveSampleError(SynthPipeError):
-    """An importance-sampling estimate that rests on too few draws to mean anything."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from torch.testing import assert_close
 
 from synthpipe.density.annealing import annealed_log_normalizer
 from synthpipe.density.importance import (
-    EffectiveSampleError,
     LogDensity,
     StudentT,
     at_level,
@@ -20,7 +19,7 @@ from synthpipe.density.importance import (
     log_normalizer,
 )
 from synthpipe.density.vector import VectorDDE
-from synthpipe.errors import ShapeError
+from synthpipe.errors import EffectiveSampleError, ShapeError
 
 
 def spectrum(d: int, ratio: float) -> Tensor:
