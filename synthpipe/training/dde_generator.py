@@ -48,7 +48,6 @@ _TURNS_BETWEEN, _PART = 20, 4
 _SLOPES = (0.67, 1.5)
 #: Numbers in a batch below which a slope says too little: its standard error is about 1 / sqrt(0.3 n).
 _ENOUGH = 256
-_LUMA = (0.299, 0.587, 0.114)
 #: Cells on each side of a picture of points.
 _CELLS = 160
 #: Small images are enlarged to about this many pixels.
@@ -169,7 +168,7 @@ class DDEGeneratorObjective(Objective):
         x = to_float(x)
         if self.model.shape[0] == 3:
             return x
-        return (x * x.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True)
+        return DDE.luma(x)
 
 
 class _Draws:

@@ -7,7 +7,7 @@ objective (:func:`build_degraders`).  Domains of the user's own images are read 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from synthpipe.errors import OptionError
 from synthpipe.images import quantize_8bit
 from synthpipe.training.folder import FolderDomain
 from synthpipe.training.shards import ShardReader
-from synthpipe.training.unpaired import FolderReader
+from synthpipe.training.unpaired import DomainReader, DomainReaders, FolderReader
 from synthpipe.transforms.base import Batch, BatchTransform
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.corruptions import Corruption, corrupt, draw_corruption
@@ -31,23 +31,7 @@ __all__ = ["Degrader", "DomainData", "build_degraders", "corruption_degrader", "
 Degrader = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
 
 
-class _Reader(Protocol):
-    """This process's images of each step, in order."""
-
-    def next(self) -> tuple[Tensor, list[str]]: ...
-
-    def example(self, count: int) -> tuple[Tensor, list[str]] | None: ...
-
-    def describe(self) -> dict[str, Any]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class DomainData:
+class DomainData(DomainReaders):
     """Batches ``{"x": (B, 3, context, context) uint8, "domain": (B,) int64, "key": B strings, "slot": B numbers}``.
 
     ``x`` of domains that are made on the fly is clean.  From folders, an image is a function of (seed, step, slot)
@@ -81,7 +65,7 @@ class DomainData:
         self._own = list(own)
         many = len(self._from_clean)
         clean_slots = range(self._places.start * many, self._places.stop * many)
-        self._readers: dict[str, _Reader] = {
+        self._readers: dict[str, DomainReader] = {
             CLEAN_NAME: self._reader(CLEAN_NAME, options.clean, seed, rank, world_size, clean_slots)
         }
         for domain in own.values():
@@ -105,23 +89,11 @@ class DomainData:
             for domain in self._options.degraded
             if not isinstance(domain, ImagesDomain)
         }
-        return {name: reader.describe() for name, reader in self._readers.items()} | made
+        return super().describe() | made
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where every reader stands."""
-        return {name: reader.state_dict() for name, reader in self._readers.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``."""
-        for name, reader in self._readers.items():
-            reader.load_state_dict(state[name])
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        for reader in self._readers.values():
-            reader.close()
-
-    def _reader(self, name: str, domain: DomainOptions, seed: int, rank: int, world_size: int, slots: range) -> _Reader:
+    def _reader(
+        self, name: str, domain: DomainOptions, seed: int, rank: int, world_size: int, slots: range
+    ) -> DomainReader:
         options = self._options
         # What the readers of unpaired domains ask for; their batch is twice one domain's share, over all processes.
         where = DomainOptions(**domain.model_dump(include=set(DomainOptions.model_fields)))

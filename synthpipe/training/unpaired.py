@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -15,15 +16,15 @@ from synthpipe.training.folder import FolderDomain
 from synthpipe.training.shards import ShardReader
 from synthpipe.transforms.base import Batch
 
-__all__ = ["CLEAN", "NOISY", "FolderReader", "UnpairedData"]
+__all__ = ["CLEAN", "NOISY", "DomainReader", "DomainReaders", "FolderReader", "UnpairedData"]
 
 CLEAN, NOISY = 0, 1
 #: Images ``(n, 3, crop, crop)`` uint8 and the file or key of each.
 Crops = tuple[Tensor, list[str]]
 
 
-class _Reader(Protocol):
-    """One domain: this process's half batch of each step, in order."""
+class DomainReader(Protocol):
+    """One domain: this process's images of each step, in order."""
 
     def next(self) -> Crops: ...
 
@@ -108,7 +109,31 @@ class FolderReader:
         self._pending.clear()
 
 
-class UnpairedData:
+class DomainReaders:
+    """The state of several domains together, by their names."""
+
+    _readers: Mapping[str, DomainReader]
+
+    def describe(self) -> dict[str, Any]:
+        """Folders or shards, images used and skipped, by domain."""
+        return {name: reader.describe() for name, reader in self._readers.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every domain stands."""
+        return {name: reader.state_dict() for name, reader in self._readers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``."""
+        for name, reader in self._readers.items():
+            reader.load_state_dict(state[name])
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        for reader in self._readers.values():
+            reader.close()
+
+
+class UnpairedData(DomainReaders):
     """Batches ``{"x": (B, 3, crop, crop) uint8, "domain": (B,) int64, "key": B strings, "slot": B numbers}``, the clean
     half first.
 
@@ -148,25 +173,7 @@ class UnpairedData:
             return None
         return _batch(clean, noisy, range(count))
 
-    def describe(self) -> dict[str, Any]:
-        """Folders or shards, images used and skipped, by domain."""
-        return {name: reader.describe() for name, reader in self._readers.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where both domains stand."""
-        return {name: reader.state_dict() for name, reader in self._readers.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``."""
-        for name, reader in self._readers.items():
-            reader.load_state_dict(state[name])
-
-    def close(self) -> None:
-        """Stop reading ahead."""
-        for reader in self._readers.values():
-            reader.close()
-
-    def _reader(self, name: str, domain: DomainOptions, seed: int, rank: int, world_size: int) -> _Reader:
+    def _reader(self, name: str, domain: DomainOptions, seed: int, rank: int, world_size: int) -> DomainReader:
         options = self._options
         if domain.shards is not None:
             return ShardReader(name, domain, options, seed, rank, world_size)
