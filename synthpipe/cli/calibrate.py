@@ -62,6 +62,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--tile", type=int, help="side of the tiles in pixels (default 64)")
     parser.add_argument("--tiles-per-image", type=int, help="tiles cut from each image (default 4)")
     parser.add_argument("--holdout", type=float, help="share of the images that the fit does not see (default 0.25)")
+    parser.add_argument(
+        "--ignore", nargs="+", metavar="PART", help="parts that shall not count, by name or pattern ('*_ratio_*')"
+    )
     parser.add_argument("--ridge", type=float, help="penalty on the fit's weights (default 0.003)")
     parser.add_argument("--seed", type=int, help="seed of all randomness (default 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")

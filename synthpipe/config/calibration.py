@@ -30,5 +30,6 @@ class CalibrationOptions(Options):
         le=8,
         description="half of the images are first reduced by a factor from 1 to this: sharper ones come",
     )
+    ignore: tuple[str, ...] = Field((), description="parts that shall not count, by name or pattern (`*_ratio_*`)")
     ridge: float = Field(3e-3, ge=0, description="penalty on the weights' squares")
     device: str = "cpu"

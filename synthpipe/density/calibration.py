@@ -7,6 +7,7 @@ parts does, in a combination fitted on synthetic corruptions of the user's own c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,13 @@ class Calibration(nn.Module):
         return torch.cat([z, z[:, rows] * z[:, columns]], 1)
 
 
-def fit_calibration(clean: Tensor, degraded: Tensor, weight: Tensor | None = None, ridge: float = 1e-3) -> Calibration:
+def fit_calibration(
+    clean: Tensor,
+    degraded: Tensor,
+    weight: Tensor | None = None,
+    ridge: float = 1e-3,
+    ignored: Sequence[int] = (),
+) -> Calibration:
     """Fit by penalised maximum likelihood (LBFGS; the problem is convex).
 
     Args:
@@ -64,6 +71,7 @@ def fit_calibration(clean: Tensor, degraded: Tensor, weight: Tensor | None = Non
         weight: ``(M,)`` weights of the degraded tiles, for families that shall count alike; equal by default.  Both
             classes count alike in all.
         ridge: weight of ``||w||^2 / 2`` against the mean loss.
+        ignored: parts that shall not count.
 
     Raises:
         TrainingError: parts that are not finite, or fewer tiles of a class than parts.
@@ -83,6 +91,7 @@ def fit_calibration(clean: Tensor, degraded: Tensor, weight: Tensor | None = Non
     model = Calibration(clean.shape[1]).double()
     model.mean.copy_(clean.double().mean(0))
     model.std.copy_(clean.double().std(0).clamp_min(1e-6))
+    model.std[list(ignored)] = math.inf  # standardised, such a part is 0 everywhere
     expanded = model.expand(parts).detach()
     parameters = [model.weight, model.bias]
     optimizer = torch.optim.LBFGS(

@@ -6,6 +6,7 @@ depend on the seed and its name alone.
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from synthpipe.density.calibration import Calibration, fit_calibration
 from synthpipe.density.dde import DDE
 from synthpipe.density.detection import auroc, caught_share, pair_accuracy
 from synthpipe.density.scorer import QUANTILE_TILES, DensityScorer
-from synthpipe.errors import ImageError, TrainingError
+from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.images import to_float, to_uint8
 from synthpipe.pipeline.image_files import read_image
 from synthpipe.training.folder import list_images
@@ -76,6 +77,7 @@ def calibrate(
     Raises:
         TrainingError: too few usable images, nothing to tell from clean, or a fit that fails.
         ShapeError: levels or a tile that the density cannot take.
+        OptionError: ``ignore`` names no part.
     """
     folders = [clean] if isinstance(clean, str | Path) else list(clean)
     names = [*options.families, *_folder_names(options.degraded)]
@@ -83,6 +85,7 @@ def calibrate(
         raise TrainingError("calibrate: nothing to tell from clean: give 'families', or folders in 'degraded'")
     scorer = DensityScorer(dde.config, options.levels, options.tile, options.norm_levels)
     scorer.dde.load_state_dict(dde.state_dict())
+    ignored = _ignored(scorer, options)
     scorer = scorer.eval().requires_grad_(False).to(options.device)
     reader = _Reader(scorer, options)
     fit_on, held_out = _split(folders, options, _CLEAN)
@@ -97,7 +100,7 @@ def calibrate(
             seen.by_family[name] = reader.read_folder(fitted, name, bar)
             unseen.by_family[name] = reader.read_folder(tested, name, bar)
     scorer = scorer.cpu()
-    scorer.calibration = _fit(seen, names, options)
+    scorer.calibration = _fit(seen, names, options, ignored)
     scorer.quantile_table.copy_(_quantiles(scorer, unseen.spread, options.seed))
     info = {
         "clean": [str(folder) for folder in folders],
@@ -253,10 +256,19 @@ def _folder_names(folders: Sequence[str]) -> list[str]:
     return [f"{number}:{Path(folder).name}" for number, folder in enumerate(folders, 1)]
 
 
-def _fit(seen: _Parts, names: Sequence[str], options: CalibrationOptions) -> Calibration:
+def _ignored(scorer: DensityScorer, options: CalibrationOptions) -> list[int]:
+    """Places of the parts that ``options.ignore`` names."""
+    parts = scorer.columns[1:]
+    for pattern in options.ignore:
+        if not fnmatch.filter(parts, pattern):
+            raise OptionError(f"ignore: no part is called {pattern!r}; there are {', '.join(parts)}")
+    return [place for place, part in enumerate(parts) if any(fnmatch.fnmatch(part, p) for p in options.ignore)]
+
+
+def _fit(seen: _Parts, names: Sequence[str], options: CalibrationOptions, ignored: Sequence[int]) -> Calibration:
     degraded = [seen.by_family[name] for name in names]
     weight = torch.cat([torch.full((len(parts),), 1 / len(parts)) for parts in degraded])
-    return fit_calibration(seen.by_family[_CLEAN], torch.cat(degraded), weight, options.ridge)
+    return fit_calibration(seen.by_family[_CLEAN], torch.cat(degraded), weight, options.ridge, ignored)
 
 
 def _quantiles(scorer: DensityScorer, spread: Sequence[Tensor], seed: int) -> Tensor:

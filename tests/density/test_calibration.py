@@ -61,6 +61,15 @@ def test_families_of_unequal_size_count_by_their_weights() -> None:
     assert auroc(weighted(clean), weighted(few)) > 0.9
 
 
+def test_ignored_parts_do_not_count() -> None:
+    clean, degraded = two_classes()
+    model = fit_calibration(clean, degraded, ignored=(1,))
+    without = fit_calibration(clean[:, [0, 2]], degraded[:, [0, 2]])
+    torch.testing.assert_close(model(degraded), without(degraded[:, [0, 2]]), atol=1e-3, rtol=1e-3)
+    changed = degraded + torch.tensor([0.0, 100.0, 0.0])
+    assert torch.equal(model(degraded), model(changed))
+
+
 def test_refusals_name_the_cause() -> None:
     clean, degraded = two_classes()
     with pytest.raises(TrainingError, match="2 clean"):

@@ -15,7 +15,7 @@ from torch import Tensor
 from synthpipe.config.calibration import CalibrationOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.density import DDE, DensityScorer
-from synthpipe.errors import ShapeError, TrainingError
+from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.images import to_float
 from synthpipe.training import calibration
 from synthpipe.training.calibration import Calibrated, calibrate
@@ -182,9 +182,9 @@ def test_families_count_alike_however_many_tiles_they_have(
     seen: dict[str, Tensor] = {}
     fit = calibration.fit_calibration
 
-    def record(clean_parts: Tensor, degraded: Tensor, weight: Tensor, ridge: float) -> Any:
+    def record(clean_parts: Tensor, degraded: Tensor, weight: Tensor, *rest: Any) -> Any:
         seen.update(clean=clean_parts, degraded=degraded, weight=weight)
-        return fit(clean_parts, degraded, weight, ridge)
+        return fit(clean_parts, degraded, weight, *rest)
 
     monkeypatch.setattr(calibration, "fit_calibration", record)
     _, info = calibrate(dde, clean, options(degraded=[str(tmp_path / "bad")]))
@@ -194,6 +194,15 @@ def test_families_count_alike_however_many_tiles_they_have(
     assert row["pair_accuracy"] is None
     assert row["auroc"] > 0.9
     assert row["tiles"] == 5 * 3
+
+
+def test_ignored_parts_count_no_more_and_are_still_there(dde: DDE, clean: Path) -> None:
+    scorer, _ = calibrate(dde, clean, options(ignore=["log_energy_*", "contrast"]))
+    parts = scorer.parts(torch.rand(3, 3, TILE, TILE))
+    for name, counts in (("contrast", False), (scorer.columns[1], False), ("coder_bits", True)):
+        changed = parts.clone()
+        changed[:, scorer.columns.index(name) - 1] += 0.1
+        assert torch.equal(scorer.calibration(changed), scorer.calibration(parts)) != counts
 
 
 def test_unusable_images_are_skipped_and_counted(dde: DDE, clean: Path) -> None:
@@ -213,6 +222,7 @@ def test_refusals(dde: DDE, clean: Path, tmp_path: Path) -> None:
     refused("nothing to tell from clean", families=[])
     refused("does not exist", folder=tmp_path / "none")
     refused(r"8 images do not split.*0.01 of them", holdout=0.01)
+    refused("no part is called 'sharpness'; there are log_energy", error=OptionError, ignore=["sharpness"])
     refused("levels within 0.01..0.25", error=ShapeError, levels=[0.5])
     refused(r"no usable image for 'clean'.*too_small.*128 pixels", tile=128)
     refused("expected more than . tiles", tiles_per_image=1, holdout=0.7)
