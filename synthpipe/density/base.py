@@ -54,9 +54,11 @@ class DensityEstimator(nn.Module, ABC):
             y, sigma, domain: as in :meth:`log_density`.
             create_graph: keep what is needed to differentiate the result (training).
         """
-        with torch.enable_grad():
+        # A gradient is needed whatever the caller has turned off; tensors made in inference mode have to be copied.
+        with torch.inference_mode(False), torch.enable_grad():
             if not (create_graph and y.requires_grad):
-                y = y.detach().requires_grad_(True)
+                y = y.detach().clone().requires_grad_(True)
+            sigma = sigma.clone() if sigma.is_inference() else sigma
             total = self.log_density(y, sigma, domain).sum()
             (gradient,) = torch.autograd.grad(total, y, create_graph=create_graph)
         return gradient

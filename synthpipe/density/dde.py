@@ -155,11 +155,12 @@ class DDE(DensityEstimator):
         """:meth:`score` of the first domain at one noise level, the fast way; ``(B, channels, H, W)``.
 
         Args:
-            y: ``(B, channels, H, W)``, as many channels as the density has; not an inference tensor.
+            y: ``(B, channels, H, W)``, as many channels as the density has.
             level: the noise level of every image.
         """
-        with torch.enable_grad():
-            centred = _centred(y.detach()).requires_grad_(True)
+        # A gradient is needed whatever the caller has turned off.
+        with torch.inference_mode(False), torch.enable_grad():
+            centred = _centred(y.detach().clone()).requires_grad_(True)
             energy = 0.5 * self._residual_at(centred, level, 1, padding=1).square().sum()
             (gradient,) = torch.autograd.grad(energy, centred)
         return -gradient

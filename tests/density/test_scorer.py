@@ -54,6 +54,15 @@ def test_a_tile_does_not_depend_on_its_neighbours() -> None:
     torch.testing.assert_close(model(x), alone, atol=1e-4, rtol=1e-4)
 
 
+def test_norms_need_a_gradient_and_get_it_in_inference_mode() -> None:
+    model, x = scorer(norm_levels=(0.1,)), tiles()
+    with torch.inference_mode():
+        inside = model(x.clone())
+        score = model.dde.score(x.clone(), torch.full((4,), 0.1))
+    assert torch.equal(inside.clone(), model(x))
+    torch.testing.assert_close(score.clone(), model.dde.score(x, torch.full((4,), 0.1)))
+
+
 def test_the_ratio_of_a_domain_to_itself_is_zero() -> None:
     model = scorer()
     outputs = model.dde.outputs
