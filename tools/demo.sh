@@ -33,9 +33,9 @@ step "BasicSR's ESRGAN on streamed pairs: 60 iterations, checkpoint and validati
 step "the same run, continued from its checkpoint to 80 iterations"
 "${train[@]}" --auto_resume
 
-step "synthpipe score and filter: which photographs are the worst fifth, and a report"
+step "synthpipe score and filter: which photograph is the worst of four, and a report"
 "$bin/synthpipe" score scorer_small shards scores.parquet --workers 2
-"$bin/synthpipe" filter shards scores.parquet kept --reject 0.2
+"$bin/synthpipe" filter shards scores.parquet kept --reject 0.25
 
 step "synthpipe preview: what the stream makes"
 "$bin/synthpipe" preview "$recipe" . --rows 4 --crop 56
