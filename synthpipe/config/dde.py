@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options
-from synthpipe.config.run import DomainOptions, RunOptions
+from synthpipe.config.run import DomainOptions, ReadingOptions, RunOptions
 
 __all__ = [
     "CLEAN_NAME",
@@ -83,7 +83,7 @@ class DDEModelOptions(Options):
         return {**self.model_dump(), "domains": list(domains)}
 
 
-class DDEDataOptions(Options):
+class DDEDataOptions(ReadingOptions):
     """Clean images and any number of degraded domains; every batch holds as many crops of each."""
 
     clean: DomainOptions
@@ -100,12 +100,6 @@ class DDEDataOptions(Options):
     augment: Literal["none", "hflip", "flips", "dihedral"] = Field(
         "dihedral", description="hflip: left-right; flips: also upside down; dihedral: also transposed"
     )
-    cache_mb: int = Field(1024, ge=16, description="decoded images kept in memory, MB for each folder and process")
-    crops_per_decode: int = Field(
-        16, ge=1, description="consecutive steps that take a context of one image, where the images outgrow cache_mb"
-    )
-    workers: int = Field(1, ge=0, le=64, description="threads (folders) or processes (shards) that read ahead; 0: none")
-    prefetch: int = Field(4, ge=1, le=256, description="batches made ahead")
 
     @model_validator(mode="after")
     def _check(self) -> DDEDataOptions:

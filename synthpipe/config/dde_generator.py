@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from synthpipe.config.reader import Options
-from synthpipe.config.run import DomainOptions, RunOptions
+from synthpipe.config.run import DomainOptions, ReadingOptions, RunOptions
 
 __all__ = [
     "ArrayData",
@@ -38,7 +38,7 @@ class ArrayData(Options):
     batch_size: int = Field(128, ge=1)
 
 
-class ImageData(Options):
+class ImageData(ReadingOptions):
     """Crops of images, from folders or shards."""
 
     type: Literal["images"] = "images"
@@ -46,13 +46,6 @@ class ImageData(Options):
     crop: int = Field(32, ge=8, description="side of the square patches in pixels")
     channels: Literal[1, 3] = Field(3, description="1: luma")
     batch_size: int = Field(32, ge=1)
-    augment: Literal["none", "hflip", "flips", "dihedral"] = "hflip"
-    cache_mb: int = Field(1024, ge=16, description="decoded images kept in memory, MB")
-    crops_per_decode: int = Field(
-        16, ge=1, description="consecutive steps that take a crop of one image, where the images outgrow cache_mb"
-    )
-    workers: int = Field(1, ge=0, le=64, description="threads (folders) or processes (shards) that read ahead; 0: none")
-    prefetch: int = Field(4, ge=1, le=256, description="batches made ahead")
 
 
 class GeneratorOptions(Options):

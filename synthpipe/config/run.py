@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from synthpipe.config.reader import Options
 
-__all__ = ["DomainOptions", "OptimizerOptions", "RunOptions", "ScheduleOptions"]
+__all__ = ["DomainOptions", "OptimizerOptions", "ReadingOptions", "RunOptions", "ScheduleOptions"]
 
 
 class DomainOptions(Options):
@@ -37,6 +37,20 @@ class DomainOptions(Options):
         """The folders or shards, as a tuple."""
         given = self.folder if self.folder is not None else self.shards
         return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+class ReadingOptions(Options):
+    """How images are cropped at random and read ahead."""
+
+    augment: Literal["none", "hflip", "flips", "dihedral"] = Field(
+        "hflip", description="hflip: left-right; flips: also upside down; dihedral: also transposed"
+    )
+    cache_mb: int = Field(1024, ge=16, description="decoded images kept in memory, MB for each domain and process")
+    crops_per_decode: int = Field(
+        16, ge=1, description="consecutive steps that take a crop of one image, where the images outgrow cache_mb"
+    )
+    workers: int = Field(1, ge=0, le=64, description="threads (folders) or processes (shards) that read ahead; 0: none")
+    prefetch: int = Field(4, ge=1, le=256, description="batches made ahead")
 
 
 class OptimizerOptions(Options):

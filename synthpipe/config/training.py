@@ -13,7 +13,7 @@ from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.deflow import DeFlowModelOptions
 from synthpipe.config.reader import Options, read_options, read_yaml
-from synthpipe.config.run import DomainOptions, OptimizerOptions, RunOptions, ScheduleOptions
+from synthpipe.config.run import DomainOptions, OptimizerOptions, ReadingOptions, RunOptions, ScheduleOptions
 from synthpipe.errors import OptionError
 
 __all__ = [
@@ -47,22 +47,13 @@ FREE_TO_CHANGE = frozenset(
 )
 
 
-class UnpairedOptions(Options):
+class UnpairedOptions(ReadingOptions):
     """Two unpaired domains: every batch is half clean, half noisy."""
 
     clean: DomainOptions
     noisy: DomainOptions
     crop: int = Field(160, ge=8, description="side of the square crops in pixels")
     batch_size: int = Field(8, ge=2, description="crops per step over all processes, half of them clean; even")
-    augment: Literal["none", "hflip", "flips", "dihedral"] = Field(
-        "hflip", description="hflip: left-right; flips: also upside down; dihedral: also transposed"
-    )
-    cache_mb: int = Field(1024, ge=16, description="decoded images kept in memory, MB for each domain and process")
-    crops_per_decode: int = Field(
-        16, ge=1, description="consecutive steps that take a crop of one image, where the images outgrow cache_mb"
-    )
-    workers: int = Field(1, ge=0, le=64, description="threads (folders) or processes (shards) that read ahead; 0: none")
-    prefetch: int = Field(4, ge=1, le=256, description="batches made ahead")
 
     @model_validator(mode="after")
     def _check(self) -> UnpairedOptions:

@@ -17,6 +17,7 @@ from synthpipe.density.importance import (
     LogDensity,
     LogNormalizer,
     StudentT,
+    effective_draws,
     from_log_weights,
 )
 from synthpipe.errors import EffectiveSampleError
@@ -109,9 +110,7 @@ def _next_beta(ratio: Tensor, beta: float, similarity: float) -> float:
     low, high = beta, 1.0
 
     def share(b: float) -> float:
-        log_weights = (b - beta) * ratio
-        effective = (2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)).exp()
-        return float(effective) / len(ratio)
+        return effective_draws((b - beta) * ratio) / len(ratio)
 
     if share(1.0) >= similarity:
         return 1.0

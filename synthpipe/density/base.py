@@ -8,14 +8,19 @@ denoises optimally is ``log p_sigma`` up to a constant.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 
-__all__ = ["DensityEstimator", "dde_loss"]
+__all__ = ["DensityEstimator", "dde_loss", "level_place"]
+
+_Log = TypeVar("_Log", float, Tensor)
 
 
 class DensityEstimator(nn.Module, ABC):
@@ -95,6 +100,17 @@ def dde_loss(model: DensityEstimator, x: Tensor, sigma: Tensor, noise: Tensor, d
     scale = _expand(sigma, x)
     gradient = model.score(x + scale * noise, sigma, domain, create_graph=True)
     return (scale * gradient + noise).flatten(1).square().mean(1)
+
+
+def level_place(log_sigma: _Log, sigma_range: Sequence[float]) -> _Log:
+    """Where a noise level lies in a network's range, on a logarithmic scale: -1 at the lowest, 1 at the highest.
+
+    Args:
+        log_sigma: natural logarithm of the level, a number or ``(B,)``.
+        sigma_range: lowest and highest level; where they are equal, that level is at 0.
+    """
+    low, high = (math.log(level) for level in sigma_range)
+    return (2 * log_sigma - low - high) / max(high - low, 1e-6)
 
 
 def _expand(sigma: Tensor, like: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.density.base import DensityEstimator
+from synthpipe.density.base import DensityEstimator, level_place
 from synthpipe.errors import ShapeError
 
 __all__ = ["DDE"]
@@ -75,7 +75,6 @@ class DDE(DensityEstimator):
         }
         self.channels, self.outputs = channels, outputs
         self.domains, self.sigma_range = tuple(domains), (float(low), float(high))
-        self._log_range = (math.log(low), math.log(high))
         heads = outputs * len(self.domains)
         self.linear = nn.Conv2d(channels, heads, 3, bias=False)
         sizes = [channels] + [width] * (depth - 1)
@@ -177,8 +176,7 @@ class DDE(DensityEstimator):
             domains: how many.
             padding: 1, or 0 to leave out the border.
         """
-        low, high = self._log_range
-        t = (2 * math.log(level) - low - high) / (high - low)
+        t = level_place(math.log(level), self.sigma_range)
         # Numbers of Python: a small batch would feel every operation on tensors of one element.
         terms, gain = centred.new_tensor([t**power for power in range(_LEVEL_TERMS)]), (level**2 + _DETAIL**2) ** -0.5
         h = centred
@@ -214,8 +212,7 @@ class DDE(DensityEstimator):
 
     def _level_terms(self, sigma: Tensor) -> Tensor:
         """``(B,)`` -> ``(B, _LEVEL_TERMS)``."""
-        low, high = self._log_range
-        t = (2 * sigma.log() - low - high) / (high - low)  # -1 at the lowest level, 1 at the highest
+        t = level_place(sigma.log(), self.sigma_range)
         return torch.stack([t**power for power in range(_LEVEL_TERMS)], 1)
 
     def _without_border(self, y: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ __all__ = [
     "LogNormalizer",
     "StudentT",
     "at_level",
+    "effective_draws",
     "from_log_weights",
     "log_normalizer",
 ]
@@ -145,6 +146,11 @@ def log_normalizer(
     return from_log_weights(weights, min_effective, "fit the proposal to noised data, or use annealed_log_normalizer")
 
 
+def effective_draws(log_weights: Tensor) -> float:
+    """``(sum w)^2 / sum w^2`` of weights given by their logarithms ``(N,)``."""
+    return float((2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)).exp())
+
+
 def from_log_weights(log_weights: Tensor, min_effective: float, advice: str) -> LogNormalizer:
     """The estimate that the logarithms ``(N,)`` of importance weights make.
 
@@ -153,11 +159,10 @@ def from_log_weights(log_weights: Tensor, min_effective: float, advice: str) -> 
             ``advice``.
     """
     n = len(log_weights)
-    total = torch.logsumexp(log_weights, 0)
-    effective = float((2 * total - torch.logsumexp(2 * log_weights, 0)).exp())
+    effective = effective_draws(log_weights)
     if not effective >= min_effective:  # also where it is not a number
         raise EffectiveSampleError(
             f"log Z from {n} draws rests on {effective:.1f} effective ones, expected at least {min_effective:g}: "
             f"the proposal misses the density, or exp S cannot be integrated; {advice}"
         )
-    return LogNormalizer(float(total) - math.log(n), effective, n)
+    return LogNormalizer(float(torch.logsumexp(log_weights, 0)) - math.log(n), effective, n)

@@ -6,14 +6,13 @@ it learns textures and no forms.  Here ``S = -||R||^2 / 2`` with ``R`` from a U-
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.density.base import DensityEstimator
+from synthpipe.density.base import DensityEstimator, level_place
 from synthpipe.errors import ShapeError
 
 __all__ = ["PyramidDDE"]
@@ -56,7 +55,7 @@ class PyramidDDE(DensityEstimator):
             "sigma_range": [float(low), float(high)],
         }
         self.channels = channels
-        self._log_range = (math.log(low), math.log(high))
+        self._sigma_range = (float(low), float(high))
         widths = [width if level == 0 else 2 * width for level in range(levels)]
         before = [channels, *widths[:-1]]
         self.down = nn.ModuleList(_Block(i, o) for i, o in zip(before, widths, strict=True))
@@ -81,8 +80,7 @@ class PyramidDDE(DensityEstimator):
                 f"PyramidDDE: expected images (B, {self.channels}, H, W) and sigma (B,), got {tuple(y.shape)} and "
                 f"{tuple(sigma.shape)}"
             )
-        low, high = self._log_range
-        level = (2 * sigma.log() - low - high) / max(high - low, 1e-6)  # -1 at the lowest, 1 at the highest
+        level = level_place(sigma.log(), self._sigma_range)
         terms = torch.stack([level**power for power in range(_LEVEL_TERMS)], 1)
         s = sigma[:, None, None, None]
         whitened = (y - 0.5) / (s.square() + _SPREAD**2).sqrt()

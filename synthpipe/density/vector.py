@@ -7,14 +7,13 @@ Gaussian reach a lower divergence in a hundredth of the steps.  The Gaussian mak
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.density.base import DensityEstimator
+from synthpipe.density.base import DensityEstimator, level_place
 from synthpipe.errors import ShapeError
 
 __all__ = ["VectorDDE"]
@@ -80,9 +79,7 @@ class VectorDDE(DensityEstimator):
         h = y
         low, high = self.sigma_range
         if high > low:
-            level = (2 * sigma.log() - math.log(low * high)) / math.log(
-                high / low
-            )  # -1 at the lowest, 1 at the highest
+            level = level_place(sigma.log(), self.sigma_range)
             h = torch.cat([y, level[:, None]], 1)
         for layer in self.hidden:
             h = F.silu(layer(h))

@@ -39,7 +39,6 @@ logger = logging.getLogger("synthpipe.training")
 _MARGIN = 16
 #: ... corners fall on any of so many places, so that a JPEG's grid (16 pixels with its colours) is anywhere.
 _PHASES = 16
-_PERCENTS = 101
 _CLEAN = "clean"
 
 
@@ -284,7 +283,7 @@ def _quantiles(scorer: DensityScorer, spread: Sequence[Tensor], seed: int) -> Te
         for count in QUANTILE_TILES:
             sets = max(len(logits) // count, 1)
             means[count] += [few.mean() for few in logits[: sets * count].chunk(sets)]
-    percents = torch.linspace(0, 1, _PERCENTS)
+    percents = torch.linspace(0, 1, scorer.quantile_table.shape[1])
     return torch.stack([torch.quantile(torch.stack(means[count]), percents) for count in QUANTILE_TILES])
 
 

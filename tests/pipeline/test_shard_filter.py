@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from synthpipe.config.score import CorpusFilterOptions
 from synthpipe.errors import OptionError, ShardError
 from synthpipe.pipeline import engine, shard_filter, storage
+from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.corpus_filter import FilterOutcome, filter_corpus
 from synthpipe.pipeline.keep_rule import Decisions, State, choose_gallery, reject_threshold
 from synthpipe.pipeline.shard_index import build_index, expand_urls, read_index
@@ -63,6 +64,18 @@ def kept_half(scores: Path, shards: str, tmp_path_factory: pytest.TempPathFactor
     return out
 
 
+def streamed(shards: str, **options: Any) -> list[tuple[str, bytes]]:
+    """Where each patch comes from within its shard, and its pixels, of one epoch."""
+    settings = {"shards": shards, "gt_size": 16, "scale": 1, "batch_size": 2, "epochs": 1, "drop_last": False}
+    with build_stream(settings | options) as stream:
+        batches = list(stream)
+    return sorted(
+        (path.partition(".tar/")[2], tile.numpy().tobytes())
+        for batch in batches
+        for path, tile in zip(batch["gt_path"], batch["gt"], strict=True)
+    )
+
+
 def keep(source: Any, scores: Path | str, out: Path | str, **options: Any) -> FilterOutcome:
     on_progress = options.pop("on_progress", None)
     places = (source,) if isinstance(source, str) else tuple(source)
@@ -84,6 +97,13 @@ def edit_scores(scores: Path, target: Path, **columns: Any) -> Path:
         table = table.set_column(place, table.schema.field(name), pa.array(values, table.schema.field(name).type))
     pq.write_table(table, target)
     return target
+
+
+def test_kept_shards_stream_what_the_table_lets_through(shards: str, scores: Path, kept_half: Path) -> None:
+    """Scored, filtered, streamed: the same patches of the same samples, whether before or while they are read."""
+    written = streamed(str(kept_half))
+    assert len(written) == read_index(kept_half).samples == 6
+    assert written == streamed(shards, filter={"scores": str(scores), "reject": 0.5, "min_keep": 0})
 
 
 class TestRule:

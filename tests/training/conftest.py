@@ -38,19 +38,27 @@ def photos(tmp_path: Path, write_image: Callable[..., Path]) -> dict[str, str]:
 
 
 @pytest.fixture
-def run_data(tmp_path: Path, photos: dict[str, str]) -> Callable[..., dict[str, Any]]:
+def tiny_run(tmp_path: Path) -> dict[str, Any]:
+    """What every kind of run has, for six steps."""
+    return {
+        "run_dir": str(tmp_path / "run"),
+        "device": "cpu",
+        "max_steps": 6,
+        "log_every": 2,
+        "sample_every": 3,
+        "sample_images": 2,
+        "checkpoint_every": 2,
+    }
+
+
+@pytest.fixture
+def run_data(tiny_run: dict[str, Any], photos: dict[str, str]) -> Callable[..., dict[str, Any]]:
     """``run_data(**changes)``: the options of a tiny run, as a mapping."""
 
     def make(**changes: Any) -> dict[str, Any]:
         base: dict[str, Any] = {
             "kind": "deflow",
-            "run_dir": str(tmp_path / "run"),
-            "device": "cpu",
-            "max_steps": 6,
-            "log_every": 2,
-            "sample_every": 3,
-            "sample_images": 2,
-            "checkpoint_every": 2,
+            **tiny_run,
             "optimizer": {"lr": 1e-3},
             "model": MODEL,
             "data": {

@@ -142,19 +142,13 @@ def test_weights_lie_channels_last_and_keep_their_values() -> None:
 
 
 @pytest.fixture
-def run_dde(tmp_path: Path, photos: dict[str, str]) -> Callable[..., TrainDDEOptions]:
+def run_dde(tiny_run: dict[str, Any], photos: dict[str, str]) -> Callable[..., TrainDDEOptions]:
     """``run_dde(**changes)``: the options of a tiny run on drawn pictures."""
 
     def make(**changes: Any) -> TrainDDEOptions:
         base: dict[str, Any] = {
             "kind": "dde",
-            "run_dir": str(tmp_path / "run"),
-            "device": "cpu",
-            "max_steps": 6,
-            "log_every": 2,
-            "sample_every": 3,
-            "sample_images": 2,
-            "checkpoint_every": 2,
+            **tiny_run,
             "clip_norm": 1.0,
             "optimizer": {"lr": 1e-2, "betas": [0.9, 0.99]},
             "model": {"width": 4, "depth": 2, "outputs": 8, "sigma_range": LEVELS},
