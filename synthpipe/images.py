@@ -15,11 +15,14 @@ __all__ = [
     "check_images",
     "crop_to_multiple",
     "downscale_bicubic",
+    "luma",
     "pad_to_multiple",
     "quantize_8bit",
     "to_float",
     "to_uint8",
 ]
+
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def check_images(x: Tensor, name: str) -> None:
@@ -56,6 +59,14 @@ def to_uint8(x: Tensor) -> Tensor:
 def quantize_8bit(x: Tensor) -> Tensor:
     """Clip to [0, 1] and round to multiples of 1/255, keeping the dtype: what saving as PNG would do."""
     return (x.clamp(0, 1) * 255).round() / 255
+
+
+def luma(x: Tensor) -> Tensor:
+    """``(B, 1, H, W)`` or ``(B, 3, H, W)`` -> grey ``(B, 1, H, W)``, Rec. 601 as in image formats and SR metrics."""
+    if x.shape[1] == 1:
+        return x
+    red, green, blue = _LUMA
+    return red * x[:, 0:1] + green * x[:, 1:2] + blue * x[:, 2:3]
 
 
 def crop_to_multiple(x: Tensor, multiple: int) -> Tensor:

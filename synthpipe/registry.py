@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
 from synthpipe.density.dde_generator import DDEGenerator
 from synthpipe.density.scorer import DensityScorer
@@ -21,6 +22,7 @@ _KINDS: dict[str, type[nn.Module]] = {
     "dde_vector": VectorDDE,
     "dde_generator": DDEGenerator,
     "density_scorer": DensityScorer,
+    "plain_denoiser": PlainDenoiser,
 }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from synthpipe import checkpoints
 from synthpipe.density import DDE
-from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_float
+from synthpipe.images import crop_to_multiple, downscale_bicubic, luma, quantize_8bit, to_float
 from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.transforms.base import generator_for, sample_seed
 
@@ -66,7 +66,7 @@ def middle(model: DDE, path: Path, factor: int) -> Tensor:
     picture = quantize_8bit(downscale_bicubic(crop_to_multiple(picture, factor), factor))
     top, left = (max(0, side - SIDE) // 2 for side in picture.shape[2:])
     picture = picture[:, :, top : top + SIDE, left : left + SIDE]
-    return DDE.luma(picture) if model.channels == 1 else picture
+    return luma(picture) if model.channels == 1 else picture
 
 
 if __name__ == "__main__":

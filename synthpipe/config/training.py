@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.deflow import DeFlowModelOptions
+from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.reader import Options, read_options, read_yaml
 from synthpipe.config.run import DomainOptions, OptimizerOptions, ReadingOptions, RunOptions, ScheduleOptions
 from synthpipe.errors import OptionError
@@ -23,6 +24,7 @@ __all__ = [
     "ScheduleOptions",
     "TrainDDEGeneratorOptions",
     "TrainDeFlowOptions",
+    "TrainPlainDenoiserOptions",
     "UnpairedOptions",
     "changed_options",
     "read_train_options",
@@ -75,6 +77,7 @@ SCHEMAS: dict[str, type[RunOptions]] = {
     "dde": TrainDDEOptions,
     "deflow": TrainDeFlowOptions,
     "dde_generator": TrainDDEGeneratorOptions,
+    "plain_denoiser": TrainPlainDenoiserOptions,
 }
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from synthpipe.density.base import DensityEstimator, level_place
 from synthpipe.errors import ShapeError
+from synthpipe.images import luma
 
 __all__ = ["DDE"]
 
@@ -25,8 +26,6 @@ __all__ = ["DDE"]
 _LEVEL_TERMS = 4
 #: Standard deviation of fine detail in photographs, about; keeps ``R`` of order 1 at every level.
 _DETAIL = 0.02
-#: Rec. 601 luma, as image formats and SR metrics use it.
-_LUMA = (0.299, 0.587, 0.114)
 
 
 class DDE(DensityEstimator):
@@ -202,14 +201,6 @@ class DDE(DensityEstimator):
             return total[:, 0]
         return total.gather(1, domain[:, None])[:, 0]
 
-    @staticmethod
-    def luma(y: Tensor) -> Tensor:
-        """``(B, 1, H, W)`` or ``(B, 3, H, W)`` -> grey ``(B, 1, H, W)``, Rec. 601."""
-        if y.shape[1] == 1:
-            return y
-        red, green, blue = _LUMA
-        return red * y[:, 0:1] + green * y[:, 1:2] + blue * y[:, 2:3]
-
     def _level_terms(self, sigma: Tensor) -> Tensor:
         """``(B,)`` -> ``(B, _LEVEL_TERMS)``."""
         t = level_place(sigma.log(), self.sigma_range)
@@ -227,7 +218,7 @@ class DDE(DensityEstimator):
     def _as_trained(self, y: Tensor) -> Tensor:
         if y.ndim != 4 or y.shape[1] not in (1, 3):
             raise ShapeError(f"DDE: expected images (B, 1, H, W) or (B, 3, H, W), got {tuple(y.shape)}")
-        return self.luma(y) if self.channels == 1 else y.expand(-1, 3, -1, -1)
+        return luma(y) if self.channels == 1 else y.expand(-1, 3, -1, -1)
 
 
 def _centred(y: Tensor) -> Tensor:

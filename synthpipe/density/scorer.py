@@ -17,6 +17,7 @@ from synthpipe.density.calibration import Calibration
 from synthpipe.density.dde import DDE
 from synthpipe.density.tile_statistics import blockiness, coder_bits, contrast, octave_slopes
 from synthpipe.errors import ShapeError
+from synthpipe.images import luma
 
 __all__ = ["QUANTILE_TILES", "DensityScorer"]
 
@@ -99,7 +100,7 @@ class DensityScorer(nn.Module):
         return torch.cat([self._parts_of(few) for few in tiles.split(chunk)])
 
     def _parts_of(self, tiles: Tensor) -> Tensor:
-        grey = self.dde.luma(tiles)
+        grey = luma(tiles)
         seen = grey if self.dde.channels == 1 else tiles
         columns = []
         for level in self.levels:

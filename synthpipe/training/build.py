@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
+from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.training import RunOptions, TrainDeFlowOptions
 from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
 from synthpipe.flows.deflow import DeFlow
+from synthpipe.training import plain_denoiser
 from synthpipe.training.base import BatchSource, Objective
 from synthpipe.training.dde import DDEObjective
 from synthpipe.training.dde_generator import build_objective as build_dde_generator
 from synthpipe.training.deflow import DeFlowObjective
 from synthpipe.training.domains import DomainData, build_degraders
 from synthpipe.training.generator_data import build_source
+from synthpipe.training.images import ImageData
 from synthpipe.training.loop import Trainer
 from synthpipe.training.unpaired import UnpairedData
 
@@ -34,21 +38,18 @@ def train(options: RunOptions, stop: Callable[[], bool] = lambda: False) -> Path
         OptionError: options that do not fit together.
         TrainingError: a run that cannot start or cannot go on.
     """
-    if isinstance(options, TrainDeFlowOptions):
-        return Trainer(options, _deflow(options), _unpaired(options), stop).run()
-    if isinstance(options, TrainDDEOptions):
-        return Trainer(options, _dde(options), _domains(options), stop).run()
-    if isinstance(options, TrainDDEGeneratorOptions):
-        return Trainer(
-            options,
-            lambda: build_dde_generator(options),
-            lambda rank, world_size: build_source(options.data, options.seed, world_size),
-            stop,
-        ).run()
+    for kind, parts in _RUNS.items():
+        if isinstance(options, kind):
+            objective, data = parts(options)
+            return Trainer(options, objective, data, stop).run()
     raise OptionError(f"nothing trains options of type {type(options).__name__} (kind {options.kind!r})")
 
 
-def _deflow(options: TrainDeFlowOptions) -> Callable[[], Objective]:
+_Objective = Callable[[], Objective]
+_Data = Callable[[int, int], BatchSource]
+
+
+def _deflow(options: TrainDeFlowOptions) -> tuple[_Objective, _Data]:
     def build() -> Objective:
         model = DeFlow(**options.model.arguments())
         if options.data.crop % model.size_multiple:
@@ -58,22 +59,38 @@ def _deflow(options: TrainDeFlowOptions) -> Callable[[], Objective]:
             )
         return DeFlowObjective(model)
 
-    return build
+    return build, lambda rank, world_size: UnpairedData(options.data, options.seed, rank, world_size)
 
 
-def _unpaired(options: TrainDeFlowOptions) -> Callable[[int, int], BatchSource]:
-    return lambda rank, world_size: UnpairedData(options.data, options.seed, rank, world_size)
-
-
-def _dde(options: TrainDDEOptions) -> Callable[[], Objective]:
+def _dde(options: TrainDDEOptions) -> tuple[_Objective, _Data]:
     data = options.data
 
     def build() -> Objective:
         model = DDE(**options.model.arguments(data.domains))
         return DDEObjective(model, build_degraders(data), data.crop, data.crops_per_context, data.grey)
 
-    return build
+    return build, lambda rank, world_size: DomainData(data, options.seed, rank, world_size)
 
 
-def _domains(options: TrainDDEOptions) -> Callable[[int, int], BatchSource]:
-    return lambda rank, world_size: DomainData(options.data, options.seed, rank, world_size)
+def _dde_generator(options: TrainDDEGeneratorOptions) -> tuple[_Objective, _Data]:
+    return (
+        lambda: build_dde_generator(options),
+        lambda rank, world_size: build_source(options.data, options.seed, world_size),
+    )
+
+
+def _one_domain(build: Callable[[Any], Objective]) -> Callable[[Any], tuple[_Objective, _Data]]:
+    """Kinds whose ``data`` are the images of one domain; ``build`` makes the objective from their options."""
+    return lambda options: (
+        lambda: build(options),
+        lambda rank, world_size: ImageData(options.data, options.seed, rank, world_size),
+    )
+
+
+#: What each kind of run is made of.
+_RUNS: dict[type[RunOptions], Callable[[Any], tuple[_Objective, _Data]]] = {
+    TrainDeFlowOptions: _deflow,
+    TrainDDEOptions: _dde,
+    TrainDDEGeneratorOptions: _dde_generator,
+    TrainPlainDenoiserOptions: _one_domain(plain_denoiser.build_objective),
+}

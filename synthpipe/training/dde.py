@@ -16,7 +16,7 @@ from torch import Tensor
 
 from synthpipe.density.base import dde_loss
 from synthpipe.density.dde import DDE
-from synthpipe.images import quantize_8bit, to_float
+from synthpipe.images import luma, quantize_8bit, to_float
 from synthpipe.training.base import Objective
 from synthpipe.training.domains import Degrader
 from synthpipe.transforms.base import Batch, generator_for
@@ -108,11 +108,11 @@ class DDEObjective(Objective):
             x = to_float(batch["x"])
             if self._grey:
                 chosen = [float(torch.rand((), generator=generator)) < self._grey for generator in generators]
-                x[chosen] = quantize_8bit(DDE.luma(x[chosen])).expand(-1, 3, -1, -1)
+                x[chosen] = quantize_8bit(luma(x[chosen])).expand(-1, 3, -1, -1)
             for number, degrade in self._degraders.items():
                 places = [place for place, found in enumerate(domain) if found == number]
                 x[places] = degrade(x[places], [generators[place] for place in places])
-            return DDE.luma(x) if cast(DDE, self.model).channels == 1 else x
+            return luma(x) if cast(DDE, self.model).channels == 1 else x
 
     def _noise(self, x: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Log-uniform levels ``(B * crops,)`` and standard normal noise of the shape of ``x``."""

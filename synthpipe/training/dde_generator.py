@@ -35,7 +35,7 @@ from synthpipe.density.dde_generator import DDEGenerator, kl_gradient, require_s
 from synthpipe.density.pyramid import PyramidDDE
 from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import OptionError, ShapeError, TrainingError
-from synthpipe.images import to_float
+from synthpipe.images import luma, to_float
 from synthpipe.training.base import Objective
 from synthpipe.training.generator_data import sample_shape
 from synthpipe.transforms.base import Batch
@@ -168,7 +168,7 @@ class DDEGeneratorObjective(Objective):
         x = to_float(x)
         if self.model.shape[0] == 3:
             return x
-        return DDE.luma(x)
+        return luma(x)
 
 
 class _Draws:

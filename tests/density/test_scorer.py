@@ -9,6 +9,7 @@ from synthpipe import checkpoints
 from synthpipe.density import DDE, DensityScorer
 from synthpipe.density.tile_statistics import blockiness, coder_bits
 from synthpipe.errors import ShapeError
+from synthpipe.images import luma
 
 LEVELS = (0.02, 0.1)
 
@@ -31,7 +32,7 @@ def tiles(count: int = 4, channels: int = 3) -> torch.Tensor:
 def test_each_part_is_what_its_name_says() -> None:
     model, x = scorer(norm_levels=(0.1,)), tiles()
     found = dict(zip(model.columns, model(x).unbind(1), strict=True))
-    grey = DDE.luma(x)
+    grey = luma(x)
     torch.testing.assert_close(found["coder_bits"], coder_bits(grey))
     torch.testing.assert_close(found["blockiness"], blockiness(grey))
     for level in LEVELS:

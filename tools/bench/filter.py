@@ -33,6 +33,7 @@ from tqdm import tqdm
 from synthpipe import checkpoints
 from synthpipe.basicsr_plugin import register
 from synthpipe.density.detection import auroc, pair_accuracy
+from synthpipe.images import luma
 from synthpipe.transforms.density import score_image
 
 TILE = 64
@@ -233,7 +234,7 @@ def judge_picture(scorer: Any, picture: Picture) -> tuple[float, float, float]:
 def badness(scorer: Any, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
     """Every column of the scorer, and the simple statistics that are no part of it; ``(N,)`` each."""
     columns = torch.cat([scorer(chunk) for chunk in tiles.split(64)])
-    grey = (scorer.dde.luma(tiles)[:, 0] * 255).round().numpy()
+    grey = (luma(tiles)[:, 0] * 255).round().numpy()
     laplacian = torch.tensor([float(laplace(tile).var()) for tile in grey])
     coded = torch.tensor([len(zlib.compress(tile.astype(np.uint8).tobytes(), 9)) * 8 / TILE**2 for tile in grey])
     named = dict(zip(scorer.columns, columns.unbind(1), strict=True))

@@ -1,0 +1,39 @@
+"""Options of the images that denoisers and priors of one domain are trained on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from synthpipe.config.noise import TrainingNoise
+from synthpipe.config.reader import Options
+from synthpipe.config.run import DomainOptions, ReadingOptions
+
+__all__ = ["ImageDataOptions", "NoisyDataOptions", "PlainDenoiserModelOptions"]
+
+
+class ImageDataOptions(ReadingOptions):
+    """Crops of the images of one domain."""
+
+    images: DomainOptions
+    crop: int = Field(64, ge=8, description="side of the square crops in pixels")
+    batch_size: int = Field(16, ge=1, description="crops per step over all processes")
+
+
+class NoisyDataOptions(ImageDataOptions):
+    """Images that are noisy as they are, or made noisy on the fly."""
+
+    noise: TrainingNoise | None = Field(None, description="added to the images; none: they are noisy already")
+
+
+class PlainDenoiserModelOptions(Options):
+    """A plain residual network."""
+
+    width: int = Field(32, ge=1)
+    depth: int = Field(8, ge=2, description="3x3 convolutions")
+    channels: Literal[1, 3] = Field(3, description="3, or 1 for luma")
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the network."""
+        return self.model_dump()

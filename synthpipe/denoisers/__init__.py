@@ -1,0 +1,6 @@
+"""Denoisers that are learnt without clean/noisy pairs, and what is made with them."""
+
+from synthpipe.denoisers.base import Denoiser
+from synthpipe.denoisers.plain import PlainDenoiser
+
+__all__ = ["Denoiser", "PlainDenoiser"]

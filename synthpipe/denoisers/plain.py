@@ -1,0 +1,85 @@
+"""A plain residual network that is told the noise level: the twin that learned denoisers are compared with and made of.
+
+In the manner of DnCNN (Zhang et al. 2017) and FFDNet (Zhang et al. 2018), without normalisation layers.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.denoisers.base import Denoiser
+from synthpipe.errors import ShapeError
+
+__all__ = ["PlainDenoiser", "ResidualNet"]
+
+#: The level enters as this many times its value, to be of the order of the image.
+_LEVEL_GAIN = 10.0
+
+
+class ResidualNet(nn.Module):
+    """``depth`` 3x3 convolutions with LeakyReLU between them, on the image and a map of the level; starts near 0.
+
+    Args:
+        channels: of the image, in and out.
+        width: inside.
+        depth: at least 2; a pixel sees ``2 * depth + 1`` pixels across.
+
+    Raises:
+        ShapeError: settings that make no network.
+    """
+
+    def __init__(self, channels: int, width: int, depth: int) -> None:
+        super().__init__()
+        if channels not in (1, 3) or width < 1 or depth < 2:
+            raise ShapeError(
+                f"ResidualNet: expected channels 1 or 3, width of at least 1 and depth of at least 2, got "
+                f"channels={channels}, width={width}, depth={depth}"
+            )
+        sizes = [channels + 1] + [width] * (depth - 1)
+        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in itertools.pairwise(sizes))
+        self.out = nn.Conv2d(width, channels, 3, padding=1)
+        self.act = nn.LeakyReLU(0.1)
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d)
+            nn.init.kaiming_normal_(conv.weight, a=0.1)
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """``(B, C, H, W)`` and ``(B,)`` -> ``(B, C, H, W)``."""
+        level = (_LEVEL_GAIN * sigma)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+        h = torch.cat([x - 0.5, level.to(x.dtype)], 1)
+        for conv in self.convs:
+            h = self.act(conv(h))
+        return self.out(h)
+
+
+class PlainDenoiser(Denoiser):
+    """``x - net(x, sigma)``.
+
+    Args:
+        channels: 1 or 3.
+        width: channels inside.
+        depth: convolutions.
+
+    Raises:
+        ShapeError: settings that make no network.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 32, depth: int = 8) -> None:
+        super().__init__()
+        self.config = {"channels": channels, "width": width, "depth": depth}
+        self.channels = channels
+        self.net = ResidualNet(channels, width, depth)
+        self._depth = depth
+
+    @property
+    def reach(self) -> int:
+        """``depth`` pixels."""
+        return self._depth
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        return x - self.net(x, sigma)
