@@ -14,12 +14,9 @@ from torch import Tensor
 
 from synthpipe.config.dde import CLEAN_NAME, CorruptionDomain, DDEDataOptions, DegradeDomain, ImagesDomain
 from synthpipe.config.run import DomainOptions
-from synthpipe.config.training import UnpairedOptions
 from synthpipe.errors import OptionError
 from synthpipe.images import quantize_8bit
-from synthpipe.training.folder import FolderDomain
-from synthpipe.training.shards import ShardReader
-from synthpipe.training.unpaired import DomainReader, DomainReaders, FolderReader
+from synthpipe.training.readers import DomainReader, DomainReaders, read_domain
 from synthpipe.transforms.base import Batch, BatchTransform
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.corruptions import Corruption, corrupt, draw_corruption
@@ -65,11 +62,12 @@ class DomainData(DomainReaders):
         self._own = list(own)
         many = len(self._from_clean)
         clean_slots = range(self._places.start * many, self._places.stop * many)
+        reading: dict[str, tuple[DomainOptions, range]] = {CLEAN_NAME: (options.clean, clean_slots)}
+        reading |= {domain.name: (domain, self._places) for domain in own.values()}
         self._readers: dict[str, DomainReader] = {
-            CLEAN_NAME: self._reader(CLEAN_NAME, options.clean, seed, rank, world_size, clean_slots)
+            name: read_domain(name, domain, options, options.context, slots, seed, rank, world_size)
+            for name, (domain, slots) in reading.items()
         }
-        for domain in own.values():
-            self._readers[domain.name] = self._reader(domain.name, domain, seed, rank, world_size, self._places)
 
     def next_batch(self) -> Batch:
         """This process's part of the next step's batch."""
@@ -90,23 +88,6 @@ class DomainData(DomainReaders):
             if not isinstance(domain, ImagesDomain)
         }
         return super().describe() | made
-
-    def _reader(
-        self, name: str, domain: DomainOptions, seed: int, rank: int, world_size: int, slots: range
-    ) -> DomainReader:
-        options = self._options
-        # What the readers of unpaired domains ask for; their batch is twice one domain's share, over all processes.
-        where = DomainOptions(**domain.model_dump(include=set(DomainOptions.model_fields)))
-        view = UnpairedOptions(
-            clean=where,
-            noisy=where,
-            crop=options.context,
-            batch_size=2 * world_size * len(slots),
-            **options.model_dump(include={"augment", "cache_mb", "crops_per_decode", "workers", "prefetch"}),
-        )
-        if domain.shards is not None:
-            return ShardReader(name, where, view, seed, rank, world_size)
-        return FolderReader(FolderDomain(name, where, view, seed), slots, options.workers, options.prefetch)
 
     def _batch(self, parts: Sequence[tuple[Tensor, list[str]]], places: range) -> Batch:
         """Domain by domain; a slot is ``domain * contexts of a domain in all + place``."""

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthpipe.config.training import DomainOptions, UnpairedOptions
+from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.errors import ImageError, TrainingError
 from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
 from synthpipe.pipeline import image_files
@@ -104,7 +104,9 @@ class FolderDomain:
     Args:
         name: for messages, and folded into the randomness so that two domains never share it.
         options: the domain's options; ``folder`` is set.
-        data: crop, augmentation and cache sizes.
+        reading: augmentation and cache sizes.
+        crop: side of the crops, pixels.
+        per_step: crops of one step, over all processes; only a warning depends on it.
         seed: of the run.
 
     Images too small for a crop are skipped and counted in ``skipped`` under ``"too_small"``, unreadable ones under the
@@ -114,8 +116,11 @@ class FolderDomain:
         TrainingError: a folder without images, or without one that is large enough.
     """
 
-    def __init__(self, name: str, options: DomainOptions, data: UnpairedOptions, seed: int) -> None:
-        self.name, self.options, self.data, self.seed = name, options, data, seed
+    def __init__(
+        self, name: str, options: DomainOptions, reading: ReadingOptions, crop: int, per_step: int, seed: int
+    ) -> None:
+        self.name, self.options, self.seed = name, options, seed
+        self._crop, self._augment = crop, reading.augment
         self.skipped: Counter[str] = Counter()
         self._broken: set[int] = set()
         self._lock = threading.Lock()
@@ -125,17 +130,17 @@ class FolderDomain:
         self._fingerprint = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
         shares = np.asarray(areas if options.weight == "area" else [1.0] * len(areas), dtype=np.float64)
         self._cumulative = np.cumsum(shares) / shares.sum()
-        limit = data.cache_mb * 2**20
+        limit = reading.cache_mb * 2**20
         fits = 3 * sum(areas) <= limit
-        self._stay = 1 if fits else data.crops_per_decode
-        at_once = 3 * max(areas) * data.batch_size // 2
+        self._stay = 1 if fits else reading.crops_per_decode
+        at_once = 3 * max(areas) * per_step
         if not fits and at_once > limit:
             logger.warning(
                 "%s: the images of one batch may take %d MB decoded, more than data.cache_mb %d: raise it, or every "
                 "crop decodes a file",
                 name,
                 at_once // 2**20,
-                data.cache_mb,
+                reading.cache_mb,
             )
         self._cache = DecodedCache(limit, self._read)
         logger.info(
@@ -220,7 +225,7 @@ class FolderDomain:
 
     def _source_side(self, factor: float) -> int:
         """Side of the piece that is resized by ``factor``, with a border for the filter where there is one."""
-        return self.data.crop if factor == 1 else math.ceil((self.data.crop + 2 * BORDER) / factor)
+        return self._crop if factor == 1 else math.ceil((self._crop + 2 * BORDER) / factor)
 
     def _read(self, index: int) -> Tensor:
         path = self._paths[index]
@@ -257,7 +262,7 @@ class FolderDomain:
         piece = image[:, top : top + side, left : left + side]
         if factor != 1:
             piece = self._resize(piece)
-        augment = self.data.augment
+        augment = self._augment
         if augment != "none" and hflip < 0.5:
             piece = piece.flip(2)
         if augment in ("flips", "dihedral") and vflip < 0.5:
@@ -274,7 +279,7 @@ class FolderDomain:
 
     def _resize(self, piece: Tensor) -> Tensor:
         # Back to 8 bits, like the images that are not resized: the flow dequantises by one grey level.
-        side = self.data.crop + 2 * BORDER
+        side = self._crop + 2 * BORDER
         resized = F.interpolate(to_float(piece[None]), size=(side, side), mode="bicubic", antialias=True)
         return to_uint8(resized[0, :, BORDER:-BORDER, BORDER:-BORDER])
 

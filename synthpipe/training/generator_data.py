@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 
 from synthpipe.config.dde_generator import ArrayData, ImageData, PointData
-from synthpipe.config.training import UnpairedOptions
 from synthpipe.density.point_sets import PointSet, point_set
 from synthpipe.errors import OptionError, TrainingError
 from synthpipe.training.base import BatchSource
-from synthpipe.training.folder import FolderDomain
-from synthpipe.training.shards import ShardReader
-from synthpipe.training.unpaired import FolderReader
+from synthpipe.training.readers import read_domain
 from synthpipe.transforms.base import Batch, generator_for, sample_seed
 
 __all__ = ["BLOCK", "ArraySource", "ImageSource", "PointSource", "build_source", "sample_shape"]
@@ -207,20 +204,8 @@ class ImageSource:
     """
 
     def __init__(self, options: ImageData, seed: int) -> None:
-        # The readers know their share of a batch as the half that one of two domains has.
-        reading = UnpairedOptions(
-            clean=options.source,
-            noisy=options.source,
-            batch_size=2 * options.batch_size,
-            **options.model_dump(exclude={"type", "source", "channels", "batch_size"}),
-        )
         self._slots = range(options.batch_size)
-        self._reader: FolderReader | ShardReader
-        if options.source.shards is not None:
-            self._reader = ShardReader("data", options.source, reading, seed, 0, 1)
-        else:
-            domain = FolderDomain("data", options.source, reading, seed)
-            self._reader = FolderReader(domain, self._slots, options.workers, options.prefetch)
+        self._reader = read_domain("data", options.source, options, options.crop, self._slots, seed)
         self._step = 0
 
     def next_batch(self) -> Batch:

@@ -9,12 +9,9 @@ from torch import Tensor
 
 from synthpipe.config.denoiser_data import ImageDataOptions
 from synthpipe.config.noise import TrainingNoise
-from synthpipe.config.training import UnpairedOptions
 from synthpipe.errors import OptionError
 from synthpipe.images import luma, to_float
-from synthpipe.training.folder import FolderDomain
-from synthpipe.training.shards import ShardReader
-from synthpipe.training.unpaired import DomainReader, DomainReaders, FolderReader
+from synthpipe.training.readers import DomainReaders, read_domain
 from synthpipe.transforms.base import Batch
 from synthpipe.transforms.training_noise import add_noise
 
@@ -46,7 +43,7 @@ class ImageData(DomainReaders):
             )
         share = options.batch_size // world_size
         self._slots = range(rank * share, (rank + 1) * share)
-        self._reader = self._build(options, seed, rank, world_size)
+        self._reader = read_domain(_NAME, options.images, options, options.crop, self._slots, seed, rank, world_size)
         self._readers = {_NAME: self._reader}
 
     def next_batch(self) -> Batch:
@@ -58,20 +55,6 @@ class ImageData(DomainReaders):
         """``count`` images that no step uses, the same at every call; None with shards."""
         found = self._reader.example(count)
         return None if found is None else {"x": found[0], "key": found[1], "slot": list(range(count))}
-
-    def _build(self, options: ImageDataOptions, seed: int, rank: int, world_size: int) -> DomainReader:
-        # The readers of unpaired domains take their share as half a batch.
-        view = UnpairedOptions(
-            clean=options.images,
-            noisy=options.images,
-            crop=options.crop,
-            batch_size=2 * options.batch_size,
-            **options.model_dump(include={"augment", "cache_mb", "crops_per_decode", "workers", "prefetch"}),
-        )
-        if options.images.shards is not None:
-            return ShardReader(_NAME, options.images, view, seed, rank, world_size)
-        domain = FolderDomain(_NAME, options.images, view, seed)
-        return FolderReader(domain, self._slots, options.workers, options.prefetch)
 
 
 def float_crops(x: Tensor, channels: int) -> Tensor:

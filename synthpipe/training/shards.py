@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.config.stream import StreamOptions
-from synthpipe.config.training import DomainOptions, UnpairedOptions
 from synthpipe.images import to_uint8
 from synthpipe.pipeline.build import build_stream
 from synthpipe.training.folder import uniforms
@@ -21,9 +21,11 @@ class ShardReader:
     """An endless stream of crops without degradation.
 
     Args:
-        name: ``"clean"`` or ``"noisy"``; folded into the stream's seed.
+        name: of the domain; folded into the stream's seed.
         domain: ``shards`` is set.
-        data: crop, batch size, augmentation, workers.
+        reading: augmentation, workers.
+        crop: side of the crops, pixels.
+        count: crops of this process in each step.
         seed: of the run.
         rank: this process; every image is seen once per pass by one of them.
         world_size: number of processes.
@@ -33,22 +35,30 @@ class ShardReader:
     """
 
     def __init__(
-        self, name: str, domain: DomainOptions, data: UnpairedOptions, seed: int, rank: int, world_size: int
+        self,
+        name: str,
+        domain: DomainOptions,
+        reading: ReadingOptions,
+        crop: int,
+        count: int,
+        seed: int,
+        rank: int,
+        world_size: int,
     ) -> None:
         self._places = domain.places
-        self._augment = data.augment
+        self._augment = reading.augment
         options = StreamOptions(
             shards=domain.places,
-            gt_size=data.crop,
+            gt_size=crop,
             scale=1,
-            batch_size=data.batch_size // (2 * world_size),
+            batch_size=count,
             seed=sample_seed(seed, 0, name),
-            workers=data.workers,
+            workers=reading.workers,
             pool=0,
             # Threads that read the other domain may hold locks that a forked process would wait for.
-            start_method="spawn" if data.workers else None,
-            hflip=data.augment != "none",
-            rotate=data.augment == "dihedral",
+            start_method="spawn" if reading.workers else None,
+            hflip=reading.augment != "none",
+            rotate=reading.augment == "dihedral",
         )
         self._stream = build_stream(options, rank=rank, world_size=world_size)
 

@@ -29,7 +29,7 @@ def options(photos: dict[str, str], **changes: Any) -> UnpairedOptions:
 
 def domain(photos: dict[str, str], name: str = "clean", seed: int = 0, **changes: Any) -> FolderDomain:
     data = options(photos, **changes)
-    return FolderDomain(name, getattr(data, name), data, seed)
+    return FolderDomain(name, getattr(data, name), data, data.crop, data.batch_size // 2, seed)
 
 
 def coded(path: Path, height: int, width: int) -> None:
