@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from synthpipe.config.denoiser_data import ImageDataOptions, PlainDenoiserModelOptions
-from synthpipe.config.noise import TrainingNoise
+from synthpipe.config.denoiser_data import NoisyDataOptions, PlainDenoiserModelOptions
 from synthpipe.config.run import RunOptions
 
-__all__ = ["PlainDenoiserDataOptions", "TrainPlainDenoiserOptions"]
-
-
-class PlainDenoiserDataOptions(ImageDataOptions):
-    """Clean images, and the noise that is put on them."""
-
-    noise: TrainingNoise = Field(description="added to the images")
+__all__ = ["TrainPlainDenoiserOptions"]
 
 
 class TrainPlainDenoiserOptions(RunOptions):
     """``kind: plain_denoiser``: a plain residual network trained by least squares."""
 
     kind: Literal["plain_denoiser"] = "plain_denoiser"
+    target: Literal["clean", "noise2void"] = Field(
+        "clean", description="clean: the images without the noise; noise2void: masked pixels of the noisy images"
+    )
+    masked: float = Field(0.01, ge=0.001, le=0.05, description="noise2void: share of the pixels masked in each crop")
     model: PlainDenoiserModelOptions = PlainDenoiserModelOptions()
-    data: PlainDenoiserDataOptions
+    data: NoisyDataOptions
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainPlainDenoiserOptions:
+        if self.target == "clean" and self.data.noise is None:
+            raise ValueError(
+                "expected 'data.noise' with target 'clean', which trains on clean images made noisy; images that are "
+                "noisy already can be learnt from with target 'noise2void'"
+            )
+        return self

@@ -26,19 +26,21 @@ class ResidualNet(nn.Module):
         channels: of the image, in and out.
         width: inside.
         depth: at least 2; a pixel sees ``2 * depth + 1`` pixels across.
+        level: false: the level is not looked at.
 
     Raises:
         ShapeError: settings that make no network.
     """
 
-    def __init__(self, channels: int, width: int, depth: int) -> None:
+    def __init__(self, channels: int, width: int, depth: int, level: bool = True) -> None:
         super().__init__()
         if channels not in (1, 3) or width < 1 or depth < 2:
             raise ShapeError(
                 f"ResidualNet: expected channels 1 or 3, width of at least 1 and depth of at least 2, got "
                 f"channels={channels}, width={width}, depth={depth}"
             )
-        sizes = [channels + 1] + [width] * (depth - 1)
+        self._level = level
+        sizes = [channels + level] + [width] * (depth - 1)
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in itertools.pairwise(sizes))
         self.out = nn.Conv2d(width, channels, 3, padding=1)
         self.act = nn.LeakyReLU(0.1)
@@ -50,8 +52,10 @@ class ResidualNet(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``(B, C, H, W)`` and ``(B,)`` -> ``(B, C, H, W)``."""
-        level = (_LEVEL_GAIN * sigma)[:, None, None, None].expand(-1, 1, *x.shape[2:])
-        h = torch.cat([x - 0.5, level.to(x.dtype)], 1)
+        h = x - 0.5
+        if self._level:
+            level = (_LEVEL_GAIN * sigma)[:, None, None, None].expand(-1, 1, *x.shape[2:])
+            h = torch.cat([h, level.to(x.dtype)], 1)
         for conv in self.convs:
             h = self.act(conv(h))
         return self.out(h)
@@ -64,16 +68,17 @@ class PlainDenoiser(Denoiser):
         channels: 1 or 3.
         width: channels inside.
         depth: convolutions.
+        level: false: the result does not depend on ``sigma``, for training where no level is known.
 
     Raises:
         ShapeError: settings that make no network.
     """
 
-    def __init__(self, channels: int = 3, width: int = 32, depth: int = 8) -> None:
+    def __init__(self, channels: int = 3, width: int = 32, depth: int = 8, level: bool = True) -> None:
         super().__init__()
-        self.config = {"channels": channels, "width": width, "depth": depth}
+        self.config = {"channels": channels, "width": width, "depth": depth, "level": level}
         self.channels = channels
-        self.net = ResidualNet(channels, width, depth)
+        self.net = ResidualNet(channels, width, depth, level)
         self._depth = depth
 
     @property

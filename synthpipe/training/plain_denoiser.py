@@ -1,4 +1,7 @@
-"""The objective of the plain denoiser: least squares on pairs, the supervised twin of those that need none."""
+"""The objectives of the plain denoiser: least squares against clean images, or against masked pixels of noisy ones.
+
+The first makes the supervised twin of the denoisers that need no pairs; the second is Noise2Void, their rival.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.training.base import Objective
 from synthpipe.training.images import noisy_crops
+from synthpipe.training.noise2void import mask_pixels
 from synthpipe.transforms.base import Batch, generator_for
 
-__all__ = ["PlainDenoiserObjective", "build_objective"]
+__all__ = ["Noise2VoidObjective", "PlainDenoiserObjective", "build_objective"]
 
 
 class PlainDenoiserObjective(Objective):
@@ -23,10 +27,10 @@ class PlainDenoiserObjective(Objective):
 
     Args:
         model: the denoiser.
-        noise: what makes clean crops noisy.
+        noise: what makes clean crops noisy; None: they are noisy already.
     """
 
-    def __init__(self, model: PlainDenoiser, noise: TrainingNoise) -> None:
+    def __init__(self, model: PlainDenoiser, noise: TrainingNoise | None) -> None:
         super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self._noise = noise
 
@@ -38,14 +42,44 @@ class PlainDenoiserObjective(Objective):
         return mse, {"mse": mse.detach()}
 
     def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
-        """A row for each image: clean | noisy | denoised."""
+        """A row for each image: as read | noisy | denoised."""
         denoiser = cast(PlainDenoiser, model)
         generators = [generator_for(seed, f"picture{place}") for place in range(len(batch["x"]))]
         noisy, clean, truth = noisy_crops(batch, denoiser.channels, self._noise, generators)
-        rows = torch.cat([clean, noisy, denoiser.denoise(noisy, truth["sigma"])], 3)  # (B, C, side, 3 * side)
+        rows = torch.cat([clean, noisy, denoiser.denoise(noisy, truth.get("sigma"))], 3)  # (B, C, side, 3 * side)
         return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+
+
+class Noise2VoidObjective(PlainDenoiserObjective):
+    """Mean square of ``D(masked) - noisy`` at the masked pixels, in units of (1/255)^2; clean images are never used.
+
+    Where the noise is independent between pixels, its variance plus the error of ``D`` at pixels that it cannot see.
+
+    Args:
+        model: the denoiser; it is told no level, since none is known.
+        noise: what makes the crops noisy; None: they are noisy already.
+        share: of the pixels that are masked.
+    """
+
+    def __init__(self, model: PlainDenoiser, noise: TrainingNoise | None, share: float) -> None:
+        super().__init__(model, noise)
+        self._share = share
+
+    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8."""
+        model = cast(PlainDenoiser, self.model)
+        noisy, _, _ = noisy_crops(batch, model.channels, self._noise, generators)
+        masked, mask = mask_pixels(noisy, self._share, generators)
+        squares = (model(masked, noisy.new_zeros(len(noisy))) - noisy).square().mean(1, keepdim=True) * mask
+        # Each image by its own number of masked pixels, so that the loss is a mean over images.
+        mse = (squares.flatten(1).sum(1) / mask.flatten(1).sum(1)).mean() * 255**2
+        return mse, {"mse_masked": mse.detach()}
 
 
 def build_objective(options: TrainPlainDenoiserOptions) -> PlainDenoiserObjective:
     """The objective that ``options`` describe."""
-    return PlainDenoiserObjective(PlainDenoiser(**options.model.arguments()), options.data.noise)
+    supervised = options.target == "clean"
+    model = PlainDenoiser(**options.model.arguments(), level=supervised)
+    if supervised:
+        return PlainDenoiserObjective(model, options.data.noise)
+    return Noise2VoidObjective(model, options.data.noise, options.masked)
