@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from synthpipe.denoisers.map_denoiser import MapDenoiser
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
 from synthpipe.density.dde_generator import DDEGenerator
@@ -13,6 +14,7 @@ from synthpipe.density.scorer import DensityScorer
 from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import CheckpointError
 from synthpipe.flows.deflow import DeFlow
+from synthpipe.flows.glow import Glow
 
 __all__ = ["build_model", "kind_of"]
 
@@ -23,6 +25,8 @@ _KINDS: dict[str, type[nn.Module]] = {
     "dde_generator": DDEGenerator,
     "density_scorer": DensityScorer,
     "plain_denoiser": PlainDenoiser,
+    "map_denoiser": MapDenoiser,
+    "glow": Glow,
 }
 
 

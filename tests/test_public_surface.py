@@ -15,21 +15,22 @@ from synthpipe import checkpoints
 PUBLIC = {
     "synthpipe": {"__version__"},
     "synthpipe.checkpoints": {"load", "read_header", "resolve", "save"},
-    "synthpipe.denoisers": {"Denoiser", "PlainDenoiser"},
+    "synthpipe.denoisers": {"Denoiser", "MapDenoiser", "PlainDenoiser"},
     "synthpipe.density": {"DDE", "DDEGenerator", "DensityEstimator", "DensityScorer", "VectorDDE", "dde_loss"},
-    "synthpipe.flows": {"CLEAN", "NOISY", "DeFlow", "bits_per_dim"},
+    "synthpipe.flows": {"CLEAN", "NOISY", "DeFlow", "Glow", "bits_per_dim"},
     "synthpipe.transforms": {
         "Batch",
         "BatchTransform",
         "ClassicalDegrade",
         "DeFlowDegrade",
+        "Denoise",
         "DensityFilter",
         "DensityScore",
     },
     "synthpipe.pipeline": {"Stream", "build_stream"},
 }
 
-SHIPPED_KINDS = ("deflow", "density_scorer")
+SHIPPED_KINDS = ("map_denoiser", "deflow", "density_scorer", "glow")
 
 
 @pytest.mark.parametrize("module", sorted(PUBLIC))

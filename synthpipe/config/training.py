@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.deflow import DeFlowModelOptions
+from synthpipe.config.glow import TrainGlowOptions
+from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.reader import Options, read_options, read_yaml
 from synthpipe.config.run import DomainOptions, OptimizerOptions, ReadingOptions, RunOptions, ScheduleOptions
@@ -24,6 +26,8 @@ __all__ = [
     "ScheduleOptions",
     "TrainDDEGeneratorOptions",
     "TrainDeFlowOptions",
+    "TrainGlowOptions",
+    "TrainMapDenoiserOptions",
     "TrainPlainDenoiserOptions",
     "UnpairedOptions",
     "changed_options",
@@ -78,6 +82,8 @@ SCHEMAS: dict[str, type[RunOptions]] = {
     "deflow": TrainDeFlowOptions,
     "dde_generator": TrainDDEGeneratorOptions,
     "plain_denoiser": TrainPlainDenoiserOptions,
+    "map_denoiser": TrainMapDenoiserOptions,
+    "glow": TrainGlowOptions,
 }
 
 

@@ -1,6 +1,7 @@
 """Denoisers that are learnt without clean/noisy pairs, and what is made with them."""
 
 from synthpipe.denoisers.base import Denoiser
+from synthpipe.denoisers.map_denoiser import MapDenoiser
 from synthpipe.denoisers.plain import PlainDenoiser
 
-__all__ = ["Denoiser", "PlainDenoiser"]
+__all__ = ["Denoiser", "MapDenoiser", "PlainDenoiser"]

@@ -1,0 +1,211 @@
+"""The objective of the MAP denoiser: the proximal operator of a prior, learnt from clean images and no solutions.
+
+The prior is either a denoising autoencoder R, whose step is the prior's gradient (the paper, arXiv 1912.09299), or a
+trained density, which is minimised outright.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe import checkpoints
+from synthpipe.config.map_denoiser import DAEPriorOptions, DDEPriorOptions, TrainMapDenoiserOptions
+from synthpipe.config.training import OptimizerOptions
+from synthpipe.denoisers.map_denoiser import MapDenoiser, dae_map_loss, dde_map_objective
+from synthpipe.denoisers.plain import PlainDenoiser
+from synthpipe.density.dde import DDE
+from synthpipe.errors import OptionError
+from synthpipe.training.base import Objective
+from synthpipe.training.images import float_crops
+from synthpipe.transforms.base import Batch, generator_for
+
+__all__ = ["AutoencoderPrior", "DensityPrior", "MapDenoiserObjective", "build_objective"]
+
+
+class AutoencoderPrior(nn.Module):
+    """The gradient of ``log p_s`` from a least-squares denoiser R, by ``(R(x) - x) / s^2``.
+
+    R sees inputs of the level that it was trained for only: fresh noise is put on what it is asked about.
+
+    Args:
+        denoiser: R.
+        trained: whether R learns beside the model, by least squares on the same clean crops.
+    """
+
+    def __init__(self, denoiser: PlainDenoiser, trained: bool) -> None:
+        super().__init__()
+        self.denoiser = denoiser.requires_grad_(trained).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.trained = trained
+
+    def loss(self, d: Tensor, v: Tensor, sigma: Tensor, s: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of the model, ``(B,)`` in units of a mean square over pixels; ``noise`` is standard normal, as ``d``."""
+        with torch.no_grad():
+            r = self.denoiser(d + _wide(s) * noise, s)
+        return dae_map_loss(d, r, v, sigma, s), {}
+
+    def own_loss(self, x: Tensor, s: Tensor, noise: Tensor) -> Tensor:
+        """Mean square of ``R(x + s n) - x``, ``(B,)``."""
+        return (self.denoiser(x + _wide(s) * noise, s) - x).flatten(1).square().mean(1)
+
+
+class DensityPrior(nn.Module):
+    """``log p_s`` itself, from trained weights that stay as they are.
+
+    Args:
+        density: of as many channels as the model.
+    """
+
+    def __init__(self, density: DDE) -> None:
+        super().__init__()
+        self.density = density.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def loss(self, d: Tensor, v: Tensor, sigma: Tensor, s: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of the model, ``(B,)``: the objective in units of a mean square over pixels, up to a constant.
+
+        Logged: ``map_gain``, by how many nats per value the objective at ``d`` is below that at ``v``.
+        """
+        objective = dde_map_objective(d, self.density.log_density(d, s), v, sigma)
+        with torch.no_grad():
+            gain = -self.density.log_density(v, s) - objective
+        per_value = 1 / v[0].numel()
+        return 2 * sigma.square() * per_value * objective, {"map_gain": (gain * per_value).mean()}
+
+
+class MapDenoiserObjective(Objective):
+    """A MAP denoiser, and the prior that it minimises.
+
+    Each crop x gets a level sigma, log-uniform over the model's range, and the input ``v = x + t sigma n`` with t
+    uniform in [0, ``input_noise``].  Logged: ``step``, the root mean square of ``D(v) - v`` over sigma; ``mse_prior``,
+    that of a trained R in units of (1/255)^2.
+
+    Args:
+        model: the denoiser.
+        prior: of clean images.
+        input_noise: highest t; 0 trains on clean inputs, as the paper does.
+        level_power: an image's loss, in units of a mean square, is divided by sigma to this power.
+    """
+
+    def __init__(
+        self, model: MapDenoiser, prior: AutoencoderPrior | DensityPrior, input_noise: float, level_power: float
+    ) -> None:
+        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self.prior = prior
+        self._input_noise, self._power = input_noise, level_power
+        self._middle = math.sqrt(model.sigma_range[0] * model.sigma_range[1])
+
+    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8 and clean."""
+        model = cast(MapDenoiser, self.model)
+        with torch.autocast(batch["x"].device.type, enabled=False):
+            x = float_crops(batch["x"], model.channels)
+            sigma, strength = _levels(model.sigma_range, self._input_noise, generators)
+            sigma, s = sigma.to(x), model.smoothing * sigma.to(x)
+            v = x + _wide(strength.to(x)) * _normal(x, generators) if self._input_noise else x
+        d = model(v, sigma).float()
+        loss, numbers = self.prior.loss(d, v, sigma, s, _normal(x, generators))
+        step = ((d - v).detach().flatten(1).square().mean(1).sqrt() / sigma).mean()
+        numbers = {**numbers, "step": step}
+        if isinstance(self.prior, AutoencoderPrior) and self.prior.trained:
+            own = self.prior.own_loss(x, s, _normal(x, generators))
+            loss = loss + own
+            numbers["mse_prior"] = own.detach().mean() * 255**2
+        weight = (self._middle / sigma) ** self._power
+        return (weight * loss).mean() * 255**2, numbers
+
+    def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
+        """The model's parameters, and those of an autoencoder that is trained too."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": options.lr}]
+
+    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        """A row for each image: clean | with noise of the middle level | its MAP estimate."""
+        denoiser = cast(MapDenoiser, model)
+        x = float_crops(batch["x"], denoiser.channels)
+        generators = [generator_for(seed, f"picture{place}") for place in range(len(x))]
+        sigma = x.new_full((len(x),), self._middle)
+        noisy = x + _wide(sigma) * _normal(x, generators)
+        rows = torch.cat([x, noisy, denoiser.denoise(noisy, sigma)], 3)  # (B, C, side, 3 * side)
+        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+
+
+def build_objective(options: TrainMapDenoiserOptions) -> MapDenoiserObjective:
+    """The objective that ``options`` describe.
+
+    Raises:
+        CheckpointError: weights of another kind.
+        OptionError: a prior that does not fit the model.
+    """
+    model = MapDenoiser(**options.model.arguments())
+    prior: AutoencoderPrior | DensityPrior
+    if isinstance(options.prior, DAEPriorOptions):
+        prior = _autoencoder(options.prior, model)
+    else:
+        prior = _density(options.prior, model)
+    return MapDenoiserObjective(model, prior, options.input_noise, options.level_power)
+
+
+def _autoencoder(options: DAEPriorOptions, model: MapDenoiser) -> AutoencoderPrior:
+    size = {name: model.config[name] for name in ("channels", "width", "depth")}
+    if options.teacher is None:
+        return AutoencoderPrior(PlainDenoiser(**size), trained=True)
+    teacher = checkpoints.load(options.teacher, kind="plain_denoiser")
+    assert isinstance(teacher, PlainDenoiser)
+    if teacher.channels != model.channels:
+        raise OptionError(
+            f"prior.teacher {options.teacher!r}: a denoiser of {teacher.channels} channel(s), "
+            f"expected model.channels, {model.channels}"
+        )
+    if model.config["level_map"] and not teacher.config.get("level", True):
+        raise OptionError(
+            f"prior.teacher {options.teacher!r}: a denoiser that is not told the level, expected one that is"
+        )
+    if options.warm_start:
+        differing = {name: teacher.config.get(name) for name in size if teacher.config.get(name) != size[name]}
+        if differing:
+            raise OptionError(
+                f"prior.warm_start: the teacher {options.teacher!r} has {differing}, the model "
+                f"{ {name: size[name] for name in differing} }; make them equal or leave warm_start out"
+            )
+        model.net.load_state_dict(teacher.net.state_dict())
+    return AutoencoderPrior(teacher, options.train)
+
+
+def _density(options: DDEPriorOptions, model: MapDenoiser) -> DensityPrior:
+    density = checkpoints.load(options.weights, kind="dde")
+    assert isinstance(density, DDE)
+    if density.channels != model.channels:
+        raise OptionError(
+            f"prior.weights {options.weights!r}: a density of {density.channels} channel(s), "
+            f"expected model.channels, {model.channels}"
+        )
+    needed = [model.smoothing * level for level in model.sigma_range]
+    low, high = density.sigma_range
+    if not (low <= needed[0] * 1.001 and needed[1] <= high * 1.001):
+        raise OptionError(
+            f"prior.weights {options.weights!r}: a density for levels {low:g} to {high:g}, expected it to cover "
+            f"{needed[0]:g} to {needed[1]:g}: model.smoothing {model.smoothing:g} times model.sigma_range"
+        )
+    return DensityPrior(density)
+
+
+def _levels(
+    sigma_range: tuple[float, float], input_noise: float, generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Log-uniform levels and the noise of the inputs, ``(B,)`` each."""
+    low, high = sigma_range
+    draws = torch.stack([torch.rand(2, generator=generator) for generator in generators])  # (B, 2)
+    sigma = low * (high / low) ** draws[:, 0]
+    return sigma, input_noise * draws[:, 1] * sigma
+
+
+def _normal(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in generators]).to(like)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """``(B,)`` -> ``(B, 1, 1, 1)``."""
+    return values[:, None, None, None]
