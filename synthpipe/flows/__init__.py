@@ -1,5 +1,6 @@
 """Normalizing flows: layers, conditioning networks, domain shifts, and the models made of them."""
 
 from synthpipe.flows.deflow import CLEAN, NOISY, DeFlow, bits_per_dim
+from synthpipe.flows.glow import Glow
 
-__all__ = ["CLEAN", "NOISY", "DeFlow", "bits_per_dim"]
+__all__ = ["CLEAN", "NOISY", "DeFlow", "Glow", "bits_per_dim"]

@@ -1,4 +1,6 @@
-"""Conditional affine coupling of DeFlow (Wolf et al. 2021, section 3.4; SRFlow's layer run backwards).
+"""Affine couplings: Glow's (Kingma & Dhariwal 2018, section 3.3) and the conditional one of DeFlow.
+
+The latter is of Wolf et al. 2021, section 3.4 (SRFlow's layer run backwards).  Both have the same sub-networks.
 
 Legend: B batch, C channels of the flow, F channels of the conditioning features, H, W size at this level.
 """
@@ -12,7 +14,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import FlowLayer
 
-__all__ = ["ColourNet", "ConditionalCoupling", "ZeroConv"]
+__all__ = ["AffineCoupling", "ColourNet", "ConditionalCoupling", "ZeroConv"]
 
 
 class ZeroConv(nn.Module):
@@ -70,6 +72,38 @@ class _SubNet(nn.Module):
         x = self.norm1(self.conv1(x))[0].relu()
         x = self.norm2(self.conv2(x))[0].relu()
         return self.out(x)
+
+
+class AffineCoupling(FlowLayer):
+    """``z1 = exp(s) * (x1 + t)`` with ``(s, t)`` a function of the second half, which passes unchanged.
+
+    ``s = scale * tanh(raw)`` with a learned scale for each channel that starts at 1: ``|s|`` is bounded by it, so one
+    coupling amplifies neither direction by more than ``exp(|scale|)``.  ``log|det J| = sum(s)``.
+
+    Args:
+        channels: C, at least 2; the first C - C // 2 channels are mapped.
+        hidden: width of the sub-network.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.mapped = channels - channels // 2
+        self.net = _SubNet(channels // 2, 2 * self.mapped, hidden)
+        self.scale = nn.Parameter(torch.ones(self.mapped, 1, 1))
+
+    def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x1, x2 = x[:, : self.mapped], x[:, self.mapped :]
+        s, t = self._maps(x2)
+        return torch.cat([(x1 + t) * s.exp(), x2], dim=1), s.flatten(1).sum(1)
+
+    def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z1, z2 = z[:, : self.mapped], z[:, self.mapped :]
+        s, t = self._maps(z2)
+        return torch.cat([z1 * (-s).exp() - t, z2], dim=1), -s.flatten(1).sum(1)
+
+    def _maps(self, given: Tensor) -> tuple[Tensor, Tensor]:
+        raw, t = self.net(given).to(given.dtype).chunk(2, dim=1)
+        return self.scale.to(given.dtype) * raw.tanh(), t
 
 
 class ConditionalCoupling(FlowLayer):

@@ -20,6 +20,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flows.actnorm import ActNorm, actnorms_of
 from synthpipe.flows.base import FlowLayer, Sequential
 from synthpipe.flows.coupling import ConditionalCoupling
+from synthpipe.flows.draws import Generators, normal_like, uniform_like
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.normalization import DomainNormalization
@@ -31,8 +32,6 @@ __all__ = ["CLEAN", "NOISY", "DeFlow", "bits_per_dim"]
 
 CLEAN, NOISY = 0, 1
 _ENCODERS: dict[str, type[RRDBEncoder] | type[SmallEncoder]] = {"rrdb": RRDBEncoder, "small": SmallEncoder}
-
-Generators = Sequence[torch.Generator] | torch.Generator
 
 
 class DeFlow(nn.Module):
@@ -444,20 +443,9 @@ def _resized(lr: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(lr, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def _draw(kind: Any, like: Tensor, generators: Generators | None) -> Tensor:
-    """Noise of ``like``'s shape; from one generator per image, each image's part is its own."""
-    if generators is None or isinstance(generators, torch.Generator):
-        device = like.device if generators is None else generators.device
-        return kind(like.shape, generator=generators, device=device, dtype=like.dtype).to(like.device)
-    if len(generators) != len(like):  # one would give all images the same noise
-        raise ShapeError(f"DeFlow: expected one generator per image, {len(like)}, got {len(generators)}")
-    rows = [kind(like.shape[1:], generator=g, device=g.device, dtype=like.dtype) for g in generators]
-    return torch.stack(rows).to(like.device)
-
-
 def _randn(like: Tensor, generators: Generators | None) -> Tensor:
-    return _draw(torch.randn, like, generators)
+    return normal_like(like, generators, "DeFlow")
 
 
 def _rand(like: Tensor, generators: Generators | None) -> Tensor:
-    return _draw(torch.rand, like, generators)
+    return uniform_like(like, generators, "DeFlow")

@@ -1,0 +1,58 @@
+"""Options of ``kind: glow``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from synthpipe.config.denoiser_data import ImageDataOptions
+from synthpipe.config.reader import Options
+from synthpipe.config.run import RunOptions
+
+__all__ = ["PRESETS", "GlowModelOptions", "TrainGlowOptions"]
+
+#: ``reference``: the size and the choices of the published prior (Kattakinda & Rajagopalan 2020), without its defects.
+PRESETS: dict[str, dict[str, Any]] = {
+    "reference": {"steps": 32, "hidden": 128, "logit": True, "priors": "standard", "whiten": False},
+}
+
+
+class GlowModelOptions(Options):
+    """A Glow, from a preset or from parts; keys given beside ``preset`` override it."""
+
+    preset: Literal["reference"] | None = None
+    channels: Literal[1, 3] = Field(3, description="3, or 1 for luma")
+    levels: int = Field(3, ge=1, le=6)
+    steps: int = Field(8, ge=1, description="of each level")
+    hidden: int = Field(48, ge=1, description="width of the couplings' networks")
+    window: int = Field(32, ge=2, description="side of the crops that it is the density of")
+    logit: bool = Field(False, description="map values by a logit first")
+    priors: Literal["standard", "learned", "tails"] = Field("learned", description="of the latents")
+    whiten: bool = Field(True, description="start each level at the whitening of the first batch")
+    smoothing: float = Field(0.0, ge=0, le=1, description="standard deviation of noise put on images, of 1")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("preset") in PRESETS:
+            return {**PRESETS[data["preset"]], **data}
+        return data
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for :class:`synthpipe.flows.Glow`."""
+        return self.model_dump(mode="json", exclude={"preset"})
+
+
+class TrainGlowOptions(RunOptions):
+    """``kind: glow``: the density of crops of one domain."""
+
+    kind: Literal["glow"] = "glow"
+    model: GlowModelOptions = GlowModelOptions()
+    data: ImageDataOptions = Field(description="crop: the model's window")
+
+    @model_validator(mode="after")
+    def _crops_are_windows(self) -> TrainGlowOptions:
+        if self.data.crop != self.model.window:
+            raise ValueError(f"expected data.crop to be model.window, {self.model.window}, got {self.data.crop}")
+        return self

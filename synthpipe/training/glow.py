@@ -1,0 +1,58 @@
+"""The objective of Glow: the likelihood of clean crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.config.glow import TrainGlowOptions
+from synthpipe.flows.glow import Glow
+from synthpipe.training.base import Objective
+from synthpipe.training.images import float_crops
+from synthpipe.transforms.base import Batch, generator_for
+
+__all__ = ["GlowObjective", "build_objective"]
+
+#: Samples are shown a little below the spread of the model, where they look best (Glow, section 6).
+TEMPERATURE = 0.7
+
+
+class GlowObjective(Objective):
+    """Mean negative log-likelihood, in bits per dimension, so that one ``clip_norm`` serves all windows.
+
+    Args:
+        model: the flow.
+    """
+
+    def __init__(self, model: Glow) -> None:
+        super().__init__(model)
+
+    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on ``batch["x"]``, ``(B, 3, window, window)`` uint8; also logs nats per crop."""
+        model = cast(Glow, self.model)
+        x = float_crops(batch["x"], model.channels)
+        bits = model.bits_per_dim(x, generators).mean()
+        nats = bits.detach() * (x[0].numel() * torch.log(bits.new_tensor(2.0)))
+        return bits, {"bits_per_dim": bits.detach(), "nll": nats}
+
+    def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
+        """Data-dependent ActNorm scales from the first batch."""
+        model = cast(Glow, self.model)
+        model.initialize(float_crops(batch["x"], model.channels), generators)
+
+    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        """A row for each image: the image | four samples."""
+        flow = cast(Glow, model)
+        x = float_crops(batch["x"], flow.channels)
+        generators = [generator_for(seed, f"picture{place}") for place in range(4 * len(x))]
+        samples = flow.sample(4 * len(x), generators, TEMPERATURE).unflatten(0, (len(x), 4))
+        rows = torch.cat([x[:, None], samples], 1)  # (B, 5, C, W, W)
+        return rows.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2).clamp(0, 1).expand(3, -1, -1)
+
+
+def build_objective(options: TrainGlowOptions) -> GlowObjective:
+    """The objective that ``options`` describe."""
+    return GlowObjective(Glow(**options.model.arguments()))
