@@ -78,9 +78,9 @@ class Denoiser(nn.Module, ABC):
                 f"{name}: expected floating-point images (B, 3, H, W) or (B, 1, H, W) in [0, 1], got {x.dtype} "
                 f"{tuple(x.shape)}"
             )
-        if sigma is not None and (sigma.shape != (len(x),) or not bool((sigma >= 0).all())):
+        if sigma is not None and (sigma.shape != (len(x),) or not bool(((sigma >= 0) & sigma.isfinite()).all())):
             raise ShapeError(
-                f"{name}: expected one noise level of at least 0 for each of {len(x)} images, got "
+                f"{name}: expected one finite noise level of at least 0 for each of {len(x)} images, got "
                 f"{tuple(sigma.shape)}: {sigma.flatten()[:4].tolist()}"
             )
         if not bool(torch.isfinite(x).all()):
