@@ -1,26 +1,275 @@
-"""The level of an image's noise, from the image alone."""
+"""What an image says of its own noise: level, correlation between neighbours, and growth with brightness.
+
+The means are those of Ponomarenko et al. 2007 and of Colom & Buades (IPOL 2013), made blind to the noise's spectrum: the
+8x8 blocks that look flattest *for noise of the spectrum found so far* are noise and nothing else.  Half of the DCT
+coefficients of a block (a chessboard of frequencies) judge it, the other half are measured, and the other way round:
+coefficients of stationary noise are close to independent, so that being chosen does not make a measured one smaller.
+
+Legend: B batch, C channels, H, W size, N blocks, F = 64 frequencies of a block, K blocks that are kept.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["estimate_sigma"]
+from synthpipe.errors import ShapeError
 
+__all__ = ["choose_hole", "estimate_noise_line", "estimate_sigma", "noise_correlation", "noise_spectrum"]
+
+#: Lags of :func:`noise_correlation`, 0 included.
+LAGS = 6
+
+_SIDE = 8
+_FREQUENCIES = _SIDE * _SIDE
+#: Share of the blocks that are taken for flat, and how few may do.
+_SHARE = 0.02
+_FEWEST = 16
+_ROUNDS = 3
+#: Blocks at most, by taking fewer of the positions in a large image.
+_MOST_BLOCKS = 1 << 14
+#: Share of values at exactly 0 or 1 from which on a block is clipped: its noise is cut off.
+_CLIPPED = 0.125
+#: Power at middle over high frequencies: up to the first, noise is white (photographs add up to this much to noise of
+#: 5/255), from the second on it is correlated (camera noise 3, white noise behind a 3x3 binomial filter 19).
+_WHITE, _CORRELATED = 2.0, 2.8
+#: Groups of blocks by brightness.
+_BRIGHTNESSES = 6
 #: Median of the absolute value of a standard normal number.
 _NORMAL_MAD = 0.6744897501960817
 
 
 @torch.no_grad()
 def estimate_sigma(x: Tensor) -> Tensor:
-    """Standard deviation of white noise, by the median of the finest diagonal Haar details (Donoho & Johnstone 1994).
+    """Standard deviation of the noise, white or correlated between neighbours.
 
     Args:
-        x: ``(B, C, H, W)``, at least 2x2; fine texture is taken for noise.
+        x: ``(B, C, H, W)`` on any scale.  Fine texture that leaves no flat place is taken for noise.
 
     Returns:
-        ``(B,)``, root mean square over channels, on the scale of ``x``; 0 for images of a single row or column.
+        ``(B,)``, root mean square over channels, on the scale of ``x``.  Images with a side below 8 go by the median of
+        their finest diagonal Haar details (Donoho & Johnstone 1994); 0 for a single row or column.
     """
+    if min(x.shape[2:]) < _SIDE:
+        return _haar_sigma(x)
+    return noise_spectrum(x).mean((1, 2, 3)).clamp(min=0).sqrt().to(x.dtype)
+
+
+@torch.no_grad()
+def noise_spectrum(x: Tensor) -> Tensor:
+    """Variance of the noise in each 8x8 DCT coefficient (orthonormal): white noise gives ``sigma^2`` everywhere.
+
+    Args:
+        x: ``(B, C, H, W)``, sides of at least 8.
+
+    Returns:
+        ``(B, C, 8, 8)``, vertical frequency first; its mean over frequencies is the variance of a pixel.
+
+    Raises:
+        ShapeError: smaller images.
+    """
+    if x.ndim != 4 or min(x.shape[2:]) < _SIDE:
+        raise ShapeError(f"noise_spectrum: expected images (B, C, H, W) of at least 8x8 pixels, got {tuple(x.shape)}")
+    power, clipped, _ = _blocks(x)
+    kept = max(1, min(power.shape[3], max(_FEWEST, int(_SHARE * power.shape[3]))))
+    return _without_image(_flat_power(power, clipped, kept)).unflatten(2, (_SIDE, _SIDE))
+
+
+@torch.no_grad()
+def noise_correlation(images: Tensor | Iterable[Tensor]) -> Tensor:
+    """Autocorrelation of the noise, mean over channels and images.
+
+    Args:
+        images: ``(B, C, H, W)``, or any number of ``(C, H, W)`` of any sizes from 8x8 on.
+
+    Returns:
+        ``(6, 6)``: correlation of pixels that are so many rows and columns apart, in either direction; ``[0, 0]`` is 1.
+        Correlation over more than a block is not seen.
+
+    Raises:
+        ShapeError: no images, or smaller ones.
+    """
+    lines = _line_correlations()
+    total, count = torch.zeros(LAGS, LAGS), 0
+    for image in images:
+        spectrum = noise_spectrum(image[None])[0].float().cpu()  # (C, 8, 8)
+        lags = torch.einsum("cuv,ud,ve->cde", spectrum, lines, lines)
+        total += (lags / lags[:, :1, :1].clamp(min=1e-20)).mean(0)
+        count += 1
+    if count == 0:
+        raise ShapeError("noise_correlation: expected at least one image, got none")
+    total = total / count
+    total[0, 0] = 1.0  # of images without noise too
+    return total
+
+
+def choose_hole(correlation: Tensor, threshold: float = 0.1) -> int:
+    """The smallest hole of a blind spot that noise cannot look into.
+
+    Args:
+        correlation: of :func:`noise_correlation`.
+        threshold: correlation that is let pass.
+
+    Returns:
+        Pixels on each side: beyond them, in rows or columns, no correlation exceeds ``threshold``.
+    """
+    far = (correlation.abs() > threshold).nonzero()
+    return int(far.max()) if len(far) else 0
+
+
+@torch.no_grad()
+def estimate_noise_line(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise of variance ``a * brightness + b``, from flat places of several brightnesses.
+
+    Args:
+        x: ``(B, C, H, W)`` in [0, 1], sides of at least 8.
+
+    Returns:
+        ``a`` and ``b``, each ``(B,)`` and at least 0, one line for all channels.
+
+    Raises:
+        ShapeError: smaller images.
+    """
+    if x.ndim != 4 or min(x.shape[2:]) < _SIDE:
+        raise ShapeError(
+            f"estimate_noise_line: expected images (B, C, H, W) of at least 8x8 pixels, got {tuple(x.shape)}"
+        )
+    power, clipped, brightness = _blocks(x)
+    order = brightness.mean(1).argsort(1)  # (B, N)
+    places, variances = [], []
+    for part in order.tensor_split(min(_BRIGHTNESSES, order.shape[1]), dim=1):
+        own = power.gather(3, part[:, None, None].expand(-1, *power.shape[1:3], -1))
+        kept = min(part.shape[1], max(_FEWEST // 2, int(_SHARE * part.shape[1])))
+        flat = _without_image(_flat_power(own, clipped.gather(1, part), kept))
+        places.append(brightness.gather(2, part[:, None].expand(-1, brightness.shape[1], -1)).median(2).values)
+        variances.append(flat.mean(2))
+    lines = [_lower_line(*pair) for pair in zip(torch.cat(places, 1), torch.cat(variances, 1), strict=True)]
+    a, b = torch.tensor(lines, dtype=torch.float64).to(x).unbind(1)
+    return a, b
+
+
+def _blocks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared DCT coefficients ``(B, C, F, N)``, which blocks are clipped ``(B, N)``, their means ``(B, C, N)``."""
+    planes = x.float().flatten(0, 1)[:, None]  # (B C, 1, H, W)
+    stride = _SIDE // 2
+    while math.prod((side - _SIDE) // stride + 1 for side in x.shape[2:]) > _MOST_BLOCKS:
+        stride += 1
+    basis = _dct(planes.device)
+    coefficients = F.conv2d(planes, basis.view(_FREQUENCIES, 1, _SIDE, _SIDE), stride=stride).flatten(2)
+    coefficients = coefficients.unflatten(0, x.shape[:2])  # (B, C, F, N)
+    at_end = ((planes == 0) | (planes == 1)).float()
+    clipped = F.avg_pool2d(at_end, _SIDE, stride).flatten(1).unflatten(0, x.shape[:2]).amax(1) > _CLIPPED
+    return coefficients.square(), clipped, coefficients[:, :, 0] / _SIDE
+
+
+def _flat_power(power: Tensor, clipped: Tensor, kept: int) -> Tensor:
+    """Mean power of the ``kept`` blocks that look flattest, ``(B, C, F, N)`` -> ``(B, C, F)``; that of the mean is 0."""
+    place = torch.arange(_FREQUENCIES, device=power.device)
+    odd = (place // _SIDE + place % _SIDE) % 2 == 1
+    found = torch.ones_like(power[..., 0])
+    for _ in range(_ROUNDS):
+        judging = torch.where(found > 0, 1 / found.clamp(min=1e-12), 0.0)
+        found = torch.zeros_like(found)
+        for measured in (odd, ~odd):
+            weight = judging * ~measured
+            weight[..., 0] = 0
+            strangeness = torch.einsum("bcf,bcfn->bn", weight, power).masked_fill(clipped, math.inf)
+            flattest = strangeness.topk(kept, 1, largest=False).indices  # (B, K)
+            chosen = power.gather(3, flattest[:, None, None].expand(-1, *power.shape[1:3], -1))
+            found += chosen.mean(3) * measured
+        found[..., 0] = 0
+    return found
+
+
+def _without_image(power: Tensor) -> Tensor:
+    """Take shading and texture, which fade with frequency, off the power ``(..., F)`` of flat blocks.
+
+    Where power is level from middle to high frequencies, noise is white and the high ones tell its variance.  Else the
+    lowest frequencies, full of shading, are put half-way (in decibels) to what the others let expect of noise whose
+    correlation ends after two pixels.
+    """
+    rank = sum(torch.meshgrid(torch.arange(_SIDE), torch.arange(_SIDE), indexing="ij")).flatten().to(power.device)
+    middle = power[..., (rank >= 5) & (rank <= 7)].mean(-1)
+    high = power[..., rank >= 9].mean(-1)
+    # One decision for all channels of an image.
+    ratio = middle.sum(-1, keepdim=True) / high.sum(-1, keepdim=True).clamp(min=1e-20)
+    coloured = ((ratio / _WHITE).log() / math.log(_CORRELATED / _WHITE)).clamp(0, 1)[..., None]
+    place = torch.arange(_FREQUENCIES, device=power.device)
+    fine = (place // _SIDE >= 4) & (place % _SIDE >= 4)
+    white = power[..., fine].mean(-1, keepdim=True)
+    measured = power.clone()
+    lowest = torch.tensor([1, _SIDE], device=power.device)
+    expected = _short_range(power)
+    measured[..., lowest] = (power[..., lowest] * expected[..., lowest].minimum(power[..., lowest])).sqrt()
+    measured[..., 0] = measured[..., lowest].mean(-1)
+    return coloured * measured + (1 - coloured) * white
+
+
+def _short_range(power: Tensor) -> Tensor:
+    """The nearest spectrum to ``(..., F)`` of noise whose correlation ends after two pixels, by weighted least squares.
+
+    The three lowest frequencies have no say.
+    """
+    rows = torch.cos(torch.arange(_SIDE)[:, None] * torch.arange(3) * math.pi / _SIDE)  # (8, 3)
+    waves = torch.einsum("uk,vl->uvkl", rows, rows).flatten(2).flatten(0, 1).to(power)  # (F, 9)
+    weight = 1 / power.clamp(min=1e-12)
+    weight[..., [0, 1, _SIDE]] = 0
+    left = waves.T @ (weight.square()[..., None] * waves)
+    right = waves.T @ (weight.square() * power)[..., None]
+    ridge = 1e-6 * left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] * torch.eye(9).to(power)
+    return (waves @ torch.linalg.solve(left + ridge, right))[..., 0].clamp(min=0)
+
+
+def _lower_line(x: Tensor, variance: Tensor) -> tuple[float, float]:
+    """``a >= 0`` and ``b >= 0`` of the line under most points: texture only ever adds to a variance."""
+    x, variance = x.double().cpu(), variance.double().cpu().clamp(min=1e-14)
+    trust = torch.ones_like(variance)
+    a, b = 0.0, float(variance.median())
+    for _ in range(20):
+        weight = trust / (a * x + b).clamp(min=1e-14).square()
+        a, b = _positive_line(x, variance, weight)
+        above = variance / (a * x + b).clamp(min=1e-14) - 1
+        trust = (0.1 / above.clamp(min=0.1)).square()
+    return a, b
+
+
+def _positive_line(x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
+    """Weighted least squares of ``y`` over ``x`` with slope and intercept of at least 0."""
+    w, wx, wy = float(weight.sum()), float(weight @ x), float(weight @ y)
+    wxx, wxy = float(weight @ x.square()), float(weight @ (x * y))
+    spread = w * wxx - wx * wx
+    slope = (w * wxy - wx * wy) / spread if spread > 1e-9 * w * wxx else 0.0
+    slope = max(slope, 0.0)
+    intercept = (wy - slope * wx) / w
+    if intercept < 0:
+        return max(wxy / wxx, 0.0), 0.0
+    return slope, intercept
+
+
+def _line_correlations() -> Tensor:
+    """``(8, 6)``: mean product of the entries of each DCT wave that are 0..5 apart."""
+    waves = _dct_matrix()
+    return torch.stack([(waves[:, : _SIDE - lag] * waves[:, lag:]).mean(1) for lag in range(LAGS)], 1)
+
+
+def _dct(device: torch.device) -> Tensor:
+    waves = _dct_matrix()
+    return torch.einsum("ui,vj->uvij", waves, waves).reshape(_FREQUENCIES, _SIDE, _SIDE).to(device)
+
+
+def _dct_matrix() -> Tensor:
+    """Orthonormal DCT-II, one wave in each row."""
+    place = torch.arange(_SIDE, dtype=torch.float64)
+    waves = torch.cos(math.pi * (place + 0.5) * place[:, None] / _SIDE) * math.sqrt(2 / _SIDE)
+    waves[0] /= math.sqrt(2)
+    return waves.float()
+
+
+def _haar_sigma(x: Tensor) -> Tensor:
     if min(x.shape[2:]) < 2:
         return x.new_zeros(len(x))
     height, width = (side // 2 * 2 for side in x.shape[2:])
