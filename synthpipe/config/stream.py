@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from synthpipe.config.degrade import DegradeOptions
+from synthpipe.config.denoise import StreamDenoiseOptions
 from synthpipe.config.filter import FilterOptions
 from synthpipe.config.reader import Options
 
@@ -32,6 +33,8 @@ class StreamOptions(Options):
     seed: int = Field(default=0, ge=0)
     #: What makes the low-quality partner; without it only clean patches are emitted.
     degrade: DegradeOptions | None = None
+    #: What cleans the tiles of their own noise, before they are judged and degraded.
+    denoise: StreamDenoiseOptions | None = None
     #: What is too degraded to be a clean image, and is dropped.
     filter: FilterOptions | None = None
 

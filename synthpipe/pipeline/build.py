@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from synthpipe import checkpoints
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
@@ -24,7 +26,8 @@ from synthpipe.pipeline.source import SourceSettings, TileSource
 from synthpipe.pipeline.stream import Pass, Stream
 from synthpipe.pipeline.tally import Tally
 from synthpipe.transforms.base import BatchTransform, sample_seed
-from synthpipe.transforms.build import build_degrade, build_filter
+from synthpipe.transforms.build import build_degrade, build_denoise, build_filter
+from synthpipe.transforms.denoise import Denoise
 from synthpipe.transforms.density import DensityFilter, DensityScore
 
 __all__ = ["build_stream"]
@@ -34,11 +37,13 @@ _log = logging.getLogger(__name__)
 _LARGEST_AUTOMATIC_TILE = 160
 _TILE_STEP = 8
 _LARGEST_AUTOMATIC_COUNT = 4
+_LARGEST_AUTOMATIC_BORDER = 32
 
 # These change how fast a stream runs or when it gives up, and nothing of what it yields.
 _NOT_IDENTITY = {
     "shards",
     "degrade",
+    "denoise",
     "filter",
     "tile",
     "prefetch",
@@ -66,7 +71,7 @@ def build_stream(
         rank: number of this process among those that share the corpus.
         world_size: how many there are.
         device: where tiles are degraded and patches come out.
-        transforms: applied to clean tiles before the degradation.
+        transforms: applied to clean tiles before the degradation, denoised ones where the options say so.
         degrade: a ready degradation, in place of the one that ``options.degrade`` describes.
 
     Returns:
@@ -83,7 +88,7 @@ def build_stream(
     Raises:
         OptionError: options that do not fit together.
         ShardError: no shards, or no table of scores.
-        CheckpointError: weights of the degradation or the filter.
+        CheckpointError: weights of the denoiser, the filter or the degradation.
         StreamError: ranks that do not fit.
     """
     if not isinstance(options, StreamOptions):
@@ -94,16 +99,19 @@ def build_stream(
     check_ranks(corpus, rank, world_size)
     if degrade is None and options.degrade is not None:
         degrade = build_degrade(options.degrade, options.scale)
-    tile = _tile_size(options, corpus) if degrade is not None else options.gt_size
+    denoise = None if options.denoise is None else build_denoise(options.denoise)
+    border = _border(options, denoise)
+    tile = _tile_size(options, corpus, border) if degrade is not None else options.gt_size
     keep = judges = None
     if options.filter is not None and options.filter.scores is not None:
         keep = read_keep_list(options.filter)
-    shape = _Shape(options, corpus, rank, world_size, tile, degrade is not None, keep)
+    shape = _Shape(options, corpus, rank, world_size, tile, border, degrade is not None, keep)
     if options.filter is not None and keep is None:
         judges = build_filter(options.filter, shape.source_tile)
     recipe = _Recipe(
         shape,
         torch.device(device),
+        None if denoise is None else denoise.to(device),
         [transform.to(device) for transform in transforms],
         [judge.to(device) for judge in judges or ()],
         None if degrade is None else degrade.to(device),
@@ -121,12 +129,13 @@ class _Shape:
     rank: int
     world_size: int
     tile: int  # LR side if paired, else HR side
+    border: int  # HR pixels on each side that only the denoiser sees
     paired: bool
     keep: KeepList | None
 
     @property
     def source_tile(self) -> int:
-        """Side of the tiles that are cut from images."""
+        """Side of the tiles that are judged and degraded, HR pixels."""
         return self.tile * self.options.scale if self.paired else self.tile
 
     @property
@@ -176,7 +185,7 @@ class _Shape:
             urls=self.corpus.urls,
             counts=self.corpus.counts,
             seed=options.seed,
-            tile=self.source_tile,
+            tile=self.source_tile + 2 * self.border,
             tiles_per_batch=options.tiles_per_batch,
             crops_per_image=options.crops_per_image,
             hflip=options.hflip,
@@ -198,6 +207,7 @@ class _Recipe:
         self,
         shape: _Shape,
         device: torch.device,
+        denoise: BatchTransform | None,
         transforms: list[BatchTransform],
         judges: list[BatchTransform],
         degrade: BatchTransform | None,
@@ -207,6 +217,8 @@ class _Recipe:
         options = shape.options
         self._stage = DeviceStage(
             device,
+            denoise,
+            shape.border,
             transforms,
             judges,
             degrade,
@@ -251,14 +263,23 @@ class _Recipe:
         return Pass(tiles, pool, OnDevice(pool, self._device), self._prefetch or 0)
 
 
-def _tile_size(options: StreamOptions, corpus: Corpus) -> int:
+def _border(options: StreamOptions, denoise: Denoise | None) -> int:
+    """HR pixels cut around each tile for the denoiser: as given, or what it sees, up to 32."""
+    if options.denoise is None or denoise is None:
+        return 0
+    if options.denoise.border is not None:
+        return options.denoise.border
+    return min(denoise.model.reach, _LARGEST_AUTOMATIC_BORDER)
+
+
+def _tile_size(options: StreamOptions, corpus: Corpus, border: int) -> int:
     """The LR tile: as given, or the largest up to 160 that the first images of the corpus allow."""
     if options.tile is not None:
         return options.tile
     shortest = probe_sides(corpus, options.spool_dir)
     tile = _LARGEST_AUTOMATIC_TILE
     if shortest is not None:
-        tile = min(tile, shortest // options.scale // _TILE_STEP * _TILE_STEP)
+        tile = min(tile, (shortest - 2 * border) // options.scale // _TILE_STEP * _TILE_STEP)
     tile = max(tile, options.smallest_tile)
     if tile != _LARGEST_AUTOMATIC_TILE:
         _log.info("LR tiles of %d pixels: the shortest side among the first images is %s", tile, shortest)
@@ -283,11 +304,22 @@ def _identity(
         "shards": shape.corpus.fingerprint(),
         "samples": shape.corpus.samples,
         "degrade": described or type(degrade).__name__,
+        "denoise": _denoise_identity(shape),
         "filter": _filter_identity(shape, judges),
         "transforms": [type(transform).__name__ for transform in transforms],
         "rank": shape.rank,
         "world_size": shape.world_size,
     }
+
+
+def _denoise_identity(shape: _Shape) -> dict[str, Any] | None:
+    """The content of the weights, wherever they lie, and all that changes what they do."""
+    options = shape.options.denoise
+    if options is None:
+        return None
+    digest = hashlib.sha256(checkpoints.resolve(options.weights).read_bytes()).hexdigest()
+    settings = options.model_dump(mode="json", exclude={"weights", "border"})
+    return {"weights": digest[:16], "border": shape.border, **settings}
 
 
 def _filter_identity(shape: _Shape, judges: tuple[DensityScore, DensityFilter] | None) -> dict[str, Any] | None:

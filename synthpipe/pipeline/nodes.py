@@ -125,10 +125,12 @@ def _as_it_is(record: Record) -> Record:
 
 
 class DeviceStage:
-    """Tiles to patches on the device: float, transforms, filter, degradation, 8 bits, finite, cut.
+    """Tiles to patches on the device: float, denoiser, transforms, filter, degradation, 8 bits, finite, cut.
 
     Args:
         device: where to work.
+        denoise: cleans the tiles.
+        border: pixels on each side of a tile that only the denoiser sees.
         transforms: applied to the clean tiles, in order; each may drop samples.
         judges: score the clean tiles and drop by the score, in order.
         degrade: adds ``lq``; None leaves clean patches.
@@ -138,6 +140,8 @@ class DeviceStage:
     def __init__(
         self,
         device: torch.device,
+        denoise: BatchTransform | None,
+        border: int,
         transforms: Sequence[BatchTransform],
         judges: Sequence[BatchTransform],
         degrade: BatchTransform | None,
@@ -148,6 +152,8 @@ class DeviceStage:
         count: int,
     ) -> None:
         self._device = device
+        self._denoise = denoise
+        self._border = border
         self._transforms = transforms
         self._judges = judges
         self._degrade = degrade
@@ -159,6 +165,8 @@ class DeviceStage:
         ``seed``, ``gt_path``; nothing where all was lost.  What is lost on the way is counted in ``tally``."""
         tiles = to_float(record["tile"].to(self._device, non_blocking=True))
         batch: Batch = {"gt": tiles, "key": record["key"], "seed": record["seed"], "gt_path": record["path"]}
+        if self._denoise is not None and batch["key"]:
+            batch = self._clean(self._denoise, batch, tally)
         for transform in self._transforms:
             before = len(batch["key"])
             batch = transform(batch)
@@ -177,6 +185,11 @@ class DeviceStage:
         batch = _drop_not_finite(self._degrade(batch), "lq", tally)
         batch = cut_pairs({**batch, "lq": quantize_8bit(batch["lq"])}, **self._cut)
         return {"lq": batch["lq"], "gt": batch["gt"], "lq_path": list(batch["gt_path"]), "gt_path": batch["gt_path"]}
+
+    def _clean(self, denoise: BatchTransform, batch: Batch, tally: Tally) -> Batch:
+        batch = denoise(batch)
+        inner = slice(self._border, -self._border or None)
+        return _drop_not_finite({**batch, "gt": batch["gt"][..., inner, inner].contiguous()}, "gt", tally)
 
 
 def _drop_not_finite(batch: Batch, key: str, tally: Tally) -> Batch:

@@ -1,4 +1,4 @@
-"""Options of degradations and filters -> the transforms that they describe."""
+"""Options of degradations, denoisers and filters -> the transforms that they describe."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from typing import cast
 
 from synthpipe import checkpoints
 from synthpipe.config.degrade import ClassicalDegradeOptions, DeFlowDegradeOptions
+from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.filter import FilterOptions
+from synthpipe.denoisers.base import Denoiser
 from synthpipe.density.scorer import DensityScorer
-from synthpipe.errors import OptionError
+from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
+from synthpipe.transforms.denoise import Denoise
 from synthpipe.transforms.density import DensityFilter, DensityScore, clean_threshold, tile_places
 
-__all__ = ["build_degrade", "build_filter"]
+__all__ = ["build_degrade", "build_denoise", "build_filter"]
 
 
 def build_degrade(options: DeFlowDegradeOptions | ClassicalDegradeOptions, scale: int) -> BatchTransform:
@@ -26,6 +29,33 @@ def build_degrade(options: DeFlowDegradeOptions | ClassicalDegradeOptions, scale
     if isinstance(options, ClassicalDegradeOptions):
         return ClassicalDegrade(options, scale)
     return DeFlowDegrade(checkpoints.load(options.weights, kind="deflow"), scale, options.strength)
+
+
+def build_denoise(options: DenoiseOptions) -> Denoise:
+    """The transform, on the CPU.
+
+    Raises:
+        CheckpointError: weights that are missing, damaged, or of no denoiser.
+        OptionError: a hole for a denoiser that has none.
+    """
+    model = checkpoints.load(options.weights)
+    if not isinstance(model, Denoiser):
+        kind = checkpoints.read_header(options.weights)["kind"]
+        raise CheckpointError(f"{options.weights}: holds a {kind!r} model, expected a denoiser")
+    if options.hole is not None and not hasattr(model, "hole"):
+        raise OptionError(
+            f"denoise.hole: {options.weights} is no blind-spot network but a {type(model).__name__}; leave hole out"
+        )
+    return Denoise(
+        model,
+        options.known_sigma,
+        min_sigma=options.min_sigma,
+        max_sigma=options.max_sigma,
+        hole=options.hole,
+        strength=options.strength,
+        tile=options.tile,
+        overlap=options.overlap,
+    )
 
 
 def build_filter(options: FilterOptions, side: int) -> tuple[DensityScore, DensityFilter]:

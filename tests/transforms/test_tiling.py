@@ -73,3 +73,35 @@ def test_impossible_tiles_are_refused():
         apply_tiled(lambda part, index: part, torch.zeros(1, 3, 64, 64), 32, 16)
     with pytest.raises(ShapeError, match="came back as"):
         apply_tiled(lambda part, index: part[..., 1:], torch.zeros(1, 3, 64, 64), 32, 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 90), width=st.integers(1, 90), tile=st.integers(20, 48), share=st.sampled_from([0, 4, 8, 3])
+)
+def test_blended_weights_sum_to_one(height, width, tile, share):
+    x = torch.rand(2, 3, height, width, dtype=torch.float64)
+    blended = apply_tiled(lambda part, index: part, x, tile, tile // share if share else 0, blend=True)
+    torch.testing.assert_close(blended, x, atol=1e-12, rtol=0)
+
+
+def test_blending_goes_from_one_tile_to_the_next_in_a_straight_line():
+    """Tiles of 40 that overlap by 10 on each side keep 20 each: between two cores lies a ramp of 20 pixels."""
+    blended = apply_tiled(
+        lambda part, index: torch.full_like(part, index), torch.zeros(1, 1, 1, 60), 40, 10, blend=True
+    )
+    # tiles 0..30, 10..50, 30..60; ramps between the middles of pixels 10..30 and 30..50
+    ramp = (torch.arange(20) + 0.5) / 20
+    expected = torch.cat([torch.zeros(10), ramp, 1 + ramp, torch.full((10,), 2.0)])
+    torch.testing.assert_close(blended[0, 0, 0], expected, atol=1e-6, rtol=0)
+
+
+def test_blending_hides_the_seams_of_a_network_that_sees_too_far():
+    x = torch.linspace(0, 1, 200).expand(1, 3, 200, 200).clone()
+    whole = box(20)(x, 0)
+    hard, soft = (apply_tiled(box(20), x, 64, 8, blend=blend) for blend in (False, True))
+
+    def step(y):  # the largest jump between neighbours along the middle row, beyond what the whole image has
+        return ((y - whole)[0, 0, 100].diff()).abs().max()
+
+    assert step(soft) < 0.25 * step(hard)

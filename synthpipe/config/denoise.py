@@ -1,0 +1,80 @@
+"""Options of denoising as preprocessing: in a stream, and of ``synthpipe denoise``."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from synthpipe.config.reader import Options
+from synthpipe.config.score import EngineOptions
+
+__all__ = ["DenoiseCorpusOptions", "DenoiseOptions", "StreamDenoiseOptions"]
+
+_SMALLEST_TILE = 64
+
+
+class DenoiseOptions(Options):
+    """Which denoiser, and how strongly.  All noise levels are standard deviations on the [0, 1] scale."""
+
+    #: A ``.safetensors`` file of any denoiser, or the name of shipped weights.
+    weights: str = Field(min_length=1)
+    #: Level of the noise to remove; ``auto`` estimates it for each image.
+    sigma: Literal["auto"] | float = "auto"
+    #: Images whose estimated level is below this stay as they are, bit for bit.
+    min_sigma: float = Field(default=0.0, ge=0, le=1)
+    #: Estimates above this are taken for this: what looks noisier is texture.
+    max_sigma: float = Field(default=1.0, gt=0, le=1)
+    #: Pixels on each side that a blind-spot network must not look at, for correlated noise; by default the network's.
+    hole: int | None = Field(default=None, ge=0, le=64)
+    #: 1 is the denoiser's result, 0 the image; between them a mixture.
+    strength: float = Field(default=1.0, gt=0, le=1)
+    #: Longest side denoised at once; larger images go tile by tile.
+    tile: int = Field(default=512, ge=_SMALLEST_TILE)
+    #: Pixels that tiles overlap on each side; by default what the denoiser sees, at most a quarter of the tile.
+    overlap: int | None = Field(default=None, ge=0)
+
+    @field_validator("sigma", mode="plain")
+    @classmethod
+    def _level(cls, value: Any) -> str | float:
+        if value == "auto":
+            return "auto"
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ValueError("expected auto, or a level from 0 to 1 (5 of 255 grey levels are 0.0196)")
+        return float(value)
+
+    @model_validator(mode="after")
+    def _fits(self) -> DenoiseOptions:
+        if self.min_sigma > self.max_sigma:
+            raise ValueError(f"expected min_sigma up to max_sigma, got {self.min_sigma} and {self.max_sigma}")
+        if self.overlap is not None and self.tile < 4 * self.overlap:
+            raise ValueError(f"tile: expected at least 4 times the overlap of {self.overlap}, got {self.tile}")
+        return self
+
+    @property
+    def known_sigma(self) -> float | None:
+        """``sigma``, None for ``auto``."""
+        return None if isinstance(self.sigma, str) else self.sigma
+
+
+class StreamDenoiseOptions(DenoiseOptions):
+    """In a stream, each tile is an image of its own: cut larger, denoised, and cut to size."""
+
+    #: Pixels around each tile that the denoiser sees and the stream drops; by default what it sees, at most 32.
+    border: int | None = Field(default=None, ge=0, le=256)
+
+
+class DenoiseCorpusOptions(EngineOptions):
+    """What ``synthpipe denoise`` makes of shards."""
+
+    denoise: DenoiseOptions
+    #: Shards in any spelling.
+    source: tuple[str, ...] = Field(min_length=1)
+    #: Folder for the new shards, local or an fsspec URL.
+    output: str = Field(min_length=1)
+    #: Images that cannot be read: left out, or taken over as they are.
+    broken: Literal["skip", "copy"] = "skip"
+    #: ``cpu`` or ``cuda``, which is one device for each worker.
+    device: Literal["cpu", "cuda"] = "cpu"
+    #: ``pipe:`` runs a shell command.
+    allow_pipe: bool = False

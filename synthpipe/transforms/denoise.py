@@ -1,0 +1,130 @@
+"""Any denoiser as preprocessing: what a model learns from the clean side should be the scene and not its noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.denoisers.base import Denoiser
+from synthpipe.denoisers.noise_level import estimate_sigma
+from synthpipe.errors import ShapeError
+from synthpipe.images import check_images, quantize_8bit
+from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.tiling import apply_tiled
+
+__all__ = ["Denoise"]
+
+#: Pixels in one call of the network, unless a single tile has more: memory stays bounded whatever the batch.
+_PIXELS_AT_ONCE = 1 << 20
+
+
+class Denoise(BatchTransform):
+    """Replaces ``gt`` by its denoised version.
+
+    The result is clipped and rounded to 8 bits, as if it had been saved and read again: degradations and scorers were
+    trained on such images, and a stream that denoises gives what a stream of denoised files gives.  An image that the
+    network turns into NaN or infinity leaves as NaN, for the stream to drop and count.
+
+    Args:
+        model: ``checkpoints.load(path)`` of any denoiser.
+        sigma: standard deviation of the noise on the [0, 1] scale; None estimates it for each image.
+        min_sigma: images whose estimated level is below this stay as they are, bit for bit.
+        max_sigma: estimates above this are taken for this.
+        hole: for blind-spot networks, pixels on each side that they must not look at; None keeps the model's own.
+        strength: 1 is the model's result, 0 the image; between them a mixture.
+        tile: longest side denoised at once.
+        overlap: pixels that tiles overlap on each side; None for the model's reach, which makes tiles exact, but at
+            most a quarter of ``tile``.  Where the reach is larger, tiles are blended.
+
+    Raises:
+        ShapeError: ``model`` is no denoiser, a hole for one that has none, or settings out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sigma: float | None = None,
+        *,
+        min_sigma: float = 0.0,
+        max_sigma: float = 1.0,
+        hole: int | None = None,
+        strength: float = 1.0,
+        tile: int = 512,
+        overlap: int | None = None,
+    ) -> None:
+        if not isinstance(model, Denoiser):
+            raise ShapeError(f"Denoise: expected a denoiser, got {type(model).__name__}")
+        if (sigma is not None and sigma < 0) or not 0 <= min_sigma <= max_sigma or not 0 < strength <= 1:
+            raise ShapeError(
+                "Denoise: expected sigma of at least 0, 0 <= min_sigma <= max_sigma and 0 < strength <= 1, got "
+                f"sigma={sigma}, min_sigma={min_sigma}, max_sigma={max_sigma}, strength={strength}"
+            )
+        if hole is not None:
+            _set_hole(model, hole)
+        # On a CPU this order of memory makes 3x3 convolutions 2 to 4 times as fast.
+        model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
+        self.sigma, self.min_sigma, self.max_sigma = sigma, min_sigma, max_sigma
+        self.strength = strength
+        self.tile = tile
+        self.overlap = min(model.reach, tile // 4) if overlap is None else overlap
+
+    def sample_params(self, batch: Batch) -> dict[str, Any]:
+        """Nothing is random here."""
+        return {}
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """Replace ``gt`` by a new tensor of the same shape, dtype and device.
+
+        Raises:
+            ShapeError: ``gt`` is no RGB image or holds NaN.
+        """
+        return {**batch, "gt": self.clean(batch["gt"])}
+
+    @torch.no_grad()
+    def clean(self, x: Tensor) -> Tensor:
+        """Noisy images ``(B, 3, H, W)`` in [0, 1] -> clean ones of the same shape, multiples of 1/255 or untouched.
+
+        Raises:
+            ShapeError: no RGB images, or NaN.
+        """
+        check_images(x, "Denoise")
+        levels, noisy = self._levels(x)
+        out = x.clone()
+        at_once = max(1, _PIXELS_AT_ONCE // min(x[0, 0].numel(), self.tile**2))
+        for rows in noisy.nonzero()[:, 0].split(at_once):
+            out[rows] = self._clean_some(x[rows], levels[rows])
+        return out
+
+    def to(self, device: torch.device | str) -> Denoise:
+        """Move the network."""
+        self.model.to(device)
+        return self
+
+    def _levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise levels ``(B,)``, and which images are to be denoised."""
+        if self.sigma is not None and not self.min_sigma:
+            return x.new_full((len(x),), self.sigma), x.new_ones(len(x), dtype=torch.bool)
+        estimate = estimate_sigma(x)
+        levels = estimate.clamp(max=self.max_sigma) if self.sigma is None else torch.full_like(estimate, self.sigma)
+        return levels, estimate >= self.min_sigma
+
+    def _clean_some(self, x: Tensor, levels: Tensor) -> Tensor:
+        def run(tile: Tensor, index: int) -> Tensor:
+            return self.model.denoise(tile.contiguous(memory_format=torch.channels_last), levels)
+
+        y = apply_tiled(run, x, self.tile, self.overlap, blend=self.overlap < self.model.reach)
+        y = x + self.strength * (y - x)
+        # Clipping would hide infinity from the stream.
+        finite = torch.isfinite(y).flatten(1).all(1)[:, None, None, None]
+        return torch.where(finite, quantize_8bit(y), torch.nan)
+
+
+def _set_hole(model: Denoiser, hole: int) -> None:
+    if not hasattr(model, "hole"):
+        raise ShapeError(f"Denoise: hole is for blind-spot networks, {type(model).__name__} has none; leave it out")
+    if hole < 0:
+        raise ShapeError(f"Denoise: expected a hole of at least 0 pixels, got {hole}")
+    setattr(model, "hole", hole)  # noqa: B010 - an attribute that only some denoisers have
