@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from synthpipe.errors import ShapeError, TrainingError
 from synthpipe.flows.actnorm import ActNorm, actnorms_of
 from synthpipe.flows.base import FlowLayer, Sequential
-from synthpipe.flows.coupling import ConditionalCoupling
+from synthpipe.flows.coupling import AffineCoupling, ConditionalCoupling
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.reshape import SplitPrior, Squeeze
 from tests.contracts import check_flow_layer, perturbed
@@ -50,6 +50,7 @@ LAYERS = {
     "invertible_conv": InvertibleConv,
     "coupling": coupling,
     "additive_coupling": lambda channels: coupling(channels, additive=True),
+    "affine_coupling": lambda channels: AffineCoupling(channels, hidden=4),
     "split": SplitAsLayer,
     "additive_split": lambda channels: SplitAsLayer(channels, additive=True),
     "step": step,
