@@ -1,6 +1,6 @@
 """What an image says of its own noise: level, correlation between neighbours, and growth with brightness.
 
-The means are those of Ponomarenko et al. 2007 and of Colom & Buades (IPOL 2013), made blind to the noise's spectrum: the
+The means are those of Ponomarenko et al. 2007 and of Colom & Buades (IPOL 2013), for noise of any spectrum: the
 8x8 blocks that look flattest *for noise of the spectrum found so far* are noise and nothing else.  Half of the DCT
 coefficients of a block (a chessboard of frequencies) judge it, the other half are measured, and the other way round:
 coefficients of stationary noise are close to independent, so that being chosen does not make a measured one smaller.
@@ -37,6 +37,8 @@ _CLIPPED = 0.125
 #: Power at middle over high frequencies: up to the first, noise is white (photographs add up to this much to noise of
 #: 5/255), from the second on it is correlated (camera noise 3, white noise behind a 3x3 binomial filter 19).
 _WHITE, _CORRELATED = 2.0, 2.8
+#: A variance so far above the line over brightness, as a share of it, begins to be taken for texture.
+_TEXTURE = 0.3
 #: Groups of blocks by brightness.
 _BRIGHTNESSES = 6
 #: Median of the absolute value of a standard normal number.
@@ -75,8 +77,8 @@ def noise_spectrum(x: Tensor) -> Tensor:
     if x.ndim != 4 or min(x.shape[2:]) < _SIDE:
         raise ShapeError(f"noise_spectrum: expected images (B, C, H, W) of at least 8x8 pixels, got {tuple(x.shape)}")
     power, clipped, _ = _blocks(x)
-    kept = max(1, min(power.shape[3], max(_FEWEST, int(_SHARE * power.shape[3]))))
-    return _without_image(_flat_power(power, clipped, kept)).unflatten(2, (_SIDE, _SIDE))
+    flat, _ = _flat_power(power, clipped, _SHARE)
+    return _without_image(flat, _coloured(flat)).unflatten(2, (_SIDE, _SIDE))
 
 
 @torch.no_grad()
@@ -139,14 +141,13 @@ def estimate_noise_line(x: Tensor) -> tuple[Tensor, Tensor]:
             f"estimate_noise_line: expected images (B, C, H, W) of at least 8x8 pixels, got {tuple(x.shape)}"
         )
     power, clipped, brightness = _blocks(x)
+    coloured = _coloured(_flat_power(power, clipped, _SHARE)[0])
     order = brightness.mean(1).argsort(1)  # (B, N)
     places, variances = [], []
     for part in order.tensor_split(min(_BRIGHTNESSES, order.shape[1]), dim=1):
-        own = power.gather(3, part[:, None, None].expand(-1, *power.shape[1:3], -1))
-        kept = min(part.shape[1], max(_FEWEST // 2, int(_SHARE * part.shape[1])))
-        flat = _without_image(_flat_power(own, clipped.gather(1, part), kept))
-        places.append(brightness.gather(2, part[:, None].expand(-1, brightness.shape[1], -1)).median(2).values)
-        variances.append(flat.mean(2))
+        flat, chosen = _flat_power(_of_blocks(power, part), clipped.gather(1, part), 2 * _SHARE)
+        places.append(_of_blocks(brightness[:, :, None], part.gather(1, chosen)).mean((2, 3)))
+        variances.append(_without_image(flat, coloured).mean(2))
     lines = [_lower_line(*pair) for pair in zip(torch.cat(places, 1), torch.cat(variances, 1), strict=True)]
     a, b = torch.tensor(lines, dtype=torch.float64).to(x).unbind(1)
     return a, b
@@ -166,38 +167,50 @@ def _blocks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return coefficients.square(), clipped, coefficients[:, :, 0] / _SIDE
 
 
-def _flat_power(power: Tensor, clipped: Tensor, kept: int) -> Tensor:
-    """Mean power of the ``kept`` blocks that look flattest, ``(B, C, F, N)`` -> ``(B, C, F)``; that of the mean is 0."""
+def _of_blocks(values: Tensor, places: Tensor) -> Tensor:
+    """``(B, C, F, N)`` at the places ``(B, K)`` -> ``(B, C, F, K)``."""
+    return values.gather(3, places[:, None, None].expand(-1, *values.shape[1:3], -1))
+
+
+def _flat_power(power: Tensor, clipped: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Mean power of the ``share`` of blocks that look flattest, ``(B, C, F, N)`` -> ``(B, C, F)``, and which they are.
+
+    The power of the mean is given as 0.
+    """
+    count = power.shape[3]
+    kept = min(count, max(_FEWEST, int(share * count)))
     place = torch.arange(_FREQUENCIES, device=power.device)
     odd = (place // _SIDE + place % _SIDE) % 2 == 1
     found = torch.ones_like(power[..., 0])
     for _ in range(_ROUNDS):
         judging = torch.where(found > 0, 1 / found.clamp(min=1e-12), 0.0)
+        judging[..., 0] = 0
         found = torch.zeros_like(found)
         for measured in (odd, ~odd):
-            weight = judging * ~measured
-            weight[..., 0] = 0
-            strangeness = torch.einsum("bcf,bcfn->bn", weight, power).masked_fill(clipped, math.inf)
+            strangeness = torch.einsum("bcf,bcfn->bn", judging * ~measured, power).masked_fill(clipped, math.inf)
             flattest = strangeness.topk(kept, 1, largest=False).indices  # (B, K)
-            chosen = power.gather(3, flattest[:, None, None].expand(-1, *power.shape[1:3], -1))
-            found += chosen.mean(3) * measured
+            found += _of_blocks(power, flattest).mean(3) * measured
         found[..., 0] = 0
-    return found
+    return found, flattest
 
 
-def _without_image(power: Tensor) -> Tensor:
-    """Take shading and texture, which fade with frequency, off the power ``(..., F)`` of flat blocks.
-
-    Where power is level from middle to high frequencies, noise is white and the high ones tell its variance.  Else the
-    lowest frequencies, full of shading, are put half-way (in decibels) to what the others let expect of noise whose
-    correlation ends after two pixels.
-    """
+def _coloured(power: Tensor) -> Tensor:
+    """From 0, white, to 1, correlated, by the power ``(B, C, F)`` of flat blocks; ``(B, 1, 1)``."""
     rank = sum(torch.meshgrid(torch.arange(_SIDE), torch.arange(_SIDE), indexing="ij")).flatten().to(power.device)
     middle = power[..., (rank >= 5) & (rank <= 7)].mean(-1)
     high = power[..., rank >= 9].mean(-1)
     # One decision for all channels of an image.
     ratio = middle.sum(-1, keepdim=True) / high.sum(-1, keepdim=True).clamp(min=1e-20)
-    coloured = ((ratio / _WHITE).log() / math.log(_CORRELATED / _WHITE)).clamp(0, 1)[..., None]
+    return ((ratio / _WHITE).log() / math.log(_CORRELATED / _WHITE)).clamp(0, 1)[..., None]
+
+
+def _without_image(power: Tensor, coloured: Tensor) -> Tensor:
+    """Take shading and texture, which fade with frequency, off the power ``(B, C, F)`` of flat blocks.
+
+    White noise (``coloured`` is 0) has the variance that the high frequencies tell.  Of correlated noise the two lowest
+    frequencies, full of shading, are put half-way (in decibels) to what the others let expect of noise whose
+    correlation ends after two pixels.
+    """
     place = torch.arange(_FREQUENCIES, device=power.device)
     fine = (place // _SIDE >= 4) & (place % _SIDE >= 4)
     white = power[..., fine].mean(-1, keepdim=True)
@@ -233,7 +246,7 @@ def _lower_line(x: Tensor, variance: Tensor) -> tuple[float, float]:
         weight = trust / (a * x + b).clamp(min=1e-14).square()
         a, b = _positive_line(x, variance, weight)
         above = variance / (a * x + b).clamp(min=1e-14) - 1
-        trust = (0.1 / above.clamp(min=0.1)).square()
+        trust = (_TEXTURE / above.clamp(min=_TEXTURE)).square()
     return a, b
 
 
