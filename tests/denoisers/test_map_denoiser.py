@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from synthpipe import checkpoints
 from synthpipe.denoisers import MapDenoiser
 from synthpipe.denoisers.map_denoiser import dae_map_loss, dde_map_objective, step_mismatch
 from synthpipe.errors import ShapeError
+from tests.denoiser_contract import check_denoiser
 
 SMALL = {"channels": 1, "width": 4, "depth": 3}
 MEAN = torch.tensor([0.4, 0.6], dtype=torch.float64)
@@ -143,26 +143,12 @@ def test_without_a_level_map_the_level_is_ignored() -> None:
     assert not torch.equal(model(x, torch.tensor([0.01, 0.3])), x)
 
 
-@pytest.mark.parametrize("config", [{}, {"level_map": False, "sigma_range": (0.04, 0.04)}])
-def test_reach_is_what_a_result_sees(config: dict) -> None:
-    model = perturbed(depth=4, **config).double()
-    x = torch.rand(1, 1, 13, 13, dtype=torch.float64, requires_grad=True)
-    model(x, torch.tensor([0.1], dtype=torch.float64))[0, 0, 6, 6].backward()
-    assert x.grad is not None
-    rows = x.grad[0, 0].abs().sum(1).nonzero().flatten()
-    assert model.reach == 4
-    assert (int(rows.min()), int(rows.max())) == (2, 10)
-
-
-@pytest.mark.parametrize("config", [{}, {"level_map": False, "sigma_range": (0.04, 0.04), "inner_bias": False}])
-def test_a_model_comes_back_as_it_was(tmp_path: Path, config: dict) -> None:
-    model = perturbed(smoothing=0.7, **config)
-    loaded = checkpoints.load(checkpoints.save(tmp_path / "w.safetensors", model), kind="map_denoiser")
-    assert isinstance(loaded, MapDenoiser)
-    assert loaded.config == model.config
-    assert loaded.smoothing == 0.7
-    x, sigma = torch.rand(2, 1, 8, 9), torch.tensor([0.05, 0.1])
-    assert torch.equal(loaded(x, sigma), model(x, sigma))
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "config", [{}, {"level_map": False, "sigma_range": (0.04, 0.04), "inner_bias": False, "slope": 0.0}]
+)
+def test_the_contract_of_denoisers_holds(tmp_path: Path, channels: int, config: dict) -> None:
+    check_denoiser(MapDenoiser(**{**SMALL, "channels": channels, "smoothing": 0.7, **config}), tmp_path)
 
 
 def test_the_reference_has_the_authors_parameters() -> None:
