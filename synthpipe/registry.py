@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.map_denoiser import MapDenoiser
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
@@ -25,6 +26,7 @@ _KINDS: dict[str, type[nn.Module]] = {
     "dde_generator": DDEGenerator,
     "density_scorer": DensityScorer,
     "plain_denoiser": PlainDenoiser,
+    "blind_spot": BlindSpotDenoiser,
     "map_denoiser": MapDenoiser,
     "glow": Glow,
 }

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.deflow import DeFlowModelOptions
@@ -82,6 +83,7 @@ SCHEMAS: dict[str, type[RunOptions]] = {
     "deflow": TrainDeFlowOptions,
     "dde_generator": TrainDDEGeneratorOptions,
     "plain_denoiser": TrainPlainDenoiserOptions,
+    "blind_spot": TrainBlindSpotOptions,
     "map_denoiser": TrainMapDenoiserOptions,
     "glow": TrainGlowOptions,
 }

@@ -1,7 +1,8 @@
 """Denoisers that are learnt without clean/noisy pairs, and what is made with them."""
 
 from synthpipe.denoisers.base import Denoiser
+from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.map_denoiser import MapDenoiser
 from synthpipe.denoisers.plain import PlainDenoiser
 
-__all__ = ["Denoiser", "MapDenoiser", "PlainDenoiser"]
+__all__ = ["BlindSpotDenoiser", "Denoiser", "MapDenoiser", "PlainDenoiser"]

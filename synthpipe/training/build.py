@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.glow import TrainGlowOptions
@@ -15,7 +16,7 @@ from synthpipe.config.training import RunOptions, TrainDeFlowOptions
 from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
 from synthpipe.flows.deflow import DeFlow
-from synthpipe.training import glow, map_denoiser, plain_denoiser
+from synthpipe.training import blind_spot, glow, map_denoiser, plain_denoiser
 from synthpipe.training.base import BatchSource, Objective
 from synthpipe.training.dde import DDEObjective
 from synthpipe.training.dde_generator import build_objective as build_dde_generator
@@ -95,6 +96,7 @@ _RUNS: dict[type[RunOptions], Callable[[Any], tuple[_Objective, _Data]]] = {
     TrainDDEOptions: _dde,
     TrainDDEGeneratorOptions: _dde_generator,
     TrainGlowOptions: _one_domain(glow.build_objective),
+    TrainBlindSpotOptions: _one_domain(blind_spot.build_objective),
     TrainPlainDenoiserOptions: _one_domain(plain_denoiser.build_objective),
     TrainMapDenoiserOptions: _one_domain(map_denoiser.build_objective),
 }

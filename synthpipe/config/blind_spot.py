@@ -1,0 +1,76 @@
+"""Options of ``kind: blind_spot``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from synthpipe.config.denoiser_data import NoisyDataOptions
+from synthpipe.config.reader import Options
+from synthpipe.config.run import RunOptions
+
+__all__ = ["BlindSpotModelOptions", "DilatedNetOptions", "TrainBlindSpotOptions"]
+
+
+class DilatedNetOptions(Options):
+    """Dilated hole convolutions on a trunk that keeps the size (Honzatko et al. 2020)."""
+
+    type: Literal["dilated"] = "dilated"
+    depth: int = Field(
+        7, ge=1, description="hole convolutions; the window is 4 * depth - 1 pixels across; published 11"
+    )
+    width: int = Field(32, ge=1, description="channels of the trunk; published 128")
+    hole_width: int = Field(16, ge=1, description="channels of each hole convolution; published 18 or 64")
+    head: tuple[int, ...] = Field((96, 64, 32), description="1x1 convolutions; published 198, 99, 99 or 384, 192, 96")
+    residual: bool = Field(False, description="add over pairs of the trunk's convolutions; published both ways")
+
+
+NetOptions = DilatedNetOptions
+
+
+class BlindSpotModelOptions(Options):
+    """A blind-spot denoiser."""
+
+    channels: Literal[1, 3] = Field(3, description="3, or 1 for luma")
+    net: NetOptions = DilatedNetOptions()
+    noise: Literal["gaussian", "poisson", "signal_dependent", "impulse"] = "gaussian"
+    level: Literal["known", "total", "learned"] = Field(
+        "known",
+        description="known: from the synthetic noise; total: unknown, told from the prediction; learned: one scalar",
+    )
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the model."""
+        return self.model_dump(mode="json")
+
+
+class TrainBlindSpotOptions(RunOptions):
+    """``kind: blind_spot``: a blind-spot denoiser, trained on noisy images alone."""
+
+    kind: Literal["blind_spot"] = "blind_spot"
+    model: BlindSpotModelOptions = BlindSpotModelOptions()
+    data: NoisyDataOptions
+    hole: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        0,
+        description="pixels on each side that are not seen while training; auto: as far as the noise of the first "
+        "batch is correlated",
+    )
+    inference_hole: int | None = Field(None, ge=0, description="of the trained model; none: as in training")
+    frame: int = Field(0, ge=0, description="pixels at the borders of crops that the loss leaves out")
+    level_lr: float | None = Field(
+        None, gt=0, description="level learned: its learning rate; none: 30 times optimizer.lr"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainBlindSpotOptions:
+        noise, model = self.data.noise, self.model
+        if model.level == "known" and noise is None:
+            raise ValueError("model.level 'known' needs data.noise; images that are noisy already need level 'total'")
+        if noise is not None and noise.type != model.noise and model.level != "total":
+            raise ValueError(f"model.noise is {model.noise!r}, but data.noise is {noise.type!r}")
+        if model.noise == "impulse" and model.level == "total":
+            raise ValueError("impulse noise adds no variance to tell; take model.level 'known' or 'learned'")
+        if 2 * self.frame >= self.data.crop:
+            raise ValueError(f"a frame of {self.frame} leaves nothing of crops of {self.data.crop}")
+        return self

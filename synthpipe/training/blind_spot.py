@@ -1,0 +1,133 @@
+"""The objective of the blind-spot denoiser: the likelihood of noisy pixels given their noisy surroundings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.config.blind_spot import TrainBlindSpotOptions
+from synthpipe.config.noise import TrainingNoise
+from synthpipe.config.training import OptimizerOptions
+from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
+from synthpipe.denoisers.noise_level import choose_hole, noise_correlation
+from synthpipe.denoisers.noise_model import AdditiveNoise, ImpulseNoise, noise_of
+from synthpipe.training.base import Objective
+from synthpipe.training.images import noisy_crops
+from synthpipe.transforms.base import Batch, generator_for
+
+__all__ = ["BlindSpotObjective", "build_objective"]
+
+logger = logging.getLogger("synthpipe.training")
+
+#: Reward for explaining a residual by noise rather than by the prior, where the level is learned (Laine et al.).
+_LEVEL_REWARD = 0.1
+_LEVEL_SPEED = 30
+
+
+class BlindSpotObjective(Objective):
+    """Mean over pixels of :meth:`BlindSpotDenoiser.nll`, in float64 behind the network.
+
+    Args:
+        model: the denoiser.
+        noise: what makes clean crops noisy; None: they are noisy as read.
+        hole: of the network while it trains; None: chosen from the correlation of the first batch's noise.
+        inference_hole: of the model afterwards; None: the same.
+        frame: pixels at the borders of crops that do not count.
+        level_lr: learning rate of a learned level; None: 30 times the others'.
+    """
+
+    hole: Tensor
+
+    def __init__(
+        self,
+        model: BlindSpotDenoiser,
+        noise: TrainingNoise | None,
+        hole: int | None = 0,
+        inference_hole: int | None = None,
+        frame: int = 0,
+        level_lr: float | None = None,
+    ) -> None:
+        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self._noise, self._inference_hole, self._frame, self._level_lr = noise, inference_hole, frame, level_lr
+        self._auto = hole is None
+        self.register_buffer("hole", torch.tensor(0))
+        self._set_hole(hole or 0)
+
+    def _set_hole(self, hole: int) -> None:
+        self.hole.fill_(hole)
+        model = cast(BlindSpotDenoiser, self.model)
+        model.hole = hole if self._inference_hole is None else self._inference_hole
+
+    def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
+        """``hole: auto``: as far as the noise of this batch is correlated."""
+        if not self._auto:
+            return
+        model = cast(BlindSpotDenoiser, self.model)
+        noisy, _, _ = noisy_crops(batch, model.channels, self._noise, generators)
+        self._set_hole(choose_hole(noise_correlation(noisy)))
+        logger.info("hole: auto: %d pixels on each side, from the correlation of the noise", int(self.hole))
+
+    def load_companions(self, state: dict[str, Tensor]) -> None:
+        super().load_companions(state)
+        self._set_hole(int(self.hole))
+
+    def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
+        """A learned level has a group of its own."""
+        model = cast(BlindSpotDenoiser, self.model)
+        groups: list[dict[str, Any]] = [{"params": list(model.net.parameters()), "lr": options.lr}]
+        if model.raw_level is not None:
+            lr = _LEVEL_SPEED * options.lr if self._level_lr is None else self._level_lr
+            groups.append({"params": [model.raw_level], "lr": lr})
+        return groups
+
+    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8."""
+        model = cast(BlindSpotDenoiser, self.model)
+        noisy, clean, truth = noisy_crops(batch, model.channels, self._noise, generators)
+        mu, factor = model.predict(noisy, int(self.hole))
+        with torch.autocast(noisy.device.type, enabled=False):
+            known = (
+                noise_of({name: value.double() for name, value in truth.items()}) if model.level == "known" else None
+            )
+            nll = model.nll(noisy.double(), mu.double(), factor.double(), known)  # (B, crop, crop)
+            side, frame = nll.shape[-1], self._frame
+            loss = nll[:, frame : side - frame, frame : side - frame].mean()
+            numbers = {"nll": loss.detach().float()}
+            if self._noise is not None:
+                numbers["mu_rmse"] = (mu.detach() - clean).square().mean().sqrt() * 255
+            if model.level == "learned":
+                loss = loss - _LEVEL_REWARD * self._learned_std(mu)
+            return loss.float(), numbers
+
+    def _learned_std(self, mu: Tensor) -> Tensor:
+        noise = cast(BlindSpotDenoiser, self.model).learned_noise(len(mu))
+        if isinstance(noise, ImpulseNoise):
+            return noise.alpha.mean()
+        assert isinstance(noise, AdditiveNoise)
+        return noise.variance(mu).sqrt().mean()
+
+    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        """A row for each image: clean (as read) | noisy | from the surroundings | denoised."""
+        denoiser = cast(BlindSpotDenoiser, model)
+        generators = [generator_for(seed, f"picture{place}") for place in range(len(batch["x"]))]
+        noisy, clean, truth = noisy_crops(batch, denoiser.channels, self._noise, generators)
+        mu, _ = denoiser.predict(noisy)
+        rows = torch.cat([clean, noisy, mu, denoiser.denoise(noisy, truth.get("sigma"))], 3)
+        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+
+
+def build_objective(options: TrainBlindSpotOptions) -> BlindSpotObjective:
+    """The objective that ``options`` describe."""
+    hole: int | Literal["auto"] | None = options.hole
+    return BlindSpotObjective(
+        BlindSpotDenoiser(**options.model.arguments()),
+        options.data.noise,
+        None if hole == "auto" else hole,
+        options.inference_hole,
+        options.frame,
+        options.level_lr,
+    )
