@@ -146,8 +146,9 @@ class MeanShift(Method):
         iterations: gradient steps.
         level: of the denoiser.
         rate, momentum: of the descent.
-        blind: whether sigma is measured again from the residual ``K x - y`` at each step.
-        seed: of the noise.
+        blind: whether sigma is measured anew at each step, as the root mean square of ``K (x + n) - y``.  The residual
+            of x alone would fall to 0 with estimates that fit the noise.
+        seed: of the noise; images of a batch meet the same, so that each is restored as it would be alone.
 
     Raises:
         OptionError: settings that make no method.
@@ -173,13 +174,12 @@ class MeanShift(Method):
         x, step = start, torch.zeros_like(start)
         level = torch.full_like(problem.level, self.level)
         for _ in range(self.iterations):
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x)
-            residual = operator(x) - y
+            noisy = x + self.level * torch.randn(x.shape[1:], generator=generator, dtype=x.dtype).to(x)
             variance = problem.level.square()
             if self.blind:
-                variance = (residual.square().sum((1, 2, 3)) / count).clamp(min=_LEAST_SIGMA**2)
+                variance = (operator(noisy) - y).square().sum((1, 2, 3)) / count
             w = (self.level**2 / (self.level**2 + variance))[:, None, None, None]
-            gradient = w * operator.adjoint(residual) + (1 - w) * (x - denoise(x + self.level * noise, level))
+            gradient = w * operator.adjoint(operator(x) - y) + (1 - w) * (x - denoise(noisy, level))
             step = self.momentum * step - self.rate * gradient
             x = (x + step).clamp(0, 1)
             yield x
