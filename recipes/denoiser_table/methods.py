@@ -13,10 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthpipe.denoisers.noise_level import estimate_sigma
+
 __all__ = ["ROWS", "Row"]
 
-#: ``(model, noisy (1, 3, H, W), level (1,), variant) -> (1, 3, H, W)``.
-Denoise = Callable[[Any, Tensor, Tensor, float], Tensor]
+#: ``(model, noisy (1, 3, H, W), level (1,) or none, variant) -> (1, 3, H, W)``.
+Denoise = Callable[[Any, Tensor, Tensor | None, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,20 @@ class Row:
         return f"{self.options}_sidd"
 
 
-def _as_it_is(model: nn.Module, x: Tensor, sigma: Tensor, variant: float) -> Tensor:
+def _as_it_is(model: nn.Module, x: Tensor, sigma: Tensor | None, variant: float) -> Tensor:
     return x
 
 
-def _bm3d(model: nn.Module, x: Tensor, sigma: Tensor, variant: float) -> Tensor:
+def _bm3d(model: nn.Module, x: Tensor, sigma: Tensor | None, variant: float) -> Tensor:
     # Only this row needs the package, whose terms are its own.
     from bm3d import bm3d_rgb
 
+    sigma = estimate_sigma(x) if sigma is None else sigma
     image = x[0].permute(1, 2, 0).double().numpy()
     return torch.from_numpy(bm3d_rgb(image, float(sigma))).permute(2, 0, 1)[None].float()
 
 
-def _blur(model: nn.Module, x: Tensor, sigma: Tensor, std: float) -> Tensor:
+def _blur(model: nn.Module, x: Tensor, sigma: Tensor | None, std: float) -> Tensor:
     reach = int(4 * std + 1)
     line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / std) ** 2)
     line = (line / line.sum()).view(1, 1, 1, -1)
@@ -65,11 +68,11 @@ def _blur(model: nn.Module, x: Tensor, sigma: Tensor, std: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, line), line.transpose(2, 3)).transpose(0, 1)
 
 
-def _denoise(model: Any, x: Tensor, sigma: Tensor, variant: float) -> Tensor:
+def _denoise(model: Any, x: Tensor, sigma: Tensor | None, variant: float) -> Tensor:
     return model.denoise(x, sigma)
 
 
-def _prior_mean(model: Any, x: Tensor, sigma: Tensor, variant: float) -> Tensor:
+def _prior_mean(model: Any, x: Tensor, sigma: Tensor | None, variant: float) -> Tensor:
     """What a blind-spot network says of a pixel without having seen it."""
     mean, _ = model.predict(x, model.hole)
     return mean
@@ -85,6 +88,7 @@ ROWS = (
     Row("flow_prior_blur", "flow prior, the page's blur", _denoise, "flow_prior_blur"),
     Row("flow_prior_exact", "flow prior, exact MAP weight", _denoise, "flow_prior_exact"),
     Row("flow_prior", "flow prior, automatic weight", _denoise, "flow_prior"),
-    Row("map_dae", "MAP denoiser (one application)", _denoise, "map_dae"),
+    Row("map_dae", "MAP denoiser, one level (the paper's)", _denoise, "map_dae", told=False),
+    Row("map", "MAP denoiser, level-conditional", _denoise, "map"),
     Row("supervised", "supervised twin", _denoise, "supervised"),
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.images import to_float
 from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.transforms.base import generator_for
@@ -34,12 +33,12 @@ REAL = {"sidd": ("real_noise_sidd", 6, False), "polyu": ("real_noise", 12, True)
 
 @dataclass(frozen=True)
 class Picture:
-    """One measurement: images ``(1, 3, H, W)`` in [0, 1], and the level ``(1,)`` that the denoiser is told."""
+    """One measurement: images ``(1, 3, H, W)`` in [0, 1], and the level ``(1,)`` that the denoiser is told, if any."""
 
     name: str
     noisy: Tensor
     clean: Tensor
-    told: Tensor
+    told: Tensor | None
 
 
 def build_test(name: str, data: Path) -> list[Picture]:
@@ -53,7 +52,7 @@ def build_test(name: str, data: Path) -> list[Picture]:
     return [_pair(paths[place * len(paths) // count], data / folder / "clean", crop) for place in range(count)]
 
 
-def psnr(denoise: Callable[[Tensor, Tensor], Tensor], pictures: list[Picture]) -> list[float]:
+def psnr(denoise: Callable[[Tensor, Tensor | None], Tensor], pictures: list[Picture]) -> list[float]:
     """Of each picture, over its three channels, peak 1, the result clipped to [0, 1]; in dB."""
     found = []
     for picture in pictures:
@@ -76,10 +75,10 @@ def _with_noise(path: Path, sigma: float, told: float) -> Picture:
 
 
 def _pair(path: Path, clean: Path, crop: bool) -> Picture:
-    """A real pair, with the level that :func:`estimate_sigma` finds: nobody tells it."""
+    """A real pair, whose level nobody knows."""
     side = REAL_SIDE if crop else None
     noisy, reference = (_middle(_read(file), side) for file in (path, clean / path.name))
-    return Picture(path.stem, noisy, reference, estimate_sigma(noisy))
+    return Picture(path.stem, noisy, reference, None)
 
 
 def _read(path: Path) -> Tensor:

@@ -110,8 +110,6 @@ def measure(row: Row, options: str, seed: int, tests: list[str], args: argparse.
         best = max(tried, key=lambda variant: mean(tried[variant]))
         found["psnr"][test] = {picture.name: value for picture, value in zip(pictures, tried[best], strict=True)}
         found["variant"][test] = best
-        if test in REAL:
-            found[f"told_255_{test}"] = {picture.name: 255 * float(picture.told) for picture in pictures}
     return found
 
 
@@ -128,7 +126,7 @@ def load(options: str, seed: int, runs: Path) -> tuple[nn.Module | None, dict[st
 def denoiser(row: Row, model: nn.Module | None, variant: float) -> Any:
     """``(noisy, told) -> result`` of a row."""
 
-    def run(x: Tensor, told: Tensor) -> Tensor:
+    def run(x: Tensor, told: Tensor | None) -> Tensor:
         with torch.inference_mode():
             return row.denoise(model, x, told, variant)
 
