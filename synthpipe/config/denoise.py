@@ -7,9 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from synthpipe.config.reader import Options
-from synthpipe.config.score import EngineOptions
 
-__all__ = ["DenoiseCorpusOptions", "DenoiseOptions", "StreamDenoiseOptions"]
+__all__ = ["DenoiseOptions", "StreamDenoiseOptions"]
 
 _SMALLEST_TILE = 64
 
@@ -62,19 +61,3 @@ class StreamDenoiseOptions(DenoiseOptions):
 
     #: Pixels around each tile that the denoiser sees and the stream drops; by default what it sees, at most 32.
     border: int | None = Field(default=None, ge=0, le=256)
-
-
-class DenoiseCorpusOptions(EngineOptions):
-    """What ``synthpipe denoise`` makes of shards."""
-
-    denoise: DenoiseOptions
-    #: Shards in any spelling.
-    source: tuple[str, ...] = Field(min_length=1)
-    #: Folder for the new shards, local or an fsspec URL.
-    output: str = Field(min_length=1)
-    #: Images that cannot be read: left out, or taken over as they are.
-    broken: Literal["skip", "copy"] = "skip"
-    #: ``cpu`` or ``cuda``, which is one device for each worker.
-    device: Literal["cpu", "cuda"] = "cpu"
-    #: ``pipe:`` runs a shell command.
-    allow_pipe: bool = False

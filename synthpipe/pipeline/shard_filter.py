@@ -11,13 +11,12 @@ import io
 import json
 import os
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ from synthpipe.pipeline.image_units import FolderUnit, StoredImage, Unit, printa
 from synthpipe.pipeline.keep_rule import State
 from synthpipe.pipeline.shard_index import STATE_FOLDER
 from synthpipe.pipeline.storage import OutputFolder
+from synthpipe.pipeline.tar_sink import TarSink
 
 __all__ = ["KEPT_FOLDER", "FilterJob", "Shown", "UnitKept", "filter_unit"]
 
@@ -102,12 +102,12 @@ def filter_unit(job: FilterJob) -> UnitKept:
         scratch = Path(job.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="synthpipe-")))
         file, images = stack.enter_context(job.unit.open())
         path = scratch / job.target
-        sink = stack.enter_context(_Sink(path)) if file is not None else None
+        sink = stack.enter_context(TarSink(path)) if file is not None else None
         for place, image in _checked(images, job):
             if job.states[place] == State.KEPT:
                 result.samples += 1
                 if sink is not None and file is not None:
-                    _copy_blocks(file, image, sink)
+                    sink.copy(file, image.blocks)
                 elif job.files != "list":
                     _place_file(image, job.output, job.files)
             if place in job.shown:
@@ -138,41 +138,6 @@ def _checked(images: Iterator[StoredImage], job: FilterJob) -> Iterator[tuple[in
         yield place, image
     if place + 1 < len(job.keys):
         raise ShardError(f"{job.name}: holds {place + 1} images, scored were {len(job.keys)}; {remedy}")
-
-
-class _Sink:
-    """A tar under way, its size and checksum."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
-        self.bytes = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, block: bytes) -> None:
-        self.bytes += len(block)
-        self.digest.update(block)
-        self._file.write(block)
-
-    def close(self) -> None:
-        """End the archive as tar does: two empty blocks, then up to a whole record."""
-        end = self.bytes + 2 * tarfile.BLOCKSIZE
-        self.write(bytes(-end % tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE))
-        self._file.close()
-
-    def __enter__(self) -> _Sink:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-
-def _copy_blocks(file: BinaryIO, image: StoredImage, sink: _Sink) -> None:
-    """The sample as it lies in the tar: WebDataset's writer would sort its members and lower-case their suffixes."""
-    for begin, end in image.blocks:
-        for place in range(begin, end, _BLOCK):
-            data = os.pread(file.fileno(), min(_BLOCK, end - place), place)
-            # A tar may end with its last member's last byte.
-            sink.write(data.ljust(min(_BLOCK, end - place), b"\0"))
 
 
 def _place_file(image: StoredImage, output: OutputFolder, mode: Literal["list", "link", "copy"]) -> None:

@@ -19,7 +19,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -36,6 +36,7 @@ from synthpipe.pipeline.image_units import FolderUnit, ShardUnit, StoredImage, U
 from synthpipe.pipeline.score_cache import CachedScore, ScoreCache
 from synthpipe.pipeline.score_table import ScoreRow, merge_parts, read_part, require_pyarrow, write_part
 from synthpipe.pipeline.storage import OutputFolder, is_local
+from synthpipe.pipeline.threads import one_thread
 from synthpipe.transforms.density import score_image
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def score_unit(job: ScoreJob) -> UnitScores:
     if finished is not None:
         return UnitScores(job.name, **finished[0]["counts"], reused=True)
     settings = job.settings
-    with _one_thread(), ExitStack() as stack:
+    with one_thread(), ExitStack() as stack:
         scorer = _scorer(settings.weights, settings.scorer, settings.device)
         scoring = _Scoring(scorer, settings, job.cache)
         _, images = stack.enter_context(job.unit.open())
@@ -278,17 +279,6 @@ def _scorer(weights: str, fingerprint: str, device: str) -> DensityScorer:
 def _load(weights: str) -> DensityScorer:
     scorer = checkpoints.load(weights, kind="density_scorer").requires_grad_(False)
     return cast("DensityScorer", scorer)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums are the same whatever the machine; the cores are busy with other shards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_device(device: str) -> None:

@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 
 from synthpipe.config.score import CorpusFilterOptions
 from synthpipe.errors import OptionError, ShardError
-from synthpipe.pipeline import engine, shard_filter, storage
+from synthpipe.pipeline import engine, storage
 from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.corpus_filter import FilterOutcome, filter_corpus
 from synthpipe.pipeline.keep_rule import Decisions, State, choose_gallery, reject_threshold
 from synthpipe.pipeline.shard_index import build_index, expand_urls, read_index
+from synthpipe.pipeline.tar_sink import TarSink
 from tests.pipeline.test_shards import die_at, run_and_die
 from tests.scored_corpus import encoded, everything, rows_of, score, shard_photos, write_photos, write_weights
 from tests.stream_corpus import write_tar
@@ -288,7 +289,7 @@ class TestKill:
         self, shards: str, scores: Path, kept_half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(shard_filter, "_copy_blocks", die_at(4, shard_filter._copy_blocks))
+            patch.setattr(TarSink, "copy", die_at(4, TarSink.copy))
             run_and_die(lambda: keep(shards, scores, tmp_path / "out", reject=0.5))
         with pytest.raises(ShardError, match="has not finished here"):
             expand_urls(tmp_path / "out")
@@ -309,7 +310,7 @@ class TestKill:
         first = keep(shards, scores, tmp_path / "out", reject=0.5)
         whole = everything(tmp_path / "out")
         with monkeypatch.context() as patch:
-            patch.setattr(shard_filter, "_copy_blocks", lambda *args: pytest.fail("written again"))
+            patch.setattr(TarSink, "copy", lambda *args: pytest.fail("written again"))
             again = keep(shards, scores, tmp_path / "out", reject=0.5)
         assert (again.pictures, again.names, again.index) == (first.pictures, first.names, first.index)
         shard = next((tmp_path / "out").glob("*.tar"))

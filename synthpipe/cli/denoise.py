@@ -1,0 +1,155 @@
+"""``synthpipe denoise``: clean the images of a folder, or of shards, with a trained denoiser."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthpipe.cli.image_folder import check_device, convert_images
+from synthpipe.cli.score import add_engine_arguments
+from synthpipe.errors import OptionError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from synthpipe.config.denoise import DenoiseOptions
+    from synthpipe.pipeline.image_units import ShardUnit
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLE = """\
+example:
+  synthpipe denoise blind_spot_small photos/ cleaned/ --max-sigma 0.03
+  synthpipe denoise mine.safetensors /data/hr /data/hr_clean --sigma auto --min-sigma 0.008 --workers 8
+
+IN is a folder of images (nested is fine) or one image: OUT gets a PNG of each under the same relative name.  Or IN is
+shards (a folder with an index, a pattern such as hr-{000..511}.tar, URLs): OUT gets shards with the same samples under
+the same keys in the same order, images as PNG, everything else byte for byte, and an index; after an interruption the
+same command goes on where it stopped.  Noise levels are standard deviations on the [0, 1] scale: 5/255 is 0.0196.
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "denoise",
+        help="clean the images of a folder or of shards with a trained denoiser",
+        description="Denoise every image of a folder or of shards with any trained denoiser.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights")
+    parser.add_argument("source", nargs="+", metavar="IN", help="a folder of images, one image, or shards")
+    parser.add_argument("output", metavar="OUT", help="folder to write; of shards, local or an fsspec URL")
+    parser.add_argument(
+        "--sigma", type=_level, metavar="auto|X", help="level of the noise (default: auto, each image's)"
+    )
+    parser.add_argument("--min-sigma", type=float, metavar="X", help="images estimated below X stay as they are")
+    parser.add_argument("--max-sigma", type=float, metavar="X", help="estimates above X are taken for X")
+    parser.add_argument(
+        "--hole", type=int, metavar="PIXELS", help="of a blind-spot network, for correlated noise (default: its own)"
+    )
+    parser.add_argument("--strength", type=float, metavar="S", help="mix with the input: 1 is denoised (default 1)")
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="longest side denoised at once (default 512)")
+    parser.add_argument("--overlap", type=int, metavar="PIXELS", help="of tiles (default: what the network sees)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu); of shards, one for each worker")
+    parser.add_argument(
+        "--broken",
+        choices=["skip", "copy"],
+        default="skip",
+        help="of shards, samples whose image cannot be read: leave out (default) or take over as they are",
+    )
+    add_engine_arguments(parser)
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Denoise; 0 if any image worked, 1 if none did."""
+    from synthpipe.config.denoise import DenoiseOptions
+    from synthpipe.config.reader import parse_options
+    from synthpipe.pipeline.image_files import SUFFIXES
+    from synthpipe.pipeline.image_units import ShardUnit, find_units
+
+    given = {name: value for name in DenoiseOptions.model_fields if (value := getattr(args, name)) is not None}
+    options = parse_options(given, DenoiseOptions, source="synthpipe denoise")
+    check_device(args.device)
+    first = Path(args.source[0])
+    if len(args.source) == 1 and first.is_file() and first.suffix.lower() in SUFFIXES:
+        return _denoise_folder(options, args)
+    units = find_units(args.source, allow_pipe=bool(args.allow_pipe))
+    shards = [unit for unit in units if isinstance(unit, ShardUnit)]
+    return _denoise_shards(options, shards, args) if shards else _denoise_folder(options, args)
+
+
+def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
+    import torch
+
+    from synthpipe.errors import ImageError
+    from synthpipe.transforms.build import build_denoise
+
+    if len(args.source) > 1:
+        raise OptionError(f"IN: expected one folder of images at a time, got {len(args.source)}")
+    transform = build_denoise(options).to(args.device)
+
+    def clean(x: Tensor, name: str) -> dict[str, Tensor]:
+        y = transform.clean(x.to(args.device)).cpu()
+        if not bool(torch.isfinite(y).all()):
+            raise ImageError("the denoiser gave NaN or infinity", "not_finite")
+        return {"": y}
+
+    return convert_images(Path(args.source[0]), Path(args.output), clean, "denoise", "denoised")
+
+
+def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from synthpipe.pipeline.corpus_edit import REPORT_NAME, edit_corpus
+    from synthpipe.pipeline.denoise_edit import DenoiseEdit
+
+    cuda = args.device.startswith("cuda")
+    with tqdm(unit="shard", disable=None) as bar:
+
+        def show(done: int, total: int, images: int) -> None:
+            bar.total = total
+            bar.set_postfix_str(f"{images} images", refresh=False)
+            bar.update(done - bar.n)
+
+        report = edit_corpus(
+            units,
+            DenoiseEdit.of(options, args.device),
+            args.output,
+            broken=args.broken,
+            engine=args.engine or "local",
+            workers=args.workers or _default_workers(cuda),
+            cuda=cuda,
+            on_progress=show,
+        )
+    index = report.index
+    print(f"{args.output}: {report.edited} of {report.images} images denoised, in {len(index.shards)} shards")
+    if report.broken:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.broken.items())
+        what = "skipped" if args.broken == "skip" else "taken over as they are where possible"
+        print(f"{what}: {reasons}; see {args.output}/{REPORT_NAME}")
+    if not report.edited:
+        print("synthpipe denoise: no image could be denoised; the report says why", file=sys.stderr)
+    return 0 if report.edited else 1
+
+
+def _level(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected auto or a number from 0 to 1, got {text!r}") from error
+
+
+def _default_workers(cuda: bool) -> int:
+    if cuda:
+        import torch
+
+        return max(torch.cuda.device_count(), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
