@@ -310,3 +310,12 @@ def test_option_files_are_read(name: str) -> None:
             name: options.model.arguments()[name] for name in ("channels", "width", "depth")
         }.items()
     )
+
+
+def test_the_authors_size_is_an_option_file() -> None:
+    options = read_train_options(RECIPES / "map_grey" / "reference.yml")
+    assert isinstance(options, TrainMapDenoiserOptions)
+    model = MapDenoiser(**options.model.arguments())
+    assert sum(parameter.numel() for parameter in model.parameters()) == 556_483
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    assert shapes == {name: value.shape for name, value in MapDenoiser.reference(3).state_dict().items()}
