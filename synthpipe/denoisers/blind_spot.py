@@ -178,8 +178,8 @@ class BlindSpotDenoiser(Denoiser):
     def own_sigma(self, x: Tensor) -> Tensor:
         """Level of the noise by the model's own account, ``(B,)``, root mean square over channels.
 
-        The 5th percentile over pixels of the noisy pixel's variance, in every range of brightness where noise depends
-        on it; good for models whose level is not ``"known"``.
+        The 5th percentile over pixels of the noisy pixel's variance; where noise depends on brightness, a line through
+        the lowest of each range of brightness.  For models whose level is not ``"known"``.
 
         Args:
             x: ``(B, C, H, W)`` of 1 or 3 channels, as for :meth:`Denoiser.denoise`.
@@ -193,8 +193,8 @@ class BlindSpotDenoiser(Denoiser):
             assert isinstance(noise, ImpulseNoise)
             return (noise.alpha * _distance_to_uniform(mu)).sqrt()
         if self.noise == "gaussian":
-            return _low_variances(mu, self.total(mu, factor), 1)[1].mean((1, 2)).sqrt()
-        a, b = _line(*_low_variances(mu, self.total(mu, factor), _BRIGHTNESSES))
+            return _low_percentile(self.total(mu, factor)).mean(1).sqrt()
+        a, b = _low_line(mu, self.total(mu, factor))
         return (a * mu.clamp(0, 1).flatten(1).mean(1) + b).sqrt()
 
     def _noise_of_level(self, x: Tensor, mu: Tensor, factor: Tensor, sigma: Tensor) -> NoiseModel:
@@ -208,7 +208,7 @@ class BlindSpotDenoiser(Denoiser):
         if self.noise == "impulse":
             return ImpulseNoise((variance / _distance_to_uniform(mu)).clamp(1e-6, 1 - 1e-6))
         if self.level != "known":
-            a, b = _line(*_low_variances(mu, self.total(mu, factor.detach()), _BRIGHTNESSES))
+            a, b = _low_line(mu, self.total(mu, factor.detach()))
         elif min(x.shape[2:]) >= 8:
             a, b = estimate_noise_line(x.detach())
         else:
@@ -240,23 +240,30 @@ def _distance_to_uniform(mu: Tensor) -> Tensor:
     return (1 / 12 + (mu - 0.5).square()).flatten(1).mean(1)
 
 
-def _low_variances(mu: Tensor, total: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Median brightness and low percentile of the variance of each group of pixels of like brightness.
+def _low_percentile(total: Tensor) -> Tensor:
+    """``(B, C)``: low percentile over pixels of the noisy pixel's variance ``(B, C, C, H, W)``."""
+    variance = marginal_std(total).square().flatten(2)
+    return variance.kthvalue(max(1, round(_PERCENTILE * variance.shape[2])), 2).values
+
+
+def _low_line(mu: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """``a`` and ``b`` ``(B,)`` of the variance ``a * brightness + b`` that is left where prediction is best.
+
+    From the pixels of lowest variance among those of like brightness, twice as many as the percentile has below it.
 
     Args:
         mu: ``(B, C, H, W)``.
         total: ``(B, C, C, H, W)``.
-        groups: G; fewer in images of fewer pixels.
-
-    Returns:
-        Both ``(B, C, G)``.
     """
     brightness, order = mu.flatten(2).sort(2)
     variance = marginal_std(total).square().flatten(2).gather(2, order)
-    groups = min(groups, brightness.shape[2])
-    parts = zip(brightness.tensor_split(groups, 2), variance.tensor_split(groups, 2), strict=True)
-    pairs = [(m.median(2).values, v.kthvalue(max(1, round(_PERCENTILE * v.shape[2])), 2).values) for m, v in parts]
-    return torch.stack([m for m, _ in pairs], 2), torch.stack([v for _, v in pairs], 2)
+    groups = min(_BRIGHTNESSES, brightness.shape[2])
+    places, lows = [], []
+    for m, v in zip(brightness.tensor_split(groups, 2), variance.tensor_split(groups, 2), strict=True):
+        lowest = v.topk(max(1, round(2 * _PERCENTILE * v.shape[2])), 2, largest=False)
+        places.append(m.gather(2, lowest.indices).mean(2))
+        lows.append(lowest.values.mean(2))
+    return _line(torch.stack(places, 2), torch.stack(lows, 2))
 
 
 def _line(brightness: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

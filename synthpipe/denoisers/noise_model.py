@@ -3,7 +3,7 @@
 The prior of the clean pixel x is ``N(mu, S_x)``.  For additive noise of covariance ``S_n`` the noisy pixel y is
 ``N(mu, S_y)`` with ``S_y = S_x + S_n``; its negative log-likelihood trains the prior without clean images, and
 
-    E[x | y] = mu + S_x S_y^-1 (y - mu)
+    E[x | y] = mu + S_x S_y^-1 (y - mu) = y - S_n S_y^-1 (y - mu)
 
 is the result.  Values of exactly 0 or 1 are saturated: all that is known of the sensor's value is that it lies beyond.
 Their likelihood is the probability of that (as in Tobin's censored regression, channel by channel), and before the
@@ -79,10 +79,12 @@ class AdditiveNoise(NoiseModel):
         return torch.where(cut, torch.where(side == 0, free, beyond).sum(1), nll)
 
     def posterior_mean(self, y: Tensor, mu: Tensor, prior: Tensor) -> Tensor:
-        total = plus_diagonal(prior, self.variance(mu))
+        variance = self.variance(mu)
+        total = plus_diagonal(prior, variance)
         if self.saturates:
             y = _beyond_saturation(y, mu, marginal_std(total))
-        return mu + (prior * solve(total, y - mu)[:, None]).sum(2)
+        # The same as mu + S_x S_y^-1 (y - mu), but errors of a nearly singular S_y are met by as little noise.
+        return y - variance * solve(total, y - mu)
 
 
 @dataclass(frozen=True)
