@@ -50,12 +50,11 @@ class DAEPriorOptions(Options):
     type: Literal["dae"] = "dae"
     teacher: str | None = Field(None, description="weights of kind plain_denoiser that R starts from; none: untrained")
     train: bool = Field(True, description="whether R is trained beside the model; false needs a teacher")
-    warm_start: bool = Field(False, description="whether the model starts from the teacher's weights too")
 
     @model_validator(mode="after")
     def _check(self) -> DAEPriorOptions:
-        if self.teacher is None and (self.warm_start or not self.train):
-            raise ValueError("expected 'teacher' (weights of kind plain_denoiser) for warm_start: true or train: false")
+        if self.teacher is None and not self.train:
+            raise ValueError("expected 'teacher' (weights of kind plain_denoiser) with train: false")
         return self
 
 
@@ -72,6 +71,9 @@ class TrainMapDenoiserOptions(RunOptions):
     kind: Literal["map_denoiser"] = "map_denoiser"
     model: MapModelOptions = MapModelOptions()
     prior: Annotated[DAEPriorOptions | DDEPriorOptions, Field(discriminator="type")] = DAEPriorOptions()
+    start_from: str | None = Field(
+        None, description="weights of kind plain_denoiser, of the model's size, that the model starts from"
+    )
     data: ImageDataOptions = Field(description="clean images")
     input_noise: float = Field(
         1.5,
@@ -84,6 +86,8 @@ class TrainMapDenoiserOptions(RunOptions):
 
     @model_validator(mode="after")
     def _check(self) -> TrainMapDenoiserOptions:
-        if self.prior.type == "dae" and self.prior.warm_start and not self.model.level_map:
-            raise ValueError("prior.warm_start: the teacher is told the level, so expected model.level_map: true")
+        if self.start_from is not None and not self.model.level_map:
+            raise ValueError("start_from: plain denoisers are told the level, so expected model.level_map: true")
+        if self.start_from is not None and self.init_weights is not None:
+            raise ValueError("expected at most one of 'start_from' and 'init_weights'")
         return self

@@ -27,6 +27,10 @@ from synthpipe.transforms.base import Batch, generator_for
 __all__ = ["AutoencoderPrior", "DensityPrior", "MapDenoiserObjective", "build_objective"]
 
 
+#: What a plain denoiser and a MAP denoiser of the same network have in common.
+_SIZE = ("channels", "width", "depth")
+
+
 class AutoencoderPrior(nn.Module):
     """The gradient of ``log p_s`` from a least-squares denoiser R, by ``(R(x) - x) / s^2``.
 
@@ -145,13 +149,25 @@ def build_objective(options: TrainMapDenoiserOptions) -> MapDenoiserObjective:
         prior = _autoencoder(options.prior, model)
     else:
         prior = _density(options.prior, model)
+    if options.start_from is not None:
+        _start(model, options.start_from)
     return MapDenoiserObjective(model, prior, options.input_noise, options.level_power)
 
 
+def _start(model: MapDenoiser, path: str) -> None:
+    """Begin as the least-squares denoiser that ``path`` holds: nearer to the goal than the identity."""
+    start = checkpoints.load(path, kind="plain_denoiser")
+    assert isinstance(start, PlainDenoiser)
+    theirs = {name: start.config[name] for name in _SIZE} | {"level": start.config.get("level", True)}
+    ours = {name: model.config[name] for name in _SIZE} | {"level": True}
+    if theirs != ours:
+        raise OptionError(f"start_from {path!r}: a plain denoiser of {theirs}, expected one of the model's {ours}")
+    model.net.load_state_dict(start.net.state_dict())
+
+
 def _autoencoder(options: DAEPriorOptions, model: MapDenoiser) -> AutoencoderPrior:
-    size = {name: model.config[name] for name in ("channels", "width", "depth")}
     if options.teacher is None:
-        return AutoencoderPrior(PlainDenoiser(**size), trained=True)
+        return AutoencoderPrior(PlainDenoiser(**{name: model.config[name] for name in _SIZE}), trained=True)
     teacher = checkpoints.load(options.teacher, kind="plain_denoiser")
     assert isinstance(teacher, PlainDenoiser)
     if teacher.channels != model.channels:
@@ -163,14 +179,6 @@ def _autoencoder(options: DAEPriorOptions, model: MapDenoiser) -> AutoencoderPri
         raise OptionError(
             f"prior.teacher {options.teacher!r}: a denoiser that is not told the level, expected one that is"
         )
-    if options.warm_start:
-        differing = {name: teacher.config.get(name) for name in size if teacher.config.get(name) != size[name]}
-        if differing:
-            raise OptionError(
-                f"prior.warm_start: the teacher {options.teacher!r} has {differing}, the model "
-                f"{ {name: size[name] for name in differing} }; make them equal or leave warm_start out"
-            )
-        model.net.load_state_dict(teacher.net.state_dict())
     return AutoencoderPrior(teacher, options.train)
 
 

@@ -237,7 +237,7 @@ def test_a_frozen_teacher_stays_and_the_model_starts_from_it(
 ) -> None:
     teacher = PlainDenoiser(**SIZE)
     path = saved(tmp_path / "teacher.safetensors", teacher)
-    options = run_map(prior={"type": "dae", "teacher": path, "train": False, "warm_start": True})
+    options = run_map(prior={"type": "dae", "teacher": path, "train": False}, start_from=path)
     x, sigma = torch.rand(2, 1, 9, 9), torch.tensor([0.05, 0.1])
     assert torch.equal(build_objective(options).model(x, sigma), teacher(x, sigma))
     train(options)
@@ -265,13 +265,15 @@ def test_priors_that_do_not_fit_are_refused(run_map: Callable[..., TrainMapDenoi
     rgb = saved(tmp_path / "rgb.safetensors", small_density(channels=3, sigma_range=(0.01, 0.2)))
     for prior, words in (
         ({"type": "dae", "teacher": colour}, r"a denoiser of 3 channel\(s\), expected model.channels, 1"),
-        ({"type": "dae", "teacher": wide, "warm_start": True}, "has {'width': 8}, the model {'width': 4}"),
         ({"type": "dae", "teacher": blind}, "not told the level"),
         ({"type": "dde", "weights": narrow}, "levels 0.02 to 0.2, expected it to cover 0.01 to 0.1"),
         ({"type": "dde", "weights": rgb}, r"a density of 3 channel\(s\)"),
     ):
         with pytest.raises(OptionError, match=words):
             build_objective(run_map(prior=prior))
+    for start in (wide, blind, colour):
+        with pytest.raises(OptionError, match=r"start_from.*expected one of the model's {'channels': 1, 'width': 4"):
+            build_objective(run_map(start_from=start))
     with pytest.raises(CheckpointError, match="holds a 'plain_denoiser' model, expected 'dde'"):
         build_objective(run_map(prior={"type": "dde", "weights": colour}))
 
@@ -282,13 +284,8 @@ def test_priors_that_do_not_fit_are_refused(run_map: Callable[..., TrainMapDenoi
         ({"prior": {"type": "dae", "train": False}}, "expected 'teacher'"),
         ({"model": {"sigma_range": [0.1, 0.1]}}, "low < high"),
         ({"model": {"level_map": False}}, "low = high where 'level_map' is false"),
-        (
-            {
-                "model": {"level_map": False, "sigma_range": [0.1, 0.1]},
-                "prior": {"type": "dae", "teacher": "t", "warm_start": True},
-            },
-            "expected model.level_map: true",
-        ),
+        ({"model": {"level_map": False, "sigma_range": [0.1, 0.1]}, "start_from": "t"}, "model.level_map: true"),
+        ({"init_weights": "a", "start_from": "b"}, "at most one of"),
         ({"prior": {"type": "dde", "wieghts": "x"}}, "weights"),
     ],
 )
