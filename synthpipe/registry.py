@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
+from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
 from synthpipe.denoisers.map_denoiser import MapDenoiser
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
@@ -28,6 +29,7 @@ _KINDS: dict[str, type[nn.Module]] = {
     "plain_denoiser": PlainDenoiser,
     "blind_spot": BlindSpotDenoiser,
     "map_denoiser": MapDenoiser,
+    "flow_prior": FlowPriorDenoiser,
     "glow": Glow,
 }
 

@@ -15,7 +15,7 @@ from synthpipe import checkpoints
 PUBLIC = {
     "synthpipe": {"__version__"},
     "synthpipe.checkpoints": {"load", "read_header", "resolve", "save"},
-    "synthpipe.denoisers": {"BlindSpotDenoiser", "Denoiser", "MapDenoiser", "PlainDenoiser"},
+    "synthpipe.denoisers": {"BlindSpotDenoiser", "Denoiser", "FlowPriorDenoiser", "MapDenoiser", "PlainDenoiser"},
     "synthpipe.density": {"DDE", "DDEGenerator", "DensityEstimator", "DensityScorer", "VectorDDE", "dde_loss"},
     "synthpipe.flows": {"CLEAN", "NOISY", "DeFlow", "Glow", "bits_per_dim"},
     "synthpipe.transforms": {
@@ -30,7 +30,7 @@ PUBLIC = {
     "synthpipe.pipeline": {"Stream", "build_stream"},
 }
 
-SHIPPED_KINDS = ("map_denoiser", "deflow", "density_scorer", "glow")
+SHIPPED_KINDS = ("flow_prior", "map_denoiser", "deflow", "density_scorer", "glow")
 
 
 @pytest.mark.parametrize("module", sorted(PUBLIC))

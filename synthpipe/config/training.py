@@ -13,6 +13,7 @@ from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.deflow import DeFlowModelOptions
+from synthpipe.config.flow_prior import TrainFlowPriorOptions
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
@@ -86,6 +87,7 @@ SCHEMAS: dict[str, type[RunOptions]] = {
     "blind_spot": TrainBlindSpotOptions,
     "map_denoiser": TrainMapDenoiserOptions,
     "glow": TrainGlowOptions,
+    "flow_prior": TrainFlowPriorOptions,
 }
 
 

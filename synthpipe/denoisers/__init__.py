@@ -2,7 +2,8 @@
 
 from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
+from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
 from synthpipe.denoisers.map_denoiser import MapDenoiser
 from synthpipe.denoisers.plain import PlainDenoiser
 
-__all__ = ["BlindSpotDenoiser", "Denoiser", "MapDenoiser", "PlainDenoiser"]
+__all__ = ["BlindSpotDenoiser", "Denoiser", "FlowPriorDenoiser", "MapDenoiser", "PlainDenoiser"]

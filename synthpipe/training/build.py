@@ -9,6 +9,7 @@ from typing import Any
 from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
+from synthpipe.config.flow_prior import TrainFlowPriorOptions
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
@@ -16,7 +17,7 @@ from synthpipe.config.training import RunOptions, TrainDeFlowOptions
 from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
 from synthpipe.flows.deflow import DeFlow
-from synthpipe.training import blind_spot, glow, map_denoiser, plain_denoiser
+from synthpipe.training import blind_spot, flow_prior, glow, map_denoiser, plain_denoiser
 from synthpipe.training.base import BatchSource, Objective
 from synthpipe.training.dde import DDEObjective
 from synthpipe.training.dde_generator import build_objective as build_dde_generator
@@ -95,6 +96,7 @@ _RUNS: dict[type[RunOptions], Callable[[Any], tuple[_Objective, _Data]]] = {
     TrainDeFlowOptions: _deflow,
     TrainDDEOptions: _dde,
     TrainDDEGeneratorOptions: _dde_generator,
+    TrainFlowPriorOptions: _one_domain(flow_prior.build_objective),
     TrainGlowOptions: _one_domain(glow.build_objective),
     TrainBlindSpotOptions: _one_domain(blind_spot.build_objective),
     TrainPlainDenoiserOptions: _one_domain(plain_denoiser.build_objective),

@@ -1,0 +1,130 @@
+"""Options of ``kind: flow_prior``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from synthpipe.config.denoiser_data import NoisyDataOptions, PlainDenoiserModelOptions
+from synthpipe.config.noise import ImpulseTrainingNoise
+from synthpipe.config.reader import Options
+from synthpipe.config.run import RunOptions
+
+__all__ = [
+    "AutomaticWeightOptions",
+    "BlurTermOptions",
+    "ExactWeightOptions",
+    "FixedWeightOptions",
+    "MeasuredNoiseOptions",
+    "PlainTermOptions",
+    "SteinTermOptions",
+    "TrainFlowPriorOptions",
+]
+
+
+class PlainTermOptions(Options):
+    """Minus the log-likelihood of Gaussian noise, with the variance of each value."""
+
+    type: Literal["plain"] = "plain"
+
+
+class BlurTermOptions(Options):
+    """The published term: both images blurred first, so that one weight serves all levels."""
+
+    type: Literal["blur"] = "blur"
+    std: float = Field(1.0, gt=0, le=8, description="standard deviation of the Gaussian blur in pixels")
+
+
+class SteinTermOptions(Options):
+    """Stein's unbiased estimate of the squared error (1981): the residual, and what the output owes to the noise."""
+
+    type: Literal["stein"] = "stein"
+
+
+class ExactWeightOptions(Options):
+    """The weight of maximum a posteriori."""
+
+    type: Literal["exact"] = "exact"
+
+
+class FixedWeightOptions(Options):
+    """A multiple of the exact weight."""
+
+    type: Literal["fixed"] = "fixed"
+    kappa: float = Field(ge=0, description="1 is exact")
+
+
+class AutomaticWeightOptions(Options):
+    """A multiple of the exact weight that follows the residual during training; needs no clean images."""
+
+    type: Literal["automatic"] = "automatic"
+    start: float = Field(0.25, gt=0, description="the multiple at the first step")
+    rule: Literal["orthogonal", "white", "variance"] = Field(
+        "orthogonal",
+        description="orthogonal: residual and error are, by Stein's lemma; white: the residual's correlation is what "
+        "the lemma says, whatever the level; variance: the published one, 0.875 of the noise's",
+    )
+    rate: float = Field(0.02, gt=0, le=0.5, description="largest change of log kappa in a step")
+    knots: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (), description="noise levels, ascending, that have a weight of their own; between them it is interpolated"
+    )
+
+    @model_validator(mode="after")
+    def _ascend(self) -> AutomaticWeightOptions:
+        if list(self.knots) != sorted(set(self.knots)):
+            raise ValueError(f"knots: expected ascending noise levels, got {list(self.knots)}")
+        return self
+
+
+class MeasuredNoiseOptions(Options):
+    """Noise of variance ``a * x + b`` at brightness x, as ``synthpipe.noise_fit`` measures it."""
+
+    a: float = Field(ge=0, le=1)
+    b: float = Field(gt=0, le=1)
+
+
+class TrainFlowPriorOptions(RunOptions):
+    """``kind: flow_prior``: a denoiser from noisy images and a flow of clean ones."""
+
+    kind: Literal["flow_prior"] = "flow_prior"
+    model: PlainDenoiserModelOptions = PlainDenoiserModelOptions()
+    prior: str = Field(description="weights of kind glow: a file, or the name of shipped ones")
+    data: NoisyDataOptions
+    noise_model: Literal["known", "level", "line"] | Annotated[float, Field(gt=0, le=1)] | MeasuredNoiseOptions = Field(
+        "known",
+        description="known: as data.noise says; level: one for each crop, estimated from it; line: variance over "
+        "brightness, estimated likewise; a number: this standard deviation; {a, b}: variance a x + b",
+    )
+    correlation: Literal["known", "white", "measured"] | None = Field(
+        None,
+        description="known: as data.noise says; measured: from the first batch; none: known where noise_model is, else "
+        "measured",
+    )
+    data_term: Annotated[PlainTermOptions | BlurTermOptions | SteinTermOptions, Field(discriminator="type")] = (
+        PlainTermOptions()
+    )
+    weight: Annotated[ExactWeightOptions | FixedWeightOptions | AutomaticWeightOptions, Field(discriminator="type")] = (
+        AutomaticWeightOptions()
+    )
+    prior_warmup: int = Field(0, ge=0, description="steps over which the prior's weight rises from 0")
+    max_pull: float | None = Field(
+        None, gt=0, description="the prior's gradient is cut where it is more than this many times that of pure noise"
+    )
+
+    @property
+    def correlation_used(self) -> str:
+        """``correlation``, with what it is where it is not given."""
+        return self.correlation or ("known" if self.noise_model == "known" else "measured")
+
+    @model_validator(mode="after")
+    def _noise_is_known(self) -> TrainFlowPriorOptions:
+        if isinstance(self.data.noise, ImpulseTrainingNoise):
+            raise ValueError("data.noise: impulse noise has no data term here; use kind blind_spot")
+        if self.noise_model == "known" and self.data.noise is None:
+            raise ValueError(
+                "noise_model: 'known' needs data.noise; for noisy images give level, line, a number or {a, b}"
+            )
+        if self.correlation == "known" and self.data.noise is None:
+            raise ValueError("correlation: 'known' needs data.noise; for noisy images take measured or white")
+        return self

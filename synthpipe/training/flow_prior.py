@@ -1,0 +1,255 @@
+"""The objective of the flow-prior denoiser: noisy images and a density of clean ones, no pairs.
+
+Maximum a posteriori for ``y = x + e``, e Gaussian of variance s^2, minimises over the output ``D = D(y)`` of each image
+
+    mean((D - y)^2) + kappa * 2 s^2 ln 2 * bits(D),        kappa = 1,
+
+with bits the code length per value under the density (the reference page, section 1; of the paper only the objective
+could be read, which blurs both images in the first term).  Divided by s^2, both terms are free of the crop's size, of
+the level and of the number of channels.
+
+Legend: B batch, C channels, c side of the crops, w window of the density, n windows along a side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthpipe import checkpoints
+from synthpipe.config.flow_prior import BlurTermOptions, SteinTermOptions, TrainFlowPriorOptions
+from synthpipe.config.noise import GaussianTrainingNoise
+from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
+from synthpipe.denoisers.noise_level import LAGS, noise_correlation
+from synthpipe.errors import OptionError
+from synthpipe.training.base import Objective
+from synthpipe.training.images import noisy_crops
+from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
+from synthpipe.training.prior_weight import build_weight, residual_moments
+from synthpipe.transforms.base import Batch, generator_for
+
+__all__ = ["FlowPriorObjective", "Prior", "build_objective", "limit_pull", "soft_clamp"]
+
+#: How far beyond [0, 1] the density is asked; a logit of the reference's form is defined up to 0.055.
+_MARGIN = 0.03
+#: Of the noise, the step of the finite difference along a draw of it.
+_PROBE_STEP = 0.1
+
+
+class Prior(Protocol):
+    """A density of crops; :class:`synthpipe.flows.glow.Glow` is one."""
+
+    window: int
+    channels: int
+
+    def log_prob(self, x: Tensor, generator: Sequence[torch.Generator] | None) -> Tensor:
+        """Log-likelihood in nats ``(B,)`` of 8-bit crops ``(B, C, w, w)`` in [0, 1]."""
+        ...
+
+
+class FlowPriorObjective(Objective):
+    """Data term plus weighted code length, in units of the noise's variance times the level in grey levels.
+
+    The last factor lets all levels weigh in: without it the lowest ones take most of the gradient, with its square the
+    highest.  The clean crops of synthetic noise serve the number ``psnr`` in the log, and nothing else.
+
+    Args:
+        model: the denoiser.
+        prior: the density, frozen here; stands beside the model in checkpoints.
+        options: of the run.
+    """
+
+    kernel: Tensor
+    step: Tensor
+
+    def __init__(self, model: FlowPriorDenoiser, prior: nn.Module, options: TrainFlowPriorOptions) -> None:
+        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self.prior = prior.eval().requires_grad_(False)
+        self.weight = build_weight(options.weight)
+        self._options = options
+        self._measured = options.correlation_used == "measured"
+        white = torch.zeros(LAGS, LAGS)
+        white[0, 0] = 1
+        self.register_buffer("kernel", kernel_of(white) if self._measured else _known_kernel(options))
+        self.register_buffer("step", torch.tensor(0))
+
+    def train(self, mode: bool = True) -> FlowPriorObjective:
+        """The density stays in eval mode."""
+        super().train(mode)
+        self.prior.eval()
+        return self
+
+    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss on ``batch["x"]``, ``(B, 3, c, c)`` uint8, noisy or to be made so."""
+        model = cast(FlowPriorDenoiser, self.model)
+        noisy, clean, truth = self._noisy(batch, generators)
+        if self._measured and self.training and not self.step:
+            self._measure_correlation(noisy)
+        belief = believed_noise(noisy, truth, self._options.noise_model, self.kernel)
+        denoised = model(noisy, belief.level).float()
+        with torch.autocast(noisy.device.type, enabled=False):
+            data = self._data_term(model, noisy, denoised, belief, generators)
+            corners = self._corners(noisy.shape[2], generators)
+            outside = (denoised - denoised.clamp(0, 1)).square() / belief.level.square()[:, None, None, None]
+            by_image = self._means(self._cut(data + outside, corners))
+            kappa = self.weight(belief.level) * self._warmth()
+            bits = self._bits(self._cut(denoised, corners), generators)
+            by_image = by_image + 2 * math.log(2) * kappa * bits
+            loss = (by_image * belief.level * 255).mean()
+        numbers = {"bits_per_dim": bits, "residual": self._share(noisy - denoised, belief), "kappa": kappa}
+        if truth:
+            numbers["psnr"] = -10 * (denoised - clean).square().flatten(1).mean(1).log10()
+        return loss, {name: value.detach().mean() for name, value in numbers.items()}
+
+    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+        """A row for each image: noisy | denoised | four times their difference, or clean in place of it where known."""
+        denoiser = cast(FlowPriorDenoiser, model)
+        generators = [generator_for(seed, f"picture{place}") for place in range(len(batch["x"]))]
+        noisy, clean, truth = self._noisy(batch, generators)
+        level = believed_noise(noisy, truth, self._options.noise_model, self.kernel).level
+        denoised = denoiser.denoise(noisy, level)
+        third = clean if truth else 0.5 + 4 * (noisy - denoised)
+        rows = torch.cat([noisy, denoised, third], 3)  # (B, C, c, 3 c)
+        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+
+    def _measure_correlation(self, noisy: Tensor) -> None:
+        """From the first batch of all processes."""
+        found = noise_correlation(noisy).to(noisy.device)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(found)
+        self.kernel.copy_(kernel_of(found / found[0, 0]))
+
+    # --- parts of the loss -----------------------------------------------------------------------------------------
+
+    def _noisy(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        channels = cast(FlowPriorDenoiser, self.model).channels
+        return noisy_crops(batch, channels, self._options.data.noise, generators)
+
+    def _data_term(
+        self,
+        model: FlowPriorDenoiser,
+        noisy: Tensor,
+        denoised: Tensor,
+        belief: NoiseBelief,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        """``(B, C, c, c)``: twice minus the log-likelihood of the residual, in its stead a blur or Stein's estimate."""
+        chosen, residual = self._options.data_term, noisy - denoised
+        level = belief.level[:, None, None, None]
+        if isinstance(chosen, BlurTermOptions):
+            term = _blurred(residual, chosen.std).square() / level.square()
+        else:
+            term = self._gaussian_term(residual, denoised, belief)
+        stein = isinstance(chosen, SteinTermOptions)
+        if stein or (self.weight.follows and self.training):
+            with torch.set_grad_enabled(stein and torch.is_grad_enabled()):
+                probe = belief.draw(denoised.detach(), generators)
+                response = (model(noisy + _PROBE_STEP * probe, belief.level).float() - denoised) / _PROBE_STEP
+            if stein:
+                term = residual.square() / level.square() + 2 * probe * response / level.square()
+            if self.weight.follows and self.training:
+                moments = residual_moments(residual.detach(), probe, response.detach(), belief.level)
+                self.weight.follow(belief.level, moments)
+        return term
+
+    def _gaussian_term(self, residual: Tensor, denoised: Tensor, belief: NoiseBelief) -> Tensor:
+        """``r^2 / v(D) + log(v(D) / level^2)``, v the variance at the output's brightness."""
+        variance = belief.variance(denoised)
+        return residual.square() / variance + (variance / belief.level.square()[:, None, None, None]).log()
+
+    def _bits(self, windows: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Bits per value of the windows ``(B, n n, C, w, w)`` of each image, ``(B,)``."""
+        count = windows.shape[1]
+        shown = soft_clamp(windows.flatten(0, 1))
+        if self._options.max_pull is not None and shown.requires_grad:
+            # A residual that is the noise gives the data term's gradient this size in each value.
+            shown = limit_pull(shown, self._options.max_pull * 2 * 255 / windows.numel())
+        draws = [generator for generator in generators for _ in range(count)]
+        nats = -cast(Prior, self.prior).log_prob(shown, draws)
+        return self._means(nats.unflatten(0, (-1, count))) / (windows[0, 0].numel() * math.log(2))
+
+    def _warmth(self) -> float:
+        """What the prior's weight is multiplied by at this step, which is counted."""
+        steps = self._options.prior_warmup
+        share = min(1.0, (int(self.step) + 1) / steps) if steps else 1.0
+        if self.training:
+            self.step += 1
+        return share
+
+    def _corners(self, side: int, generators: Sequence[torch.Generator]) -> list[tuple[int, int]]:
+        """Of each image, where its grid of windows begins."""
+        window = cast(Prior, self.prior).window
+        slack = side % window + 1
+        places = [torch.randint(slack, (2,), generator=generator).tolist() for generator in generators]
+        return [(top, left) for top, left in places]
+
+    def _cut(self, x: Tensor, corners: Sequence[tuple[int, int]]) -> Tensor:
+        """``(B, C, c, c)`` -> ``(B, n n, C, w, w)``; both terms of the loss see the same pixels."""
+        window = cast(Prior, self.prior).window
+        side = x.shape[2] // window * window
+        parts = [image[:, top : top + side, left : left + side] for image, (top, left) in zip(x, corners, strict=True)]
+        grids = torch.stack(parts).unflatten(3, (-1, window)).unflatten(2, (-1, window))  # (B, C, n, w, n, w)
+        return grids.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+
+    @staticmethod
+    def _means(x: Tensor) -> Tensor:
+        return x.flatten(1).mean(1)
+
+    def _share(self, residual: Tensor, belief: NoiseBelief) -> Tensor:
+        """The residual's variance as a share of the noise's, ``(B,)``."""
+        return self._means(residual.square()) / belief.level.square()
+
+
+def soft_clamp(x: Tensor) -> Tensor:
+    """The identity on [0, 1]; beyond, values bend and stay within 0.03 of it, where a density can be asked."""
+    inside = x.clamp(0, 1)
+    return inside + _MARGIN * torch.tanh((x - inside) / _MARGIN)
+
+
+def limit_pull(x: Tensor, limit: float) -> Tensor:
+    """``x`` ``(B, ...)`` itself; of its gradient, the root mean square over each image is cut to ``limit``."""
+    y = x.clone()
+
+    def cut(gradient: Tensor) -> Tensor:
+        size = gradient.flatten(1).square().mean(1).sqrt().clamp_min(1e-30)
+        return gradient * (limit / size).clamp(max=1.0).view(-1, *[1] * (gradient.ndim - 1))
+
+    if y.requires_grad:
+        y.register_hook(cut)
+    return y
+
+
+def _known_kernel(options: TrainFlowPriorOptions) -> Tensor:
+    noise = options.data.noise
+    known = options.correlation_used == "known" and isinstance(noise, GaussianTrainingNoise)
+    return binomial_kernel(cast(GaussianTrainingNoise, noise).binomial if known else 0)
+
+
+def _blurred(x: Tensor, std: float) -> Tensor:
+    """Gaussian blur, cut at three standard deviations; mirrored edges as far as they go."""
+    reach = min(math.ceil(3 * std), x.shape[-1] - 1)
+    line = torch.exp(-torch.arange(-reach, reach + 1, dtype=x.dtype, device=x.device).square() / (2 * std**2))
+    line = (line / line.sum()).view(1, 1, -1, 1)
+    planes = F.pad(x.flatten(0, 1)[:, None], [reach] * 4, mode="reflect")
+    return F.conv2d(F.conv2d(planes, line), line.transpose(2, 3)).view_as(x)
+
+
+def build_objective(options: TrainFlowPriorOptions) -> FlowPriorObjective:
+    """The objective that ``options`` describe, with its prior loaded.
+
+    Raises:
+        OptionError: a prior of other channels, or of windows larger than the crops.
+        CheckpointError: no such weights, or not of kind glow.
+    """
+    prior = checkpoints.load(options.prior, kind="glow")
+    window, channels = cast(Prior, prior).window, cast(Prior, prior).channels
+    if channels != options.model.channels:
+        raise OptionError(f"model.channels: expected {channels}, as the prior has, got {options.model.channels}")
+    if options.data.crop < window:
+        raise OptionError(f"data.crop: expected at least {window}, the prior's window, got {options.data.crop}")
+    return FlowPriorObjective(FlowPriorDenoiser(**options.model.arguments()), prior, options)
