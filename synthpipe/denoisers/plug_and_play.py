@@ -84,15 +84,16 @@ class Method(ABC):
 class Splitting(Method):
     """Data step and denoising in turn, for ``||K x - y||^2 / (2 sigma^2) + rho / 2 ||x - z||^2``.
 
-    The order is the paper's: data step, dual variable, denoising.  The dual variable is kept scaled, and follows rho.
+    The order is the paper's: data step, dual variable, denoising.  The dual variable is kept scaled, follows rho, and
+    starts once there is a denoised image: it would carry the error of the start through a short schedule.
 
     Args:
         iterations: of both steps.
         first: level at which the first iteration denoises, in [0, 1] units.
         last: of the last iteration, with logarithmic spacing between; None: the noise of the observation, but not
             under ``floor``.
-        penalty: rho is this over the level squared.  A MAP denoiser of a level is the proximal map for 1; others are a
-            "small perturbation" of the paper (0.8 to 1.5) or DPIR's 0.23.
+        penalty: rho is this over the level squared.  A MAP denoiser of a level is the proximal map for 1; the paper
+            takes 0.83 and 1.5, "a small perturbation helps convergence", DPIR 0.23.
         dual: ADMM; without, half-quadratic splitting.
         floor: lowest level when ``last`` is None.
 
@@ -124,10 +125,10 @@ class Splitting(Method):
         before: Tensor | None = None
         for level in self.levels(problem.level):
             rho = self.penalty / level.square()
-            if self.dual and before is not None:
+            if before is not None:
                 dual = dual * (before / rho)[:, None, None, None]
             x = problem.operator.data_step(z - dual, problem.y, problem.level.square() * rho)
-            if self.dual:
+            if self.dual and before is not None:
                 dual = dual + x - z
             z = denoise(x + dual, level)
             before = rho
@@ -187,7 +188,7 @@ class MeanShift(Method):
 
 #: The methods by name, as ``synthpipe restore --method`` takes them.
 METHODS: dict[str, Method] = {
-    "annealed": Splitting(),
+    "annealed": Splitting(iterations=6, penalty=0.7, dual=True, floor=5 / 255),
     "map": Splitting(iterations=40, first=11 / 255, last=11 / 255, penalty=1.0, dual=True),
     "dpir": Splitting(),
     "dmsp": MeanShift(),

@@ -79,19 +79,20 @@ def test_half_quadratic_splitting_is_deepinvs(deepinv, model, last):
 
 
 def test_admm_is_deepinvs_from_the_same_state(deepinv, model):
-    """Ours begins with a data step and its dual; from there deepinv's, prior first, takes the same steps."""
+    """Ours begins with a data step; from there deepinv's, prior first, takes the same steps."""
     operator = CircularBlur(gaussian_kernel(1.0, 5))
     _, problem = a_problem(operator)
+    weight = problem.level.square() * 0.8 / 0.1**2
     method = Splitting(iterations=8, first=0.1, last=0.1, penalty=0.8, dual=True)
     ours = []
     restore(problem, model, method, callback=lambda _, image: ours.append(image))
-    x = operator.data_step(problem.y, problem.y, problem.level.square() * 0.8 / 0.1**2)
     solver = algorithm(deepinv.optim.ADMM, model, method, g_first=True)
-    theirs = solver(problem.y, deepinv_physics(operator), init=(x, problem.y - x))
+    x = operator.data_step(problem.y, problem.y, weight)
+    theirs = solver(problem.y, deepinv_physics(operator), init=(x, torch.zeros_like(x)))
     # Theirs ends with the data step after the eighth denoising.
-    dual = x - problem.y
+    dual = torch.zeros_like(x)
     for z in ours:
-        x = operator.data_step(z - dual, problem.y, problem.level.square() * 0.8 / 0.1**2)
+        x = operator.data_step(z - dual, problem.y, weight)
         dual = dual + x - z
     assert_close(theirs, x, atol=1e-5, rtol=0)
 

@@ -1,0 +1,230 @@
+"""``synthpipe restore``: undo a known blur, reduction, loss of pixels or noise in a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, check_device, convert_images
+from synthpipe.errors import CheckpointError, ImageError, OptionError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from synthpipe.denoisers import Denoiser
+    from synthpipe.denoisers.degradation_operators import DegradationOperator
+    from synthpipe.denoisers.plug_and_play import Method
+
+__all__ = ["add_parser", "run"]
+
+_EXAMPLE = """\
+example:
+  synthpipe restore map_small blurred/ sharp/ --task deblur --kernel kernel.png
+  synthpipe restore map_small small/ large/ --task sr --scale 2
+  synthpipe restore map_small holes/ whole/ --task inpaint --mask masks/ --sigma 0.004
+
+Kernels are grey images (divided by their sum), .npy arrays that sum to 1, or gaussian:SIGMA; their sides are odd.
+Masks are white where a pixel is missing: one image for all, or a folder with the images' relative names.
+Noise levels are standard deviations on the [0, 1] scale: 2.55/255 is 0.01.  Images of any size are restored whole;
+the denoiser alone goes tile by tile, with no difference to the result.
+"""
+
+#: What is reckoned with where the noise of images with missing pixels is not given: rounding, and a little more.
+_INPAINTING_SIGMA = 1 / 255
+#: Schedules that are not those of deblurring: holes are filled from their borders, which takes time and high levels.
+_SCHEDULES: dict[str, dict[str, float]] = {}
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Declare the command's arguments."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "restore",
+        help="deblur, enlarge, fill or denoise a folder of images with any trained denoiser",
+        description="Restore every image below IN with a trained denoiser as the prior (plug and play), and write a "
+        "PNG under the same relative name. Broken images are skipped and listed.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_folder_arguments(parser)
+    parser.add_argument("--task", required=True, choices=["deblur", "sr", "inpaint", "denoise"])
+    parser.add_argument("--kernel", metavar="K", help="of deblur; of sr, in place of bicubic reduction")
+    parser.add_argument("--scale", type=int, help="of sr")
+    parser.add_argument("--mask", type=Path, metavar="M", help="of inpaint: an image, or a folder of images")
+    parser.add_argument(
+        "--sigma",
+        default="auto",
+        metavar="auto|X",
+        help="noise of the images (default: auto, each image's; of inpaint 1/255)",
+    )
+    parser.add_argument(
+        "--border",
+        choices=["unknown", "circular"],
+        default="unknown",
+        help="of blur: the scene goes on beyond the image (default), or wraps around",
+    )
+    parser.add_argument(
+        "--method", choices=["annealed", "map", "dpir", "dmsp"], default="annealed", help="(default annealed)"
+    )
+    parser.add_argument("--iterations", type=int, help="of the method (default: its own)")
+    parser.add_argument("--first", type=float, metavar="X", help="level of the first denoising (default: its own)")
+    parser.add_argument("--last", type=float, metavar="X", help="level of the last (default: the noise)")
+    parser.add_argument("--penalty", type=float, help="weight of the prior's side (default: the method's own)")
+    parser.add_argument("--tile", type=int, default=512, help="largest side denoised at once (default 512)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Restore; 0 if any image worked, 1 if none did."""
+    import torch
+
+    from synthpipe.denoisers.plug_and_play import Problem, restore
+
+    check_at_least(args, {"scale": 2, "iterations": 1, "tile": 64})
+    check_device(args.device)
+    sigma = _sigma(args)
+    method = _method(args)
+    operator_for = _operators(args)
+    denoise = _tiled(_load(args), args.tile)
+
+    def convert(x: Tensor, name: str) -> dict[str, Tensor]:
+        try:
+            operator = operator_for(x, name).to(args.device)
+            problem = Problem(operator, _observed(operator, x.to(args.device), args), sigma)
+        except ShapeError as error:
+            raise ImageError(str(error), "shape") from error
+        image = restore(problem, denoise, method).image
+        if not bool(torch.isfinite(image).all()):
+            raise ImageError("the denoiser gave NaN or infinity", "not_finite")
+        return {"": image.cpu()}
+
+    return convert_images(args.source, args.target, convert, "restore", "restored")
+
+
+def _sigma(args: argparse.Namespace) -> float | None:
+    if args.sigma == "auto":
+        return _INPAINTING_SIGMA if args.task == "inpaint" else None
+    try:
+        sigma = float(args.sigma)
+    except ValueError:
+        sigma = -1.0
+    if not 0 <= sigma <= 1:
+        raise OptionError(f"--sigma: expected auto or a number from 0 to 1, got {args.sigma!r}; 5/255 is 0.0196")
+    return sigma
+
+
+def _method(args: argparse.Namespace) -> Method:
+    from synthpipe.denoisers.plug_and_play import method_named
+
+    given = {name: getattr(args, name) for name in ("iterations", "first", "last", "penalty")}
+    if args.method == "annealed":
+        given = _SCHEDULES.get(args.task, {}) | {name: value for name, value in given.items() if value is not None}
+    return method_named(args.method, **given)
+
+
+def _load(args: argparse.Namespace) -> Denoiser:
+    from synthpipe import checkpoints
+    from synthpipe.denoisers import Denoiser
+
+    model = checkpoints.load(args.weights)
+    if not isinstance(model, Denoiser):
+        raise CheckpointError(
+            f"{args.weights}: holds a {checkpoints.read_header(args.weights)['kind']!r} model, expected a denoiser"
+        )
+    return model.requires_grad_(False).to(args.device)
+
+
+def _tiled(model: Denoiser, tile: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Denoising tile by tile, which gives what the whole image would: tiles overlap by the reach of the network."""
+    from synthpipe.transforms.tiling import apply_tiled
+
+    side = max(tile, 4 * model.reach)
+
+    def denoise(x: Tensor, level: Tensor) -> Tensor:
+        return apply_tiled(lambda part, _: model.denoise(part, level), x, side, model.reach, model.size_multiple)
+
+    return denoise
+
+
+def _observed(operator: DegradationOperator, x: Tensor, args: argparse.Namespace) -> Tensor:
+    return operator(x) if args.task == "inpaint" else x  # what lies under a mask is nobody's business
+
+
+def _operators(args: argparse.Namespace) -> Callable[[Tensor, str], DegradationOperator]:
+    """What degraded an image ``(1, 3, h, w)`` of this relative name."""
+    from synthpipe.denoisers.blur_kernels import bicubic_kernel
+    from synthpipe.denoisers.blur_operators import CircularBlur, ValidBlur
+    from synthpipe.denoisers.degradation_operators import Identity, Mask
+
+    _check_task(args)
+    if args.task == "denoise":
+        return lambda x, name: Identity()
+    if args.task == "inpaint":
+        return lambda x, name: Mask(_read_mask(args.mask, x, name))
+    kernel, centre = (_read_kernel(args.kernel), None) if args.kernel else bicubic_kernel(args.scale)
+    blur = (ValidBlur if args.border == "unknown" else CircularBlur)(kernel, args.scale or 1, centre)
+    return lambda x, name: blur
+
+
+def _check_task(args: argparse.Namespace) -> None:
+    needs = {"deblur": "kernel", "sr": "scale", "inpaint": "mask"}
+    takes = {"deblur": {"kernel"}, "sr": {"kernel", "scale"}, "inpaint": {"mask"}, "denoise": set()}
+    need = needs.get(args.task)
+    if need is not None and getattr(args, need) is None:
+        raise OptionError(f"--task {args.task}: needs --{need}")
+    for name in ("kernel", "scale", "mask"):
+        if getattr(args, name) is not None and name not in takes[args.task]:
+            raise OptionError(f"--task {args.task}: has no --{name}, got {getattr(args, name)}")
+
+
+def _read_kernel(text: str) -> Tensor:
+    """Of ``gaussian:SIGMA``, a .npy file or a grey image."""
+    import numpy as np
+    import torch
+
+    from synthpipe.denoisers.blur_kernels import check_kernel, gaussian_kernel
+    from synthpipe.pipeline.image_files import read_image
+
+    try:
+        if text.startswith("gaussian:"):
+            return gaussian_kernel(float(text.removeprefix("gaussian:")))
+        if not Path(text).is_file():
+            raise OptionError(f"--kernel: expected gaussian:SIGMA, a .npy array or an image, found no file {text!r}")
+        if text.endswith(".npy"):
+            kernel = torch.from_numpy(np.load(text, allow_pickle=False).astype(np.float64))
+        else:
+            levels = torch.from_numpy(read_image(text)).double().mean(2)
+            kernel = levels / levels.sum()
+        check_kernel(kernel)
+    except (ShapeError, ImageError, ValueError) as error:
+        raise OptionError(f"--kernel {text}: {error}") from error
+    return kernel
+
+
+def _read_mask(place: Path, x: Tensor, name: str) -> Tensor:
+    """``(1, 1, H, W)``, 1 where a pixel is there."""
+    import torch
+
+    from synthpipe.pipeline.image_files import SUFFIXES, read_image
+
+    path = place
+    if place.is_dir():
+        found = [
+            place / f"{name}{suffix}" for suffix in ("", *sorted(SUFFIXES)) if (place / f"{name}{suffix}").is_file()
+        ]
+        if not found:
+            raise ImageError(f"--mask: no image {name}.png, ... in {place}", "no_mask")
+        path = found[0]
+    elif not place.is_file():
+        raise OptionError(f"--mask: expected an image or a folder of images, found nothing at {place}")
+    missing = torch.from_numpy(read_image(path)).float().mean(2) >= 128
+    if missing.shape != x.shape[2:]:
+        raise ImageError(
+            f"the mask {path} has {missing.shape[0]}x{missing.shape[1]} pixels, the image {x.shape[2]}x{x.shape[3]}",
+            "mask_size",
+        )
+    if bool(missing.all()):
+        raise ImageError(f"the mask {path} leaves no pixel: white means missing", "mask_full")
+    return (~missing).float()[None, None]
