@@ -48,6 +48,8 @@ LevelKind = Literal["known", "total", "learned"]
 _NETS: dict[str, Callable[..., BlindSpotNet]] = {"dilated": DilatedNet}
 
 _LEVELS: dict[str, int] = {"gaussian": 1, "poisson": 1, "signal_dependent": 2, "impulse": 1}
+#: Standard deviation that an untrained network predicts: with none at all, the first losses are in the thousands.
+_FIRST_STD = 0.1
 #: Variance that rounding to 8 bits has anyway.
 _ROUNDING = 1 / (12 * 255**2)
 #: Share of the pixels whose variance is taken for noise alone, and groups of pixels by brightness.
@@ -89,6 +91,7 @@ class BlindSpotDenoiser(Denoiser):
         self.channels, self.noise, self.level, self._net, self.hole = channels, noise, level, net, hole
         arguments = {key: value for key, value in net.items() if key != "type"}
         self.net = _NETS[net["type"]](channels, channels + factor_size(channels), **arguments)
+        self._spread = [_FIRST_STD * (row == column) for row in range(channels) for column in range(row, channels)]
         self.raw_level = nn.Parameter(torch.zeros(_LEVELS[noise])) if level == "learned" else None
 
     @property
@@ -118,8 +121,9 @@ class BlindSpotDenoiser(Denoiser):
             Mean ``(B, C, H, W)``, and the upper triangle A, row by row ``(B, C (C + 1) / 2, H, W)``, of the covariance
             ``A^T A``: of the clean pixel where the level is ``"known"``, else of the noisy one but for its base.
         """
-        out = self.net(x - 0.5, self.hole if hole is None else hole)
-        return out[:, : self.channels] + 0.5, out[:, self.channels :]
+        start = torch.tensor([0.5] * self.channels + self._spread, dtype=x.dtype, device=x.device)
+        out = self.net(x - 0.5, self.hole if hole is None else hole) + start[:, None, None]
+        return out[:, : self.channels], out[:, self.channels :]
 
     def nll(self, x: Tensor, mu: Tensor, factor: Tensor, known: NoiseModel | None = None) -> Tensor:
         """What trains the model: ``(B, H, W)``, nats, of noisy ``x`` under what :meth:`predict` said of it.

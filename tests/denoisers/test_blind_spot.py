@@ -170,7 +170,7 @@ class Certain(BlindSpotNet):
         self.mean, self.std = mean, std
 
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:
-        return torch.cat([self.mean - 0.5, self.std], 1)
+        return torch.cat([self.mean - 0.5, self.std - 0.1], 1)
 
     def reach(self, hole: int = 0) -> int:
         return 0
