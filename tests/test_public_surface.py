@@ -15,7 +15,15 @@ from synthpipe import checkpoints
 PUBLIC = {
     "synthpipe": {"__version__"},
     "synthpipe.checkpoints": {"load", "read_header", "resolve", "save"},
-    "synthpipe.denoisers": {"BlindSpotDenoiser", "Denoiser", "FlowPriorDenoiser", "MapDenoiser", "PlainDenoiser"},
+    "synthpipe.denoisers": {
+        "BlindSpotDenoiser",
+        "Denoiser",
+        "FlowPriorDenoiser",
+        "MapDenoiser",
+        "PlainDenoiser",
+        "Problem",
+        "restore",
+    },
     "synthpipe.density": {"DDE", "DDEGenerator", "DensityEstimator", "DensityScorer", "VectorDDE", "dde_loss"},
     "synthpipe.flows": {"CLEAN", "NOISY", "DeFlow", "Glow", "bits_per_dim"},
     "synthpipe.transforms": {

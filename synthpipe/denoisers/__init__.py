@@ -5,5 +5,6 @@ from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
 from synthpipe.denoisers.map_denoiser import MapDenoiser
 from synthpipe.denoisers.plain import PlainDenoiser
+from synthpipe.denoisers.plug_and_play import Problem, restore
 
-__all__ = ["BlindSpotDenoiser", "Denoiser", "FlowPriorDenoiser", "MapDenoiser", "PlainDenoiser"]
+__all__ = ["BlindSpotDenoiser", "Denoiser", "FlowPriorDenoiser", "MapDenoiser", "PlainDenoiser", "Problem", "restore"]
