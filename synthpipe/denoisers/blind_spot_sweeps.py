@@ -1,0 +1,134 @@
+"""Our blind-spot network: two deep sweeps and two thin ones, a quarter of the work of four rotated U-Nets.
+
+Four branches that each see half of the image (Laine et al. 2019) see most of it twice. Here a U-Net sees all rows
+above the pixel and, with the same weights, all rows below it: only the pixel's own row is missing. For that a thin
+network looks left and, with the same weights, right. Along the pixel's own row it may take up what the two deep ones
+know, which are blind to all of that row, so one more layer joins the three. Most of a U-Net's cost lies in its layers
+at full size: here the image goes down its first level by rearranging 2x2 pixels into channels, and few channels come
+back up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthpipe.denoisers.blind_spot_net import BlindSpotNet
+from synthpipe.denoisers.half_plane import LookingConv, check_hole, head, shift_down
+from synthpipe.errors import ShapeError
+
+__all__ = ["SweepNet"]
+
+#: Steps between the taps of the thin network's layers, along and across its direction: with 3 taps each way it sees 27
+#: pixels along and 6 on each side without a gap.
+_STEPS = ((1, 1), (3, 2), (9, 3))
+
+
+class SweepNet(BlindSpotNet):
+    """Blind by construction, any hole, any size; see the module's docstring.
+
+    Images are padded by zeros, below and on the right, to multiples of ``2 ** len(deep)``.  Up to ``hole = 3`` all
+    within 20 pixels is seen but the hole; farther to the side, in rows just beyond the hole, some places are not.
+
+    Args:
+        in_channels: of the image.
+        out_channels: of the result.
+        deep: channels of the two deep sweeps at half the size, a quarter, and so on.
+        up: channels of the two deep sweeps when they come back up to those sizes, the deepest left out.
+        full: channels of the two deep sweeps at full size.
+        thin: channels of the two thin sweeps.
+        head_widths: channels of the 1x1 convolutions before the last.
+
+    Raises:
+        ShapeError: sizes that make no network.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        deep: Sequence[int] = (48, 64, 64, 64),
+        up: Sequence[int] = (80, 96, 96),
+        full: int = 40,
+        thin: int = 32,
+        head_widths: Sequence[int] = (96, 48),
+    ) -> None:
+        super().__init__()
+        if min(in_channels, out_channels, full, thin, *deep, *up, *head_widths) < 1 or len(up) + 1 != len(deep):
+            raise ShapeError(
+                "SweepNet: expected sizes of at least 1, one fewer of 'up' than of 'deep', got "
+                f"in_channels={in_channels}, out_channels={out_channels}, deep={list(deep)}, up={list(up)}, "
+                f"full={full}, thin={thin}, head_widths={list(head_widths)}"
+            )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.deep = _DeepSweep(in_channels, deep, up, full)
+        self.thin = nn.Sequential(
+            *(LookingConv(i, thin, dilation=step) for i, step in zip([in_channels, thin, thin], _STEPS, strict=True))
+        )
+        self.joined = LookingConv(thin + 2 * full, thin, columns=1)
+        self.head = head([2 * full + 2 * thin, *head_widths], out_channels)
+
+    def forward(self, x: Tensor, hole: int = 0) -> Tensor:
+        check_hole("SweepNet", hole)
+        height, width = x.shape[2:]
+        multiple = 2**self.deep.levels
+        x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
+        vertical = shift_down(self.deep(torch.cat([x, x.flip(2)])), 1 + hole)
+        above, below = vertical.chunk(2)
+        known = torch.cat([above, below.flip(2)], 1)  # (B, 2 * full, H, W), blind to the pixel's own row
+        # Looking left is looking up in the image with its sides exchanged.
+        turned = x.transpose(2, 3)
+        aside = shift_down(self.thin(torch.cat([turned, turned.flip(2)])), 1 + hole)
+        lying = known.transpose(2, 3)
+        aside = self.joined(torch.cat([aside, torch.cat([lying, lying.flip(2)])], 1))
+        left, right = aside.chunk(2)
+        features = torch.cat([known, left.transpose(2, 3), right.flip(2).transpose(2, 3)], 1)
+        return self.head(features[:, :, :height, :width])
+
+    def reach(self, hole: int = 0) -> int:
+        up, side = self.deep.reach
+        return max(up + 1 + hole, side + 2, sum(2 * along for along, _ in _STEPS) + 1 + hole + 2)
+
+
+class _DeepSweep(nn.Module):
+    """A U-Net that looks up only, whose first level is half the size; sides are multiples of ``2 ** levels``."""
+
+    def __init__(self, in_channels: int, deep: Sequence[int], up: Sequence[int], full: int) -> None:
+        super().__init__()
+        self.levels = len(deep)
+        inputs = [4 * in_channels, *deep[:-1]]
+        self.down = nn.ModuleList(
+            nn.Sequential(LookingConv(i, o), LookingConv(o, o)) if level == 0 else LookingConv(i, o)
+            for level, (i, o) in enumerate(zip(inputs, deep, strict=True))
+        )
+        self.up = nn.ModuleList(
+            nn.Sequential(LookingConv(below + skipped, o), LookingConv(o, o))
+            for below, skipped, o in zip([*up[1:], deep[-1]], inputs, up, strict=False)
+        )
+        self.full = nn.Sequential(LookingConv(up[0] + in_channels, full), LookingConv(full, full))
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows above and columns on each side that a result may depend on."""
+        convs = [2] + [3 + (level == 0) for level in range(self.levels - 1)] + [1]
+        side = sum(count * 2**level for level, count in enumerate(convs))
+        halvings = 2**self.levels - 1
+        return 2 * side + 2 * halvings, side + halvings
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C_in, H, W)`` -> ``(B, full, H, W)``."""
+        h = F.pixel_unshuffle(shift_down(x, 1), 2)
+        skips = []
+        for level, conv in enumerate(self.down):
+            if level > 0:
+                h = F.max_pool2d(shift_down(h, 1), 2)
+            skips.append(h)
+            h = conv(h)
+        for level in reversed(range(self.levels - 1)):
+            h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+            h = self.up[level](torch.cat([h, skips[level]], 1))
+        h = F.interpolate(h, scale_factor=2.0, mode="nearest")
+        return self.full(torch.cat([h, x], 1))
