@@ -10,7 +10,13 @@ from synthpipe.config.denoiser_data import NoisyDataOptions
 from synthpipe.config.reader import Options
 from synthpipe.config.run import RunOptions
 
-__all__ = ["BlindSpotModelOptions", "DilatedNetOptions", "TrainBlindSpotOptions"]
+__all__ = [
+    "BlindSpotModelOptions",
+    "DilatedNetOptions",
+    "RotatedNetOptions",
+    "SweepNetOptions",
+    "TrainBlindSpotOptions",
+]
 
 
 class DilatedNetOptions(Options):
@@ -26,7 +32,27 @@ class DilatedNetOptions(Options):
     residual: bool = Field(False, description="add over pairs of the trunk's convolutions; published both ways")
 
 
-NetOptions = DilatedNetOptions
+class RotatedNetOptions(Options):
+    """Four rotated U-Nets (Laine et al. 2019); published sizes are the defaults."""
+
+    type: Literal["rotated"] = "rotated"
+    width: int = Field(48, ge=1, description="channels of the encoder, half those of the decoder")
+    levels: int = Field(5, ge=1, description="halvings of the image")
+    head_widths: tuple[int, ...] = Field((384, 96), description="1x1 convolutions")
+
+
+class SweepNetOptions(Options):
+    """Two deep and two thin sweeps: a quarter of the work of four rotated U-Nets."""
+
+    type: Literal["sweeps"] = "sweeps"
+    deep: tuple[int, ...] = Field((48, 64, 64, 64), description="channels at half the size, a quarter, ...")
+    up: tuple[int, ...] = Field((80, 96, 96), description="channels coming back to those sizes, the deepest left out")
+    full: int = Field(40, ge=1, description="channels of the deep sweeps at full size")
+    thin: int = Field(32, ge=1, description="channels of the thin sweeps")
+    head_widths: tuple[int, ...] = Field((96, 48), description="1x1 convolutions")
+
+
+NetOptions = Annotated[DilatedNetOptions | RotatedNetOptions | SweepNetOptions, Field(discriminator="type")]
 
 
 class BlindSpotModelOptions(Options):

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.blind_spot_dilated import DilatedNet
 from synthpipe.denoisers.blind_spot_net import BlindSpotNet
+from synthpipe.denoisers.blind_spot_rotated import RotatedNet
+from synthpipe.denoisers.blind_spot_sweeps import SweepNet
 from synthpipe.denoisers.noise_level import estimate_noise_line
 from synthpipe.denoisers.noise_model import (
     AdditiveNoise,
@@ -45,7 +47,7 @@ NoiseKind = Literal["gaussian", "poisson", "signal_dependent", "impulse"]
 LevelKind = Literal["known", "total", "learned"]
 
 #: Networks by ``net["type"]``; the other keys are their arguments.
-_NETS: dict[str, Callable[..., BlindSpotNet]] = {"dilated": DilatedNet}
+_NETS: dict[str, Callable[..., BlindSpotNet]] = {"dilated": DilatedNet, "rotated": RotatedNet, "sweeps": SweepNet}
 
 _LEVELS: dict[str, int] = {"gaussian": 1, "poisson": 1, "signal_dependent": 2, "impulse": 1}
 #: Standard deviation that an untrained network predicts: with none at all, the first losses are in the thousands.
