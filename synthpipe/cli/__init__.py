@@ -15,7 +15,18 @@ from synthpipe.errors import OptionError, SynthPipeError
 
 __all__ = ["main"]
 
-_COMMANDS = ("shard", "train", "calibrate", "degrade", "denoise", "restore", "preview", "score", "filter", "import_deflow")
+_COMMANDS = (
+    "shard",
+    "train",
+    "calibrate",
+    "degrade",
+    "denoise",
+    "restore",
+    "preview",
+    "score",
+    "filter",
+    "import_deflow",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
