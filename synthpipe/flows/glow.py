@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,8 @@ class Glow(nn.Module):
         priors: of the latents: ``"standard"`` (normal, the reference), ``"learned"`` (normal, mean and spread
             predicted from the channels that stay, or learned per channel at the top), or ``"tails"`` (the same with a
             learned :class:`TailMap` before: fine detail is not normal).
-        whiten: start the first 1x1 convolution of each level at the whitening of the first batch.
+        whiten: start the first 1x1 convolution of each level at the whitening of the first batch, where that batch has
+            at least 4 positions for each channel.
         smoothing: standard deviation, on the [0, 1] scale, of the noise put on images wherever dequantisation noise is:
             the density is then of images with that noise (0.008 to 0.02 make its gradient informative off the data),
             and bits per dimension are no code length of the images themselves.
@@ -208,7 +209,7 @@ class Glow(nn.Module):
         training = self.training
         self.train()
         hooks = [
-            _first_conv(level).register_forward_pre_hook(lambda conv, inputs: conv.whiten(inputs[0]))
+            _first_conv(level).register_forward_pre_hook(_whiten)
             for level in self.levels
             if self.config["whiten"] and not self.initialized
         ]
@@ -320,6 +321,13 @@ def _level(channels: int, steps: int, hidden: int) -> Sequential:
 
 def _first_conv(level: nn.Module) -> InvertibleConv:
     return next(layer for layer in level.modules() if isinstance(layer, InvertibleConv))
+
+
+def _whiten(conv: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Start ``conv`` at the whitening of its input; a covariance of too few positions has directions without spread."""
+    x = inputs[0]
+    if x.numel() >= 4 * x.shape[1] ** 2:
+        cast(InvertibleConv, conv).whiten(x)
 
 
 def _check_arguments(
