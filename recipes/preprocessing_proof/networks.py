@@ -22,11 +22,12 @@ __all__ = ["Size", "mean_psnr", "train_network"]
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything; ``patch`` in low-resolution pixels."""
+    """How much of everything; ``crops`` of a step of denoiser and flow, ``patch`` in low-resolution pixels."""
 
     photos: int = 198
     denoiser_steps: int = 2000
     deflow_steps: int = 400
+    crops: int = 16
     sr_steps: int = 2000
     seeds: int = 2
     patch: int = 32

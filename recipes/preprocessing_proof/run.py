@@ -17,7 +17,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,17 @@ STEPS = ("folders", "denoiser", "denoised", "deflow", "networks")
 #: to an estimate, and nothing takes away from it.
 LEVEL_QUANTILE = 0.25
 QUICK = Size(
-    photos=4, denoiser_steps=3, deflow_steps=3, sr_steps=4, seeds=1, patch=12, batch=2, features=4, layers=1, pictures=2
+    photos=4,
+    denoiser_steps=3,
+    deflow_steps=3,
+    crops=2,
+    sr_steps=4,
+    seeds=1,
+    patch=12,
+    batch=2,
+    features=4,
+    layers=1,
+    pictures=2,
 )
 HERE = Path(__file__).parent
 
@@ -63,7 +73,8 @@ def main() -> None:
         make_folders(args.data / "clean_train", args.out, args.seed, size.photos)
         done.touch()
     stop_after("folders", args)
-    denoiser = train_once(args, "denoiser", "denoiser.yml", size.denoiser_steps)
+    corrupted = f"data.images.folder={args.out / 'corrupted'}"
+    denoiser = train_once(args, "denoiser", "denoiser.yml", size.denoiser_steps, [corrupted], size)
     stop_after("denoiser", args)
     levels = denoise_folder(args, denoiser)
     stop_after("denoised", args)
@@ -105,20 +116,19 @@ def stop_after(step: str, args: argparse.Namespace) -> None:
 # --- trained models ---
 
 
-def train_once(args: argparse.Namespace, name: str, options: str, steps: int, *overrides: str) -> Path:
+def train_once(args: argparse.Namespace, name: str, options: str, steps: int, data: Sequence[str], size: Size) -> Path:
     """Final weights of a run of ``synthpipe train``, made where there are none; a run that was cut short goes on."""
     run_dir = args.out / name
     final = run_dir / "final.safetensors"
     if not final.is_file():
-        corrupted = f"data.images.folder={args.out / 'corrupted'}"
-        given = overrides or (corrupted,)
-        train(read_train_options(HERE / options, [f"run_dir={run_dir}", f"max_steps={steps}", "resume=auto", *given]))
+        given = [f"run_dir={run_dir}", f"max_steps={steps}", f"data.batch_size={size.crops}", "resume=auto", *data]
+        train(read_train_options(HERE / options, given))
     return final
 
 
 def train_deflow(args: argparse.Namespace, arm: str, size: Size) -> Path:
     folders = (f"data.clean.folder={args.out / arm}", f"data.noisy.folder={args.out / 'camera'}")
-    return train_once(args, f"deflow_{arm}", "deflow.yml", size.deflow_steps, *folders)
+    return train_once(args, f"deflow_{arm}", "deflow.yml", size.deflow_steps, folders, size)
 
 
 # --- arms ---
