@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("command", choices=("run", "table", "picture"))
     parser.add_argument("--rows", nargs="+", default=[row.name for row in ROWS], help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--on", nargs="+", choices=("photographs", "sidd"), default=["photographs", "sidd"])
     parser.add_argument("--seed", type=int, default=0, help="picture: of the weights shown")
     parser.add_argument("--name", default="kodim07", help="picture: the held-out picture that is shown")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -58,12 +59,12 @@ def main() -> None:
 
 
 def run_row(row: Row, args: argparse.Namespace) -> None:
-    """Train and measure one row for every seed, on synthetic noise and on the files of SIDD themselves."""
+    """Train and measure one row for every seed: on photographs made noisy, and on the noisy files of SIDD."""
     synthetic = [test for test in SYNTHETIC if row.told or "told" not in test]
     if row.name == "bm3d":
         synthetic = [test for test in synthetic if "told" not in test]  # three seconds a picture
-    jobs = [(row.options, [*synthetic, *REAL])]
-    if row.options:
+    jobs = [(row.options, [*synthetic, *REAL])] if "photographs" in args.on else []
+    if row.options and "sidd" in args.on:
         jobs.append((row.own, ["sidd"]))
     for options, tests in jobs:
         if options and not (HERE / "rows" / f"{options}.yml").is_file():
