@@ -4,8 +4,8 @@ After ``i`` convolutions of 3x3 a feature depends on the square ``[-i, i]^2`` of
 a centre, dilated by ``d``, reads features ``d`` apart, so the input offset 0 stays out of its sight if ``d >= i + 1``,
 and the block ``[-hole, hole]^2`` if ``d >= i + 1 + hole``.  Taken tight, the eight squares of the deepest branch reach
 ``2i + 1 + hole`` far, and all branches together cover that window but for the hole, as long as there are more branches
-than ``hole`` (fewer leave gaps beside the corners of the hole).  The hole belongs to no weight, so it may differ between
-training and use.
+than ``hole`` (fewer leave gaps beside the corners of the hole).  The hole belongs to no weight, so it may differ
+between training and use.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class DilatedNet(BlindSpotNet):
         self.holes = nn.ModuleList(HoleConv(i, hole_width) for i in inputs)
         sizes = [depth * hole_width, *head]
         layers = [layer for i, o in itertools.pairwise(sizes) for layer in (_conv(i, o, 1), _act())]
-        self.head = nn.Sequential(*layers, _conv(sizes[-1], out_channels, 1, gain=1.0))
+        # Begins near 0: with a covariance at random, the first likelihoods are in the hundreds.
+        self.head = nn.Sequential(*layers, _conv(sizes[-1], out_channels, 1, gain=0.1))
 
     @classmethod
     def preset(cls, name: Literal["code", "figure"], in_channels: int, out_channels: int) -> DilatedNet:
