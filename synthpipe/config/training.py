@@ -13,6 +13,7 @@ from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
 from synthpipe.config.deflow import DeFlowModelOptions
+from synthpipe.config.distillation import TrainDistillOptions
 from synthpipe.config.flow_prior import TrainFlowPriorOptions
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
@@ -88,6 +89,7 @@ SCHEMAS: dict[str, type[RunOptions]] = {
     "map_denoiser": TrainMapDenoiserOptions,
     "glow": TrainGlowOptions,
     "flow_prior": TrainFlowPriorOptions,
+    "distill": TrainDistillOptions,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
+from synthpipe.config.distillation import TrainDistillOptions
 from synthpipe.config.flow_prior import TrainFlowPriorOptions
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
@@ -17,7 +18,7 @@ from synthpipe.config.training import RunOptions, TrainDeFlowOptions
 from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
 from synthpipe.flows.deflow import DeFlow
-from synthpipe.training import blind_spot, flow_prior, glow, map_denoiser, plain_denoiser
+from synthpipe.training import blind_spot, distillation, flow_prior, glow, map_denoiser, plain_denoiser
 from synthpipe.training.base import BatchSource, Objective
 from synthpipe.training.dde import DDEObjective
 from synthpipe.training.dde_generator import build_objective as build_dde_generator
@@ -101,4 +102,5 @@ _RUNS: dict[type[RunOptions], Callable[[Any], tuple[_Objective, _Data]]] = {
     TrainBlindSpotOptions: _one_domain(blind_spot.build_objective),
     TrainPlainDenoiserOptions: _one_domain(plain_denoiser.build_objective),
     TrainMapDenoiserOptions: _one_domain(map_denoiser.build_objective),
+    TrainDistillOptions: _one_domain(distillation.build_objective),
 }

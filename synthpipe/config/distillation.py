@@ -1,0 +1,35 @@
+"""Options of ``kind: distill``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from synthpipe.config.denoiser_data import NoisyDataOptions, PlainDenoiserModelOptions
+from synthpipe.config.run import RunOptions
+
+__all__ = ["TrainDistillOptions"]
+
+
+class TrainDistillOptions(RunOptions):
+    """``kind: distill``: a plain denoiser learns what a trained one of any kind says of noisy images."""
+
+    kind: Literal["distill"] = "distill"
+    teacher: str = Field(description="weights of a denoiser: a .safetensors file, or a shipped name")
+    sigma: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="level of images that are noisy as they are; none: estimated for each crop"
+    )
+    frame: int = Field(
+        8, ge=0, description="pixels at the borders of crops that the loss leaves out: the teacher sees less there"
+    )
+    model: PlainDenoiserModelOptions = PlainDenoiserModelOptions()
+    data: NoisyDataOptions
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainDistillOptions:
+        if 2 * self.frame >= self.data.crop:
+            raise ValueError(f"a frame of {self.frame} leaves nothing of crops of {self.data.crop}")
+        if self.sigma is not None and self.data.noise is not None:
+            raise ValueError("'sigma' is of images that are noisy as they are; with 'data.noise' the level is known")
+        return self
