@@ -45,6 +45,8 @@ STEPS = ("folders", "denoiser", "denoised", "deflow", "networks")
 #: Levels are estimated for each image, and estimates above this quantile of the corpus are taken for it: texture adds
 #: to an estimate, and nothing takes away from it.
 LEVEL_QUANTILE = 0.25
+#: Images estimated below this share of that level are left alone.
+GUARD = 0.8
 QUICK = Size(
     photos=4,
     denoiser_steps=3,
@@ -76,13 +78,14 @@ def main() -> None:
     corrupted = f"data.images.folder={args.out / 'corrupted'}"
     denoiser = train_once(args, "denoiser", "denoiser.yml", size.denoiser_steps, [corrupted], size)
     stop_after("denoiser", args)
-    levels = denoise_folder(args, denoiser)
+    levels = denoise_folders(args, denoiser)
     stop_after("denoised", args)
     flows = {arm: train_deflow(args, arm, size) for arm in ARMS}
     stop_after("deflow", args)
     report: dict[str, Any] = {"size": vars(size) | {}, "levels": levels, "gt": {}, "pairs": {}, "psnr": []}
     clean = load(args.out / "clean")
     truth = {name: camera(reduce_images({name: x})[name], name, args.seed + 1) for name, x in clean.items()}
+    report["gt"]["clean_denoised"] = noise_of_gt(load(args.out / "clean_denoised"), clean)
     for arm in ARMS:
         gt = load(args.out / arm)
         pairs = {kind: make_pairs(gt, flows[arm] if kind == "deflow" else None) for kind in KINDS}
@@ -92,7 +95,7 @@ def main() -> None:
     (args.out / "results.json").write_text(json.dumps(report, indent=1))
     text = tables(report)
     (args.out / "results.md").write_text(text + "\n")
-    print(json.dumps({"recovered": recovered(report["psnr"]), "gt": report["gt"]}, indent=1))
+    print(json.dumps({"recovered": recovered(report["psnr"]), "levels": levels, "gt": report["gt"]}, indent=1))
     print(text)
 
 
@@ -134,19 +137,22 @@ def train_deflow(args: argparse.Namespace, arm: str, size: Size) -> Path:
 # --- arms ---
 
 
-def denoise_folder(args: argparse.Namespace, weights: Path) -> dict[str, float]:
-    """``denoised`` from ``corrupted``, by the transform; returns the levels that were found."""
-    corrupted = load(args.out / "corrupted")
-    estimates = torch.cat([estimate_sigma(x) for x in corrupted.values()])
-    limit = float(torch.quantile(estimates, LEVEL_QUANTILE))
-    done = args.out / "denoised.done"
-    if not done.is_file():
-        transform = build_denoise(DenoiseOptions(weights=str(weights), sigma="auto", max_sigma=limit))
-        for name, x in corrupted.items():
+def denoise_folders(args: argparse.Namespace, weights: Path) -> dict[str, float]:
+    """``denoised`` from ``corrupted``, and ``clean_denoised`` from ``clean``, by the transform; what was found."""
+    estimates = {arm: torch.cat([estimate_sigma(x) for x in load(args.out / arm).values()]) for arm in ARMS[:2]}
+    limit = float(torch.quantile(estimates["corrupted"], LEVEL_QUANTILE))
+    options = DenoiseOptions(weights=str(weights), sigma="auto", min_sigma=GUARD * limit, max_sigma=limit)
+    for source, target in (("corrupted", "denoised"), ("clean", "clean_denoised")):
+        done = args.out / f"{target}.done"
+        if done.is_file():
+            continue
+        transform = build_denoise(options)
+        for name, x in load(args.out / source).items():
             batch = {"gt": x, "key": [name], "seed": torch.tensor([0])}
-            save_image(args.out / "denoised" / f"{name}.png", transform(batch)["gt"])
+            save_image(args.out / target / f"{name}.png", transform(batch)["gt"])
         done.touch()
-    return {"max_sigma": limit, "median_estimate": float(estimates.median())}
+    passed = {f"passed_{arm}": float((found < options.min_sigma).float().mean()) for arm, found in estimates.items()}
+    return {"min_sigma": options.min_sigma, "max_sigma": limit, **passed}
 
 
 def reduce_images(images: Images) -> dict[str, Tensor]:
@@ -250,7 +256,8 @@ def recovered(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def tables(report: dict[str, Any]) -> str:
     """Markdown."""
     gt = ["| arm | PSNR to intact | noise, flat parts | noise, all | lag 1 | lag 2 |", "|" + " --- |" * 6]
-    for arm, row in report["gt"].items():
+    for arm in (*ARMS, "clean_denoised"):
+        row = report["gt"][arm]
         numbers = f"{row['sigma_flat']:.2f} | {row['sigma']:.2f} | {row['lag1']:.2f} | {row['lag2']:.2f} |"
         gt.append(f"| {arm} | {'-' if arm == 'clean' else format(row['psnr'], '.2f')} | {numbers}")
     pairs = ["| arm | noise added | noise in all | the camera's | KL added | KL in all |", "|" + " --- |" * 6]

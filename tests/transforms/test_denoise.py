@@ -18,6 +18,7 @@ from synthpipe.config.reader import parse_options
 from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.errors import CheckpointError, OptionError, ShapeError
+from synthpipe.registry import build_model
 from synthpipe.transforms.build import build_denoise
 from synthpipe.transforms.denoise import Denoise
 from synthpipe.transforms.tiling import apply_tiled
@@ -230,6 +231,32 @@ def test_options_build_the_transform(tmp_path: Path):
         build_denoise(DenoiseOptions(weights=weights, hole=1))
     with pytest.raises(CheckpointError, match="holds a 'deflow' model, expected a denoiser"):
         build_denoise(DenoiseOptions(weights="deflow_small"))
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "plain_denoiser": {"width": 4, "depth": 3},
+    "flow_prior": {"width": 4, "depth": 3},
+    "map_denoiser": {"width": 4, "depth": 3},
+    "blind_spot": {"net": {"type": "dilated", "depth": 2, "width": 4, "hole_width": 4, "head": [8]}, "hole": 1},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_denoiser_serves(kind: str, tmp_path: Path):
+    """From weights on disk; tile by tile as in one go; each image by itself."""
+    torch.manual_seed(0)
+    model = build_model(kind, KINDS[kind])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape)
+    weights = str(checkpoints.save(tmp_path / f"{kind}.safetensors", model))
+    x = noisy_images(2, 0.1, 100)
+    whole, tiled = (build_denoise(DenoiseOptions(weights=weights, tile=tile)).clean(x) for tile in (512, 64))
+    alone = build_denoise(DenoiseOptions(weights=weights)).clean(x[1:])
+    assert (whole - x).abs().mean() > 1 / 255
+    for other, same in ((tiled, whole), (alone, whole[1:])):
+        torch.testing.assert_close(other, same, atol=1.01 / 255, rtol=0)
+        assert (other != same).float().mean() < 0.001
 
 
 @pytest.mark.parametrize(
