@@ -220,3 +220,13 @@ def test_striding_separates_neighbours() -> None:
     assert sorted(set(rows.tolist())) == sorted(set(columns.tolist())) == [3, 6, 9]
     with pytest.raises(ShapeError, match="stride of at least 1, got 0"):
         denoise_by_stride(lambda part, _: part, x, torch.ones(1), 0)
+
+
+def test_a_compiled_network_keeps_the_zero() -> None:
+    """Traced and differentiated ahead of time, as for export; seconds, since the tracer is loaded."""
+    net = torch.compile(small().double(), backend="aot_eager")
+    x = torch.randn(1, 2, 9, 10, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(net(x, 1)[0, :, 4, 5].sum(), x)
+    seen = gradient[0].abs().sum(0) != 0
+    assert not seen[3:6, 4:7].any()
+    assert int(seen.sum()) == 9 * 10 - 9
