@@ -109,7 +109,10 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
     from synthpipe.pipeline.corpus_edit import REPORT_NAME, edit_corpus
     from synthpipe.pipeline.denoise_edit import DenoiseEdit
 
-    cuda = args.device.startswith("cuda")
+    engine, cuda = args.engine or "local", args.device.startswith("cuda")
+    workers = args.workers or _default_workers(cuda)
+    # Each worker process sees one device, by the name "cuda".
+    apart = cuda and (workers > 1 or engine == "ray")
     with tqdm(unit="shard", disable=None) as bar:
 
         def show(done: int, total: int, images: int) -> None:
@@ -119,11 +122,11 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
 
         report = edit_corpus(
             units,
-            DenoiseEdit.of(options, args.device),
+            DenoiseEdit.of(options, "cuda" if apart else args.device),
             args.output,
             broken=args.broken,
-            engine=args.engine or "local",
-            workers=args.workers or _default_workers(cuda),
+            engine=engine,
+            workers=workers,
             cuda=cuda,
             on_progress=show,
         )
