@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from synthpipe.cli.image_folder import check_device, convert_images
 from synthpipe.cli.score import add_engine_arguments
@@ -109,7 +109,8 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
     from synthpipe.pipeline.corpus_edit import REPORT_NAME, edit_corpus
     from synthpipe.pipeline.denoise_edit import DenoiseEdit
 
-    engine, cuda = args.engine or "local", args.device.startswith("cuda")
+    engine: Literal["local", "ray"] = args.engine or "local"
+    cuda = args.device.startswith("cuda")
     workers = args.workers or _default_workers(cuda)
     # Each worker process sees one device, by the name "cuda".
     apart = cuda and (workers > 1 or engine == "ray")
