@@ -111,7 +111,7 @@ class CircularBlur(Blur):
         if self.scale > 1:
             return super().data_step(v, y, weight)
         # The same in one go: three transforms in place of six.
-        transfer, clean = self._transfer(*v.shape[2:], v), torch.fft.rfft2(v)
+        transfer, clean = self._transfer(v.shape[2], v.shape[3], v), torch.fft.rfft2(v)
         step = transfer.conj() * (torch.fft.rfft2(y) - transfer * clean)
         power = transfer.abs().square() + weight[:, None, None, None]
         return torch.fft.irfft2(clean + step / power, s=v.shape[2:])
@@ -135,7 +135,7 @@ class ValidBlur(Blur):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = self._observed_size(*x.shape[2:])
-        return self._valid(_filter(x, self._transfer(*x.shape[2:], x)), height, width)
+        return self._valid(_filter(x, self._transfer(x.shape[2], x.shape[3], x)), height, width)
 
     def adjoint(self, y: Tensor) -> Tensor:
         height, width = self.clean_size(*y.shape[2:])

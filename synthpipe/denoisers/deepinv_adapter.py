@@ -96,7 +96,7 @@ def deepinv_physics(operator: DegradationOperator) -> Any:
     import_deepinv()
     physics = import_module("deepinv.physics")
 
-    class OperatorPhysics(physics.LinearPhysics):  # type: ignore[misc, name-defined]
+    class OperatorPhysics(physics.LinearPhysics):  # type: ignore[name-defined]
         """K, K^T and the data step."""
 
         def __init__(self) -> None:
