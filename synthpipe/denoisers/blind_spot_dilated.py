@@ -135,10 +135,11 @@ class DilatedNet(BlindSpotNet):
                 x = start = x if place == 1 else x + start
             seen.append(x)
         branches = [
-            F.leaky_relu(conv(features, self.dilation(place, hole)), _SLOPE)
+            conv(features, self.dilation(place, hole))
             for place, (conv, features) in enumerate(zip(self.holes, seen, strict=True))
         ]
-        return self.head(torch.cat(branches, 1))
+        # One activation for all branches: the gradient of a part of the concatenation is slow to work with.
+        return self.head(F.leaky_relu(torch.cat(branches, 1), _SLOPE))
 
     def dilation(self, place: int, hole: int) -> int:
         """Of the hole convolution after ``place`` convolutions: the smallest that keeps the hole."""
