@@ -25,7 +25,7 @@ class Size:
     """How much of everything; ``crops`` of a step of denoiser and flow, ``patch`` in low-resolution pixels."""
 
     photos: int = 198
-    denoiser_steps: int = 2000
+    denoiser_steps: int = 1500
     deflow_steps: int = 400
     crops: int = 16
     sr_steps: int = 2000
