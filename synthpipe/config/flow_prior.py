@@ -17,6 +17,7 @@ __all__ = [
     "ExactWeightOptions",
     "FixedWeightOptions",
     "MeasuredNoiseOptions",
+    "NoiseModel",
     "PlainTermOptions",
     "SteinTermOptions",
     "TrainFlowPriorOptions",
@@ -84,6 +85,11 @@ class MeasuredNoiseOptions(Options):
     b: float = Field(gt=0, le=1)
 
 
+NoiseModel = (
+    Literal["known", "estimated", "estimated_line"] | Annotated[float, Field(gt=0, le=1)] | MeasuredNoiseOptions
+)
+
+
 class TrainFlowPriorOptions(RunOptions):
     """``kind: flow_prior``: a denoiser from noisy images and a flow of clean ones."""
 
@@ -91,10 +97,10 @@ class TrainFlowPriorOptions(RunOptions):
     model: PlainDenoiserModelOptions = PlainDenoiserModelOptions()
     prior: str = Field(description="weights of kind glow: a file, or the name of shipped ones")
     data: NoisyDataOptions
-    noise_model: Literal["known", "level", "line"] | Annotated[float, Field(gt=0, le=1)] | MeasuredNoiseOptions = Field(
+    noise_model: NoiseModel = Field(
         "known",
-        description="known: as data.noise says; level: one for each crop, estimated from it; line: variance over "
-        "brightness, estimated likewise; a number: this standard deviation; {a, b}: variance a x + b",
+        description="known: as data.noise says; estimated: one level for each crop, from it; estimated_line: variance "
+        "over brightness, likewise; a number: this standard deviation; {a, b}: variance a x + b",
     )
     correlation: Literal["known", "white", "measured"] | None = Field(
         None,
@@ -123,7 +129,7 @@ class TrainFlowPriorOptions(RunOptions):
             raise ValueError("data.noise: impulse noise has no data term here; use kind blind_spot")
         if self.noise_model == "known" and self.data.noise is None:
             raise ValueError(
-                "noise_model: 'known' needs data.noise; for noisy images give level, line, a number or {a, b}"
+                "noise_model: 'known' needs data.noise; for noisy images give 'estimated', a number or {a, b}"
             )
         if self.correlation == "known" and self.data.noise is None:
             raise ValueError("correlation: 'known' needs data.noise; for noisy images take measured or white")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthpipe.config.flow_prior import MeasuredNoiseOptions
+from synthpipe.config.flow_prior import MeasuredNoiseOptions, NoiseModel
 from synthpipe.denoisers.noise_level import estimate_noise_line, estimate_sigma
 
 __all__ = ["NoiseBelief", "believed_noise", "binomial_kernel", "kernel_of"]
@@ -79,22 +79,20 @@ def kernel_of(correlation: Tensor) -> Tensor:
     return kernel / kernel.norm()
 
 
-def believed_noise(
-    noisy: Tensor, truth: dict[str, Tensor], chosen: str | float | MeasuredNoiseOptions, kernel: Tensor
-) -> NoiseBelief:
+def believed_noise(noisy: Tensor, truth: dict[str, Tensor], chosen: NoiseModel, kernel: Tensor) -> NoiseBelief:
     """The noise of ``noisy`` as the options ``noise_model`` of kind flow_prior say it is.
 
     Args:
         noisy: ``(B, C, H, W)``.
         truth: of :func:`synthpipe.transforms.training_noise.add_noise`, for ``"known"``.
-        chosen: ``"known"``, ``"level"`` or ``"line"`` (estimated from each image), a standard deviation, or a line over
-            brightness.
+        chosen: ``"known"``, ``"estimated"`` or ``"estimated_line"`` (from each image), a standard deviation, or a
+            line over brightness.
         kernel: correlation, as in :class:`NoiseBelief`.
     """
     zero = noisy.new_zeros(len(noisy))
     if isinstance(chosen, MeasuredNoiseOptions):
         return _on_line(noisy, zero + chosen.a, zero + chosen.b, kernel)
-    if chosen == "line":
+    if chosen == "estimated_line":
         return _on_line(noisy, *estimate_noise_line(noisy), kernel)
     if chosen == "known" and "lam" in truth:
         return _on_line(noisy, 1 / truth["lam"], zero, kernel)
@@ -102,10 +100,10 @@ def believed_noise(
         return _on_line(noisy, truth["a"], truth["b"], kernel)
     if chosen == "known":
         level = truth["sigma"]
-    elif chosen == "level":
+    elif chosen == "estimated":
         level = estimate_sigma(noisy)
     else:
-        level = zero + float(chosen)  # type: ignore[arg-type]
+        level = zero + float(chosen)
     level = level.clamp_min(_LEAST)
     return NoiseBelief(zero, level.square(), level, kernel)
 

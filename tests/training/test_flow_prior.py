@@ -113,9 +113,9 @@ def test_a_network_learns_the_wiener_filter_from_noisy_images_alone() -> None:
     prior = GaussianPrior(torch.eye(64) / variance, mean)
     # One level, one channel and pixels that are independent make a 3x3 net learn y -> (v y + s^2 m) / (v + s^2).
     objective = FlowPriorObjective(FlowPriorDenoiser(1, 16, 2), prior, options_of(noise_model=s))
-    adam = torch.optim.Adam(objective.model.parameters(), 5e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(adam, 1, 0.02, 400)
-    for step in range(400):
+    adam = torch.optim.Adam(objective.model.parameters(), 8e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(adam, 1, 0.02, 250)
+    for step in range(250):
         batch = batch_of(32, 8)
         loss, _ = objective(batch, step_generators(0, step, batch["slot"]))
         adam.zero_grad()
@@ -126,7 +126,7 @@ def test_a_network_learns_the_wiener_filter_from_noisy_images_alone() -> None:
     with torch.no_grad():
         error = objective.model(y, torch.full((64,), s)) - (variance * y + s**2 * mean) / (variance + s**2)
     step = (y - mean).std() * s**2 / (variance + s**2)  # how far the filter moves a pixel
-    assert float(error[..., 1:-1, 1:-1].square().mean().sqrt()) < 0.15 * float(step)
+    assert float(error[..., 1:-1, 1:-1].square().mean().sqrt()) < 0.2 * float(step)
 
 
 def test_images_of_other_levels_find_their_own_minimum() -> None:
@@ -294,7 +294,7 @@ def run(tiny_run: dict[str, Any], photos: dict[str, str], tmp_path: Path) -> Cal
             "prior": str(prior),
             "model": {"channels": 1, "width": 4, "depth": 2},
             "data": {"images": {"folder": photos["noisy"]}, "crop": 20, "batch_size": 4, "workers": 0},
-            "noise_model": "level",
+            "noise_model": "estimated",
             "weight": {"type": "automatic", "knots": [0.02, 0.1]},
             "prior_warmup": 4,
         }

@@ -142,8 +142,8 @@ def test_levels_known_given_and_estimated() -> None:
     kernel = binomial_kernel(0)
     assert_close(believed_noise(noisy, truth, "known", kernel).level, truth["sigma"])
     assert_close(believed_noise(noisy, truth, 0.07, kernel).level, torch.full((3,), 0.07))
-    assert_close(believed_noise(noisy, truth, "level", kernel).level, truth["sigma"], rtol=0.1, atol=0)
-    assert_close(believed_noise(noisy, truth, "line", kernel).level, truth["sigma"], rtol=0.25, atol=0)
+    assert_close(believed_noise(noisy, truth, "estimated", kernel).level, truth["sigma"], rtol=0.1, atol=0)
+    assert_close(believed_noise(noisy, truth, "estimated_line", kernel).level, truth["sigma"], rtol=0.25, atol=0)
     poisson = believed_noise(clean, {"sigma": truth["sigma"], "lam": torch.tensor([50.0, 100, 200])}, "known", kernel)
     assert_close(poisson.variance(clean)[:, 0, 0, 0], 0.5 / torch.tensor([50.0, 100, 200]))
     both = {"sigma": truth["sigma"], "a": torch.full((3,), 0.01), "b": torch.full((3,), 0.002)}
