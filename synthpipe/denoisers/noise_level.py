@@ -30,6 +30,8 @@ _FREQUENCIES = _SIDE * _SIDE
 _SHARE = 0.02
 _FEWEST = 16
 _ROUNDS = 3
+#: Power below this share of the mean is not told from none.
+_FLOOR = 1e-6
 #: Blocks at most, by taking fewer of the positions in a large image.
 _MOST_BLOCKS = 1 << 14
 #: Share of values at exactly 0 or 1 from which on a block is clipped: its noise is cut off.
@@ -39,6 +41,10 @@ _CLIPPED = 0.125
 _WHITE, _CORRELATED = 2.0, 2.8
 #: A variance so far above the line over brightness, as a share of it, begins to be taken for texture.
 _TEXTURE = 0.3
+#: Power below this share of the mean is weak.
+_WEAK = 0.3
+#: The mean of a block has at most so much more power than the next frequencies; binomial noise has 1.15.
+_DC_RATIO = 1.3
 #: Groups of blocks by brightness.
 _BRIGHTNESSES = 6
 #: Median of the absolute value of a standard normal number.
@@ -146,7 +152,8 @@ def estimate_noise_line(x: Tensor) -> tuple[Tensor, Tensor]:
     places, variances = [], []
     for part in order.tensor_split(min(_BRIGHTNESSES, order.shape[1]), dim=1):
         flat, chosen = _flat_power(_of_blocks(power, part), clipped.gather(1, part), 2 * _SHARE)
-        places.append(_of_blocks(brightness[:, :, None], part.gather(1, chosen)).mean((2, 3)))
+        own = _of_blocks(brightness[:, :, None], part)[:, :, 0]
+        places.append(torch.einsum("bcn,bn->bc", own, chosen) / chosen.sum(1, keepdim=True))
         variances.append(_without_image(flat, coloured).mean(2))
     lines = [_lower_line(*pair) for pair in zip(torch.cat(places, 1), torch.cat(variances, 1), strict=True)]
     a, b = torch.tensor(lines, dtype=torch.float64).to(x).unbind(1)
@@ -173,25 +180,31 @@ def _of_blocks(values: Tensor, places: Tensor) -> Tensor:
 
 
 def _flat_power(power: Tensor, clipped: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Mean power of the ``share`` of blocks that look flattest, ``(B, C, F, N)`` -> ``(B, C, F)``, and which they are.
+    """Mean power of blocks that hold noise alone, ``(B, C, F, N)`` -> ``(B, C, F)``, and which they are, ``(B, N)``.
 
-    The power of the mean is given as 0.
+    From the ``share`` that looks flattest a spectrum is found in a few rounds; then all blocks no stranger than noise
+    of this spectrum is on average are taken, half of all in a flat image.  The power of the mean is given as 0.
     """
     count = power.shape[3]
     kept = min(count, max(_FEWEST, int(share * count)))
     place = torch.arange(_FREQUENCIES, device=power.device)
     odd = (place // _SIDE + place % _SIDE) % 2 == 1
     found = torch.ones_like(power[..., 0])
-    for _ in range(_ROUNDS):
-        judging = torch.where(found > 0, 1 / found.clamp(min=1e-12), 0.0)
+    for turn in range(_ROUNDS + 1):
+        judging = 1 / found.clamp(min=_FLOOR * found.mean((1, 2), keepdim=True))
         judging[..., 0] = 0
         found = torch.zeros_like(found)
         for measured in (odd, ~odd):
-            strangeness = torch.einsum("bcf,bcfn->bn", judging * ~measured, power).masked_fill(clipped, math.inf)
-            flattest = strangeness.topk(kept, 1, largest=False).indices  # (B, K)
-            found += _of_blocks(power, flattest).mean(3) * measured
+            weight = judging * ~measured
+            strangeness = torch.einsum("bcf,bcfn->bn", weight, power).masked_fill(clipped, math.inf)
+            limit = strangeness.kthvalue(kept, 1, keepdim=True).values
+            if turn == _ROUNDS:
+                usual = power.shape[1] * int((~measured)[1:].sum())
+                limit = limit.clamp(min=usual)
+            chosen = (strangeness <= limit).to(power.dtype)
+            found += torch.einsum("bcfn,bn->bcf", power, chosen) / chosen.sum(1)[:, None, None] * measured
         found[..., 0] = 0
-    return found, flattest
+    return found, chosen
 
 
 def _coloured(power: Tensor) -> Tensor:
@@ -207,34 +220,35 @@ def _coloured(power: Tensor) -> Tensor:
 def _without_image(power: Tensor, coloured: Tensor) -> Tensor:
     """Take shading and texture, which fade with frequency, off the power ``(B, C, F)`` of flat blocks.
 
-    White noise (``coloured`` is 0) has the variance that the high frequencies tell.  Of correlated noise the two lowest
-    frequencies, full of shading, are put half-way (in decibels) to what the others let expect of noise whose
-    correlation ends after two pixels.
+    White noise (``coloured`` is 0) has the variance that the high frequencies tell.  Of correlated noise the three
+    lowest frequencies, full of shading, get no more than the others let expect.
     """
     place = torch.arange(_FREQUENCIES, device=power.device)
-    fine = (place // _SIDE >= 4) & (place % _SIDE >= 4)
-    white = power[..., fine].mean(-1, keepdim=True)
-    measured = power.clone()
+    white = power[..., (place // _SIDE >= 4) & (place % _SIDE >= 4)].mean(-1, keepdim=True)
+    expected, own = _short_range(power), power.clone()
     lowest = torch.tensor([1, _SIDE], device=power.device)
-    expected = _short_range(power)
-    measured[..., lowest] = (power[..., lowest] * expected[..., lowest].minimum(power[..., lowest])).sqrt()
-    measured[..., 0] = measured[..., lowest].mean(-1)
-    return coloured * measured + (1 - coloured) * white
+    own[..., lowest] = power[..., lowest].minimum(expected[..., lowest])
+    own[..., 0] = expected[..., 0].minimum(_DC_RATIO * own[..., lowest].mean(-1))
+    return coloured * own + (1 - coloured) * white
 
 
 def _short_range(power: Tensor) -> Tensor:
-    """The nearest spectrum to ``(..., F)`` of noise whose correlation ends after two pixels, by weighted least squares.
+    """The spectrum nearest to ``(..., F)`` of noise whose correlation ends after two pixels, by weighted least squares.
 
-    The three lowest frequencies have no say.
+    The three lowest frequencies have no say, and all weak ones the same: they say little of the lowest.
     """
-    rows = torch.cos(torch.arange(_SIDE)[:, None] * torch.arange(3) * math.pi / _SIDE)  # (8, 3)
-    waves = torch.einsum("uk,vl->uvkl", rows, rows).flatten(2).flatten(0, 1).to(power)  # (F, 9)
-    weight = 1 / power.clamp(min=1e-12)
+    waves = _dct_matrix()
+    lags = [waves[:, : _SIDE - lag] * waves[:, lag:] for lag in range(3)]
+    # The power of noise of covariance r in wave u of a block is r_0 + 2 * sum_k r_k * (products of entries k apart).
+    rows = torch.stack([products.sum(1) * (2 if lag else 1) for lag, products in enumerate(lags)], 1)  # (8, 3)
+    basis = torch.einsum("uk,vl->uvkl", rows, rows).flatten(2).flatten(0, 1).to(power)  # (F, 9)
+    weight = 1 / power.clamp(min=_WEAK * power.mean(-1, keepdim=True)).clamp(min=1e-30)
     weight[..., [0, 1, _SIDE]] = 0
-    left = waves.T @ (weight.square()[..., None] * waves)
-    right = waves.T @ (weight.square() * power)[..., None]
+    weight = weight / weight.amax(-1, keepdim=True)
+    left = basis.T @ (weight.square()[..., None] * basis)
+    right = basis.T @ (weight.square() * power)[..., None]
     ridge = 1e-6 * left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] * torch.eye(9).to(power)
-    return (waves @ torch.linalg.solve(left + ridge, right))[..., 0].clamp(min=0)
+    return (basis @ torch.linalg.solve(left + ridge, right))[..., 0].clamp(min=0)
 
 
 def _lower_line(x: Tensor, variance: Tensor) -> tuple[float, float]:

@@ -82,16 +82,16 @@ def test_images_that_are_noisy_already_have_their_level_estimated() -> None:
 
 
 def test_only_the_student_learns() -> None:
-    objective = DistillObjective(PlainDenoiser(width=4, depth=2), Shrinks(2.0), NOISE, frame=2).train()
-    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], lr=1e-2)
+    objective = DistillObjective(PlainDenoiser(width=2, depth=2), Shrinks(2.0), NOISE, frame=2).train()
+    optimizer = torch.optim.Adam([p for p in objective.parameters() if p.requires_grad], lr=3e-2)
     losses = []
-    for step in range(60):
+    for step in range(40):
         optimizer.zero_grad()
         loss, _ = objective(batch(), step_generators(0, step, [0, 1]))
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert sum(losses[-5:]) < 0.1 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.2 * sum(losses[:5])
     assert objective.teacher.strength == 2.0
     assert not objective.teacher.training
 
@@ -120,7 +120,7 @@ def test_a_run_resumes_exactly(tmp_path: Path, tiny_run: dict[str, Any], photos:
     parts = tiny_run | {"run_dir": str(tmp_path / "parts")}
     steps = iter(range(100))
     train(options(parts, photos, teacher), stop=lambda: next(steps) >= 3)
-    again = options(parts | {"resume": True}, photos, teacher)
+    again = options(parts | {"resume": "auto"}, photos, teacher)
     resumed = checkpoints.load(train(again), kind="plain_denoiser")
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name])
