@@ -34,8 +34,12 @@ the denoiser alone goes tile by tile, with no difference to the result.
 
 #: What is reckoned with where the noise of images with missing pixels is not given: rounding, and a little more.
 _INPAINTING_SIGMA = 1 / 255
-#: Schedules that are not those of deblurring: holes are filled from their borders, which takes time and high levels.
-_SCHEDULES: dict[str, dict[str, float]] = {}
+#: Where the annealed schedule is not that of deblurring: holes fill from their borders, which takes time; noise alone
+#: takes one step at its own level.
+_SCHEDULES: dict[str, dict[str, float]] = {
+    "inpaint": {"iterations": 15},
+    "denoise": {"iterations": 1, "first": 0.001, "floor": 0.001},
+}
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
