@@ -88,6 +88,7 @@ ROWS = (
     Row("flow_prior_blur", "flow prior, the page's blur", _denoise, "flow_prior_blur"),
     Row("flow_prior_exact", "flow prior, exact MAP weight", _denoise, "flow_prior_exact"),
     Row("flow_prior", "flow prior, automatic weight", _denoise, "flow_prior"),
+    Row("flow_prior_stein", "flow prior, Stein term", _denoise, "flow_prior_stein"),
     Row("map_dae", "MAP denoiser, one level (the paper's)", _denoise, "map_dae", told=False),
     Row("map", "MAP denoiser, level-conditional", _denoise, "map"),
     Row("supervised", "supervised twin", _denoise, "supervised"),
