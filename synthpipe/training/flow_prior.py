@@ -56,7 +56,8 @@ class FlowPriorObjective(Objective):
     """Data term plus weighted code length, in units of the noise's variance times the level in grey levels.
 
     The last factor lets all levels weigh in: without it the lowest ones take most of the gradient, with its square the
-    highest.  The clean crops of synthetic noise serve the number ``psnr`` in the log, and nothing else.
+    highest.  All of it is computed in float32: half precision would be lost in differences.  The clean crops of
+    synthetic noise serve the number ``psnr`` in the log, and nothing else.
 
     Args:
         model: the denoiser.
@@ -86,25 +87,8 @@ class FlowPriorObjective(Objective):
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, c, c)`` uint8, noisy or to be made so."""
-        model = cast(FlowPriorDenoiser, self.model)
-        noisy, clean, truth = self._noisy(batch, generators)
-        if self._measured and self.training and not self.step:
-            self._measure_correlation(noisy)
-        belief = believed_noise(noisy, truth, self._options.noise_model, self.kernel)
-        denoised = model(noisy, belief.level).float()
-        with torch.autocast(noisy.device.type, enabled=False):
-            data = self._data_term(model, noisy, denoised, belief, generators)
-            corners = self._corners(noisy.shape[2], generators)
-            outside = (denoised - denoised.clamp(0, 1)).square() / belief.level.square()[:, None, None, None]
-            by_image = self._means(self._cut(data + outside, corners))
-            kappa = self.weight(belief.level) * self._warmth()
-            bits = self._bits(self._cut(denoised, corners), generators)
-            by_image = by_image + 2 * math.log(2) * kappa * bits
-            loss = (by_image * belief.level * 255).mean()
-        numbers = {"bits_per_dim": bits, "residual": self._share(noisy - denoised, belief), "kappa": kappa}
-        if truth:
-            numbers["psnr"] = -10 * (denoised - clean).square().flatten(1).mean(1).log10()
-        return loss, {name: value.detach().mean() for name, value in numbers.items()}
+        with torch.autocast(batch["x"].device.type, enabled=False):
+            return self._loss(batch, generators)
 
     def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
         """A row for each image: noisy | denoised | four times their difference, or clean in place of it where known."""
@@ -116,6 +100,23 @@ class FlowPriorObjective(Objective):
         third = clean if truth else 0.5 + 4 * (noisy - denoised)
         rows = torch.cat([noisy, denoised, third], 3)  # (B, C, c, 3 c)
         return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+
+    def _loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+        noisy, clean, truth = self._noisy(batch, generators)
+        if self._measured and self.training and not self.step:
+            self._measure_correlation(noisy)
+        belief = believed_noise(noisy, truth, self._options.noise_model, self.kernel)
+        denoised = self.model(noisy, belief.level)
+        corners = self._corners(noisy.shape[2], generators)
+        outside = (denoised - denoised.clamp(0, 1)).square() / belief.level.square()[:, None, None, None]
+        by_image = self._means(self._cut(self._data_term(noisy, denoised, belief, generators) + outside, corners))
+        kappa = self.weight(belief.level) * self._warmth()
+        bits = self._bits(self._cut(denoised, corners), generators)
+        loss = ((by_image + 2 * math.log(2) * kappa * bits) * belief.level * 255).mean()
+        numbers = {"bits_per_dim": bits, "residual": self._share(noisy - denoised, belief), "kappa": kappa}
+        if truth:
+            numbers["psnr"] = -10 * (denoised - clean).square().flatten(1).mean(1).log10()
+        return loss, {name: value.detach().mean() for name, value in numbers.items()}
 
     def _measure_correlation(self, noisy: Tensor) -> None:
         """From the first batch of all processes."""
@@ -131,12 +132,7 @@ class FlowPriorObjective(Objective):
         return noisy_crops(batch, channels, self._options.data.noise, generators)
 
     def _data_term(
-        self,
-        model: FlowPriorDenoiser,
-        noisy: Tensor,
-        denoised: Tensor,
-        belief: NoiseBelief,
-        generators: Sequence[torch.Generator],
+        self, noisy: Tensor, denoised: Tensor, belief: NoiseBelief, generators: Sequence[torch.Generator]
     ) -> Tensor:
         """``(B, C, c, c)``: twice minus the log-likelihood of the residual, in its stead a blur or Stein's estimate."""
         chosen, residual = self._options.data_term, noisy - denoised
@@ -149,7 +145,7 @@ class FlowPriorObjective(Objective):
         if stein or (self.weight.follows and self.training):
             with torch.set_grad_enabled(stein and torch.is_grad_enabled()):
                 probe = belief.draw(denoised.detach(), generators)
-                response = (model(noisy + _PROBE_STEP * probe, belief.level).float() - denoised) / _PROBE_STEP
+                response = (self.model(noisy + _PROBE_STEP * probe, belief.level) - denoised) / _PROBE_STEP
             if stein:
                 term = residual.square() / level.square() + 2 * probe * response / level.square()
             if self.weight.follows and self.training:
