@@ -6,9 +6,10 @@
 Six 128x128 crops, blurred around a circular border by a camera-motion kernel of 35x25 pixels (seed 0) or a Gaussian,
 with white noise of 2.55/255 that is known to all.  Compared: the MAP denoiser on a falling schedule (ours) and at one
 level (the paper), and its least-squares twin of the same size at one level, on our schedule, on DPIR's, and in DMSP's
-gradient descent of 300 steps (the peer).  ``ours`` and ``peer`` are seconds for all crops to the highest PSNR that
-both reach, less 0.05 dB: the iterations that takes, times the median seconds of an iteration (processor time on a
-CPU).  The details hold every method's curve, times and multiply-adds (of the network, which is all but the FFTs).
+gradient descent of 300 steps (the peer).  ``ours`` and ``peer`` are seconds for all crops to the common PSNR, the
+highest that every method reaches, less 0.05 dB: the iterations that takes, times the median seconds of an iteration
+(processor time on a CPU); one value for each kernel.  The details hold every method's curve, times and multiply-adds
+(of the network, which is all but the FFTs).
 """
 
 from __future__ import annotations
