@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 from scipy.stats import kstest, norm
 from torch import Tensor, nn
 from torch.autograd.functional import jacobian
@@ -334,3 +336,60 @@ class TestTheModel:
             model.log_prob(torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), math.nan)]))
         with pytest.raises(ShapeError, match="one generator per image, 2, got 1"):
             model.log_prob(torch.zeros(2, 3, 4, 4), [torch.Generator()])
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Glow:
+    """The weights that come with the package."""
+    model = checkpoints.load("glow_small", kind="glow")
+    assert isinstance(model, Glow)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def pictures(shared: Path) -> Tensor:
+    """``(3, 3, 256, 256)`` from the Kodak set."""
+    paths = sorted((shared / "data" / "clean_test").glob("kodim*"))[:3]
+    arrays = [np.asarray(Image.open(path).convert("RGB"))[128:384, 128:384] for path in paths]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2) / 255
+
+
+class TestShippedWeights:
+    """Checks 2, 5 and 6 on photographs: ``glow_small`` on windows of three Kodak pictures that it never saw."""
+
+    @staticmethod
+    def bits(model: Glow, pictures: Tensor) -> float:
+        """Mean over 12 windows of each picture."""
+        windows = pictures.unfold(2, 32, 64).unfold(3, 32, 85)[:, :, :, :3]  # (3, 3, 4, 3, 32, 32)
+        windows = windows.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
+        return float(model.bits_per_dim(windows, torch.Generator().manual_seed(0)).mean())
+
+    def test_noise_costs_more_than_pictures_and_chance_more_than_noise(self, shipped: Glow, pictures: Tensor) -> None:
+        generator = torch.Generator().manual_seed(1)
+        clean = self.bits(shipped, pictures)
+        noisy = self.bits(shipped, pictures + 25 / 255 * torch.randn(pictures.shape, generator=generator))
+        uniform = self.bits(shipped, torch.rand(pictures.shape, generator=generator).mul(255).round() / 255)
+        assert 2 < clean < 4.4
+        assert noisy > clean + 2
+        assert uniform > noisy + 2
+
+    def test_its_bias_towards_smooth_pictures(self, shipped: Glow, pictures: Tensor) -> None:
+        """A blurred picture is likelier than the sharp one: why a prior used by its mode smooths too much."""
+        blurred = torch.from_numpy(gaussian_filter(pictures.numpy(), (0, 0, 2, 2)))
+        clean, constant = self.bits(shipped, pictures), self.bits(shipped, torch.full_like(pictures, 128 / 255))
+        assert self.bits(shipped, (blurred * 255).round() / 255) < clean - 1
+        assert constant < clean - 1
+
+    def test_round_trip(self, shipped: Glow, pictures: Tensor) -> None:
+        windows = pictures[:, :, :32, :32]
+        back, logdet_back = shipped.decode(shipped.encode(windows)[0])
+        assert float((back - windows).abs().max()) < 1e-4
+        assert_close(logdet_back, -shipped.encode(windows)[1], atol=0.1, rtol=0)  # of thousands of nats, in float32
+
+    def test_samples_look_like_pictures(self, shipped: Glow) -> None:
+        """Within the range, and neighbours alike, as far as a small flow gets."""
+        samples = shipped.sample(32, torch.Generator().manual_seed(0), temperature=0.7)
+        assert float(((samples > -0.1) & (samples < 1.1)).float().mean()) > 0.95
+        centred = samples - samples.mean((2, 3), keepdim=True)
+        correlation = (centred[..., 1:] * centred[..., :-1]).mean() / centred.square().mean()
+        assert float(correlation) > 0.8
