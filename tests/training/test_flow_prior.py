@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from synthpipe import checkpoints
 from synthpipe.config.flow_prior import TrainFlowPriorOptions
+from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.config.reader import parse_options
 from synthpipe.denoisers import FlowPriorDenoiser
 from synthpipe.errors import CheckpointError, OptionError
@@ -22,6 +23,7 @@ from synthpipe.training import train
 from synthpipe.training.base import step_generators
 from synthpipe.training.flow_prior import FlowPriorObjective, limit_pull, soft_clamp
 from synthpipe.transforms.base import Batch
+from synthpipe.transforms.training_noise import add_noise
 from tests.contracts import perturbed
 
 EXACT = {"type": "exact"}
@@ -220,6 +222,25 @@ def test_steins_term_is_the_squared_error_without_the_clean_image(noise: str) ->
     naive = (noisy - output).square().mean() / truth["sigma"].square().mean()
     assert float(told) == pytest.approx(float(due), rel=0.03)
     assert abs(float(naive) - float(error.mean())) > 0.1  # the residual alone says something else
+
+
+def test_the_correlation_of_noise_is_measured_on_the_first_batch() -> None:
+    options = options_of(
+        noise_model="estimated", correlation="measured", data={"images": {"folder": "unused"}, "crop": 64}
+    )
+    objective = FlowPriorObjective(FlowPriorDenoiser(1, 4, 2), GaussianPrior(torch.eye(64)), options).train()
+    flat, slots = torch.full((8, 1, 64, 64), 0.5), list(range(8))
+    noise = GaussianTrainingNoise(sigma=(0.05, 0.05), binomial=1)
+    noisy, _ = add_noise(flat, noise, step_generators(1, 0, slots))
+    batch = {"x": (noisy * 255).round().to(torch.uint8).expand(-1, 3, -1, -1), "slot": slots, "key": ["k"] * 8}
+    for step in range(2):
+        objective(batch, step_generators(0, step, slots))
+        padded = torch.zeros(32, 32)
+        padded[:11, :11] = objective.kernel
+        found = torch.fft.ifft2(torch.fft.fft2(padded).abs().square()).real
+        assert float(found[0, 1]) == pytest.approx(4 / 6, abs=0.1)  # (1 4 6 4 1) / 6
+        assert float(found[0, 2]) == pytest.approx(1 / 6, abs=0.1)
+        batch["x"] = torch.randint_like(batch["x"], 256)  # changes nothing any more
 
 
 def test_the_blurred_term_leaves_fine_detail_to_the_prior() -> None:
