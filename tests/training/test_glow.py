@@ -84,7 +84,7 @@ def test_training_reaches_the_entropy_of_the_data(tmp_path: Path, run_glow: Call
         grey = np.clip(128 + 12 * rng.standard_normal((96, 96)), 0, 255).round().astype(np.uint8)
         Image.fromarray(grey).convert("RGB").save(folder / f"{number}.png")
     data = {"images": {"folder": str(folder)}, "crop": 8, "batch_size": 32, "workers": 0}
-    options = run_glow(max_steps=60, log_every=20, sample_every=500, checkpoint_every=500, ema_decay=0.8, data=data)
+    options = run_glow(max_steps=40, log_every=10, sample_every=500, checkpoint_every=500, ema_decay=0.8, data=data)
     figures = checkpoints.read_header(train(options))["info"]["figures"]
     entropy = math.log2(12 * math.sqrt(2 * math.pi * math.e))
     assert figures["bits_per_dim"] == pytest.approx(entropy, abs=0.04)
@@ -104,6 +104,18 @@ def test_interrupted_and_resumed_equals_left_alone(run_glow: Callable[..., Train
     first, second = (checkpoints.load(tmp_path / name / "final.safetensors", "glow") for name in ("whole", "broken"))
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in first.state_dict().items())
     assert (tmp_path / "whole" / "samples" / "step_00000003.png").is_file()
+
+
+def test_half_precision_trains(run_glow: Callable[..., TrainGlowOptions]) -> None:
+    model = {**TINY, "logit": True, "priors": "tails", "smoothing": 0.01}
+    bits = []
+    for precision in ("32", "bf16-mixed"):
+        options = run_glow(model=model, precision=precision, run_dir=f"{run_glow().run_dir}_{precision}")
+        header = checkpoints.read_header(train(options))
+        assert header["info"]["skipped_steps"] == 0
+        bits.append(header["info"]["figures"]["bits_per_dim"])
+    assert bits[0] != bits[1]
+    assert bits[1] == pytest.approx(bits[0], abs=0.05)
 
 
 def test_pictures_show_images_beside_samples() -> None:
