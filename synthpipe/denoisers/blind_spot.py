@@ -201,25 +201,25 @@ class BlindSpotDenoiser(Denoiser):
         if self.noise == "gaussian":
             return _low_percentile(self.total(mu, factor)).mean(1).sqrt()
         a, b = _low_line(mu, self.total(mu, factor))
-        return (a * mu.clamp(0, 1).flatten(1).mean(1) + b).sqrt()
+        return (a * mu.clamp(0, 1).mean((2, 3)) + b).mean(1).sqrt()
 
     def _noise_of_level(self, x: Tensor, mu: Tensor, factor: Tensor, sigma: Tensor) -> NoiseModel:
         """The model of noise whose mean level over the image is ``sigma``."""
         if self.noise == "gaussian":
             return GaussianNoise(sigma)
         mu = mu.detach().clamp(0, 1)
-        brightness, variance = mu.flatten(1).mean(1), sigma.square()
+        brightness, variance = mu.mean((2, 3)), sigma.square()  # (B, C), (B,)
         if self.noise == "poisson":
-            return PoissonNoise(brightness.clamp(min=1e-3) / variance.clamp(min=1e-12))
+            return PoissonNoise(brightness.mean(1).clamp(min=1e-3) / variance.clamp(min=1e-12))
         if self.noise == "impulse":
             return ImpulseNoise((variance / _distance_to_uniform(mu)).clamp(1e-6, 1 - 1e-6))
         if self.level != "known":
             a, b = _low_line(mu, self.total(mu, factor.detach()))
         elif min(x.shape[2:]) >= 8:
-            a, b = estimate_noise_line(x.detach())
+            a, b = (line[:, None].expand_as(brightness) for line in estimate_noise_line(x.detach()))
         else:
-            a, b = torch.zeros_like(sigma), torch.ones_like(sigma)
-        scale = variance / (a * brightness + b).clamp(min=1e-12)
+            a, b = torch.zeros_like(brightness), torch.ones_like(brightness)
+        scale = (variance / (a * brightness + b).mean(1).clamp(min=1e-12))[:, None]
         return SignalDependentNoise(a * scale, b * scale)
 
     def _posterior(self, x: Tensor, mu: Tensor, factor: Tensor, noise: NoiseModel) -> Tensor:
@@ -253,7 +253,7 @@ def _low_percentile(total: Tensor) -> Tensor:
 
 
 def _low_line(mu: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    """``a`` and ``b`` ``(B,)`` of the variance ``a * brightness + b`` that is left where prediction is best.
+    """``a`` and ``b`` ``(B, C)`` of the variance ``a * brightness + b`` that is left where prediction is best.
 
     From the pixels of lowest variance among those of like brightness, twice as many as the percentile has below it.
 
@@ -269,15 +269,14 @@ def _low_line(mu: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
         lowest = v.topk(max(1, round(2 * _PERCENTILE * v.shape[2])), 2, largest=False)
         places.append(m.gather(2, lowest.indices).mean(2))
         lows.append(lowest.values.mean(2))
-    return _line(torch.stack(places, 2), torch.stack(lows, 2))
+    return _line(torch.stack(places, 2).clamp(0, 1), torch.stack(lows, 2))
 
 
-def _line(brightness: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """``a`` and ``b`` ``(B,)``, at least 0, of the least-squares line through all channels and groups."""
-    x, y = brightness.flatten(1).clamp(0, 1), variance.flatten(1)
-    mean_x, mean_y = x.mean(1), y.mean(1)
-    spread = (x - mean_x[:, None]).square().mean(1)
-    slope = ((x - mean_x[:, None]) * (y - mean_y[:, None])).mean(1) / spread.clamp(min=1e-12)
-    through_zero = (x * y).mean(1) / x.square().mean(1).clamp(min=1e-12)
+def _line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and intercept ``(B, C)``, at least 0, of the least-squares lines through points ``(B, C, G)``."""
+    mean_x, mean_y = x.mean(2), y.mean(2)
+    away = x - mean_x[..., None]
+    slope = (away * (y - mean_y[..., None])).mean(2) / away.square().mean(2).clamp(min=1e-12)
+    through_zero = (x * y).mean(2) / x.square().mean(2).clamp(min=1e-12)
     slope = slope.clamp(min=0).minimum(through_zero)
     return slope, (mean_y - slope * mean_x).clamp(min=0)

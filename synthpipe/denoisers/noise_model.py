@@ -100,8 +100,7 @@ class GaussianNoise(AdditiveNoise):
     saturates: bool = True
 
     def variance(self, mu: Tensor) -> Tensor:
-        sigma = self.sigma if self.sigma.ndim == 2 else self.sigma[:, None]
-        return sigma.to(mu).square()[:, :, None, None].expand_as(mu)
+        return _of_images(self.sigma, mu).square().expand_as(mu)
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,12 @@ class PoissonNoise(AdditiveNoise):
 
 @dataclass(frozen=True)
 class SignalDependentNoise(AdditiveNoise):
-    """Of variance ``a * x + b`` at brightness x."""
+    """Of variance ``a * x + b`` at brightness x.
+
+    Args:
+        a: ``(B,)``, or ``(B, C)`` with one for each channel.
+        b: likewise.
+    """
 
     a: Tensor
     b: Tensor
@@ -166,7 +170,8 @@ def noise_of(truth: dict[str, Tensor]) -> NoiseModel:
 
 
 def _of_images(parameter: Tensor, like: Tensor) -> Tensor:
-    return parameter.to(like)[:, None, None, None]
+    """``(B,)`` or ``(B, C)`` as ``(B, 1 or C, 1, 1)``."""
+    return parameter.to(like).reshape(len(parameter), -1, 1, 1)
 
 
 def _saturation(y: Tensor) -> Tensor:

@@ -209,6 +209,19 @@ def test_single_precision_is_near_double(seed: int, channels: int, sigma: float)
     assert_close(single, noise.posterior_mean(y, mu, prior), atol=2e-4, rtol=0)
 
 
+def test_a_parameter_for_each_channel_is_three_grey_problems() -> None:
+    y, mu, _ = random_case(3, seed=5)
+    prior = plus_diagonal(torch.zeros(2, 3, 3, 3, 4, dtype=torch.float64), torch.full_like(mu, 0.01))
+    sigma = torch.rand(2, 3, dtype=torch.float64) * 0.2
+    got = GaussianNoise(sigma).posterior_mean(y, mu, prior)
+    line = SignalDependentNoise(0 * sigma, sigma.square()).posterior_mean(y, mu, prior)
+    for c in range(3):
+        p = slice(c, c + 1)
+        grey = GaussianNoise(sigma[:, c]).posterior_mean(y[:, p], mu[:, p], prior[:, p, p])
+        assert_close(got[:, p], grey)
+        assert_close(line[:, p], grey, atol=1e-4, rtol=0)  # its variance is at least 0.001^2
+
+
 def test_solve_against_a_library() -> None:
     y, _, prior = random_case(3, seed=7)
     covariance = plus_diagonal(prior, torch.full_like(y, 0.01))
