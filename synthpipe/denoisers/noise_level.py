@@ -5,7 +5,7 @@ The means are those of Ponomarenko et al. 2007 and of Colom & Buades (IPOL 2013)
 coefficients of a block (a chessboard of frequencies) judge it, the other half are measured, and the other way round:
 coefficients of stationary noise are close to independent, so that being chosen does not make a measured one smaller.
 
-Legend: B batch, C channels, H, W size, N blocks, F = 64 frequencies of a block, K blocks that are kept.
+Legend: B batch, C channels, H, W size, N blocks, F = 64 frequencies of a block, K some of the blocks.
 """
 
 from __future__ import annotations
@@ -209,7 +209,8 @@ def _flat_power(power: Tensor, clipped: Tensor, share: float) -> tuple[Tensor, T
 
 def _coloured(power: Tensor) -> Tensor:
     """From 0, white, to 1, correlated, by the power ``(B, C, F)`` of flat blocks; ``(B, 1, 1)``."""
-    rank = sum(torch.meshgrid(torch.arange(_SIDE), torch.arange(_SIDE), indexing="ij")).flatten().to(power.device)
+    place = torch.arange(_FREQUENCIES, device=power.device)
+    rank = place // _SIDE + place % _SIDE
     middle = power[..., (rank >= 5) & (rank <= 7)].mean(-1)
     high = power[..., rank >= 9].mean(-1)
     # One decision for all channels of an image.
