@@ -30,7 +30,7 @@ from synthpipe import checkpoints
 from synthpipe.basicsr_plugin.compat import prepare as prepare_basicsr
 from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.training import read_train_options
-from synthpipe.denoisers.noise_level import estimate_sigma
+from synthpipe.denoisers.noise_level import choose_hole, estimate_sigma, noise_correlation
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit
 from synthpipe.noise_statistics import histogram_kld, measure_noise, residual_of
 from synthpipe.training import train
@@ -45,6 +45,8 @@ STEPS = ("folders", "denoiser", "denoised", "deflow", "networks")
 #: Levels are estimated for each image, and estimates above this quantile of the corpus are taken for it: texture adds
 #: to an estimate, and nothing takes away from it.
 LEVEL_QUANTILE = 0.25
+#: Images whose noise tells how large a hole has to be.
+HOLE_IMAGES = 24
 #: Images estimated below this share of that level are left alone.
 GUARD = 0.8
 QUICK = Size(
@@ -141,7 +143,8 @@ def denoise_folders(args: argparse.Namespace, weights: Path) -> dict[str, float]
     """``denoised`` from ``corrupted``, and ``clean_denoised`` from ``clean``, by the transform; what was found."""
     estimates = {arm: torch.cat([estimate_sigma(x) for x in load(args.out / arm).values()]) for arm in ARMS[:2]}
     limit = float(torch.quantile(estimates["corrupted"], LEVEL_QUANTILE))
-    options = DenoiseOptions(weights=str(weights), sigma="auto", min_sigma=GUARD * limit, max_sigma=limit)
+    hole = choose_hole(noise_correlation(x[0] for x in load(args.out / "corrupted", HOLE_IMAGES).values()))
+    options = DenoiseOptions(weights=str(weights), sigma="auto", min_sigma=GUARD * limit, max_sigma=limit, hole=hole)
     for source, target in (("corrupted", "denoised"), ("clean", "clean_denoised")):
         done = args.out / f"{target}.done"
         if done.is_file():
@@ -152,7 +155,7 @@ def denoise_folders(args: argparse.Namespace, weights: Path) -> dict[str, float]
             save_image(args.out / target / f"{name}.png", transform(batch)["gt"])
         done.touch()
     passed = {f"passed_{arm}": float((found < options.min_sigma).float().mean()) for arm, found in estimates.items()}
-    return {"min_sigma": options.min_sigma, "max_sigma": limit, **passed}
+    return {"hole": hole, "min_sigma": options.min_sigma, "max_sigma": limit, **passed}
 
 
 def reduce_images(images: Images) -> dict[str, Tensor]:
