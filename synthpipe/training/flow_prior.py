@@ -30,7 +30,7 @@ from synthpipe.errors import OptionError
 from synthpipe.training.base import Objective
 from synthpipe.training.images import noisy_crops
 from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
-from synthpipe.training.prior_weight import build_weight, residual_moments
+from synthpipe.training.prior_weight import AutomaticWeight, build_weight, residual_moments
 from synthpipe.transforms.base import Batch, generator_for
 
 __all__ = ["FlowPriorObjective", "Prior", "build_objective", "limit_pull", "soft_clamp"]
@@ -89,6 +89,10 @@ class FlowPriorObjective(Objective):
         """The loss on ``batch["x"]``, ``(B, 3, c, c)`` uint8, noisy or to be made so."""
         with torch.autocast(batch["x"].device.type, enabled=False):
             return self._loss(batch, generators)
+
+    def numbers(self) -> dict[str, float]:
+        """With an automatic weight, the level that the residual speaks of over the one it was told."""
+        return {"level_ratio": self.weight.level_ratio()} if isinstance(self.weight, AutomaticWeight) else {}
 
     def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
         """A row for each image: noisy | denoised | four times their difference, or clean in place of it where known."""

@@ -127,6 +127,14 @@ class AutomaticWeight(nn.Module):
         step = (self._deviation() / _TOLERANCE[self.rule]).clamp(-1, 1).nan_to_num(0.0)
         self.log_kappa.sub_(self.rate * weight[:, 0] * step).clamp_(-_RANGE, _RANGE)
 
+    def level_ratio(self) -> float:
+        """The noise level that the residual speaks of, over the one it was told; 1 where the told one is right.
+
+        Means something once ``rule: white`` has settled, which does not use the level.
+        """
+        own, _, own_due, _ = self.moments.nanmean(0)
+        return float((own / own_due).clamp_min(0).sqrt())
+
     def _deviation(self) -> Tensor:
         own, neighbour, own_due, neighbour_due = self.moments.unbind(1)
         if self.rule == "variance":

@@ -59,6 +59,7 @@ def test_whiteness_does_not_need_the_level() -> None:
         weight = AutomaticWeight(AutomaticWeightOptions(rule="white"))
         closed_loop(weight, (0.1,), told)
         assert float(weight(torch.tensor([0.1]))) * told**2 == pytest.approx(1 / OVERSURE, rel=0.1)
+        assert weight.level_ratio() * told == pytest.approx(1, abs=0.03)  # and the level is found
 
 
 def test_the_published_rule_meets_its_target() -> None:
