@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Is it a MAP denoiser?  PSNR beside the least-squares denoiser, the kind of its step, dead units, its objective.
 
-    python recipes/map_small/evaluate.py --weights map_small --teacher runs/map_small_teacher/final.safetensors
+    python recipes/map_small/evaluate.py --weights map_small --teacher mmse_small \
+        --prior runs/map_small_prior/final.safetensors
     python recipes/map_small/evaluate.py --weights runs/map_grey/final.safetensors \
         --teacher runs/map_grey_teacher/final.safetensors
 
@@ -40,14 +41,21 @@ def main() -> None:
     parser.add_argument(
         "--teacher", required=True, help="weights of kind plain_denoiser: R, the least-squares denoiser"
     )
+    parser.add_argument(
+        "--prior", help="weights of kind plain_denoiser whose step is the prior's gradient; R's by default"
+    )
     parser.add_argument("--density", help="weights of kind dde: compares the objective's values under them too")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/clean_test"), help="folder of pictures")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    model, teacher = checkpoints.load(args.weights, kind="map_denoiser"), checkpoints.load(args.teacher)
+    model = checkpoints.load(args.weights, kind="map_denoiser")
+    teacher, prior = (
+        checkpoints.load(path, kind="plain_denoiser") for path in (args.teacher, args.prior or args.teacher)
+    )
     assert isinstance(model, MapDenoiser)
     assert isinstance(teacher, PlainDenoiser)
-    for network in (model, teacher):
+    assert isinstance(prior, PlainDenoiser)
+    for network in (model, teacher, prior):
         network.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     clean = pictures(args.data, model.channels)
     low, high = model.sigma_range
@@ -57,7 +65,7 @@ def main() -> None:
     print("| sigma | noisy | D | D twice | R | implicit | explicit | change of noisy, clean | fewest active |")
     print("|---" * 9 + "|")
     for level in levels:
-        print(row_of(model, teacher, clean, level, args.seed))
+        print(row_of(model, teacher, prior, clean, level, args.seed))
     if args.density:
         density = checkpoints.load(args.density, kind="dde").requires_grad_(False)
         assert isinstance(density, DDE)
@@ -78,7 +86,9 @@ def pictures(folder: Path, channels: int) -> Tensor:
     return torch.cat(found)
 
 
-def row_of(model: MapDenoiser, teacher: PlainDenoiser, clean: Tensor, level: float, seed: int) -> str:
+def row_of(
+    model: MapDenoiser, teacher: PlainDenoiser, prior: PlainDenoiser, clean: Tensor, level: float, seed: int
+) -> str:
     """One line of the table of a noise level, in grey levels."""
     sigma = clean.new_full((len(clean),), level / 255)
     v = clean + sigma[0] * normal(clean, seed, f"noise {level}")
@@ -89,7 +99,7 @@ def row_of(model: MapDenoiser, teacher: PlainDenoiser, clean: Tensor, level: flo
         handle.remove()
     cells = [psnr(v, clean), psnr(d, clean), psnr(model(d, sigma), clean), psnr(teacher(v, sigma), clean)]
     few = slice(None, None, 4)
-    score = score_of(teacher, model.smoothing * sigma[few], seed)
+    score = score_of(prior, model.smoothing * sigma[few], seed)
     kinds = [float(step_mismatch(d[few], v[few], score(at[few]), sigma[few]).mean()) for at in (d, v)]
     changes = [
         255 * float((after - before).square().mean().sqrt()) for after, before in ((d, v), (model(clean, sigma), clean))
@@ -118,13 +128,13 @@ def objective_row(
     return f"| {level:g} | {shares[0]:.1f} % | {shares[1]:.1f} % | {gains[0]:.4f} | {gains[1]:.4f} |"
 
 
-def score_of(teacher: PlainDenoiser, s: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+def score_of(prior: PlainDenoiser, s: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
     """``E_n[R(x + n) - x] / s^2``, the prior's gradient as training asks for it; R sees its own level of noise only."""
 
     def score(x: Tensor) -> Tensor:
         wide = s[:, None, None, None]
         draws = [normal(x, seed, f"inner {draw}") for draw in range(DRAWS)]
-        return sum((teacher(x + wide * draw, s) - x for draw in draws), torch.zeros_like(x)) / (DRAWS * wide.square())
+        return sum((prior(x + wide * draw, s) - x for draw in draws), torch.zeros_like(x)) / (DRAWS * wide.square())
 
     return score
 
