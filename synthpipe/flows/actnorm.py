@@ -52,7 +52,7 @@ class ActNorm(FlowLayer):
         if not bool(self.initialized):
             if x is None or not self.training:
                 raise TrainingError(
-                    "ActNorm: used before it was initialised; run one training batch (DeFlow.initialize), "
+                    "ActNorm: used before it was initialised; run one training batch (initialize), "
                     "load trained weights, or call mark_initialized()"
                 )
             self._initialize(x)
