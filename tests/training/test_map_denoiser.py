@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from synthpipe import checkpoints
+from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
+from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.config.training import read_train_options
 from synthpipe.denoisers import MapDenoiser, PlainDenoiser
@@ -300,13 +302,21 @@ def test_options_that_contradict_each_other_are_refused(
 def test_option_files_are_read(name: str) -> None:
     options = read_train_options(RECIPES / name / "train.yml")
     assert isinstance(options, TrainMapDenoiserOptions)
-    teacher = read_train_options(RECIPES / name / "teacher.yml")
-    assert (
-        teacher.model.arguments().items()
-        >= {  # type: ignore[attr-defined]
-            name: options.model.arguments()[name] for name in ("channels", "width", "depth")
-        }.items()
-    )
+    size = {name: options.model.arguments()[name] for name in ("channels", "width", "depth")}
+    for file in ("teacher.yml", "prior.yml") if name == "map_small" else ("teacher.yml",):
+        least_squares = read_train_options(RECIPES / name / file)
+        assert isinstance(least_squares, TrainPlainDenoiserOptions)
+        assert least_squares.model.arguments().items() >= size.items()
+
+
+def test_the_recipe_with_a_density_fits_together() -> None:
+    options = read_train_options(RECIPES / "map_small" / "train_density.yml")
+    density = read_train_options(RECIPES / "map_small" / "density.yml")
+    assert isinstance(options, TrainMapDenoiserOptions)
+    assert isinstance(density, TrainDDEOptions)
+    low, high = (options.model.smoothing * level for level in options.model.sigma_range)
+    assert density.model.sigma_range[0] <= low < high <= density.model.sigma_range[1]
+    assert density.model.channels == options.model.channels
 
 
 def test_the_authors_size_is_an_option_file() -> None:
