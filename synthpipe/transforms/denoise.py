@@ -93,8 +93,10 @@ class Denoise(BatchTransform):
         check_images(x, "Denoise")
         levels, noisy = self._levels(x)
         out = x.clone()
-        at_once = max(1, _PIXELS_AT_ONCE // min(x[0, 0].numel(), self.tile**2))
-        for rows in noisy.nonzero()[:, 0].split(at_once):
+        places = noisy.nonzero()[:, 0]
+        at_once = max(1, _PIXELS_AT_ONCE // min(x.shape[2] * x.shape[3], self.tile**2))
+        for begin in range(0, len(places), at_once):
+            rows = places[begin : begin + at_once]
             out[rows] = self._clean_some(x[rows], levels[rows])
         return out
 

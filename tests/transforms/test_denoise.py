@@ -119,6 +119,10 @@ def test_what_is_clean_passes_bit_for_bit(sigma: float | None):
     out = Denoise(tiny_plain(), sigma, min_sigma=0.02).clean(x)
     assert torch.equal(out[::2], x[::2])
     assert all(not torch.equal(out[n], x[n]) for n in (1, 3))
+    model = Box(1)
+    assert torch.equal(Denoise(model, sigma, min_sigma=0.02).clean(clean), clean)
+    assert model.sizes == []  # there was nothing to ask it about
+    assert Denoise(model, 0.1).clean(x[:0]).shape == (0, 3, 64, 64)
 
 
 def test_half_strength_is_halfway():
