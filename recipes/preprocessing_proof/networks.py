@@ -26,9 +26,9 @@ class Size:
 
     photos: int = 198
     denoiser_steps: int = 1500
-    deflow_steps: int = 300
+    deflow_steps: int = 250
     crops: int = 16
-    sr_steps: int = 2000
+    sr_steps: int = 1500
     seeds: int = 2
     patch: int = 32
     batch: int = 8
