@@ -45,9 +45,9 @@ class SweepNetOptions(Options):
     """Two deep and two thin sweeps: a quarter of the work of four rotated U-Nets."""
 
     type: Literal["sweeps"] = "sweeps"
-    deep: tuple[int, ...] = Field((48, 64, 64, 64), description="channels at half the size, a quarter, ...")
-    up: tuple[int, ...] = Field((80, 96, 96), description="channels coming back to those sizes, the deepest left out")
-    full: int = Field(40, ge=1, description="channels of the deep sweeps at full size")
+    deep: tuple[int, ...] = Field((56, 80, 80, 80), description="channels at half the size, a quarter, ...")
+    up: tuple[int, ...] = Field((96, 112, 112), description="channels coming back to those sizes, the deepest left out")
+    full: int = Field(48, ge=1, description="channels of the deep sweeps at full size")
     thin: int = Field(32, ge=1, description="channels of the thin sweeps")
     head_widths: tuple[int, ...] = Field((96, 48), description="1x1 convolutions")
 

@@ -4,8 +4,8 @@ Four branches that each see half of the image (Laine et al. 2019) see most of it
 above the pixel and, with the same weights, all rows below it: only the pixel's own row is missing. For that a thin
 network looks left and, with the same weights, right. Along the pixel's own row it may take up what the two deep ones
 know, which are blind to all of that row, so one more layer joins the three. Most of a U-Net's cost lies in its layers
-at full size: here the image goes down its first level by rearranging 2x2 pixels into channels, and few channels come
-back up.
+at full size: here the image goes down its first level by rearranging 2x2 pixels into channels, few channels come back
+up, and kernels have 2 rows. The nearest pixels all around go straight to the head and, averaged, to the result.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class SweepNet(BlindSpotNet):
         self,
         in_channels: int,
         out_channels: int,
-        deep: Sequence[int] = (48, 64, 64, 64),
-        up: Sequence[int] = (80, 96, 96),
-        full: int = 40,
+        deep: Sequence[int] = (56, 80, 80, 80),
+        up: Sequence[int] = (96, 112, 112),
+        full: int = 48,
         thin: int = 32,
         head_widths: Sequence[int] = (96, 48),
     ) -> None:
@@ -69,12 +69,15 @@ class SweepNet(BlindSpotNet):
             *(LookingConv(i, thin, dilation=step) for i, step in zip([in_channels, thin, thin], _STEPS, strict=True))
         )
         self.joined = LookingConv(thin + 2 * full, thin, columns=1)
-        self.head = head([2 * full + 2 * thin, *head_widths], out_channels)
+        self.head = head([2 * full + 2 * thin + 8 * in_channels, *head_widths], out_channels)
+        self.near = nn.Conv2d(8 * in_channels, out_channels, 1, bias=False)
+        self._start_from_neighbours()
 
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:
         check_hole("SweepNet", hole)
         height, width = x.shape[2:]
         multiple = 2**self.deep.levels
+        near = _neighbours(x, 1 + hole)
         x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
         vertical = shift_down(self.deep(torch.cat([x, x.flip(2)])), 1 + hole)
         above, below = vertical.chunk(2)
@@ -86,11 +89,28 @@ class SweepNet(BlindSpotNet):
         aside = self.joined(torch.cat([aside, torch.cat([lying, lying.flip(2)])], 1))
         left, right = aside.chunk(2)
         features = torch.cat([known, left.transpose(2, 3), right.flip(2).transpose(2, 3)], 1)
-        return self.head(features[:, :, :height, :width])
+        return self.head(torch.cat([features[:, :, :height, :width], near], 1)) + self.near(near)
+
+    @torch.no_grad()
+    def _start_from_neighbours(self) -> None:
+        """The first outputs, which are a mean where there is one, begin as that of the nearest pixels that are seen."""
+        self.near.weight.zero_()
+        for channel in range(min(self.in_channels, self.out_channels)):
+            self.near.weight[channel, channel :: self.in_channels] = 1 / 8
 
     def reach(self, hole: int = 0) -> int:
         up, side = self.deep.reach
         return max(up + 1 + hole, side + 2, sum(2 * along for along, _ in _STEPS) + 1 + hole + 2)
+
+
+def _neighbours(x: Tensor, distance: int) -> Tensor:
+    """``(B, C, H, W)`` -> ``(B, 8 * C, H, W)``: the pixels at that distance in 8 directions, zero outside."""
+    height, width = x.shape[2:]
+    padded = F.pad(x, (distance, distance, distance, distance))
+    places = [(row, column) for row in range(3) for column in range(3) if (row, column) != (1, 1)]
+    return torch.cat(
+        [padded[:, :, r * distance : r * distance + height, c * distance : c * distance + width] for r, c in places], 1
+    )
 
 
 class _DeepSweep(nn.Module):
@@ -101,14 +121,14 @@ class _DeepSweep(nn.Module):
         self.levels = len(deep)
         inputs = [4 * in_channels, *deep[:-1]]
         self.down = nn.ModuleList(
-            nn.Sequential(LookingConv(i, o), LookingConv(o, o)) if level == 0 else LookingConv(i, o)
+            nn.Sequential(_conv(i, o), _conv(o, o)) if level == 0 else _conv(i, o)
             for level, (i, o) in enumerate(zip(inputs, deep, strict=True))
         )
         self.up = nn.ModuleList(
-            nn.Sequential(LookingConv(below + skipped, o), LookingConv(o, o))
-            for below, skipped, o in zip([*up[1:], deep[-1]], inputs, up, strict=False)
+            nn.Sequential(_conv(below + skipped, o), _conv(o, o))
+            for below, skipped, o in zip([*up[1:], deep[-1]], inputs[:-1], up, strict=True)
         )
-        self.full = nn.Sequential(LookingConv(up[0] + in_channels, full), LookingConv(full, full))
+        self.full = nn.Sequential(_conv(up[0] + in_channels, full), _conv(full, full))
 
     @property
     def reach(self) -> tuple[int, int]:
@@ -116,7 +136,7 @@ class _DeepSweep(nn.Module):
         convs = [2] + [3 + (level == 0) for level in range(self.levels - 1)] + [1]
         side = sum(count * 2**level for level, count in enumerate(convs))
         halvings = 2**self.levels - 1
-        return 2 * side + 2 * halvings, side + halvings
+        return side + 2 * halvings, side + halvings
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` -> ``(B, full, H, W)``."""
@@ -132,3 +152,8 @@ class _DeepSweep(nn.Module):
             h = self.up[level](torch.cat([h, skips[level]], 1))
         h = F.interpolate(h, scale_factor=2.0, mode="nearest")
         return self.full(torch.cat([h, x], 1))
+
+
+def _conv(in_channels: int, out_channels: int) -> LookingConv:
+    """2 rows: the third that a 3x3 has would look no further than the next layer's second."""
+    return LookingConv(in_channels, out_channels, rows=2)

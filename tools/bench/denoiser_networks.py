@@ -54,9 +54,9 @@ FULL: dict[str, Net] = {
     PEER: {"type": "rotated", "width": 48, "levels": 5, "head_widths": (384, 96)},
     OURS: {
         "type": "sweeps",
-        "deep": (48, 64, 64, 64),
-        "up": (80, 96, 96),
-        "full": 40,
+        "deep": (56, 80, 80, 80),
+        "up": (96, 112, 112),
+        "full": 48,
         "thin": 32,
         "head_widths": (96, 48),
     },
