@@ -29,7 +29,7 @@ example:
 Kernels are grey images (divided by their sum), .npy arrays that sum to 1, or gaussian:SIGMA; their sides are odd.
 Masks are white where a pixel is missing: one image for all, or a folder with the images' relative names.
 Noise levels are standard deviations on the [0, 1] scale: 2.55/255 is 0.01.  Images of any size are restored whole;
-the denoiser alone goes tile by tile, with no difference to the result.
+the denoiser alone goes tile by tile, with no difference to the result.  Memory: about 0.3 GB for each megapixel.
 """
 
 #: What is reckoned with where the noise of images with missing pixels is not given: rounding, and a little more.
