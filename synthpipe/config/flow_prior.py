@@ -60,7 +60,7 @@ class AutomaticWeightOptions(Options):
     """A multiple of the exact weight that follows the residual during training; needs no clean images."""
 
     type: Literal["automatic"] = "automatic"
-    start: float = Field(0.25, gt=0, description="the multiple at the first step")
+    start: float = Field(1.0, gt=0, description="the multiple at the first step; noise leaves sooner than it comes")
     rule: Literal["orthogonal", "white", "variance"] = Field(
         "orthogonal",
         description="orthogonal: residual and error are, by Stein's lemma; white: the residual's correlation is what "
