@@ -72,10 +72,10 @@ STEP_CROP, STEP_BATCH = 96, 4
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Costs and training of every network; see :func:`add_arguments` for what ``args`` holds."""
     device = torch.device(args.device)
-    rows = {name: costs(name, net, args, device) for name, net in FULL.items()}
-    result: dict[str, Any] = {"side": SIDE, "training_step": [STEP_BATCH, 3, STEP_CROP, STEP_CROP], "networks": rows}
+    result: dict[str, Any] = {"side": SIDE, "training_step": [STEP_BATCH, 3, STEP_CROP, STEP_CROP]}
     if args.steps:
         result["training"] = training(args, device)
+    result["networks"] = {name: costs(name, net, args, device) for name, net in FULL.items()}
     return result
 
 
@@ -207,15 +207,19 @@ def training(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """PSNR after the same steps and after the same seconds, means over seeds."""
     nets = {name: reduced(FULL[name], args.factor) for name in FULL}
     images = test_images(args.test, args.images)
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in nets}
+    for seed in range(args.seeds):
+        for name in reversed(nets):
+            runs[name].append(train(nets[name], seed, images, args, device))
+            print(f"{name}, seed {seed}: {runs[name][-1]}", file=sys.stderr, flush=True)
     rows: dict[str, Any] = {}
     for name, net in nets.items():
-        runs = [train(net, seed, images, args, device) for seed in range(args.seeds)]
         model = build(net, device)
         rows[name] = {
             "kmac_per_pixel": round(multiply_adds(model.net, device) / 1000, 1),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "same_steps": mean_row([run["steps"] for run in runs]),
-            "same_seconds": mean_row([run["seconds"] for run in runs]),
+            "same_steps": mean_row([run["steps"] for run in runs[name]]),
+            "same_seconds": mean_row([run["seconds"] for run in runs[name]]),
         }
     behind = {
         budget: round(rows[PEER][budget]["psnr"] - rows[OURS][budget]["psnr"], 3)
@@ -297,10 +301,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this part."""
     parser.add_argument("--data", type=Path, default=Path("../shared/data/clean_train"), help="pictures to train on")
     parser.add_argument("--test", type=Path, default=Path("../shared/data/clean_test"), help="pictures to measure on")
-    parser.add_argument("--images", type=int, default=8, help="pictures to measure on")
+    parser.add_argument("--images", type=int, default=6, help="pictures to measure on")
     parser.add_argument("--factor", type=float, default=3, help="what widths are divided by for training")
-    parser.add_argument("--steps", type=int, default=200, help="the one budget of training; 0: no training")
-    parser.add_argument("--seconds", type=float, default=80, help="the other, of processor time")
+    parser.add_argument("--steps", type=int, default=150, help="the one budget of training; 0: no training")
+    parser.add_argument("--seconds", type=float, default=60, help="the other, of processor time")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--crop", type=int, default=96)
     parser.add_argument("--batch", type=int, default=4)
