@@ -102,13 +102,17 @@ def deblur_any_level(kernel: Tensor, model: Denoiser, args: argparse.Namespace) 
     operator = CircularBlur(kernel)
     y = noisy(operator(truth), seed=1)
     print("\n## Deblurring, motion 35x25, RGB, a MAP denoiser for all levels\n")
+    wiener = best_wiener(kernel, y, truth, gradient=True)
+    print(f"observed {float(psnr(y, truth).mean()):.2f} dB; best Wiener filter, gradient penalty: {wiener[0]:.2f} dB\n")
     runs: dict[str, tuple[Denoise, Method]] = {
         "annealed ADMM": (model, method_named("annealed")),
         "DPIR's schedule": (model, method_named("dpir")),
         "one level": (model, method_named("map", first=CONSTANT, last=CONSTANT)),
     }
     _, images = run_all(Problem(operator, y, SIGMA), runs, truth)
-    write_pictures(args.out / "deblur_any_level.png", [truth, y, images["one level"], images["annealed ADMM"]])
+    write_pictures(
+        args.out / "deblur_any_level.png", [truth, y, wiener[2], images["one level"], images["annealed ADMM"]]
+    )
 
 
 def compare_deepinv(kernel: Tensor, truth: Tensor, model: Denoiser) -> None:
