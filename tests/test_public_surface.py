@@ -38,7 +38,7 @@ PUBLIC = {
     "synthpipe.pipeline": {"Stream", "build_stream"},
 }
 
-SHIPPED_KINDS = ("blind_spot", "flow_prior", "map_denoiser", "deflow", "density_scorer", "glow")
+SHIPPED_KINDS = ("plain_denoiser", "blind_spot", "flow_prior", "map_denoiser", "deflow", "density_scorer", "glow")
 
 
 @pytest.mark.parametrize("module", sorted(PUBLIC))

@@ -186,7 +186,7 @@ def dde_map_objective(d: Tensor, log_density: Tensor, v: Tensor, sigma: Tensor) 
     return (d - v).flatten(1).square().sum(1) / (2 * sigma.square()) - log_density
 
 
-def step_mismatch(d: Tensor, v: Tensor, score: Tensor, sigma: Tensor) -> Tensor:
+def step_mismatch(d: Tensor, v: Tensor, score: Tensor, sigma: Tensor, again: Tensor | None = None) -> Tensor:
     """``||d - v - sigma^2 score|| / ||d - v||``: how far a denoiser's step is from one along a score.
 
     With the score at ``d`` this is 0 for the MAP denoiser (the implicit step); with the score at ``v``, for the
@@ -195,10 +195,13 @@ def step_mismatch(d: Tensor, v: Tensor, score: Tensor, sigma: Tensor) -> Tensor:
     Args:
         d, v, score: ``(B, ...)``, the output, the input, and ``grad log p_s`` at either.
         sigma: ``(B,)``.
+        again: where ``score`` is a mean over drawn noise, another of fresh draws: the product of both deviations is
+            free of the noise of either, which would count as mismatch.
 
     Returns:
         ``(B,)``.
     """
     step = (d - v).flatten(1)
-    along = sigma.square()[:, None] * score.flatten(1)
-    return (step - along).norm(dim=1) / step.norm(dim=1)
+    scores = (score, score if again is None else again)
+    first, second = (step - sigma.square()[:, None] * one.flatten(1) for one in scores)
+    return (first * second).sum(1).clamp(min=0).sqrt() / step.norm(dim=1)

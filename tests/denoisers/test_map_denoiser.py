@@ -116,6 +116,17 @@ def test_the_mismatch_is_zero_for_the_step_that_it_is_of(sigma: float, s: float)
     assert float(step_mismatch(own.autoencoder(v), v, own.score(v), level).max()) < 1e-6
 
 
+def test_the_noise_of_a_drawn_score_does_not_count_as_mismatch() -> None:
+    generator = torch.Generator().manual_seed(5)
+    v, sigma = torch.zeros(1, 40_000), torch.tensor([0.5])
+    d = torch.ones(1, 40_000)
+    # The step is 1 everywhere, sigma^2 times the score 0.6 with noise of 2: a mismatch of 0.4.
+    first, second = 4 * (0.6 + 2 * torch.randn(2, 1, 40_000, generator=generator))
+    assert float(step_mismatch(d, v, first, sigma)) == pytest.approx((0.4**2 + 2**2) ** 0.5, rel=0.02)
+    # Mean of 40000 products of two normal numbers of deviation 2: standard deviation 0.02; of the cross terms 0.006.
+    assert float(step_mismatch(d, v, first, sigma, second)) ** 2 == pytest.approx(0.16, abs=0.08)
+
+
 def perturbed(**config: object) -> MapDenoiser:
     model = MapDenoiser(**{**SMALL, **config})  # type: ignore[arg-type]
     with torch.no_grad():
