@@ -31,7 +31,7 @@ from synthpipe.transforms.base import generator_for, sample_seed
 LEVELS_255 = (2.55, 5.0, 11.0, 15.0, 25.0, 50.0)
 SIDE = 128
 #: Draws of the inner noise that the prior's gradient is averaged over, twice.
-DRAWS = 16
+DRAWS = 8
 
 
 def main() -> None:
