@@ -2,7 +2,7 @@
 
     python recipes/flow_prior_small/evaluate.py flow_prior_small runs/flow_prior_small/twin/final.safetensors
 
-Of each image of ../shared/data/clean_test (24 of CBSD68, 24 of Kodak's, Set14 in colour), the middle 192x192; white
+Of each image of ../shared/data/clean_test (24 of CBSD68, 12 of Kodak's, 10 of Set14), the middle 192x192; white
 Gaussian noise, not clipped, seed 0; the level told, or estimated from the image (--estimate).  PSNR over RGB of the
 clipped output, mean over images; high frequencies: energy above a Gaussian blur of standard deviation 1, as a share of
 the clean images'; residual: its variance as a share of the noise's.
