@@ -71,7 +71,7 @@ Pairs = dict[str, tuple[Tensor, Tensor]]
 def main() -> None:
     args = parse_arguments()
     prepare_basicsr()
-    size = QUICK if args.quick else Size(seeds=args.seeds)
+    size = QUICK if args.quick else Size(seeds=args.seeds, deflow_steps=args.deflow_steps)
     done = args.out / "folders.done"
     if not done.is_file():
         make_folders(args.data / "clean_train", args.out, args.seed, size.photos)
@@ -107,6 +107,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/preprocessing_proof"))
     parser.add_argument("--seed", type=int, default=0, help="of all noise")
     parser.add_argument("--seeds", type=int, default=Size.seeds, help="networks of each arm and kind of pairs")
+    parser.add_argument("--deflow-steps", type=int, default=Size.deflow_steps, help="other than before: another --out")
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
     parser.add_argument("--quick", action="store_true", help="try the whole in a minute; its figures mean nothing")
     return parser.parse_args()
