@@ -137,7 +137,7 @@ def compare_deepinv(kernel: Tensor, truth: Tensor, model: Denoiser) -> None:
     )
     physics = deepinv.physics.BlurFFT(img_size=tuple(truth.shape[1:]), filter=kernel.float()[None, None])
     with torch.no_grad():
-        theirs = algorithm(y, physics, init=y)
+        theirs = algorithm(y, physics, init=(y, torch.zeros_like(y)))
     pair = [float(psnr(image, truth).mean()) for image in (ours, theirs)]
     say(9, abs(pair[0] - pair[1]) <= 0.05, f"ADMM, 20 iterations: ours {pair[0]:.3f} dB, deepinv's {pair[1]:.3f} dB")
 
