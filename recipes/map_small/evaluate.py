@@ -31,7 +31,7 @@ from synthpipe.transforms.base import generator_for, sample_seed
 LEVELS_255 = (2.55, 5.0, 11.0, 15.0, 25.0, 50.0)
 SIDE = 128
 #: Draws of the inner noise that the prior's gradient is averaged over, twice.
-DRAWS = 8
+DRAWS = 4
 
 
 def main() -> None:
@@ -46,6 +46,8 @@ def main() -> None:
     )
     parser.add_argument("--density", help="weights of kind dde: compares the objective's values under them too")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/clean_test"), help="folder of pictures")
+    parser.add_argument("--levels", type=float, nargs="+", default=LEVELS_255, help="in grey levels")
+    parser.add_argument("--every", type=int, default=1, help="take every so many-th picture")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     model = checkpoints.load(args.weights, kind="map_denoiser")
@@ -57,9 +59,9 @@ def main() -> None:
     assert isinstance(prior, PlainDenoiser)
     for network in (model, teacher, prior):
         network.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    clean = pictures(args.data, model.channels)
+    clean = pictures(args.data, model.channels)[:: args.every]
     low, high = model.sigma_range
-    levels = [level for level in LEVELS_255 if low * 0.99 <= level / 255 <= high * 1.01]
+    levels = [level for level in args.levels if low * 0.99 <= level / 255 <= high * 1.01]
     sizes = [sum(p.numel() for p in network.parameters()) for network in (model, teacher)]
     print(f"{sizes[0]} and {sizes[1]} parameters; {len(clean)} pictures of {args.data}, seed {args.seed}\n")
     print(
@@ -102,7 +104,7 @@ def row_of(
         handle.remove()
     r = teacher(v, sigma)
     cells = [psnr(v, clean), psnr(d, clean), psnr(model(d, sigma), clean), psnr(r, clean)]
-    few = slice(None, None, 8)
+    few = slice(None, None, max(1, len(clean) // 6))
     s = model.smoothing * sigma[few]
     kinds = []
     for x in (d[few], r[few]):
