@@ -26,6 +26,8 @@ __all__ = ["AutomaticWeight", "FixedWeight", "ResidualMoments", "build_weight", 
 _PUBLISHED = 0.875
 #: Deviations from a rule that move kappa at full rate; below them it moves in proportion.
 _TOLERANCE = {"orthogonal": 0.1, "white": 0.05, "variance": 0.1}
+#: Variance of the residual, of the noise's, below which ``white`` raises kappa whatever the correlation.
+_LEAST_RESIDUAL = 0.3
 #: Share of a step in the running means.
 _NEW = 0.1
 #: kappa stays within exp(+-7): beyond it one of data and density is not there.
@@ -141,7 +143,9 @@ class AutomaticWeight(nn.Module):
             return own - _PUBLISHED
         if self.rule == "orthogonal":
             return own - own_due
-        return neighbour / own - neighbour_due / own_due
+        white = neighbour / own - neighbour_due / own_due
+        # Of almost no residual, ratios say nothing: without this a denoiser that has given up stays as it is.
+        return torch.where(own < _LEAST_RESIDUAL, own - _LEAST_RESIDUAL - _TOLERANCE["white"], white)
 
     def _shares(self, level: Tensor) -> Tensor:
         """``(B, knots)``: what each knot has to say at each level; rows add up to 1."""

@@ -101,6 +101,14 @@ def test_moments_that_are_not_finite_move_nothing_and_the_state_is_whole() -> No
     assert torch.equal(weight(level), other(level))
 
 
+def test_a_denoiser_that_does_nothing_is_not_taken_for_white() -> None:
+    weight = AutomaticWeight(AutomaticWeightOptions(rule="white", start=0.1))
+    level = torch.full((2,), 0.1)
+    correlated = ResidualMoments(*(torch.full((2,), value) for value in (0.01, 0.005, 0.01, 0.0)))
+    weight.follow(level, correlated)
+    assert float(weight(level)[0]) > 0.1
+
+
 def test_fixed_weights() -> None:
     level = torch.tensor([0.02, 0.2])
     assert build_weight(ExactWeightOptions())(level).tolist() == [1, 1]
