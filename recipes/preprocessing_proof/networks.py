@@ -26,7 +26,7 @@ class Size:
 
     photos: int = 198
     denoiser_steps: int = 1500
-    deflow_steps: int = 250
+    deflow_steps: int = 300
     crops: int = 16
     sr_steps: int = 1500
     seeds: int = 2
