@@ -85,7 +85,7 @@ ROWS = (
     Row("noise2void", "Noise2Void", _denoise, "noise2void", told=False),
     Row("blind_spot_mean", "blind spot, without the pixel", _prior_mean, "blind_spot", told=False),
     Row("blind_spot", "blind spot, posterior mean", _denoise, "blind_spot"),
-    Row("flow_prior_blur", "flow prior, the page's blur", _denoise, "flow_prior_blur"),
+    Row("flow_prior_blur", "flow prior, published blur", _denoise, "flow_prior_blur"),
     Row("flow_prior_exact", "flow prior, exact MAP weight", _denoise, "flow_prior_exact"),
     Row("flow_prior", "flow prior, automatic weight", _denoise, "flow_prior"),
     Row("flow_prior_stein", "flow prior, Stein term", _denoise, "flow_prior_stein"),

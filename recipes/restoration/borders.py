@@ -5,7 +5,7 @@
 
 A crop is blurred with what lies around it, as a camera would; only pixels whose whole kernel is in the picture are
 observed.  *wrapped*: the observation is taken for circular.  *tapered*: its edges are blended into circular ones first.
-*refilled*: the authors' way (reference/map_denoiser.md, section 4): the observation is extended by what the current
+*refilled*: the authors' way (VISAPP 2020, released code): the observation is extended by what the current
 estimate predicts, at each iteration, and the data step is circular on the larger frame.  *unknown*: ``ValidBlur``,
 the exact data step.  PSNR over the observed frame, and over the band of half a kernel along its edges.
 """

@@ -4,8 +4,8 @@ Maximum a posteriori for ``y = x + e``, e Gaussian of variance s^2, minimises ov
 
     mean((D - y)^2) + kappa * 2 s^2 ln 2 * bits(D),        kappa = 1,
 
-with bits the code length per value under the density (the reference page, section 1; of the paper only the objective
-could be read, which blurs both images in the first term).  Divided by s^2, both terms are free of the crop's size, of
+with bits the code length per value under the density (derived; the published objective of Kattakinda & Rajagopalan,
+ICIP 2020, blurs both images in the first term).  Divided by s^2, both terms are free of the crop's size, of
 the level and of the number of channels.
 
 Legend: B batch, C channels, c side of the crops, w window of the density, n windows along a side.
