@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -195,9 +194,15 @@ def peak_memory_here(name: str, what: str, device: torch.device) -> float:
         before = torch.cuda.memory_allocated(device)
         run()
         return round((torch.cuda.max_memory_allocated(device) - before) / 2**20, 1)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = kilobytes_of_process("VmRSS")
     run()
-    return round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20, 1)
+    return round((kilobytes_of_process("VmHWM") - before) / 2**10, 1)
+
+
+def kilobytes_of_process(field: str) -> int:
+    """A line of ``/proc/self/status``; ``getrusage`` would take over the peak of the process that started this one."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 # Training
