@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from synthpipe.config.reader import Options
+from synthpipe.config.reader import Options, expand_preset
 from synthpipe.flows.deflow_official import AIM_STATISTICS
 
 __all__ = [
@@ -80,9 +80,7 @@ class DeFlowModelOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _expand_preset(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("preset") in PRESETS:
-            return {**PRESETS[data["preset"]], **data}
-        return data
+        return expand_preset(data, PRESETS)
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for :class:`synthpipe.flows.DeFlow`, as plain JSON types."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from synthpipe.config.denoiser_data import ImageDataOptions
-from synthpipe.config.reader import Options
+from synthpipe.config.reader import Options, expand_preset
 from synthpipe.config.run import RunOptions
 
 __all__ = ["PRESETS", "GlowModelOptions", "TrainGlowOptions"]
@@ -35,9 +35,7 @@ class GlowModelOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _expand_preset(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("preset") in PRESETS:
-            return {**PRESETS[data["preset"]], **data}
-        return data
+        return expand_preset(data, PRESETS)
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for :class:`synthpipe.flows.Glow`."""

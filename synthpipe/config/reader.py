@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from synthpipe.errors import OptionError
 
-__all__ = ["Options", "parse_options", "read_options", "read_yaml"]
+__all__ = ["Options", "expand_preset", "parse_options", "read_options", "read_yaml"]
 
 
 class Options(BaseModel):
@@ -23,6 +23,13 @@ class Options(BaseModel):
 
 
 T = TypeVar("T", bound=Options)
+
+
+def expand_preset(data: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
+    """``data`` over what its key ``preset`` stands for; for validators that run before all others."""
+    if isinstance(data, dict) and data.get("preset") in presets:
+        return {**presets[data["preset"]], **data}
+    return data
 
 
 def read_options(path: str | Path, schema: type[T], overrides: Sequence[str] = ()) -> T:

@@ -6,15 +6,12 @@ a residual one that is told the noise level.  What it is trained for: :mod:`synt
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from synthpipe.denoisers.base import Denoiser
-from synthpipe.denoisers.plain import ResidualNet
+from synthpipe.denoisers.plain import PlainDenoiser
 
 __all__ = ["FlowPriorDenoiser"]
 
 
-class FlowPriorDenoiser(Denoiser):
+class FlowPriorDenoiser(PlainDenoiser):
     """``x - net(x, sigma)``; nothing of the density is left in it.
 
     Args:
@@ -27,16 +24,5 @@ class FlowPriorDenoiser(Denoiser):
     """
 
     def __init__(self, channels: int = 3, width: int = 32, depth: int = 8) -> None:
-        super().__init__()
+        super().__init__(channels, width, depth)
         self.config = {"channels": channels, "width": width, "depth": depth}
-        self.channels = channels
-        self.net = ResidualNet(channels, width, depth)
-        self._depth = depth
-
-    @property
-    def reach(self) -> int:
-        """``depth`` pixels."""
-        return self._depth
-
-    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return x - self.net(x, sigma)

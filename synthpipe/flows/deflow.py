@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.actnorm import ActNorm, actnorms_of
+from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import FlowLayer, Sequential
 from synthpipe.flows.coupling import ConditionalCoupling
 from synthpipe.flows.draws import Generators, normal_like, uniform_like
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
+from synthpipe.flows.initialization import DataInitialized
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.normalization import DomainNormalization
 from synthpipe.flows.prior import ColourShift, DiagonalShift, DomainShift, FullShift
@@ -34,7 +35,7 @@ CLEAN, NOISY = 0, 1
 _ENCODERS: dict[str, type[RRDBEncoder] | type[SmallEncoder]] = {"rrdb": RRDBEncoder, "small": SmallEncoder}
 
 
-class DeFlow(nn.Module):
+class DeFlow(DataInitialized):
     """The conditional flow, its encoder and the domain shift.
 
     Args:
@@ -220,27 +221,8 @@ class DeFlow(nn.Module):
 
         With ``whiten``, the first 1x1 convolution of each level starts from this batch, too, in a new network.
         """
-        training = self.training
-        self.train()
-        hooks = [
-            _first_conv(level).register_forward_pre_hook(lambda conv, inputs: conv.whiten(inputs[0]))
-            for level in self.levels
-            if self.config["whiten"] and not self.initialized
-        ]
-        self.nll(x, domain, generator)
-        for hook in hooks:
-            hook.remove()
-        self.train(training)
-
-    @property
-    def initialized(self) -> bool:
-        """Whether every ActNorm has been initialised, from data or by loading."""
-        return all(bool(layer.initialized) for layer in actnorms_of(self))
-
-    def mark_initialized(self) -> None:
-        """Accept all ActNorms as they are."""
-        for layer in actnorms_of(self):
-            layer.mark_initialized()
+        with self._starting(self.config["whiten"]):
+            self.nll(x, domain, generator)
 
     def shift_norms(self) -> dict[str, float]:
         """Root mean square standard deviation of u at the split and the top latent, in latent units."""
@@ -408,10 +390,6 @@ def _level(
             ConditionalCoupling(channels, cond, hidden, scale_eps, additive),
         ]
     return Sequential(*layers)
-
-
-def _first_conv(level: nn.Module) -> InvertibleConv:
-    return next(layer for layer in level.modules() if isinstance(layer, InvertibleConv))
 
 
 def _build_encoder(options: dict[str, Any], scale: int, levels: int) -> RRDBEncoder | SmallEncoder:

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.actnorm import ActNorm, actnorms_of
+from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import FlowLayer, Sequential
 from synthpipe.flows.coupling import AffineCoupling
 from synthpipe.flows.draws import Generators, normal_like, uniform_like
 from synthpipe.flows.elementwise import LogitMap, TailMap
+from synthpipe.flows.initialization import DataInitialized
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.prior import standard_normal_log_prob
 from synthpipe.flows.reshape import SplitPrior, Squeeze
@@ -31,7 +32,7 @@ __all__ = ["Glow"]
 _LEVELS_OF_GREY = 255
 
 
-class Glow(nn.Module):
+class Glow(DataInitialized):
     """The density of ``window x window`` crops.
 
     Args:
@@ -206,27 +207,8 @@ class Glow(nn.Module):
 
         With ``whiten``, the first 1x1 convolution of each level starts from this batch, too, in a new model.
         """
-        training = self.training
-        self.train()
-        hooks = [
-            _first_conv(level).register_forward_pre_hook(_whiten)
-            for level in self.levels
-            if self.config["whiten"] and not self.initialized
-        ]
-        self.log_prob(x, generator)
-        for hook in hooks:
-            hook.remove()
-        self.train(training)
-
-    @property
-    def initialized(self) -> bool:
-        """Whether every ActNorm has been initialised, from data or by loading."""
-        return all(bool(layer.initialized) for layer in actnorms_of(self))
-
-    def mark_initialized(self) -> None:
-        """Accept all ActNorms as they are."""
-        for layer in actnorms_of(self):
-            layer.mark_initialized()
+        with self._starting(self.config["whiten"]):
+            self.log_prob(x, generator)
 
     # --- parts -----------------------------------------------------------------------------------------------------
 
@@ -317,17 +299,6 @@ def _level(channels: int, steps: int, hidden: int) -> Sequential:
     for _ in range(steps):
         layers += [ActNorm(channels), InvertibleConv(channels), AffineCoupling(channels, hidden)]
     return Sequential(*layers)
-
-
-def _first_conv(level: nn.Module) -> InvertibleConv:
-    return next(layer for layer in level.modules() if isinstance(layer, InvertibleConv))
-
-
-def _whiten(conv: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """Start ``conv`` at the whitening of its input; a covariance of too few positions has directions without spread."""
-    x = inputs[0]
-    if x.numel() >= 4 * x.shape[1] ** 2:
-        cast(InvertibleConv, conv).whiten(x)
 
 
 def _check_arguments(

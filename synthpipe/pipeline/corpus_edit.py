@@ -22,6 +22,7 @@ from synthpipe.pipeline.engine import run_jobs
 from synthpipe.pipeline.image_units import ShardUnit
 from synthpipe.pipeline.shard_edit import EditJob, ImageEdit, UnitEdited, edit_shard, read_result
 from synthpipe.pipeline.shard_index import INDEX_NAME, STATE_FOLDER, ShardIndex, ShardInfo
+from synthpipe.pipeline.shard_result import target_names
 from synthpipe.pipeline.storage import OutputFolder, is_local
 
 __all__ = ["REPORT_NAME", "EditReport", "edit_corpus"]
@@ -74,7 +75,7 @@ def edit_corpus(
             be read or written, two runs in one folder, no image at all.
     """
     output = OutputFolder(os.path.abspath(output_url) if is_local(output_url) else output_url)
-    targets = _targets(units)
+    targets = target_names(units)
     with output.lock(_LOCK_NAME), output.scratch(STATE_FOLDER) as scratch:
         _agree(edit.identity() | {"broken": broken, "shards": targets}, output, scratch)
         place = str(scratch) if output.local else None
@@ -93,15 +94,6 @@ def edit_corpus(
         # The last: with it the folder is a corpus.
         output.publish_bytes(report.index.to_json().encode(), INDEX_NAME, scratch)
     return report
-
-
-def _targets(units: Sequence[ShardUnit]) -> list[str]:
-    """File name of each new shard: plain names, as an index wants them."""
-    names = [unit.label.replace("/", "-").removesuffix(".tar").lstrip(".") + ".tar" for unit in units]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ShardError(f"two shards would both be written to {twice[0]!r}; rename one, or take them separately")
-    return names
 
 
 def _agree(identity: dict[str, Any], output: OutputFolder, scratch: Path) -> None:

@@ -16,7 +16,6 @@ import base64
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from synthpipe.pipeline.keep_rule import Decisions, Gallery, State, choose_galle
 from synthpipe.pipeline.score_table import ScoreTable, open_scores, require_pyarrow
 from synthpipe.pipeline.shard_filter import FilterJob, Shown, filter_unit
 from synthpipe.pipeline.shard_index import INDEX_NAME, STATE_FOLDER, ShardIndex, ShardInfo
+from synthpipe.pipeline.shard_result import target_names
 from synthpipe.pipeline.storage import OutputFolder, is_local, open_url
 
 __all__ = ["HTML_NAME", "KEPT_LIST", "REPORT_NAME", "FilterOutcome", "filter_corpus"]
@@ -132,7 +132,7 @@ class _Run:
         self._decisions = decisions
         self._wanted = np.array(gallery.rows(), np.int64)
         self._output, self._scratch = output, scratch
-        self._targets = _targets(units)
+        self._targets = target_names(units)
         self._kept: dict[str, ShardInfo] = {}
         self.pictures: dict[int, Shown] = {}
         self.names: dict[int, tuple[str | None, str]] = {}
@@ -227,15 +227,6 @@ def _match(units: Sequence[Unit], table: ScoreTable) -> list[int]:
         what = f"shard {strange!r}, which the source lacks" if strange else "the same shards in another order"
         raise ShardError(f"{table.url}: holds scores of {what}; {remedy}")
     return [rows.get(label, 0) for label in expected]
-
-
-def _targets(units: Sequence[Unit]) -> list[str]:
-    """File name of each kept shard: plain names, as an index wants them."""
-    names = [unit.label.replace("/", "-").removesuffix(".tar").lstrip(".") + ".tar" for unit in units]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ShardError(f"two shards would both be written to {twice[0]!r}; rename one, or filter them separately")
-    return names
 
 
 def _agree(options: CorpusFilterOptions, output: OutputFolder, scratch: Path) -> None:

@@ -23,15 +23,13 @@ from numpy.typing import NDArray
 from synthpipe.errors import ImageError
 from synthpipe.pipeline.decode import decode_image, encode_png
 from synthpipe.pipeline.image_units import ShardUnit, StoredImage, printable
-from synthpipe.pipeline.shard_index import STATE_FOLDER
+from synthpipe.pipeline.shard_result import is_as_written, state_name
 from synthpipe.pipeline.storage import OutputFolder
 from synthpipe.pipeline.tar_sink import TarSink
 
 __all__ = ["EditJob", "ImageEdit", "UnitEdited", "edit_shard", "read_result"]
 
 Pixels = NDArray[np.uint8]
-
-_BLOCK = 1 << 20
 
 
 class ImageEdit(Protocol):
@@ -108,13 +106,13 @@ def edit_shard(job: EditJob) -> UnitEdited:
             job.output.publish(path, job.target)
         # Written last: a shard counts as finished only with this beside it.
         text = json.dumps(asdict(result), sort_keys=True)
-        job.output.publish_bytes(text.encode(), _state_name(job.target), scratch)
+        job.output.publish_bytes(text.encode(), state_name(job.target), scratch)
     return result
 
 
 def read_result(output: OutputFolder, target: str) -> UnitEdited | None:
     """What an earlier :func:`edit_shard` left about a shard, or None where it left nothing usable."""
-    data = output.read(_state_name(target))
+    data = output.read(state_name(target))
     if data is None:
         return None
     try:
@@ -188,10 +186,6 @@ def _about(text: bytes, before: bytes, after: bytes, pixels: Pixels) -> bytes | 
     return json.dumps(about | {"sha256": hashlib.sha256(after).hexdigest()}, sort_keys=True).encode()
 
 
-def _state_name(target: str) -> str:
-    return f"{STATE_FOLDER}/{target}.json"
-
-
 def _finished_earlier(job: EditJob) -> UnitEdited | None:
     """The earlier result, if it is of the shard as it is now, still there, and still what was written."""
     result = read_result(job.output, job.target)
@@ -199,10 +193,4 @@ def _finished_earlier(job: EditJob) -> UnitEdited | None:
         return None
     if result.samples == 0:
         return result
-    if job.output.size(job.target) != result.bytes:
-        return None
-    digest = hashlib.sha256()
-    with job.output.open(job.target) as file:
-        while chunk := file.read(_BLOCK):
-            digest.update(chunk)
-    return result if digest.hexdigest() == result.sha256 else None
+    return result if is_as_written(job.output, job.target, result.bytes, result.sha256) else None

@@ -26,7 +26,7 @@ from synthpipe.errors import ImageError, OptionError, ShardError
 from synthpipe.pipeline.decode import decode_image
 from synthpipe.pipeline.image_units import FolderUnit, StoredImage, Unit, printable
 from synthpipe.pipeline.keep_rule import State
-from synthpipe.pipeline.shard_index import STATE_FOLDER
+from synthpipe.pipeline.shard_result import is_as_written, state_name
 from synthpipe.pipeline.storage import OutputFolder
 from synthpipe.pipeline.tar_sink import TarSink
 
@@ -36,7 +36,6 @@ __all__ = ["KEPT_FOLDER", "FilterJob", "Shown", "UnitKept", "filter_unit"]
 KEPT_FOLDER = "images"
 
 
-_BLOCK = 1 << 20
 #: Pixels of the pictures in the report: the whole image made small, and a piece of it as it is.
 _SMALL = 128
 _PIECE = 128
@@ -119,7 +118,7 @@ def filter_unit(job: FilterJob) -> UnitKept:
                 job.output.publish(path, job.target)
         # Written last: a shard counts as finished only with this beside it.
         text = json.dumps(asdict(result), sort_keys=True)
-        job.output.publish_bytes(text.encode(), _state_name(job.target), scratch)
+        job.output.publish_bytes(text.encode(), state_name(job.target), scratch)
     return result
 
 
@@ -178,13 +177,9 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _state_name(target: str) -> str:
-    return f"{STATE_FOLDER}/{target}.json"
-
-
 def _finished_earlier(job: FilterJob) -> UnitKept | None:
     """The earlier result, if the kept shard is still there and still what was written."""
-    data = job.output.read(_state_name(job.target))
+    data = job.output.read(state_name(job.target))
     if data is None:
         return None
     try:
@@ -195,10 +190,4 @@ def _finished_earlier(job: FilterJob) -> UnitKept | None:
         return result if job.files == "list" else None
     if result.samples == 0:
         return result
-    if job.output.size(job.target) != result.bytes:
-        return None
-    digest = hashlib.sha256()
-    with job.output.open(job.target) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return result if digest.hexdigest() == result.sha256 else None
+    return result if is_as_written(job.output, job.target, result.bytes, result.sha256) else None
