@@ -26,6 +26,7 @@ from synthpipe.flows.initialization import DataInitialized
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.prior import standard_normal_log_prob
 from synthpipe.flows.reshape import SplitPrior, Squeeze
+from synthpipe.flows.windows import cut_windows
 
 __all__ = ["Glow"]
 
@@ -170,13 +171,11 @@ class Glow(DataInitialized):
             ShapeError: as :meth:`log_prob`.
         """
         self._check(x, "Glow.window_log_prob", exact=False)
-        rows, columns = (side // self.window for side in x.shape[2:])
-        grids = self._place_grids(x, rows * self.window, columns * self.window, generator)
-        grids = self._with_noise(grids, generator)
-        windows = grids.unflatten(3, (columns, self.window)).unflatten(2, (rows, self.window))
-        windows = windows.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)  # (B rows columns, C, W, W)
+        windows = cut_windows(x, self.window, self._corners(x, generator))
+        count = windows.shape[1]
+        windows = self._with_noise(windows, generator).flatten(0, 1)
         by_window = self._log_likelihood(windows) / windows[0].numel()
-        return by_window.unflatten(0, (len(x), rows * columns)).mean(1)
+        return by_window.unflatten(0, (len(x), count)).mean(1)
 
     # --- sampling --------------------------------------------------------------------------------------------------
 
@@ -226,15 +225,14 @@ class Glow(DataInitialized):
             x = x + self.config["smoothing"] * normal_like(x, generator, "Glow")
         return x + (uniform_like(x, generator, "Glow") - 0.5) / _LEVELS_OF_GREY
 
-    def _place_grids(self, x: Tensor, height: int, width: int, generator: Generators | None) -> Tensor:
-        """``(B, C, height, width)``: of each image, a part at a drawn place."""
-        slack = torch.tensor([x.shape[2] - height + 1, x.shape[3] - width + 1])
+    def _corners(self, x: Tensor, generator: Generators | None) -> list[list[int]]:
+        """Of each image, where its grid of windows begins."""
+        slack = torch.tensor([side % self.window + 1 for side in x.shape[2:]])
         if generator is None:
             corners = (slack - 1).expand(len(x), 2) // 2
         else:
             corners = (uniform_like(torch.empty(len(x), 2), generator, "Glow") * slack).long()
-        places = [(slice(top, top + height), slice(left, left + width)) for top, left in corners.tolist()]
-        return torch.stack([image[:, rows, columns] for image, (rows, columns) in zip(x, places, strict=True)])
+        return corners.tolist()
 
     def _check(self, x: Tensor, name: str, exact: bool) -> None:
         wanted = f"(B, {self.channels}, {self.window}, {self.window})" + ("" if exact else " or larger")

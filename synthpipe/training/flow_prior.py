@@ -27,6 +27,7 @@ from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
 from synthpipe.denoisers.noise_level import LAGS, noise_correlation
 from synthpipe.errors import OptionError
+from synthpipe.flows.windows import cut_windows
 from synthpipe.training.base import Objective
 from synthpipe.training.images import noisy_crops
 from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
@@ -113,10 +114,12 @@ class FlowPriorObjective(Objective):
         denoised = self.model(noisy, belief.level)
         corners = self._corners(noisy.shape[2], generators)
         outside = (denoised - denoised.clamp(0, 1)).square() / belief.level.square()[:, None, None, None]
-        by_image = self._means(self._cut(self._data_term(noisy, denoised, belief, generators) + outside, corners))
+        # Both terms of the loss see the same pixels.
+        window = cast(Prior, self.prior).window
+        data = cut_windows(self._data_term(noisy, denoised, belief, generators) + outside, window, corners)
         kappa = self.weight(belief.level) * self._warmth()
-        bits = self._bits(self._cut(denoised, corners), generators)
-        loss = ((by_image + 2 * math.log(2) * kappa * bits) * belief.level * 255).mean()
+        bits = self._bits(cut_windows(denoised, window, corners), generators)
+        loss = ((self._means(data) + 2 * math.log(2) * kappa * bits) * belief.level * 255).mean()
         numbers = {"bits_per_dim": bits, "residual": self._share(noisy - denoised, belief), "kappa": kappa}
         if truth:
             numbers["psnr"] = -10 * (denoised - clean).square().flatten(1).mean(1).log10()
@@ -187,14 +190,6 @@ class FlowPriorObjective(Objective):
         slack = side % window + 1
         places = [torch.randint(slack, (2,), generator=generator).tolist() for generator in generators]
         return [(top, left) for top, left in places]
-
-    def _cut(self, x: Tensor, corners: Sequence[tuple[int, int]]) -> Tensor:
-        """``(B, C, c, c)`` -> ``(B, n n, C, w, w)``; both terms of the loss see the same pixels."""
-        window = cast(Prior, self.prior).window
-        side = x.shape[2] // window * window
-        parts = [image[:, top : top + side, left : left + side] for image, (top, left) in zip(x, corners, strict=True)]
-        grids = torch.stack(parts).unflatten(3, (-1, window)).unflatten(2, (-1, window))  # (B, C, n, w, n, w)
-        return grids.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
 
     @staticmethod
     def _means(x: Tensor) -> Tensor:
