@@ -79,8 +79,8 @@ class TrainBlindSpotOptions(RunOptions):
     data: NoisyDataOptions
     hole: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         0,
-        description="pixels on each side that are not seen while training; auto: as far as the noise of the first "
-        "batch is correlated",
+        description="pixels on each side that are not seen while training; auto: as far as the noise of a hundred "
+        "crops is correlated",
     )
     inference_hole: int | None = Field(None, ge=0, description="of the trained model; none: as in training")
     frame: int = Field(0, ge=0, description="pixels at the borders of crops that the loss leaves out")

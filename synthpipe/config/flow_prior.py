@@ -104,7 +104,7 @@ class TrainFlowPriorOptions(RunOptions):
     )
     correlation: Literal["known", "white", "measured"] | None = Field(
         None,
-        description="known: as data.noise says; measured: from the first batch; none: known where noise_model is, else "
+        description="known: as data.noise says; measured: from a hundred crops; none: known where noise_model is, else "
         "measured",
     )
     data_term: Annotated[PlainTermOptions | BlurTermOptions | SteinTermOptions, Field(discriminator="type")] = (

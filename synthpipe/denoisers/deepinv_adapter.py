@@ -76,14 +76,15 @@ def deepinv_parameters(method: Splitting, sigma: float) -> dict[str, Any]:
     Raises:
         OptionError: ADMM with levels that differ.
     """
-    levels = method.levels(torch.tensor([sigma], dtype=torch.float64))[:, 0]
+    noise = torch.tensor([sigma], dtype=torch.float64)
+    levels, penalty = method.levels(noise)[:, 0], float(method.penalty_at(noise))
     if float(levels.min()) == float(levels.max()):
         level = float(levels[0])
-        return {"stepsize": level**2 / method.penalty, "g_param": level, "max_iter": method.iterations}
+        return {"stepsize": level**2 / penalty, "g_param": level, "max_iter": method.iterations}
     if method.dual:
         raise OptionError(f"{method}: ADMM of deepinv does not rescale its dual variable; expected first equal to last")
     levels = levels.to(torch.get_default_dtype())
-    steps = levels.square() / method.penalty
+    steps = levels.square() / penalty
     return {"stepsize": list(steps), "g_param": list(levels), "max_iter": method.iterations}
 
 

@@ -33,6 +33,8 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 
 #: Observations are never trusted more than this, which is below the rounding of 8 bits: the data step needs a weight.
 _LEAST_SIGMA = 0.255 / 255
+#: Where the penalty of a schedule is stated.
+_USUAL_SIGMA = 2.55 / 255
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Splitting(Method):
             takes 0.83 and 1.5, "a small perturbation helps convergence", DPIR 0.23.
         dual: ADMM; without, half-quadratic splitting.
         floor: lowest level when ``last`` is None.
+        noise_exponent: the penalty is for observations with noise of 2.55/255, the field's usual test, and for others
+            falls with this power of the noise: a schedule tuned there ties noisy observations too closely.
 
     Raises:
         OptionError: settings that make no method.
@@ -107,6 +111,7 @@ class Splitting(Method):
     penalty: float = 0.23
     dual: bool = False
     floor: float = 2.55 / 255
+    noise_exponent: float = 0.0
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or not min(self.first, self.penalty, self.floor, self.last or 1) > 0:
@@ -120,11 +125,16 @@ class Splitting(Method):
         place = torch.linspace(0, 1, self.iterations, dtype=sigma.dtype, device=sigma.device)[:, None]
         return (first.log() + place * (last.log() - first.log())).exp()
 
+    def penalty_at(self, sigma: Tensor) -> Tensor:
+        """``(B,)``, rho times the level squared for observations with noise of ``sigma`` ``(B,)``."""
+        return self.penalty * (_USUAL_SIGMA / sigma) ** self.noise_exponent
+
     def estimates(self, problem: Problem, denoise: Denoise, start: Tensor) -> Iterator[Tensor]:
         z, dual = start, torch.zeros_like(start)
         before: Tensor | None = None
+        penalty = self.penalty_at(problem.level)
         for level in self.levels(problem.level):
-            rho = self.penalty / level.square()
+            rho = penalty / level.square()
             if before is not None:
                 dual = dual * (before / rho)[:, None, None, None]
             x = problem.operator.data_step(z - dual, problem.y, problem.level.square() * rho)
@@ -188,7 +198,7 @@ class MeanShift(Method):
 
 #: The methods by name, as ``synthpipe restore --method`` takes them.
 METHODS: dict[str, Method] = {
-    "annealed": Splitting(iterations=6, penalty=0.7, dual=True, floor=5 / 255),
+    "annealed": Splitting(iterations=6, first=35 / 255, penalty=0.5, dual=True, floor=5 / 255, noise_exponent=0.5),
     "map": Splitting(iterations=40, first=11 / 255, last=11 / 255, penalty=1.0, dual=True),
     "dpir": Splitting(),
     "dmsp": MeanShift(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,11 @@ from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.noise import TrainingNoise
 from synthpipe.config.training import OptimizerOptions
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
-from synthpipe.denoisers.noise_level import choose_hole, noise_correlation
+from synthpipe.denoisers.noise_level import choose_hole
 from synthpipe.denoisers.noise_model import AdditiveNoise, ImpulseNoise, noise_of
 from synthpipe.training.base import Objective
 from synthpipe.training.images import noisy_crops
+from synthpipe.training.noise_measurement import measured_correlation
 from synthpipe.transforms.base import Batch, generator_for
 
 __all__ = ["BlindSpotObjective", "build_objective"]
@@ -34,7 +35,7 @@ class BlindSpotObjective(Objective):
     Args:
         model: the denoiser.
         noise: what makes clean crops noisy; None: they are noisy as read.
-        hole: of the network while it trains; None: chosen from the correlation of the first batch's noise.
+        hole: of the network while it trains.
         inference_hole: of the model afterwards; None: the same.
         frame: pixels at the borders of crops that do not count.
         level_lr: learning rate of a learned level; None: 30 times the others'.
@@ -46,30 +47,20 @@ class BlindSpotObjective(Objective):
         self,
         model: BlindSpotDenoiser,
         noise: TrainingNoise | None,
-        hole: int | None = 0,
+        hole: int = 0,
         inference_hole: int | None = None,
         frame: int = 0,
         level_lr: float | None = None,
     ) -> None:
         super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self._noise, self._inference_hole, self._frame, self._level_lr = noise, inference_hole, frame, level_lr
-        self._auto = hole is None
         self.register_buffer("hole", torch.tensor(0))
-        self._set_hole(hole or 0)
+        self._set_hole(hole)
 
     def _set_hole(self, hole: int) -> None:
         self.hole.fill_(hole)
         model = cast(BlindSpotDenoiser, self.model)
         model.hole = hole if self._inference_hole is None else self._inference_hole
-
-    def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
-        """``hole: auto``: as far as the noise of this batch is correlated."""
-        if not self._auto:
-            return
-        model = cast(BlindSpotDenoiser, self.model)
-        noisy, _, _ = noisy_crops(batch, model.channels, self._noise, generators)
-        self._set_hole(choose_hole(noise_correlation(noisy)))
-        logger.info("hole: auto: %d pixels on each side, from the correlation of the noise", int(self.hole))
 
     def load_companions(self, state: dict[str, Tensor]) -> None:
         super().load_companions(state)
@@ -122,12 +113,19 @@ class BlindSpotObjective(Objective):
 
 def build_objective(options: TrainBlindSpotOptions) -> BlindSpotObjective:
     """The objective that ``options`` describe."""
-    hole: int | Literal["auto"] | None = options.hole
+    hole = _hole_of_the_noise(options) if options.hole == "auto" else options.hole
     return BlindSpotObjective(
         BlindSpotDenoiser(**options.model.arguments()),
         options.data.noise,
-        None if hole == "auto" else hole,
+        hole,
         options.inference_hole,
         options.frame,
         options.level_lr,
     )
+
+
+def _hole_of_the_noise(options: TrainBlindSpotOptions) -> int:
+    """``hole: auto``: as far as the noise of the images is correlated."""
+    hole = choose_hole(measured_correlation(options.data, options.model.channels, options.seed))
+    logger.info("hole: auto: %d pixels on each side, from the correlation of the noise", hole)
+    return hole

@@ -25,12 +25,12 @@ from synthpipe import checkpoints
 from synthpipe.config.flow_prior import BlurTermOptions, SteinTermOptions, TrainFlowPriorOptions
 from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
-from synthpipe.denoisers.noise_level import LAGS, noise_correlation
 from synthpipe.errors import OptionError
 from synthpipe.flows.windows import cut_windows
 from synthpipe.training.base import Objective
 from synthpipe.training.images import noisy_crops
 from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
+from synthpipe.training.noise_measurement import measured_correlation
 from synthpipe.training.prior_weight import AutomaticWeight, build_weight, residual_moments
 from synthpipe.transforms.base import Batch, generator_for
 
@@ -64,20 +64,25 @@ class FlowPriorObjective(Objective):
         model: the denoiser.
         prior: the density, frozen here; stands beside the model in checkpoints.
         options: of the run.
+        correlation: of the noise where it was measured, :func:`~synthpipe.denoisers.noise_level.noise_correlation`;
+            None: as the options know it.
     """
 
     kernel: Tensor
     step: Tensor
 
-    def __init__(self, model: FlowPriorDenoiser, prior: nn.Module, options: TrainFlowPriorOptions) -> None:
+    def __init__(
+        self,
+        model: FlowPriorDenoiser,
+        prior: nn.Module,
+        options: TrainFlowPriorOptions,
+        correlation: Tensor | None = None,
+    ) -> None:
         super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.prior = prior.eval().requires_grad_(False)
         self.weight = build_weight(options.weight)
         self._options = options
-        self._measured = options.correlation_used == "measured"
-        white = torch.zeros(LAGS, LAGS)
-        white[0, 0] = 1
-        self.register_buffer("kernel", kernel_of(white) if self._measured else _known_kernel(options))
+        self.register_buffer("kernel", _known_kernel(options) if correlation is None else kernel_of(correlation))
         self.register_buffer("step", torch.tensor(0))
 
     def train(self, mode: bool = True) -> FlowPriorObjective:
@@ -108,8 +113,6 @@ class FlowPriorObjective(Objective):
 
     def _loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         noisy, clean, truth = self._noisy(batch, generators)
-        if self._measured and self.training and not self.step:
-            self._measure_correlation(noisy)
         belief = believed_noise(noisy, truth, self._options.noise_model, self.kernel)
         denoised = self.model(noisy, belief.level)
         corners = self._corners(noisy.shape[2], generators)
@@ -124,13 +127,6 @@ class FlowPriorObjective(Objective):
         if truth:
             numbers["psnr"] = -10 * (denoised - clean).square().flatten(1).mean(1).log10()
         return loss, {name: value.detach().mean() for name, value in numbers.items()}
-
-    def _measure_correlation(self, noisy: Tensor) -> None:
-        """From the first batch of all processes."""
-        found = noise_correlation(noisy).to(noisy.device)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(found)
-        self.kernel.copy_(kernel_of(found / found[0, 0]))
 
     # --- parts of the loss -----------------------------------------------------------------------------------------
 
@@ -247,4 +243,7 @@ def build_objective(options: TrainFlowPriorOptions) -> FlowPriorObjective:
         raise OptionError(f"model.channels: expected {channels}, as the prior has, got {options.model.channels}")
     if options.data.crop < window:
         raise OptionError(f"data.crop: expected at least {window}, the prior's window, got {options.data.crop}")
-    return FlowPriorObjective(FlowPriorDenoiser(**options.model.arguments()), prior, options)
+    measured = None
+    if options.correlation_used == "measured":
+        measured = measured_correlation(options.data, channels, options.seed)
+    return FlowPriorObjective(FlowPriorDenoiser(**options.model.arguments()), prior, options, measured)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,19 @@ def test_penalty_scales_rho():
     method = Splitting(iterations=400, first=level, last=level, penalty=penalty, dual=True)
     found = restore(Problem(OPERATORS["blur"], y, SIGMA), lambda v, s: gaussian_map(v, s / penalty**0.5), method).image
     assert_close(found, gaussian_posterior(OPERATORS["blur"], y), atol=1e-5, rtol=0)
+
+
+def test_penalty_falls_with_the_noise_of_each_image():
+    """At four times the noise of 2.55/255 the root halves it: each image of a batch meets its own rho."""
+    level, sigma = 0.2, torch.tensor([2.55 / 255, 4 * 2.55 / 255], dtype=torch.float64)
+    y = observed(OPERATORS["blur"])
+    method = Splitting(iterations=3, first=level, last=level, penalty=0.5, dual=True, noise_exponent=0.5)
+    found = restore(Problem(OPERATORS["blur"], y, sigma), gaussian_map, method).image
+    for index, penalty in enumerate((0.5, 0.25)):
+        alone = replace(method, penalty=penalty, noise_exponent=0.0)
+        one = slice(index, index + 1)
+        expected = restore(Problem(OPERATORS["blur"], y[one], sigma[one]), gaussian_map, alone).image
+        assert_close(found[one], expected, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

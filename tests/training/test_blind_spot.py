@@ -13,13 +13,13 @@ from torch import Tensor
 
 from synthpipe import checkpoints
 from synthpipe.config.blind_spot import TrainBlindSpotOptions
-from synthpipe.config.noise import GaussianTrainingNoise, TrainingNoise
+from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.config.reader import parse_options
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.errors import OptionError
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
-from synthpipe.training.blind_spot import BlindSpotObjective
+from synthpipe.training.blind_spot import BlindSpotObjective, build_objective
 from synthpipe.transforms.base import Batch
 
 SIGMA = 25 / 255
@@ -95,21 +95,6 @@ def test_a_frame_does_not_count() -> None:
     assert loss_of(whole, batch_of(x)) > loss_of(framed, batch_of(x)) + 0.1
 
 
-@pytest.mark.parametrize(("binomial", "least", "most"), [(0, 0, 0), (1, 2, 2)])
-def test_the_hole_is_as_wide_as_the_noise_is_correlated(binomial: int, least: int, most: int) -> None:
-    """Noise behind the 3x3 binomial kernel is correlated over two pixels in rows and columns."""
-    noise: TrainingNoise = GaussianTrainingNoise(sigma=(SIGMA, SIGMA), binomial=binomial)
-    objective = BlindSpotObjective(constant_model(0.1), noise, hole=None, inference_hole=None)
-    batch = flat(8, 64)
-    objective.initialize(batch, step_generators(0, 0, batch["slot"]))
-    hole = int(objective.hole)
-    assert least <= hole <= most
-    assert objective.model.hole == hole
-    smaller = BlindSpotObjective(constant_model(0.1), noise, hole=None, inference_hole=1)
-    smaller.load_companions(objective.companions())
-    assert (int(smaller.hole), smaller.model.hole) == (hole, 1)
-
-
 @pytest.fixture
 def options(tiny_run: dict[str, Any], photos: dict[str, str]) -> Callable[..., TrainBlindSpotOptions]:
     """``options(**changes)`` of a tiny run on the clean folder."""
@@ -159,6 +144,21 @@ def test_a_run_resumes_exactly(options: Callable[..., TrainBlindSpotOptions], tm
     left, right = (checkpoints.load(path) for path in (whole, cut))
     assert left.config == right.config
     assert all(torch.equal(value, right.state_dict()[name]) for name, value in left.state_dict().items())
+
+
+@pytest.mark.parametrize(("binomial", "due"), [(0, 0), (1, 2)])
+def test_the_hole_is_as_wide_as_the_noise_is_correlated(
+    binomial: int, due: int, options: Callable[..., TrainBlindSpotOptions]
+) -> None:
+    """Noise behind the 3x3 binomial kernel is correlated over two pixels in rows and columns."""
+    data = options().data
+    noise = GaussianTrainingNoise(sigma=(SIGMA, SIGMA), binomial=binomial)
+    changes = {"hole": "auto", "data": data.model_copy(update={"noise": noise}).model_dump()}
+    objective = build_objective(options(**changes))
+    assert int(objective.hole) == due
+    assert objective.model.hole == due
+    smaller = build_objective(options(**changes, inference_hole=1))
+    assert (int(smaller.hole), smaller.model.hole) == (due, 1)
 
 
 def test_noisy_files_are_learnt_from_as_they_are(

@@ -21,9 +21,8 @@ from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.flows import Glow
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
-from synthpipe.training.flow_prior import FlowPriorObjective, limit_pull, soft_clamp
+from synthpipe.training.flow_prior import FlowPriorObjective, build_objective, limit_pull, soft_clamp
 from synthpipe.transforms.base import Batch
-from synthpipe.transforms.training_noise import add_noise
 from tests.contracts import perturbed
 
 EXACT = {"type": "exact"}
@@ -224,25 +223,6 @@ def test_steins_term_is_the_squared_error_without_the_clean_image(noise: str) ->
     assert abs(float(naive) - float(error.mean())) > 0.1  # the residual alone says something else
 
 
-def test_the_correlation_of_noise_is_measured_on_the_first_batch() -> None:
-    options = options_of(
-        noise_model="estimated", correlation="measured", data={"images": {"folder": "unused"}, "crop": 64}
-    )
-    objective = FlowPriorObjective(FlowPriorDenoiser(1, 4, 2), GaussianPrior(torch.eye(64)), options).train()
-    flat, slots = torch.full((8, 1, 64, 64), 0.5), list(range(8))
-    noise = GaussianTrainingNoise(sigma=(0.05, 0.05), binomial=1)
-    noisy, _ = add_noise(flat, noise, step_generators(1, 0, slots))
-    batch = {"x": (noisy * 255).round().to(torch.uint8).expand(-1, 3, -1, -1), "slot": slots, "key": ["k"] * 8}
-    for step in range(2):
-        objective(batch, step_generators(0, step, slots))
-        padded = torch.zeros(32, 32)
-        padded[:11, :11] = objective.kernel
-        found = torch.fft.ifft2(torch.fft.fft2(padded).abs().square()).real
-        assert float(found[0, 1]) == pytest.approx(4 / 6, abs=0.1)  # (1 4 6 4 1) / 6
-        assert float(found[0, 2]) == pytest.approx(1 / 6, abs=0.1)
-        batch["x"] = torch.randint_like(batch["x"], 256)  # changes nothing any more
-
-
 def test_the_blurred_term_leaves_fine_detail_to_the_prior() -> None:
     batch = batch_of(2, 16)
     y = batch["x"][:, :1] / 255
@@ -339,6 +319,19 @@ def test_a_run_on_noisy_files_leaves_a_denoiser_and_resumes_bit_for_bit(
     assert numbers["kappa"] != pytest.approx(1)  # it has moved from its start
     assert "psnr" not in numbers  # nothing is known of the clean images
     assert len(list((tmp_path / "run" / "samples").iterdir())) == 2
+
+
+def test_the_correlation_of_noise_is_measured_before_the_first_step(
+    run: Callable[..., TrainFlowPriorOptions],
+) -> None:
+    noise = GaussianTrainingNoise(sigma=(0.1, 0.1), binomial=1)
+    data = run().data.model_copy(update={"noise": noise}).model_dump()
+    objective = build_objective(run(noise_model=0.1, correlation="measured", data=data))
+    padded = torch.zeros(32, 32)
+    padded[:11, :11] = objective.kernel
+    found = torch.fft.ifft2(torch.fft.fft2(padded).abs().square()).real
+    assert float(found[0, 1]) == pytest.approx(4 / 6, abs=0.1)  # (1 4 6 4 1) / 6
+    assert float(found[0, 2]) == pytest.approx(1 / 6, abs=0.1)
 
 
 def test_what_does_not_fit_is_refused(run: Callable[..., TrainFlowPriorOptions], tmp_path: Path) -> None:

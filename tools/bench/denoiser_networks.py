@@ -210,8 +210,8 @@ def kilobytes_of_process(field: str) -> int:
 
 def training(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """PSNR after the same steps and after the same seconds, means over seeds."""
-    nets = {name: reduced(FULL[name], args.factor) for name in FULL}
-    images = test_images(args.test, args.images)
+    nets = {name: reduced(FULL[name], args.factor) for name in FULL if name in args.train}
+    images = test_images(args.test, args.images, args.skip)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in nets}
     for seed in range(args.seeds):
         for name in reversed(nets):
@@ -226,12 +226,14 @@ def training(args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
             "same_steps": mean_row([run["steps"] for run in runs[name]]),
             "same_seconds": mean_row([run["seconds"] for run in runs[name]]),
         }
-    behind = {
-        budget: round(rows[PEER][budget]["psnr"] - rows[OURS][budget]["psnr"], 3)
-        for budget in ("same_steps", "same_seconds")
-    }
     settings = {key: getattr(args, key) for key in ("factor", "steps", "seconds", "seeds", "crop", "batch", "lr")}
-    return settings | {"images": len(images), "db_behind_four_rotations": behind, "networks": rows}
+    result = settings | {"images": len(images), "images_skipped": args.skip, "networks": rows}
+    if rows.keys() >= {OURS, PEER}:
+        result["db_behind_four_rotations"] = {
+            budget: round(rows[PEER][budget]["psnr"] - rows[OURS][budget]["psnr"], 3)
+            for budget in ("same_steps", "same_seconds")
+        }
+    return result
 
 
 def mean_row(runs: list[dict[str, float]]) -> dict[str, Any]:
@@ -295,11 +297,11 @@ def quality(model: nn.Module, images: list[Tensor], device: torch.device) -> dic
     return {"psnr": total / len(images)}
 
 
-def test_images(folder: Path, count: int) -> list[Tensor]:
-    """``(1, 3, H, W)`` of the first pictures of CBSD68 in a folder, or of any where there are none."""
+def test_images(folder: Path, count: int, skip: int) -> list[Tensor]:
+    """``(1, 3, H, W)`` of pictures of CBSD68 in a folder, or of any where there are none; the first are left out."""
     paths = list_images(folder)
     chosen = [path for path in paths if path.name.startswith("cbsd68")] or paths
-    return [to_float(torch.from_numpy(read_image(path)).permute(2, 0, 1)[None]) for path in chosen[:count]]
+    return [to_float(torch.from_numpy(read_image(path)).permute(2, 0, 1)[None]) for path in chosen[skip : skip + count]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -307,6 +309,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/clean_train"), help="pictures to train on")
     parser.add_argument("--test", type=Path, default=Path("../shared/data/clean_test"), help="pictures to measure on")
     parser.add_argument("--images", type=int, default=6, help="pictures to measure on")
+    parser.add_argument("--skip", type=int, default=0, help="pictures left out before them")
+    parser.add_argument("--train", nargs="+", choices=FULL, default=list(FULL), help="networks to train")
     parser.add_argument("--factor", type=float, default=3, help="what widths are divided by for training")
     parser.add_argument("--steps", type=int, default=150, help="the one budget of training; 0: no training")
     parser.add_argument("--seconds", type=float, default=60, help="the other, of processor time")
