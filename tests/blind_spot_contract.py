@@ -33,6 +33,7 @@ def check_blind_spot_net(build: Build, covers: int) -> None:
     for hole in range(4):
         check_reach(net, hole, covers=hole <= covers)
         check_perturbation(build(), hole)
+        check_tiles(net, hole)
     check_images_are_apart(net)
     check_all_weights_train(build())
     check_copies(build())
@@ -83,6 +84,24 @@ def check_reach(net: BlindSpotNet, hole: int, covers: bool) -> None:
         if covers:
             assert torch.equal(seen, window & ~_blocks(places, side, side, hole))
             assert int(seen[0].sum()) == (2 * reach + 1) ** 2 - (2 * hole + 1) ** 2
+
+
+def check_tiles(net: BlindSpotNet, hole: int) -> None:
+    """A tile that begins at a multiple of the grid gives what the image gives, a reach away from where it was cut."""
+    reach, grid = net.reach(hole), net.grid
+    side = 2 * reach + grid + 9
+    x = torch.randn(1, net.in_channels, side, side, dtype=torch.float64)
+    whole = net(x, hole)
+    for turn in (0, 1):  # cut at the top and the right, at the left and the bottom
+        top, left = (grid, 0) if turn == 0 else (0, grid)
+        bottom, right = (side, side - 3) if turn == 0 else (side - 3, side)
+        tile = net(x[..., top:bottom, left:right], hole)
+        rows, columns = (
+            slice(begin + reach * (begin > 0), end - reach * (end < side))
+            for begin, end in ((top, bottom), (left, right))
+        )
+        inner = tile[..., rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        torch.testing.assert_close(inner, whole[..., rows, columns], atol=1e-10, rtol=0)
 
 
 def check_perturbation(net: BlindSpotNet, hole: int) -> None:

@@ -106,11 +106,11 @@ def check_reach(model: Denoiser) -> None:
 
 def check_tiles(model: Denoiser) -> None:
     """Tiles that overlap by ``reach`` give what the whole image gives, at its borders and within."""
-    tile = 2 * model.reach + 8
+    tile = 2 * (model.reach + model.grid) + 8
     long = tile + model.reach + 5
     for height, width in ((9, long), (long, 9)):
         x, sigma = images(1, model.channels, height, width), levels(1)
-        tiled = apply_tiled(lambda part, _, sigma=sigma: model.denoise(part, sigma), x, tile, model.reach)
+        tiled = apply_tiled(lambda part, _, sigma=sigma: model.denoise(part, sigma), x, tile, model.reach, model.grid)
         assert_close(tiled, model.denoise(x, sigma), atol=TOLERANCE, rtol=0)
 
 

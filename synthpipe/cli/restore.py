@@ -144,10 +144,10 @@ def _tiled(model: Denoiser, tile: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Denoising tile by tile, which gives what the whole image would: tiles overlap by the reach of the network."""
     from synthpipe.transforms.tiling import apply_tiled
 
-    side = max(tile, 4 * model.reach)
+    side = max(tile, 4 * (model.reach + model.grid))
 
     def denoise(x: Tensor, level: Tensor) -> Tensor:
-        return apply_tiled(lambda part, _: model.denoise(part, level), x, side, model.reach, model.size_multiple)
+        return apply_tiled(lambda part, _: model.denoise(part, level), x, side, model.reach, model.grid)
 
     return denoise
 

@@ -5,7 +5,7 @@ A denoiser MUST
 * take images of any size, of one or three channels as :attr:`Denoiser.channels` says, and give the same size back;
 * treat each image of a batch by itself, so that a result depends on its own pixels and level alone;
 * keep the result at a pixel a function of the pixels within :attr:`Denoiser.reach`, so that tiles that overlap by that
-  much give what the whole image would give;
+  much, and begin at multiples of :attr:`Denoiser.grid`, give what the whole image would give;
 * be deterministic and differentiable, and leave values as they come: clipping is the caller's.
 
 Legend: B batch, C channels of the denoiser, H, W size.  Images are on the [0, 1] scale and may leave it (noise);
@@ -40,6 +40,11 @@ class Denoiser(nn.Module, ABC):
     @abstractmethod
     def reach(self) -> int:
         """How far, in pixels, a result looks on each side."""
+
+    @property
+    def grid(self) -> int:
+        """What tiles must begin at multiples of: the pixels that a network with pooling takes together."""
+        return 1
 
     @abstractmethod
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:

@@ -112,6 +112,11 @@ class BlindSpotDenoiser(Denoiser):
         """That of the network with the hole as it is set now."""
         return self.net.reach(self.hole)
 
+    @property
+    def grid(self) -> int:
+        """That of the network."""
+        return self.net.grid
+
     def predict(self, x: Tensor, hole: int | None = None) -> tuple[Tensor, Tensor]:
         """What the surroundings of each pixel say of it.
 

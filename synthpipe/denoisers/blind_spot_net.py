@@ -29,6 +29,8 @@ class BlindSpotNet(nn.Module, ABC):
 
     in_channels: int
     out_channels: int
+    #: Outputs are those of a larger image where its tiles begin at multiples of this.
+    grid: int = 1
 
     @abstractmethod
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:

@@ -52,12 +52,12 @@ class RotatedNet(BlindSpotNet):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.unet = HalfPlaneUNet(in_channels, [width] * (levels + 1), [2 * width] * levels)
         self.head = head([8 * width, *head_widths], out_channels)
+        self.grid = 2**levels
 
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:
         check_hole("RotatedNet", hole)
         height, width = x.shape[2:]
-        multiple = 2**self.unet.levels
-        x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
+        x = F.pad(x, (0, -width % self.grid, 0, -height % self.grid))
         # Turned by 90 and 270 degrees the image has its sides exchanged, so these two make a batch of their own.
         upright, lying = (
             torch.cat([torch.rot90(x, turns, (2, 3)), torch.rot90(x, turns + 2, (2, 3))]) for turns in (0, 1)

@@ -64,6 +64,7 @@ class SweepNet(BlindSpotNet):
                 f"full={full}, thin={thin}, head_widths={list(head_widths)}"
             )
         self.in_channels, self.out_channels = in_channels, out_channels
+        self.grid = 2 ** len(deep)
         self.deep = _DeepSweep(in_channels, deep, up, full)
         self.thin = nn.Sequential(
             *(LookingConv(i, thin, dilation=step) for i, step in zip([in_channels, thin, thin], _STEPS, strict=True))
@@ -76,9 +77,8 @@ class SweepNet(BlindSpotNet):
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:
         check_hole("SweepNet", hole)
         height, width = x.shape[2:]
-        multiple = 2**self.deep.levels
         near = _neighbours(x, 1 + hole)
-        x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
+        x = F.pad(x, (0, -width % self.grid, 0, -height % self.grid))
         vertical = shift_down(self.deep(torch.cat([x, x.flip(2)])), 1 + hole)
         above, below = vertical.chunk(2)
         known = torch.cat([above, below.flip(2)], 1)  # (B, 2 * full, H, W), blind to the pixel's own row

@@ -117,7 +117,8 @@ class Denoise(BatchTransform):
         def run(tile: Tensor, index: int) -> Tensor:
             return self.model.denoise(tile.contiguous(memory_format=torch.channels_last), levels)
 
-        y = apply_tiled(run, x, self.tile, self.overlap, blend=self.overlap < self.model.reach)
+        blend = self.overlap < self.model.reach
+        y = apply_tiled(run, x, self.tile, self.overlap, self.model.grid, blend=blend)
         y = x + self.strength * (y - x)
         # Clipping would hide infinity from the stream.
         finite = torch.isfinite(y).flatten(1).all(1)[:, None, None, None]
