@@ -163,7 +163,7 @@ def inpaint_any_level(model: Denoiser, args: argparse.Namespace) -> None:
     problem, start = with_holes(truth)
     print("\n## Inpainting, 80 % missing, RGB, a MAP denoiser for all levels\n")
     print(f"filled with local means: {float(psnr(start, truth).mean()):.2f} dB\n")
-    method = method_named("annealed", iterations=20)
+    method = method_named("annealed", iterations=20, first=30 / 255, last=15 / 255)  # as `synthpipe restore inpaint`
     _, images = run_all(problem, {"annealed ADMM": (model, method)}, truth)
     write_pictures(args.out / "inpaint_any_level.png", [truth, problem.y, start, images["annealed ADMM"]])
 

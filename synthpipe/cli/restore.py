@@ -37,7 +37,7 @@ _INPAINTING_SIGMA = 1 / 255
 #: Where the annealed schedule is not that of deblurring: holes fill from their borders, which takes time; noise alone
 #: takes one step at its own level.
 _SCHEDULES: dict[str, dict[str, float]] = {
-    "inpaint": {"iterations": 15},
+    "inpaint": {"iterations": 20, "first": 30 / 255, "last": 15 / 255},
     "denoise": {"iterations": 1, "first": 0.001, "floor": 0.001},
 }
 
