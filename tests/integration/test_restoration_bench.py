@@ -37,17 +37,18 @@ def test_seconds_to_the_common_quality(bench):
     rows = {
         "annealed MAP": row([24.0, 27.0, 28.0], 0.5),
         "DMSP": row([20.0, 22.0, 24.0, 26.0, 26.5], 0.25),
-        "DPIR schedule": row([25.0, 26.0, 26.2, 26.1], 0.5),
+        "DPIR schedule": row([25.0, 26.0, 26.2, 26.7], 0.5),
     }
     found = bench.compare(rows, 18.0)
-    assert found["targets_db"] == {"common": 26.15, "peer_end": 26.45}
+    assert found["targets_db"] == {"common": 26.45, "schedules": 26.65}
     steps = {name: entry["iterations_to_common"] for name, entry in found["methods"].items()}
-    assert steps == {"annealed MAP": 2, "DMSP": 5, "DPIR schedule": 3}
+    assert steps == {"annealed MAP": 2, "DMSP": 5, "DPIR schedule": 4}
     assert found["methods"]["annealed MAP"]["seconds_to_common"] == pytest.approx(1.0)
     assert found["methods"]["DMSP"]["seconds_to_common"] == pytest.approx(1.25)
     assert found["methods"]["DMSP"]["kmac_per_pixel_to_common"] == 10
-    assert found["methods"]["DPIR schedule"]["iterations_to_peer_end"] is None
-    assert found["methods"]["DPIR schedule"]["best_db"] == 26.2
+    assert found["methods"]["annealed MAP"]["iterations_to_schedules"] == 2
+    assert found["methods"]["DMSP"]["iterations_to_schedules"] is None
+    assert found["methods"]["DPIR schedule"]["best_db"] == 26.7
 
 
 def test_multiply_adds_of_a_network(bench):
