@@ -30,6 +30,7 @@ from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit,
 from synthpipe.pipeline.decode import encode_png
 
 CONSTANT = 11 / 255
+NOISES = (1, 2.55, 5, 7.65, 15, 25)
 PLACES = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 40, 60, 120, 300)
 
 Denoise = Denoiser | Callable[[Tensor, Tensor], Tensor]
@@ -45,6 +46,7 @@ def main() -> None:
     for name, kernel in kernels().items():
         deblur(name, kernel, crops, grey, twin, args)
     deblur_any_level(kernels()["motion 35x25"], any_level, args)
+    deblur_more_noise(any_level, load(args.any_level_mmse), args)
     compare_deepinv(kernels()["motion 35x25"], crops, grey)
     inpaint(crops, grey, twin, args)
     inpaint_any_level(any_level, args)
@@ -113,6 +115,32 @@ def deblur_any_level(kernel: Tensor, model: Denoiser, args: argparse.Namespace) 
     write_pictures(
         args.out / "deblur_any_level.png", [truth, y, wiener[2], images["one level"], images["annealed ADMM"]]
     )
+
+
+def deblur_more_noise(model: Denoiser, twin: Denoiser, args: argparse.Namespace) -> None:
+    """The best PSNR along each schedule, by the noise of the observation; RGB."""
+    truth = middles(args.data, args.crops, model.channels)
+    runs: dict[str, tuple[Denoise, Method]] = {
+        "annealed ADMM": (model, method_named("annealed")),
+        "the same, one penalty for all noise": (model, method_named("annealed", noise_exponent=0.0)),
+        "DPIR's schedule, least-squares twin": (twin, method_named("dpir")),
+    }
+    print("\n## Deblurring by noise, RGB, best PSNR of the schedule, motion / Gaussian\n")
+    print(
+        "| noise, of 255 | " + " | ".join(f"{level:g}" for level in NOISES) + " |\n|---" + "|---:" * len(NOISES) + "|"
+    )
+    for name, (denoiser, method) in runs.items():
+        cells = []
+        for level in NOISES:
+            best = []
+            for kernel in kernels().values():
+                operator = CircularBlur(kernel)
+                problem = Problem(operator, noisy(operator(truth), seed=1, sigma=level / 255), level / 255)
+                found = restore(problem, denoiser, method, reference=truth).psnr
+                assert found is not None
+                best.append(float(found.mean(1).max()))
+            cells.append(" / ".join(f"{value:.2f}" for value in best))
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def compare_deepinv(kernel: Tensor, truth: Tensor, model: Denoiser) -> None:
@@ -227,6 +255,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--map", default="runs/map_grey/final.safetensors", help="a MAP denoiser for one level")
     parser.add_argument("--mmse", default="runs/map_grey_teacher/final.safetensors", help="its least-squares twin")
     parser.add_argument("--any-level", default="map_small", help="a MAP denoiser for all levels")
+    parser.add_argument("--any-level-mmse", default="mmse_small", help="its least-squares twin")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/clean_test"), help="folder of pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/restoration"), help="folder of the pictures to write")
     parser.add_argument("--crops", type=int, default=6)

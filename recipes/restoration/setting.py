@@ -50,9 +50,9 @@ def middles(data: Path, count: int, channels: int, height: int = SIDE, width: in
     return luma(x) if channels == 1 else x
 
 
-def noisy(x: Tensor, seed: int) -> Tensor:
-    """With white noise of SIGMA, neither clipped nor rounded."""
-    return x + SIGMA * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+def noisy(x: Tensor, seed: int, sigma: float = SIGMA) -> Tensor:
+    """With white noise, neither clipped nor rounded."""
+    return x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def best_wiener(kernel: Tensor, y: Tensor, truth: Tensor, gradient: bool) -> tuple[float, float, Tensor]:
