@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Restoration with trained denoisers: the acceptance checks 6 to 9 and 11 of the MAP denoiser, and super-resolution.
+"""Restoration with trained denoisers: acceptance checks 6 to 9 and 11 of the MAP denoiser, noise, super-resolution.
 
     synthpipe train recipes/map_grey/teacher.yml && synthpipe train recipes/map_grey/train.yml
     python recipes/restoration/run.py --data ../shared/data/clean_test --out runs/restoration
@@ -129,17 +129,16 @@ def deblur_more_noise(model: Denoiser, twin: Denoiser, args: argparse.Namespace)
     print(
         "| noise, of 255 | " + " | ".join(f"{level:g}" for level in NOISES) + " |\n|---" + "|---:" * len(NOISES) + "|"
     )
-    for name, (denoiser, method) in runs.items():
-        cells = []
-        for level in NOISES:
-            best = []
-            for kernel in kernels().values():
-                operator = CircularBlur(kernel)
-                problem = Problem(operator, noisy(operator(truth), seed=1, sigma=level / 255), level / 255)
-                found = restore(problem, denoiser, method, reference=truth).psnr
-                assert found is not None
-                best.append(float(found.mean(1).max()))
-            cells.append(" / ".join(f"{value:.2f}" for value in best))
+    operators = [CircularBlur(kernel) for kernel in kernels().values()]
+
+    def best(denoiser: Denoise, method: Method, operator: CircularBlur, sigma: float) -> float:
+        problem = Problem(operator, noisy(operator(truth), seed=1, sigma=sigma), sigma)
+        found = restore(problem, denoiser, method, reference=truth).psnr
+        assert found is not None
+        return float(found.mean(1).max())
+
+    for name, run in runs.items():
+        cells = [" / ".join(f"{best(*run, operator, level / 255):.2f}" for operator in operators) for level in NOISES]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
