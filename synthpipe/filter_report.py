@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from synthpipe.pipeline.corpus_filter import FilterOutcome
-from synthpipe.pipeline.keep_rule import Decisions, State
-from synthpipe.pipeline.score_table import ScoreTable
+from synthpipe.corpus.filter import FilterOutcome
+from synthpipe.corpus.keep_rule import Decisions, State
+from synthpipe.corpus.score_table import ScoreTable
 
 __all__ = ["KeepRate", "keep_rates_by_decile", "keep_rates_by_source", "render_report"]
 
@@ -86,7 +86,7 @@ def render_report(outcome: FilterOutcome, table: ScoreTable) -> str:
     """The whole report.
 
     Args:
-        outcome: of :func:`synthpipe.pipeline.corpus_filter.filter_corpus`.
+        outcome: of :func:`synthpipe.corpus.filter.filter_corpus`.
         table: the scores that it was made with.
 
     Returns:

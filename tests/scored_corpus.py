@@ -14,8 +14,8 @@ from PIL import Image
 from synthpipe import checkpoints
 from synthpipe.config.score import ScoreOptions
 from synthpipe.config.shard import ShardOptions
-from synthpipe.pipeline.shard_score import ScoreReport, score_corpus
-from synthpipe.pipeline.shards import write_shards
+from synthpipe.corpus.score import ScoreReport, score_corpus
+from synthpipe.shards.pack import write_shards
 from tests.tiny_scorer import tiny_scorer
 
 __all__ = ["encoded", "everything", "photo", "rows_of", "score", "shard_photos", "write_photos", "write_weights"]

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from synthpipe.config.score import CorpusFilterOptions
+from synthpipe.corpus.filter import FilterOutcome, filter_corpus
+from synthpipe.corpus.keep_rule import Decisions, State
+from synthpipe.corpus.score_table import open_scores
 from synthpipe.filter_report import KeepRate, keep_rates_by_decile, keep_rates_by_source, render_report
-from synthpipe.pipeline.corpus_filter import FilterOutcome, filter_corpus
-from synthpipe.pipeline.keep_rule import Decisions, State
-from synthpipe.pipeline.score_table import open_scores
 from tests.scored_corpus import encoded, photo, rows_of, score, write_weights
 from tests.stream_corpus import write_tar
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from synthpipe import checkpoints
 from synthpipe.denoisers import Denoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import to_float
-from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.transforms.base import generator_for, sample_seed
 
 LEVELS = (15, 25, 50)

@@ -22,8 +22,8 @@ from synthpipe import checkpoints
 from synthpipe.denoisers import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.denoisers.pixel_shuffle import denoise_by_stride
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import luma, to_float
-from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.transforms.base import generator_for, sample_seed
 
 SIGMA = 25 / 255

@@ -21,8 +21,8 @@ from synthpipe import checkpoints
 from synthpipe.denoisers import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import choose_hole, estimate_sigma, noise_correlation
 from synthpipe.denoisers.pixel_shuffle import denoise_by_stride
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import to_float
-from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.transforms.base import generator_for, sample_seed
 
 LEVELS = (15, 25, 50)

@@ -23,10 +23,10 @@ from synthpipe.config.training import read_train_options
 from synthpipe.density import DDEGenerator
 from synthpipe.density.point_sets import EightGaussians, PointSet, point_set
 from synthpipe.density.sample_quality import histogram_divergence, mode_shares
+from synthpipe.files.decode import encode_png
 from synthpipe.images import to_float, to_uint8
-from synthpipe.pipeline.decode import encode_png
+from synthpipe.training.data.generator_data import ImageSource, read_array
 from synthpipe.training.dde_generator import build_objective
-from synthpipe.training.generator_data import ImageSource, read_array
 
 SEED = 0
 #: Points; two exact sets of this size differ by 0.0004 to 0.0007 nats in 50x50 cells.

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from synthpipe import checkpoints
 from synthpipe.density import DDE
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import crop_to_multiple, downscale_bicubic, luma, quantize_8bit, to_float
-from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.transforms.base import generator_for, sample_seed
 
 LEVELS = (0.02, 0.05, 0.1, 0.2)

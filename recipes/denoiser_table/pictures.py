@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import to_float
-from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.transforms.base import generator_for
 
 __all__ = ["REAL", "SETS", "SYNTHETIC", "TRAINED_AT", "Picture", "build_test", "psnr"]

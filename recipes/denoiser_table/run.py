@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from synthpipe import checkpoints
 from synthpipe.config.training import read_train_options
+from synthpipe.files.decode import encode_png
 from synthpipe.images import to_uint8
-from synthpipe.pipeline.decode import encode_png
 from synthpipe.training import train
 
 HERE = Path(__file__).resolve().parent

@@ -18,8 +18,8 @@ from contamination import Bytes, Corpus
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_float, to_uint8
-from synthpipe.pipeline.image_files import list_images, read_image
 
 __all__ = ["Size", "draw_batches", "load_pictures", "mean_psnr_y", "train"]
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import downscale_bicubic, to_float, to_uint8
-from synthpipe.pipeline.image_files import list_images, read_image
 
 __all__ = ["CORRUPTIONS", "Corpus", "contaminated", "make_corpus", "reduced"]
 

@@ -23,8 +23,8 @@ from synthpipe import checkpoints
 from synthpipe.denoisers import MapDenoiser, PlainDenoiser
 from synthpipe.denoisers.map_denoiser import dde_map_objective, step_mismatch
 from synthpipe.density import DDE
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import luma, to_float
-from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.transforms.base import generator_for, sample_seed
 
 #: Standard deviations in grey levels.

@@ -26,8 +26,8 @@ from synthpipe.denoisers.deepinv_adapter import deepinv_denoiser, deepinv_parame
 from synthpipe.denoisers.degradation_operators import Mask
 from synthpipe.denoisers.plug_and_play import Method, Splitting, method_named, psnr
 from synthpipe.errors import SynthPipeError
+from synthpipe.files.decode import encode_png
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_uint8
-from synthpipe.pipeline.decode import encode_png
 
 CONSTANT = 11 / 255
 NOISES = (1, 2.55, 5, 7.65, 15, 25)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from synthpipe.config.denoise import DenoiseOptions
-    from synthpipe.pipeline.image_units import ShardUnit
+    from synthpipe.corpus.image_units import ShardUnit
 
 __all__ = ["add_parser", "run"]
 
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
     """Denoise; 0 if any image worked, 1 if none did."""
     from synthpipe.config.denoise import DenoiseOptions
     from synthpipe.config.reader import parse_options
-    from synthpipe.pipeline.image_files import SUFFIXES
-    from synthpipe.pipeline.image_units import ShardUnit, find_units
+    from synthpipe.corpus.image_units import ShardUnit, find_units
+    from synthpipe.files.image_files import SUFFIXES
 
     given = {name: value for name in DenoiseOptions.model_fields if (value := getattr(args, name)) is not None}
     options = parse_options(given, DenoiseOptions, source="synthpipe denoise")
@@ -106,8 +106,8 @@ def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
 def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from synthpipe.pipeline.corpus_edit import REPORT_NAME, edit_corpus
-    from synthpipe.pipeline.denoise_edit import DenoiseEdit
+    from synthpipe.corpus.denoise_edit import DenoiseEdit
+    from synthpipe.corpus.edit import REPORT_NAME, edit_corpus
 
     engine: Literal["local", "ray"] = args.engine or "local"
     cuda = args.device.startswith("cuda")

@@ -56,9 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
     from synthpipe.config.reader import parse_options
     from synthpipe.config.score import CorpusFilterOptions
+    from synthpipe.corpus.filter import HTML_NAME, filter_corpus
+    from synthpipe.corpus.keep_rule import State
     from synthpipe.filter_report import render_report
-    from synthpipe.pipeline.corpus_filter import HTML_NAME, filter_corpus
-    from synthpipe.pipeline.keep_rule import State
 
     names = CorpusFilterOptions.model_fields
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}

@@ -74,7 +74,7 @@ def convert_images(
     """
     from tqdm import tqdm
 
-    from synthpipe.pipeline.image_files import list_images
+    from synthpipe.files.image_files import list_images
 
     paths = list_images(source)
     names = _relative_names(paths, source)
@@ -105,8 +105,8 @@ def _convert_file(path: Path, name: str, folder: Path, convert: Callable[[Tensor
     import torch
 
     from synthpipe import images
-    from synthpipe.pipeline.decode import encode_png
-    from synthpipe.pipeline.image_files import read_image
+    from synthpipe.files.decode import encode_png
+    from synthpipe.files.image_files import read_image
 
     x = images.to_float(torch.from_numpy(read_image(path)).permute(2, 0, 1)[None])
     try:

@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Draw; 0 when the picture is written."""
     from synthpipe.config.reader import read_yaml
-    from synthpipe.pipeline.decode import encode_png
+    from synthpipe.files.decode import encode_png
     from synthpipe.preview import make_preview, preview_options
 
     for name, low in (("rows", 1), ("crop", 9), ("zoom", 1)):

@@ -189,7 +189,7 @@ def _read_kernel(text: str) -> Tensor:
     import torch
 
     from synthpipe.denoisers.blur_kernels import check_kernel, gaussian_kernel
-    from synthpipe.pipeline.image_files import read_image
+    from synthpipe.files.image_files import read_image
 
     try:
         if text.startswith("gaussian:"):
@@ -211,7 +211,7 @@ def _read_mask(place: Path, x: Tensor, name: str) -> Tensor:
     """``(1, 1, H, W)``, 1 where a pixel is there."""
     import torch
 
-    from synthpipe.pipeline.image_files import SUFFIXES, read_image
+    from synthpipe.files.image_files import SUFFIXES, read_image
 
     path = place
     if place.is_dir():

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     from synthpipe.config.reader import parse_options
     from synthpipe.config.score import ScoreOptions
-    from synthpipe.pipeline.shard_score import score_corpus
+    from synthpipe.corpus.score import score_corpus
 
     given = {name: value for name in ScoreOptions.model_fields if (value := getattr(args, name, None)) is not None}
     given |= {"source": tuple(args.source), "workers": args.workers or _default_workers(args.device)}

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     from synthpipe.config.reader import parse_options
     from synthpipe.config.shard import ShardOptions
-    from synthpipe.pipeline.shards import REPORT_NAME, write_shards
+    from synthpipe.shards.pack import REPORT_NAME, write_shards
 
     given = {name: value for name in ShardOptions.model_fields if (value := getattr(args, name, None)) is not None}
     if args.sorted:

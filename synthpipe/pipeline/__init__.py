@@ -1,4 +1,4 @@
-"""Images on storage to batches on the device: shards, decoding, and the stream."""
+"""Batches on the device from shards: the stream."""
 
 from __future__ import annotations
 

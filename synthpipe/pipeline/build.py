@@ -17,13 +17,14 @@ from synthpipe import checkpoints
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
-from synthpipe.pipeline.corpus import Corpus, check_ranks, probe_sides, read_corpus
+from synthpipe.pipeline.device_stage import DeviceStage
 from synthpipe.pipeline.keep_list import KeepList, read_keep_list
-from synthpipe.pipeline.nodes import DeviceStage, OnDevice, TileLoader
+from synthpipe.pipeline.nodes import OnDevice, TileLoader
 from synthpipe.pipeline.plan import part_bounds
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import SourceSettings, TileSource
 from synthpipe.pipeline.stream import Pass, Stream
+from synthpipe.pipeline.stream_corpus import Corpus, check_ranks, probe_sides, read_corpus
 from synthpipe.pipeline.tally import Tally
 from synthpipe.transforms.base import BatchTransform, sample_seed
 from synthpipe.transforms.build import build_degrade, build_denoise, build_filter

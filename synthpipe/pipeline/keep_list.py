@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthpipe.config.filter import FilterOptions
+from synthpipe.corpus.keep_rule import reject_threshold
+from synthpipe.corpus.score_table import ScoreTable, open_scores
 from synthpipe.errors import ImageError, OptionError
-from synthpipe.pipeline.keep_rule import reject_threshold
-from synthpipe.pipeline.score_table import ScoreTable, open_scores
 
 __all__ = ["KeepList", "read_keep_list"]
 

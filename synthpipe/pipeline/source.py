@@ -18,11 +18,11 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpipe.errors import ImageError
+from synthpipe.files.decode import AlphaPolicy, decode_image
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
-from synthpipe.pipeline.decode import AlphaPolicy, decode_image
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
-from synthpipe.pipeline.shard_reader import ShardReaders
+from synthpipe.shards.shard_reader import ShardReaders
 from synthpipe.transforms.base import sample_seed
 
 __all__ = ["FILTERED", "USED", "Record", "SourceSettings", "TileSource"]

@@ -16,8 +16,8 @@ from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import choose_hole
 from synthpipe.denoisers.noise_model import AdditiveNoise, ImpulseNoise, noise_of
 from synthpipe.training.base import Objective
-from synthpipe.training.images import noisy_crops
-from synthpipe.training.noise_measurement import measured_correlation
+from synthpipe.training.data.image_data import noisy_crops
+from synthpipe.training.data.noise_measurement import measured_correlation
 from synthpipe.transforms.base import Batch, generator_for
 
 __all__ = ["BlindSpotObjective", "build_objective"]

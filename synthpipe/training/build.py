@@ -20,14 +20,14 @@ from synthpipe.errors import OptionError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.training import blind_spot, distillation, flow_prior, glow, map_denoiser, plain_denoiser
 from synthpipe.training.base import BatchSource, Objective
+from synthpipe.training.data.domains import DomainData, build_degraders
+from synthpipe.training.data.generator_data import build_source
+from synthpipe.training.data.image_data import ImageData
+from synthpipe.training.data.unpaired import UnpairedData
 from synthpipe.training.dde import DDEObjective
 from synthpipe.training.dde_generator import build_objective as build_dde_generator
 from synthpipe.training.deflow import DeFlowObjective
-from synthpipe.training.domains import DomainData, build_degraders
-from synthpipe.training.generator_data import build_source
-from synthpipe.training.images import ImageData
 from synthpipe.training.loop import Trainer
-from synthpipe.training.unpaired import UnpairedData
 
 __all__ = ["train"]
 

@@ -24,9 +24,9 @@ from synthpipe.density.dde import DDE
 from synthpipe.density.detection import auroc, caught_share, pair_accuracy
 from synthpipe.density.scorer import QUANTILE_TILES, DensityScorer
 from synthpipe.errors import ImageError, OptionError, TrainingError
+from synthpipe.files.image_files import read_image
 from synthpipe.images import to_float, to_uint8
-from synthpipe.pipeline.image_files import read_image
-from synthpipe.training.folder import list_images
+from synthpipe.training.data.folder_domain import list_images
 from synthpipe.transforms.base import generator_for, sample_seed
 from synthpipe.transforms.corruptions import corrupt, draw_corruption
 from synthpipe.transforms.density import tile_places

@@ -18,7 +18,7 @@ from synthpipe.density.base import dde_loss
 from synthpipe.density.dde import DDE
 from synthpipe.images import luma, quantize_8bit, to_float
 from synthpipe.training.base import Objective
-from synthpipe.training.domains import Degrader
+from synthpipe.training.data.domains import Degrader
 from synthpipe.transforms.base import Batch, generator_for
 
 __all__ = ["DDEObjective"]

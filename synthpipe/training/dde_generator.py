@@ -37,7 +37,7 @@ from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.images import luma, to_float
 from synthpipe.training.base import Objective
-from synthpipe.training.generator_data import sample_shape
+from synthpipe.training.data.generator_data import sample_shape
 from synthpipe.transforms.base import Batch
 
 __all__ = ["DDEGeneratorObjective", "build_objective"]

@@ -16,7 +16,7 @@ from synthpipe.config.training import OptimizerOptions
 from synthpipe.errors import TrainingError
 from synthpipe.images import to_float
 from synthpipe.training.base import Objective
-from synthpipe.training.unpaired import CLEAN, NOISY
+from synthpipe.training.data.unpaired import CLEAN, NOISY
 from synthpipe.transforms.base import Batch, generator_for
 
 __all__ = ["DeFlowObjective"]

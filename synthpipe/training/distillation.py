@@ -20,7 +20,7 @@ from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.errors import OptionError
 from synthpipe.training.base import Objective
-from synthpipe.training.images import noisy_crops
+from synthpipe.training.data.image_data import noisy_crops
 from synthpipe.transforms.base import Batch, generator_for
 
 __all__ = ["DistillObjective", "build_objective"]

@@ -28,9 +28,9 @@ from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
 from synthpipe.errors import OptionError
 from synthpipe.flows.windows import cut_windows
 from synthpipe.training.base import Objective
-from synthpipe.training.images import noisy_crops
+from synthpipe.training.data.image_data import noisy_crops
+from synthpipe.training.data.noise_measurement import measured_correlation
 from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
-from synthpipe.training.noise_measurement import measured_correlation
 from synthpipe.training.prior_weight import AutomaticWeight, build_weight, residual_moments
 from synthpipe.transforms.base import Batch, generator_for
 

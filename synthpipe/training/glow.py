@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.flows.glow import Glow
 from synthpipe.training.base import Objective
-from synthpipe.training.images import float_crops
+from synthpipe.training.data.image_data import float_crops
 from synthpipe.transforms.base import Batch, generator_for
 
 __all__ = ["GlowObjective", "build_objective"]

@@ -21,7 +21,7 @@ from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
 from synthpipe.training.base import Objective
-from synthpipe.training.images import float_crops
+from synthpipe.training.data.image_data import float_crops
 from synthpipe.transforms.base import Batch, generator_for
 
 __all__ = ["AutoencoderPrior", "DensityPrior", "MapDenoiserObjective", "build_objective"]

@@ -15,7 +15,7 @@ from synthpipe.config.noise import TrainingNoise
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.training.base import Objective
-from synthpipe.training.images import noisy_crops
+from synthpipe.training.data.image_data import noisy_crops
 from synthpipe.training.noise2void import mask_pixels
 from synthpipe.transforms.base import Batch, generator_for
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from synthpipe.config.reader import parse_options
 from synthpipe.config.training import RunOptions, changed_options, write_options
 from synthpipe.errors import TrainingError
+from synthpipe.files.decode import encode_png
 from synthpipe.images import to_uint8
-from synthpipe.pipeline.decode import encode_png
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

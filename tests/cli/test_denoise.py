@@ -19,13 +19,14 @@ from PIL import Image
 from synthpipe import checkpoints
 from synthpipe.cli import main
 from synthpipe.denoisers.plain import PlainDenoiser
-from synthpipe.pipeline import engine, storage
+from synthpipe.files import storage
 from synthpipe.pipeline.build import build_stream
-from synthpipe.pipeline.shard_index import build_index, expand_urls, read_index
-from synthpipe.pipeline.tar_sink import TarSink
+from synthpipe.shards import engine
+from synthpipe.shards.shard_index import build_index, expand_urls, read_index
+from synthpipe.shards.tar_sink import TarSink
 from synthpipe.transforms.denoise import Denoise
-from tests.pipeline.test_shards import die_at, run_and_die
 from tests.scored_corpus import encoded, everything, photo, shard_photos, write_photos
+from tests.shards.test_pack import die_at, run_and_die
 from tests.stream_corpus import png, write_tar
 from tests.transforms.test_denoise import tiny_plain
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from synthpipe.cli import main
-from synthpipe.pipeline.shard_index import read_index
+from synthpipe.shards.shard_index import read_index
 from tests.scored_corpus import score, shard_photos, write_photos, write_weights
 
 

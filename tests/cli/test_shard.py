@@ -13,7 +13,7 @@ from PIL import Image
 
 from synthpipe.cli import main, shard
 from synthpipe.errors import OptionError, ShardError
-from synthpipe.pipeline.shard_index import read_index
+from synthpipe.shards.shard_index import read_index
 
 
 def run(*arguments: str) -> int:

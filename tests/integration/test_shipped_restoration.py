@@ -11,8 +11,8 @@ from synthpipe.denoisers.blur_kernels import motion_kernel
 from synthpipe.denoisers.blur_operators import CircularBlur, bicubic_reduction
 from synthpipe.denoisers.degradation_operators import Mask
 from synthpipe.denoisers.plug_and_play import method_named, psnr
+from synthpipe.files.image_files import read_image
 from synthpipe.images import downscale_bicubic, quantize_8bit, to_float
-from synthpipe.pipeline.image_files import read_image
 
 SIGMA = 0.01
 

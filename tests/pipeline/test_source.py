@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from synthpipe.pipeline import shard_reader
 from synthpipe.pipeline import source as source_module
 from synthpipe.pipeline.source import USED, SourceSettings, TileReader, TileSource
+from synthpipe.shards import shard_reader
 from synthpipe.transforms.base import sample_seed
 from tests.stream_corpus import noise_image, png, write_corpus, write_tar
 

@@ -17,11 +17,11 @@ import pytest
 import torch
 
 from synthpipe.errors import ShardError
-from synthpipe.pipeline import byte_source
+from synthpipe.files import byte_source
+from synthpipe.files.byte_source import Spool
 from synthpipe.pipeline.build import build_stream
-from synthpipe.pipeline.byte_source import Spool
-from synthpipe.pipeline.shard_index import INDEX_NAME, ShardIndex, ShardInfo
 from synthpipe.pipeline.source import TileReader
+from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo
 from synthpipe.transforms.base import Batch
 from tests.pipeline.test_source import keys_of, settings_for
 from tests.stream_corpus import NoisyHalf, noise_image, png, small_options, take, write_corpus, write_tar

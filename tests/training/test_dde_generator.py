@@ -22,8 +22,8 @@ from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import OptionError, TrainingError
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
+from synthpipe.training.data.generator_data import BLOCK, build_source, sample_shape
 from synthpipe.training.dde_generator import DDEGeneratorObjective, build_objective
-from synthpipe.training.generator_data import BLOCK, build_source, sample_shape
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -18,7 +18,7 @@ from synthpipe.config.reader import parse_options
 from synthpipe.config.training import RunOptions, TrainDeFlowOptions, write_options
 from synthpipe.errors import TrainingError
 from synthpipe.training import train
-from synthpipe.training.unpaired import UnpairedData
+from synthpipe.training.data.unpaired import UnpairedData
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,7 @@ import hashlib, json, os, sys
 from pathlib import Path
 from synthpipe.config.training import read_train_options
 from synthpipe.training import train
-from synthpipe.training.unpaired import UnpairedData
+from synthpipe.training.data.unpaired import UnpairedData
 
 seen = []
 draw = UnpairedData.next_batch

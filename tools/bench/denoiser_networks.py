@@ -32,11 +32,11 @@ from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.config.run import DomainOptions
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.blind_spot_dilated import HoleConv
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import to_float
-from synthpipe.pipeline.image_files import list_images, read_image
 from synthpipe.training.base import step_generators
 from synthpipe.training.blind_spot import BlindSpotObjective
-from synthpipe.training.images import ImageData
+from synthpipe.training.data.image_data import ImageData
 
 OURS, PEER = "two and two sweeps", "four rotations"
 Net = dict[str, Any]

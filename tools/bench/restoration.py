@@ -30,8 +30,8 @@ from synthpipe.denoisers import Denoiser, Problem, restore
 from synthpipe.denoisers.blur_kernels import gaussian_kernel, motion_kernel
 from synthpipe.denoisers.blur_operators import CircularBlur
 from synthpipe.denoisers.plug_and_play import Method, method_named, psnr
+from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import luma, to_float
-from synthpipe.pipeline.image_files import list_images, read_image
 
 SIGMA = 2.55 / 255
 SIDE = 128

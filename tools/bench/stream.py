@@ -26,7 +26,7 @@ import webdataset as wds
 from PIL import Image
 from report import print_result
 
-from synthpipe.pipeline.decode import decode_image
+from synthpipe.files.decode import decode_image
 from synthpipe.pipeline.nodes import TileLoader
 from synthpipe.pipeline.source import SourceSettings, TileSource
 

@@ -1,0 +1,1 @@
+"""Jobs on whole shard sets: score, filter, edit."""

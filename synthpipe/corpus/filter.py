@@ -1,0 +1,279 @@
+"""The kept part of a scored corpus: one job for each shard, on any engine.
+
+A run that was killed goes on where it stopped and ends with the same bytes.  In the output folder, for shards::
+
+    SHARD.tar, index.json    as `synthpipe shard` leaves them; the index is there when all is done
+    report.json              the rule, and counts of what was kept and left out
+    report.html              the same for people, with pictures
+    _state/                  options and checks, for resuming
+
+For a folder of images ``kept.txt`` lists the kept files, one a line, and ``images/`` holds links or copies on request.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthpipe.config.score import CorpusFilterOptions
+from synthpipe.corpus.image_units import FolderUnit, ShardUnit, Unit, find_units, printable
+from synthpipe.corpus.keep_rule import Decisions, Gallery, State, choose_gallery, decide
+from synthpipe.corpus.score_table import ScoreTable, open_scores, require_pyarrow
+from synthpipe.corpus.shard_filter import FilterJob, Shown, filter_unit
+from synthpipe.corpus.shard_result import target_names
+from synthpipe.errors import OptionError, ShardError
+from synthpipe.files.storage import OutputFolder, is_local, open_url
+from synthpipe.shards.engine import run_jobs
+from synthpipe.shards.shard_index import INDEX_NAME, STATE_FOLDER, ShardIndex, ShardInfo
+
+__all__ = ["HTML_NAME", "KEPT_LIST", "REPORT_NAME", "FilterOutcome", "filter_corpus"]
+
+KEPT_LIST = "kept.txt"
+REPORT_NAME = "report.json"
+HTML_NAME = "report.html"
+
+_PLAN_NAME = f"{STATE_FOLDER}/plan.json"
+_LOCK_NAME = f"{STATE_FOLDER}/lock"
+_FORMAT = "synthpipe-filter-plan"
+_VERSION = 1
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FilterOutcome:
+    """What came of a run.
+
+    ``pictures`` are by row of the table, ``names`` the shard (None for files) and key of the same rows.  ``index`` has
+    no shards where nothing was kept or the source was a folder.
+    """
+
+    options: CorpusFilterOptions
+    about: dict[str, Any]
+    decisions: Decisions
+    gallery: Gallery
+    pictures: dict[int, Shown]
+    names: dict[int, tuple[str | None, str]]
+    index: ShardIndex
+
+    @property
+    def images(self) -> int:
+        """Rows of the table."""
+        return len(self.decisions.states)
+
+    @property
+    def kept(self) -> int:
+        """Images kept."""
+        return self.decisions.count(State.KEPT)
+
+
+def filter_corpus(
+    options: CorpusFilterOptions,
+    on_progress: Callable[[int, int], None] | None = None,
+    render: Callable[[FilterOutcome, ScoreTable], str] | None = None,
+) -> FilterOutcome:
+    """Keep what the rule keeps, or finish what an earlier run began.
+
+    Args:
+        options: the corpus, its scores, the rule, and where to.
+        on_progress: called in this process with (images done, images in all).
+        render: makes the text of ``report.html``; see :func:`synthpipe.filter_report.render_report`.
+
+    Raises:
+        OptionError: no such column, links to where there can be none, no image with a score.
+        ShardError: scores of another corpus, a folder that holds other shards or was begun with another rule, a disk
+            that cannot be read or written, two runs in one folder.
+    """
+    require_pyarrow()
+    output = OutputFolder(os.path.abspath(options.output) if is_local(options.output) else options.output)
+    if options.files != "list" and not output.local:
+        raise OptionError(f"files: {options.files!r} needs an output folder on this machine, got {options.output!r}")
+    units = find_units(options.source, allow_pipe=options.allow_pipe)
+    with open_scores(options.scores) as table, output.lock(_LOCK_NAME), output.scratch(STATE_FOLDER) as scratch:
+        sizes = _match(units, table)
+        decisions = decide(table, options)
+        _agree(options, output, scratch)
+        gallery = choose_gallery(decisions, options.seed)
+        run = _Run(options, units, sizes, decisions, gallery, output, scratch)
+        run.do(table, on_progress or (lambda done, total: None))
+        outcome = FilterOutcome(options, table.about, decisions, gallery, run.pictures, run.names, run.index())
+        run.finish()
+        if render is not None:
+            output.publish_bytes(render(outcome, table).encode(), HTML_NAME, scratch)
+        if outcome.index.shards:
+            # The last: with it the folder is a corpus.
+            output.publish_bytes(outcome.index.to_json().encode(), INDEX_NAME, scratch)
+    return outcome
+
+
+class _Run:
+    """One run over the shards: jobs out, results in."""
+
+    def __init__(
+        self,
+        options: CorpusFilterOptions,
+        units: Sequence[Unit],
+        sizes: Sequence[int],
+        decisions: Decisions,
+        gallery: Gallery,
+        output: OutputFolder,
+        scratch: Path,
+    ) -> None:
+        self._options = options
+        self._units, self._sizes = units, sizes
+        self._begins = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist()
+        self._decisions = decisions
+        self._wanted = np.array(gallery.rows(), np.int64)
+        self._output, self._scratch = output, scratch
+        self._targets = target_names(units)
+        self._kept: dict[str, ShardInfo] = {}
+        self.pictures: dict[int, Shown] = {}
+        self.names: dict[int, tuple[str | None, str]] = {}
+
+    def do(self, table: ScoreTable, progress: Callable[[int, int], None]) -> None:
+        numbers = {unit.label: number for number, unit in enumerate(self._units)}
+        workers = min(self._options.workers, len(self._units))
+        done = 0
+        progress(done, len(table))
+        for result in run_jobs(filter_unit, self._jobs(table), engine=self._options.engine, workers=workers):
+            number = numbers[result.name]
+            if result.samples and isinstance(self._units[number], ShardUnit):
+                name = self._targets[number]
+                self._kept[name] = ShardInfo(name, result.samples, result.bytes, result.sha256)
+            for place, pictures in result.pictures.items():
+                small, piece = map(base64.b64decode, pictures)
+                self.pictures[self._begins[number] + int(place)] = Shown(small, piece)
+            done += self._sizes[number]
+            progress(done, len(table))
+
+    def index(self) -> ShardIndex:
+        """The kept shards, in the order of the source."""
+        shards = tuple(self._kept[name] for name in self._targets if name in self._kept)
+        return ShardIndex(shards, self._output.url.rstrip("/"))
+
+    def finish(self) -> None:
+        """Write what stands beside the shards."""
+        text = json.dumps(_summary(self._options, self._decisions), indent=1, sort_keys=True) + "\n"
+        self._output.publish_bytes(text.encode(), REPORT_NAME, self._scratch)
+        if isinstance(self._units[0], FolderUnit):
+            self._output.publish_bytes(self._list_of_files(), KEPT_LIST, self._scratch)
+
+    def _jobs(self, table: ScoreTable) -> Iterator[FilterJob]:
+        scratch = str(self._scratch) if self._output.local else None
+        groups = table.rows(("key", "sha256"), self._sizes)
+        for unit, target, begin, group in zip(self._units, self._targets, self._begins, groups, strict=False):
+            keys = tuple(group["key"])
+            end = begin + len(keys)
+            wanted = self._wanted[(begin <= self._wanted) & (self._wanted < end)].tolist()
+            label = printable(unit.label) if isinstance(unit, ShardUnit) else None
+            self.names |= {row: (label, keys[row - begin]) for row in wanted}
+            yield FilterJob(
+                unit,
+                target,
+                keys,
+                tuple(group["sha256"]),
+                self._decisions.states[begin:end].tobytes(),
+                tuple(row - begin for row in wanted),
+                self._options.files,
+                self._output,
+                scratch,
+            )
+
+    def _list_of_files(self) -> bytes:
+        lines = []
+        for unit, begin in zip(self._units, self._begins, strict=False):
+            assert isinstance(unit, FolderUnit)
+            for entry, state in zip(unit.entries, self._decisions.states[begin:], strict=False):
+                if state == State.KEPT:
+                    if "\n" in entry.source or "\r" in entry.source:
+                        raise ShardError(f"{entry.path!r}: a name with a line break cannot stand in a list; rename it")
+                    lines.append(os.fsencode(entry.source) + b"\n")
+        return b"".join(lines)
+
+
+def _match(units: Sequence[Unit], table: ScoreTable) -> list[int]:
+    """Rows of each unit.
+
+    Raises:
+        ShardError: the table is of other shards, or of another number of files.
+    """
+    remedy = "score the source again with `synthpipe score` (a cache makes that quick), or name what was scored"
+    kind = "shards" if isinstance(units[0], ShardUnit) else "folder"
+    if table.about["kind"] != kind:
+        raise ShardError(f"{table.url}: scores of {table.about['kind']}, but the source is {kind}; {remedy}")
+    if kind == "folder":
+        sizes = [len(unit.entries) for unit in units if isinstance(unit, FolderUnit)]
+        if sum(sizes) != len(table):
+            raise ShardError(
+                f"{table.url}: scores of {len(table)} files, but the source holds {sum(sizes)} images; {remedy}"
+            )
+        return sizes
+    codes, labels = table.codes("shard")
+    begins = np.flatnonzero(np.diff(codes, prepend=-1))
+    lengths = np.diff(begins, append=len(codes)).tolist()
+    found = [labels[code] for code in codes[begins]]
+    expected = [printable(unit.label) for unit in units]
+    rows = dict(zip(found, lengths, strict=True))
+    # A shard without any sample has no rows.
+    if found != [label for label in expected if label in rows]:
+        strange = next((label for label in found if label not in expected), None)
+        what = f"shard {strange!r}, which the source lacks" if strange else "the same shards in another order"
+        raise ShardError(f"{table.url}: holds scores of {what}; {remedy}")
+    return [rows.get(label, 0) for label in expected]
+
+
+def _agree(options: CorpusFilterOptions, output: OutputFolder, scratch: Path) -> None:
+    """Leave the rule and a checksum of the scores; refuse to go on with others.
+
+    Raises:
+        ShardError: says what differs.
+    """
+    digest = hashlib.sha256()
+    with open_url(options.scores) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    rule = options.model_dump(include={"reject", "max_logit", "by", "per_source", "files", "seed"})
+    plan = {"format": _FORMAT, "version": _VERSION, "rule": rule, "scores": digest.hexdigest()}
+    earlier = output.read(_PLAN_NAME)
+    if earlier is None:
+        foreign = [name for name in output.names() if name.endswith(".tar") or name in (INDEX_NAME, KEPT_LIST)]
+        if foreign:
+            raise ShardError(f"{output.url}: already holds {foreign[0]!r} of another origin; name an empty folder")
+        output.publish_bytes(json.dumps(plan, indent=1, sort_keys=True).encode(), _PLAN_NAME, scratch)
+        return
+    remedy = "name another output folder, or empty this one"
+    try:
+        before = json.loads(earlier)
+        same = {name: before.get(name) == plan[name] for name in plan}
+        changed = [
+            f"{name} was {before['rule'].get(name)!r}, is {value!r}"
+            for name, value in rule.items()
+            if same["format"] and before["rule"].get(name) != value
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ShardError(f"{output.url}: damaged plan of an earlier run ({error!r}); {remedy}") from error
+    if not (same["format"] and same["version"]):
+        raise ShardError(f"{output.url}: begun by another command or version; {remedy}")
+    if changed:
+        raise ShardError(f"{output.url}: begun with another rule: {'; '.join(changed)}; go on with that, or {remedy}")
+    if not same["scores"]:
+        raise ShardError(f"{output.url}: begun with other scores than {options.scores}; {remedy}")
+
+
+def _summary(options: CorpusFilterOptions, decisions: Decisions) -> dict[str, Any]:
+    return {
+        "images": len(decisions.states),
+        "kept": decisions.count(State.KEPT),
+        "rejected": decisions.count(State.REJECTED),
+        "not_finite": decisions.count(State.NOT_FINITE),
+        "without_score": decisions.without_score,
+        "rule": options.model_dump(include={"reject", "max_logit", "by", "per_source"}),
+        "thresholds": {"all" if source is None else source: value for source, value in decisions.thresholds.items()},
+    }

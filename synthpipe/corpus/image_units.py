@@ -1,0 +1,281 @@
+"""What is scored and filtered in one go: the images of a shard, or a run of files of a folder.
+
+Every image has a key and a path, also one that cannot be used; the order is that of the storage, always the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+from webdataset.tariterators import group_by_keys
+
+from synthpipe.errors import OptionError, ShardError
+from synthpipe.files.byte_source import is_local, local_path, open_remote
+from synthpipe.files.source_files import SourceFile, SourceFolders
+from synthpipe.shards.shard_index import INDEX_NAME, STATE_FOLDER, expand_urls
+from synthpipe.shards.shard_scan import IMAGE_SUFFIXES, check_member_name
+
+__all__ = ["FolderUnit", "ShardUnit", "StoredImage", "Unit", "find_units", "printable"]
+
+#: Files of a folder in one unit.
+_FILES = 200
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
+_META = re.compile(r"__[^/]*__($|/)")
+
+
+@dataclass(eq=False)
+class StoredImage:
+    """One image as it is stored.
+
+    ``data`` is its file; empty where ``problem`` says what is wrong.  ``path`` is the member of the shard or the file
+    below the folder, ``origin`` the path that it once had where that is known.  ``blocks`` are the bytes of the shard
+    that hold the whole sample, headers and padding included: ``(begin, end)`` of each member.
+    """
+
+    key: str
+    path: str
+    origin: str
+    data: bytes = b""
+    problem: str | None = None
+    blocks: list[tuple[int, int]] = field(default_factory=list)
+    #: Where a folder's file lies.
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class ShardUnit:
+    """A tar shard; ``label`` tells it from the corpus' others."""
+
+    label: str
+    url: str
+
+    def fingerprint(self) -> str | None:
+        """Another one when the shard has been written to; None where that cannot be known.
+
+        Raises:
+            ShardError: there is no such shard.
+        """
+        if self.url.startswith("pipe:"):
+            return None
+        try:
+            if is_local(self.url):
+                status = os.stat(local_path(self.url))
+                token = f"{status.st_size} {status.st_mtime_ns}"
+            else:
+                filesystem, path = fsspec.core.url_to_fs(self.url)
+                filesystem.invalidate_cache()
+                token = str(filesystem.ukey(path))
+        # Remote file systems raise their client library's own errors.
+        except Exception as error:
+            raise ShardError(f"{self.url}: cannot be read: {type(error).__name__}: {error}") from error
+        return hashlib.sha256(token.encode()).hexdigest()
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[BinaryIO, Iterator[StoredImage]]]:
+        """The shard's file, a local copy of a remote one, and its images in order.
+
+        Raises:
+            ShardError: it cannot be opened or fetched.
+        """
+        with _local_file(self.url) as file:
+            yield file, _images_of_shard(file, self.url)
+
+
+@dataclass(frozen=True)
+class FolderUnit:
+    """Some files of a folder, one after another."""
+
+    label: str
+    entries: tuple[SourceFile, ...]
+
+    def fingerprint(self) -> str:
+        """Another one when a file was added, removed, renamed or written to."""
+        lines = [[entry.key, entry.source, entry.size, entry.mtime_ns] for entry in self.entries]
+        return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[None, Iterator[StoredImage]]]:
+        """The images in order."""
+        yield None, map(_image_of_file, self.entries)
+
+
+Unit = ShardUnit | FolderUnit
+
+
+def find_units(source: Sequence[str], *, allow_pipe: bool = False) -> list[ShardUnit] | list[FolderUnit]:
+    """Shards in any spelling that :func:`synthpipe.shards.shard_index.expand_urls` takes, or folders of images.
+
+    Raises:
+        OptionError: shards and folders of images at once, ``pipe:`` that is not allowed, a shard named twice.
+        ShardError: no images, no shards, or compressed ones.
+    """
+    folders = [place for place in source if _is_image_folder(place)]
+    if folders and len(folders) < len(source):
+        other = next(place for place in source if place not in folders)
+        raise OptionError(f"{folders[0]!r} is a folder of images and {other!r} is not; take them one after the other")
+    if folders:
+        return _folder_units(folders)
+    urls = expand_urls(list(source), allow_pipe=allow_pipe)
+    for url in urls:
+        if url.endswith(_COMPRESSED):
+            raise ShardError(f"{url}: compressed shards cannot be copied from in parts; unpack it to a plain .tar")
+    return [ShardUnit(label, _absolute(url)) for label, url in zip(_labels(urls), urls, strict=True)]
+
+
+def printable(text: str) -> str:
+    """The same text; bytes of a name that are no UTF-8 become ``\\udcXX``, so that it can stand in a table."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _absolute(url: str) -> str:
+    """Workers of a cluster have working folders of their own."""
+    return os.path.abspath(local_path(url)) if is_local(url) else url
+
+
+def _is_image_folder(place: str) -> bool:
+    if "://" in place or place.startswith("pipe:") or not Path(place).is_dir():
+        return False
+    folder = Path(place)
+    return not (
+        (folder / INDEX_NAME).exists() or (folder / STATE_FOLDER / "plan.json").exists() or any(folder.glob("*.tar"))
+    )
+
+
+def _folder_units(folders: list[str]) -> list[FolderUnit]:
+    found = SourceFolders(folders)
+    files = iter(found)
+    units: list[FolderUnit] = []
+    while entries := tuple(itertools.islice(files, _FILES)):
+        units.append(FolderUnit(f"images-{len(units):06d}", entries))
+    if not units:
+        raise ShardError(
+            f"no images and no shards in {', '.join(folders)}; passed over: {dict(found.ignored) or 'nothing'}"
+        )
+    return units
+
+
+def _labels(urls: list[str]) -> list[str]:
+    """The names of the shards without the folders that all have in common; the same wherever the corpus lies."""
+    if any(url.startswith("pipe:") for url in urls):
+        return [f"{number:06d}" for number in range(len(urls))]
+    parts = [url.split("/") for url in urls]
+    common = 0
+    while len({tuple(names[: common + 1]) for names in parts}) == 1 and common + 1 < min(map(len, parts)):
+        common += 1
+    return ["/".join(names[common:]) for names in parts]
+
+
+@contextmanager
+def _local_file(url: str) -> Iterator[BinaryIO]:
+    with ExitStack() as stack:
+        try:
+            if is_local(url):
+                file: Any = stack.enter_context(open(local_path(url), "rb"))
+            else:
+                file = stack.enter_context(tempfile.TemporaryFile())
+                with open_remote(url) as remote:
+                    shutil.copyfileobj(remote, file, 1 << 20)
+                file.seek(0)
+        except FileNotFoundError as error:
+            raise ShardError(f"{url}: no such shard") from error
+        # Remote file systems raise their client library's own errors; as OSError the engine tries again.
+        except Exception as error:
+            raise OSError(f"{url}: cannot be read: {type(error).__name__}: {error}") from error
+        yield file
+
+
+def _images_of_shard(file: BinaryIO, url: str) -> Iterator[StoredImage]:
+    """Samples as WebDataset groups them; where the tar is damaged, one more that says so."""
+    repeated: list[Exception] = []
+
+    def note(error: Exception) -> bool:
+        repeated.append(error)
+        return True
+
+    seen: set[str] = set()
+    damage: list[str] = []
+    for sample in group_by_keys(_members(file, url, damage), handler=note):
+        key = sample.pop("__key__")
+        sample.pop("__url__")
+        image = _image_of_sample(file, key, sample)
+        if repeated or key in seen:
+            image = StoredImage(key, image.path, image.origin, problem="duplicate_key")
+        repeated.clear()
+        seen.add(key)
+        yield image
+    if damage:
+        yield StoredImage("", "", "", problem="truncated_shard" if seen else "unreadable_shard")
+
+
+def _members(file: BinaryIO, url: str, damage: list[str]) -> Iterator[dict[str, Any]]:
+    """``(name, begin, end, offset, size)`` of each regular file, for WebDataset to group."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                # the tar would keep every header that it has seen
+                tar.members = []  # type: ignore[attr-defined]
+                if info.isreg() and not _META.match(info.name):
+                    # The library is now at the next header, so everything of this member lies before it.
+                    place = (info.name, info.offset, tar.offset, info.offset_data, info.size)
+                    yield {"fname": info.name, "data": place, "__url__": url}
+            # The library takes a damaged header for the end; the true end is a block of zeros.
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                damage.append("damaged header")
+    except tarfile.TarError as error:
+        damage.append(str(error))
+
+
+def _image_of_sample(file: BinaryIO, key: str, members: dict[str, tuple[str, int, int, int, int]]) -> StoredImage:
+    suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in members), None)
+    if suffix is None:
+        return StoredImage(key, key, key, problem="missing_image")
+    name, _, _, offset, size = members[suffix]
+    try:
+        for member in members.values():
+            check_member_name(member[0], key)
+    except ShardError:
+        return StoredImage(key, name, name, problem="unsafe_name")
+    if max(member[3] + member[4] for member in members.values()) > os.fstat(file.fileno()).st_size:
+        return StoredImage(key, name, name, problem="truncated_shard")
+    data = _read(file, offset, size)
+    origin = _origin(_read(file, *members["json"][3:])) if "json" in members else None
+    return StoredImage(key, name, origin or name, data, blocks=[member[1:3] for member in members.values()])
+
+
+def _read(file: BinaryIO, offset: int, size: int) -> bytes:
+    return os.pread(file.fileno(), size, offset)
+
+
+def _origin(text: bytes) -> str | None:
+    """What `synthpipe shard` noted as the image's path; other shards have other JSON, or what is none."""
+    try:
+        about = json.loads(text)
+    except ValueError:
+        return None
+    source = about.get("source") if isinstance(about, dict) else None
+    return source if isinstance(source, str) else None
+
+
+def _image_of_file(entry: SourceFile) -> StoredImage:
+    image = StoredImage(entry.key, entry.source, entry.source, file=entry.path)
+    try:
+        image.data = Path(entry.path).read_bytes()
+    except OSError as error:
+        if not isinstance(error, PermissionError | FileNotFoundError):
+            raise
+        image.problem = "unreadable"
+    return image

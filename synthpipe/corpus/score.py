@@ -1,0 +1,345 @@
+"""A corpus to a table of scores: one job for each shard, each with one file, merged in the order of the shards.
+
+A run that was killed goes on where it stopped, and its table is byte for byte that of a run that was not, on any
+engine with any number of workers: images are scored one at a time on one thread, and a finished file is used again
+only for the same shard, scorer and settings.
+
+Beside ``OUT.parquet``::
+
+    OUT.parts/SHARD.parquet   one for each shard; may be removed when all is done
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+
+from synthpipe import checkpoints
+from synthpipe._version import __version__
+from synthpipe.config.score import ScoreOptions
+from synthpipe.corpus.image_units import FolderUnit, ShardUnit, StoredImage, Unit, find_units, printable
+from synthpipe.corpus.score_cache import CachedScore, ScoreCache
+from synthpipe.corpus.score_table import ScoreRow, merge_parts, read_part, require_pyarrow, write_part
+from synthpipe.corpus.threads import one_thread
+from synthpipe.errors import CheckpointError, ImageError, OptionError, ShardError
+from synthpipe.files.decode import BitDepthWarning, decode_image
+from synthpipe.files.storage import OutputFolder, is_local
+from synthpipe.shards.engine import run_jobs
+from synthpipe.transforms.density import score_image
+
+if TYPE_CHECKING:
+    from synthpipe.density.scorer import DensityScorer
+
+__all__ = ["ScoreJob", "ScoreReport", "UnitScores", "score_corpus", "score_unit", "scorer_fingerprint"]
+
+#: Images scored between two transactions of the cache.
+_CACHED_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What decides the numbers."""
+
+    weights: str
+    scorer: str
+    tiles: int
+    device: Literal["cpu", "cuda"]
+
+    def identity(self) -> dict[str, Any]:
+        """What a number is only comparable within."""
+        return {"scorer": self.scorer, "tiles": self.tiles, "device": self.device, "synthpipe": __version__}
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """All that :func:`score_unit` needs; ``scratch`` is a folder for unfinished files, None for one of its own."""
+
+    unit: Unit
+    settings: ScoreSettings
+    output: OutputFolder
+    scratch: str | None
+    cache: str | None
+
+    @property
+    def name(self) -> str:
+        """The shard's label."""
+        return self.unit.label
+
+
+@dataclass(frozen=True)
+class UnitScores:
+    """What became of one shard; ``errors`` are images without a score, by reason.
+
+    ``hits`` were found in the cache, ``misses`` computed; both are 0 where an earlier run had done the shard.
+    """
+
+    name: str
+    images: int
+    errors: dict[str, int]
+    hits: int = 0
+    misses: int = 0
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What came of a run: the table's URL, images in it, images without a score by reason, and who did the work."""
+
+    output: str
+    units: int
+    images: int
+    errors: dict[str, int]
+    hits: int
+    misses: int
+    reused_units: int
+
+    @property
+    def scored(self) -> int:
+        """Images with a score."""
+        return self.images - sum(self.errors.values())
+
+
+def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], None] | None = None) -> ScoreReport:
+    """Score all images of a corpus, or finish what an earlier run began.
+
+    Args:
+        options: what, by what, and where to.
+        on_progress: called in this process with (shards done, shards in all, images done).
+
+    Raises:
+        CheckpointError: no such weights, or none of a scorer.
+        OptionError: a source that is no corpus, a device that is not there, Ray that is not installed.
+        ShardError: no images, a shard that does not exist, a disk that cannot be read or written, two runs at once.
+    """
+    require_pyarrow()
+    _check_device(options.device)
+    weights = str(checkpoints.resolve(options.weights).absolute())
+    scorer = _load(weights)
+    columns = table_columns(scorer)
+    settings = ScoreSettings(weights, scorer_fingerprint(scorer), options.tiles, options.device)
+    units = find_units(options.source, allow_pipe=options.allow_pipe)
+    target, parts_name = _place(options.output)
+    parts = OutputFolder(f"{target.url.rstrip('/')}/{parts_name}.parts")
+    done: list[UnitScores] = []
+    images = 0
+    progress = on_progress or (lambda units_done, units_total, images: None)
+    with parts.lock("lock"), parts.scratch("unfinished") as scratch:
+        shared = str(scratch) if parts.local else None
+        cache = os.path.abspath(options.cache) if options.cache else None
+        jobs = (ScoreJob(unit, settings, parts, shared, cache) for unit in units)
+        progress(0, len(units), 0)
+        workers = min(options.workers, len(units))
+        cuda = options.device == "cuda"
+        for result in run_jobs(score_unit, jobs, engine=options.engine, workers=workers, cuda=cuda):
+            done.append(result)
+            images += result.images
+            progress(len(done), len(units), images)
+        merged = scratch / "merged.parquet"
+        about = settings.identity() | {
+            "columns": list(columns),
+            "images": images,
+            "kind": "shards" if isinstance(units[0], ShardUnit) else "folder",
+            "weights": Path(weights).name,
+        }
+        merge_parts(merged, _parts_of(units, settings, parts), columns, about)
+        target.publish(merged, f"{parts_name}.parquet")
+    return _report(options.output, done)
+
+
+def score_unit(job: ScoreJob) -> UnitScores:
+    """Score one shard, unless an earlier run has; a plain function, so that any engine can run it.
+
+    Raises:
+        ShardError: the shard cannot be read, or the file not written.
+        CheckpointError: other weights than the run was begun with.
+    """
+    finished = _finished_earlier(job.unit, job.settings, job.output)
+    if finished is not None:
+        return UnitScores(job.name, **finished[0]["counts"], reused=True)
+    settings = job.settings
+    with one_thread(), ExitStack() as stack:
+        scorer = _scorer(settings.weights, settings.scorer, settings.device)
+        scoring = _Scoring(scorer, settings, job.cache)
+        _, images = stack.enter_context(job.unit.open())
+        rows = [scoring.row(image) for image in images]
+        scoring.flush()
+        scratch = job.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="synthpipe-"))
+        name = _part_name(job.unit)
+        scores = UnitScores(job.name, len(rows), dict(sorted(Counter(row.error for row in rows if row.error).items())))
+        about = _part_about(job.unit, settings) | {"counts": {"images": scores.images, "errors": scores.errors}}
+        write_part(Path(scratch) / name, rows, table_columns(scorer), about)
+        job.output.publish(Path(scratch) / name, name)
+    return UnitScores(scores.name, scores.images, scores.errors, scoring.hits, scoring.misses)
+
+
+def scorer_fingerprint(scorer: DensityScorer) -> str:
+    """The same for the same numbers in the same network, whatever file they come from."""
+    digest = hashlib.sha256(json.dumps(scorer.config, sort_keys=True).encode())
+    for name, value in sorted(scorer.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def table_columns(scorer: DensityScorer) -> tuple[str, ...]:
+    """Names of the numbers in the table."""
+    first = scorer.columns[0]
+    return (*scorer.columns, f"{first}_q10", f"{first}_q90")
+
+
+class _Scoring:
+    """Images of one shard to rows, by the cache where it knows them."""
+
+    def __init__(self, scorer: DensityScorer, settings: ScoreSettings, cache: str | None) -> None:
+        self._scorer = scorer
+        self._settings = settings
+        self._columns = table_columns(scorer)
+        text = json.dumps(settings.identity() | {"columns": self._columns}, sort_keys=True)
+        identity = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._cache = None if cache is None else ScoreCache(cache, identity)
+        self._fresh: dict[str, CachedScore] = {}
+        self.hits = self.misses = 0
+
+    def row(self, image: StoredImage) -> ScoreRow:
+        row = ScoreRow(printable(image.key), printable(image.path), printable(_first_folder(image.origin)))
+        if image.problem is not None:
+            row.error = image.problem
+            return row
+        row.bytes, row.sha256 = len(image.data), hashlib.sha256(image.data).hexdigest()
+        score = self._known(row.sha256) or self._compute(row.sha256, image)
+        row.width, row.height, row.tiles, row.error = score.width, score.height, score.tiles, score.error
+        row.numbers = score.numbers
+        return row
+
+    def flush(self) -> None:
+        """Bring what is new to the cache."""
+        if self._cache is not None:
+            self._cache.put(self._fresh)
+        self._fresh = {}
+
+    def _known(self, sha256: str) -> CachedScore | None:
+        if self._cache is None:
+            return None
+        score = self._fresh.get(sha256) or self._cache.get(sha256)
+        self.hits += score is not None
+        return score
+
+    def _compute(self, sha256: str, image: StoredImage) -> CachedScore:
+        score = self._score(image)
+        self.misses += 1
+        if self._cache is not None:
+            self._fresh[sha256] = score
+            if len(self._fresh) >= _CACHED_AT_ONCE:
+                self.flush()
+        return score
+
+    def _score(self, image: StoredImage) -> CachedScore:
+        width = height = None
+        try:
+            with warnings.catch_warnings():
+                # Scores are of what a training run would see: 8 bits.
+                warnings.simplefilter("ignore", BitDepthWarning)
+                pixels = decode_image(image.data, image.path)
+            height, width = pixels.shape[:2]
+            found = score_image(self._scorer, torch.from_numpy(pixels).permute(2, 0, 1), self._settings.tiles)
+        except ImageError as error:
+            return CachedScore(width, height, None, None, error.reason)
+        return CachedScore(width, height, tuple(found[name] for name in self._columns), int(found["tiles"]), None)
+
+
+def _first_folder(path: str) -> str:
+    head, slash, _ = path.partition("/")
+    return head if slash else ""
+
+
+@functools.lru_cache(maxsize=1)
+def _scorer(weights: str, fingerprint: str, device: str) -> DensityScorer:
+    """The scorer of this process, loaded once."""
+    scorer = _load(weights)
+    if scorer_fingerprint(scorer) != fingerprint:
+        raise CheckpointError(
+            f"{weights}: not the weights that this run was begun with (fingerprint {scorer_fingerprint(scorer)}, "
+            f"expected {fingerprint}); all machines need the same file"
+        )
+    return scorer.to(device)
+
+
+def _load(weights: str) -> DensityScorer:
+    scorer = checkpoints.load(weights, kind="density_scorer").requires_grad_(False)
+    return cast("DensityScorer", scorer)
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise OptionError("device: 'cuda' cannot be used here, no CUDA device was found; use 'cpu'")
+
+
+def _place(output: str) -> tuple[OutputFolder, str]:
+    """The folder that the table goes to, and the table's name without its suffix."""
+    folder, _, name = output.rpartition("/")
+    if is_local(output):
+        folder = os.path.abspath(folder.removeprefix("file://") or ("/" if output.startswith("/") else "."))
+    return OutputFolder(folder), name.removesuffix(".parquet")
+
+
+def _part_name(unit: Unit) -> str:
+    place = unit.url if isinstance(unit, ShardUnit) else unit.label
+    mark = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{unit.label.rsplit('/', 1)[-1].removesuffix('.tar')[:100]}-{mark}.parquet"
+
+
+def _part_about(unit: Unit, settings: ScoreSettings) -> dict[str, Any]:
+    return settings.identity() | {"fingerprint": unit.fingerprint()}
+
+
+def _finished_earlier(unit: Unit, settings: ScoreSettings, output: OutputFolder) -> tuple[dict[str, Any], Any] | None:
+    """The part of an earlier run, if it is of this shard as it is now, by this scorer with these settings."""
+    data = output.read(_part_name(unit))
+    found = None if data is None else read_part(data)
+    if found is None:
+        return None
+    about, wanted = found[0], _part_about(unit, settings)
+    same = (
+        wanted["fingerprint"] is not None
+        and "counts" in about
+        and all(about.get(name) == value for name, value in wanted.items())
+    )
+    return found if same else None
+
+
+def _parts_of(
+    units: list[ShardUnit] | list[FolderUnit], settings: ScoreSettings, output: OutputFolder
+) -> Iterator[tuple[str | None, Any]]:
+    for unit in units:
+        data = output.read(_part_name(unit))
+        found = None if data is None else read_part(data)
+        if found is None:
+            raise ShardError(f"{output.url}/{_part_name(unit)}: has vanished or was damaged during the run; run again")
+        yield (printable(unit.label) if isinstance(unit, ShardUnit) else None), found[1]
+
+
+def _report(output: str, done: list[UnitScores]) -> ScoreReport:
+    errors: Counter[str] = Counter()
+    for scores in done:
+        errors.update(scores.errors)
+    return ScoreReport(
+        output,
+        len(done),
+        sum(scores.images for scores in done),
+        dict(sorted(errors.items())),
+        sum(scores.hits for scores in done),
+        sum(scores.misses for scores in done),
+        sum(scores.reused for scores in done),
+    )

@@ -1,0 +1,249 @@
+"""The table of scores: one row for each image, in Parquet, with the same bytes for the same rows.
+
+=============  =====================================================================================
+``key``        the sample's key
+``shard``      the shard, without the folders that all shards have in common; null for a folder's files
+``path``       the image's member of the shard, or its file below the folder
+``source``     first folder of the path that the image came from, "" where it lay in none
+``width``, ``height``  pixels, upright; null where the image cannot be decoded
+``bytes``, ``sha256``  of the image file as stored; null where it cannot be read
+the scorer's columns, ``degraded_logit_q10``, ``degraded_logit_q90``
+               numbers of :func:`synthpipe.transforms.density.score_image`; null where there are none
+``tiles``      how many tiles were looked at
+``error``      why there is no score, one word; null where there is one
+=============  =====================================================================================
+
+The metadata ``synthpipe`` of the file is JSON: what scored, with which settings, and how many images.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from synthpipe.errors import OptionError, ShardError
+from synthpipe.files.storage import open_url
+
+__all__ = ["ScoreRow", "ScoreTable", "merge_parts", "open_scores", "read_part", "require_pyarrow", "write_part"]
+
+_FORMAT = "synthpipe-scores"
+_VERSION = 1
+_METADATA_KEY = b"synthpipe"
+_ROW_GROUP = 1 << 16
+_NAMES = ("key", "shard", "path", "source", "sha256", "error")
+_COUNTS = ("width", "height", "tiles")
+
+
+@dataclass(slots=True)
+class ScoreRow:
+    """One image; ``numbers`` are the scorer's columns in their order, or None with an ``error``."""
+
+    key: str
+    path: str
+    source: str
+    width: int | None = None
+    height: int | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    numbers: tuple[float, ...] | None = None
+    tiles: int | None = None
+    error: str | None = None
+
+
+def require_pyarrow() -> None:
+    """Say what is missing before any work is done.
+
+    Raises:
+        OptionError: the package that reads and writes Parquet is not installed.
+    """
+    if importlib.util.find_spec("pyarrow") is None:
+        raise OptionError("tables of scores need pyarrow, which is not installed; pip install 'synthpipe[score]'")
+
+
+def write_part(path: Path, rows: Sequence[ScoreRow], columns: Sequence[str], about: dict[str, Any]) -> None:
+    """The table of one shard.
+
+    Args:
+        path: the file to write.
+        rows: in the shard's order.
+        columns: names of ``numbers``.
+        about: kept in the file's metadata.
+    """
+    import pyarrow as pa
+
+    fields: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _fixed()}
+    for place, name in enumerate(columns):
+        fields[name] = [None if row.numbers is None else row.numbers[place] for row in rows]
+    fields["shard"] = [None] * len(rows)
+    fields["tiles"] = [row.tiles for row in rows]
+    fields["error"] = [row.error for row in rows]
+    schema = _schema(columns, about)
+    with _writer(path, schema) as writer:
+        writer.write_table(pa.table({name: fields[name] for name in schema.names}, schema=schema))
+
+
+def read_part(data: bytes) -> tuple[dict[str, Any], Any] | None:
+    """``about`` and the Arrow table of a part, or None where the file is damaged or no such part."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        about = json.loads(table.schema.metadata[_METADATA_KEY])
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
+        return None
+    return (about, table) if isinstance(about, dict) else None
+
+
+def merge_parts(
+    path: Path, parts: Iterator[tuple[str | None, Any]], columns: Sequence[str], about: dict[str, Any]
+) -> None:
+    """One table of many, part by part.
+
+    Args:
+        path: the file to write.
+        parts: the shard's label (None for files of a folder) and the table of each, in order.
+        columns: names of the scorer's columns.
+        about: kept in the file's metadata.
+    """
+    import pyarrow as pa
+
+    schema = _schema(columns, {"format": _FORMAT, "version": _VERSION, **about})
+    waiting: list[Any] = []
+    with _writer(path, schema) as writer:
+        for label, table in parts:
+            place = table.schema.get_field_index("shard")
+            table = table.set_column(place, "shard", pa.array([label] * len(table), pa.string()))
+            waiting.append(table.replace_schema_metadata(None).cast(schema.remove_metadata()))
+            # Groups of one size, however the corpus is cut into shards.
+            while sum(map(len, waiting)) >= _ROW_GROUP:
+                whole = pa.concat_tables(waiting)
+                writer.write_table(whole.slice(0, _ROW_GROUP).replace_schema_metadata(schema.metadata), _ROW_GROUP)
+                waiting = [whole.slice(_ROW_GROUP)]
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting).replace_schema_metadata(schema.metadata), _ROW_GROUP)
+
+
+@contextmanager
+def open_scores(url: str) -> Iterator[ScoreTable]:
+    """Open a table that ``synthpipe score`` wrote.
+
+    Raises:
+        ShardError: there is none, it is damaged, or another program or a newer synthpipe wrote it.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open_url(url) as handle:
+        try:
+            file = pq.ParquetFile(handle)
+            about = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise ShardError(
+                f"{url}: not a readable Parquet file ({error}); write it with `synthpipe score`"
+            ) from error
+        if about.get("format") != _FORMAT:
+            raise ShardError(f"{url}: not a table of scores; write one with `synthpipe score`")
+        if about["version"] > _VERSION:
+            version = about["version"]
+            raise ShardError(f"{url}: table version {version}, this synthpipe reads up to {_VERSION}; update synthpipe")
+        yield ScoreTable(url, file, about)
+
+
+class ScoreTable:
+    """An open table of scores; columns are read one at a time, rows in batches."""
+
+    def __init__(self, url: str, file: Any, about: dict[str, Any]) -> None:
+        self.url = url
+        #: What is in the metadata.
+        self.about = about
+        self._file = file
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of numbers."""
+        return list(self.about["columns"])
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """A column of numbers, ``(N,)``, NaN where there is none.
+
+        Raises:
+            OptionError: no such column.
+        """
+        if name not in self.columns:
+            raise OptionError(f"{self.url}: no column {name!r} of numbers; there are {', '.join(self.columns)}")
+        out = np.full(len(self), np.nan)
+        begin = 0
+        for batch in self._file.iter_batches(_ROW_GROUP, columns=[name]):
+            out[begin : begin + len(batch)] = batch.column(0).to_numpy(zero_copy_only=False)
+            begin += len(batch)
+        return out
+
+    def codes(self, name: str) -> tuple[NDArray[np.int32], list[str | None]]:
+        """A column of texts as the number of each row's text, ``(N,)``, and the texts in order of appearance."""
+        out = np.empty(len(self), np.int32)
+        known: dict[str | None, int] = {}
+        begin = 0
+        for batch in self._file.iter_batches(_ROW_GROUP, columns=[name]):
+            encoded = batch.column(0).dictionary_encode(null_encoding="encode")
+            table = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
+            out[begin : begin + len(batch)] = np.asarray(table, np.int32)[encoded.indices.to_numpy()]
+            begin += len(batch)
+        return out, list(known)
+
+    def rows(self, names: Sequence[str], sizes: Sequence[int]) -> Iterator[dict[str, list[Any]]]:
+        """Consecutive groups of rows of the given sizes; of each group the named columns."""
+        batches = self._file.iter_batches(_ROW_GROUP >> 4, columns=list(names))
+        held: dict[str, list[Any]] = {name: [] for name in names}
+        for size in sizes:
+            while len(held[names[0]]) < size:
+                batch = next(batches)
+                for name in names:
+                    held[name] += batch.column(name).to_pylist()
+            yield {name: held[name][:size] for name in names}
+            held = {name: held[name][size:] for name in names}
+
+
+def _fixed() -> tuple[str, ...]:
+    return ("key", "path", "source", "width", "height", "bytes", "sha256")
+
+
+def _schema(columns: Sequence[str], about: dict[str, Any]) -> Any:
+    import pyarrow as pa
+
+    order = ("key", "shard", "path", "source", "width", "height", "bytes", "sha256", *columns, "tiles", "error")
+    types = {name: pa.string() for name in _NAMES} | {name: pa.int32() for name in _COUNTS} | {"bytes": pa.int64()}
+    clash = sorted(set(columns) & types.keys())
+    if clash or len(set(columns)) < len(columns):
+        raise ShardError(f"the scorer's columns {list(columns)} cannot be told apart from the table's own {clash}")
+    fields = [pa.field(name, types.get(name, pa.float64())) for name in order]
+    return pa.schema(fields, metadata={_METADATA_KEY: json.dumps(about, sort_keys=True).encode()})
+
+
+def _writer(path: Path, schema: Any) -> Any:
+    """Every setting that decides a byte, whatever the library's defaults become."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetWriter(
+        path,
+        schema,
+        version="2.6",
+        compression="zstd",
+        compression_level=3,
+        data_page_version="1.0",
+        data_page_size=1 << 20,
+        use_dictionary=["shard", "source", "error"],
+        write_statistics=True,
+        store_schema=True,
+    )

@@ -1,0 +1,193 @@
+"""The kept part of one scored shard, of the very bytes of its samples; or of some files of a folder.
+
+Every image is compared with what was scored; of a shard that differs nothing is published.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from synthpipe.corpus.image_units import FolderUnit, StoredImage, Unit, printable
+from synthpipe.corpus.keep_rule import State
+from synthpipe.corpus.shard_result import is_as_written, state_name
+from synthpipe.errors import ImageError, OptionError, ShardError
+from synthpipe.files.decode import decode_image
+from synthpipe.files.storage import OutputFolder
+from synthpipe.shards.tar_sink import TarSink
+
+__all__ = ["KEPT_FOLDER", "FilterJob", "Shown", "UnitKept", "filter_unit"]
+
+#: Below the output folder: links to the kept files, or copies.
+KEPT_FOLDER = "images"
+
+
+#: Pixels of the pictures in the report: the whole image made small, and a piece of it as it is.
+_SMALL = 128
+_PIECE = 128
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Pictures of one image for the report: all of it, reduced, and its middle as it is; PNG files."""
+
+    small: bytes
+    piece: bytes
+
+
+@dataclass(frozen=True)
+class FilterJob:
+    """All that :func:`filter_unit` needs.
+
+    ``keys``, ``sha256`` and ``states`` are of the shard's images in order; ``shown`` are the places of those that the
+    report wants to show; ``scratch`` is a folder for unfinished files, None for one of the job's own.
+    """
+
+    unit: Unit
+    target: str
+    keys: tuple[str, ...]
+    sha256: tuple[str | None, ...]
+    states: bytes
+    shown: tuple[int, ...]
+    files: Literal["list", "link", "copy"]
+    output: OutputFolder
+    scratch: str | None
+
+    @property
+    def name(self) -> str:
+        """The shard's label."""
+        return self.unit.label
+
+
+@dataclass
+class UnitKept:
+    """What became of one shard: 0 ``samples`` means that nothing is kept of it, and there is no file.
+
+    ``pictures`` are base64 of :class:`Shown`, by place in the shard.
+    """
+
+    name: str
+    samples: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    pictures: dict[str, list[str]] = field(default_factory=dict)
+
+
+def filter_unit(job: FilterJob) -> UnitKept:
+    """Write the kept part of one shard, unless an earlier run has; a plain function, so that any engine can run it.
+
+    Raises:
+        ShardError: the images are not those that were scored; the shard cannot be read or the kept part not written.
+    """
+    finished = _finished_earlier(job)
+    if finished is not None:
+        return finished
+    result = UnitKept(job.name)
+    with ExitStack() as stack:
+        scratch = Path(job.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="synthpipe-")))
+        file, images = stack.enter_context(job.unit.open())
+        path = scratch / job.target
+        sink = stack.enter_context(TarSink(path)) if file is not None else None
+        for place, image in _checked(images, job):
+            if job.states[place] == State.KEPT:
+                result.samples += 1
+                if sink is not None and file is not None:
+                    sink.copy(file, image.blocks)
+                elif job.files != "list":
+                    _place_file(image, job.output, job.files)
+            if place in job.shown:
+                result.pictures[str(place)] = [base64.b64encode(data).decode() for data in _pictures(image)]
+        if sink is not None:
+            sink.close()
+            if result.samples:
+                result.bytes, result.sha256 = sink.bytes, sink.digest.hexdigest()
+                job.output.publish(path, job.target)
+        # Written last: a shard counts as finished only with this beside it.
+        text = json.dumps(asdict(result), sort_keys=True)
+        job.output.publish_bytes(text.encode(), state_name(job.target), scratch)
+    return result
+
+
+def _checked(images: Iterator[StoredImage], job: FilterJob) -> Iterator[tuple[int, StoredImage]]:
+    """The images with their places, each compared with what was scored."""
+    remedy = "the scores are of another state of it; run `synthpipe score` again"
+    place = -1
+    for place, image in enumerate(images):
+        if place >= len(job.keys):
+            raise ShardError(f"{job.name}: image {printable(image.key)!r} has no score, {place} have; {remedy}")
+        if printable(image.key) != job.keys[place]:
+            raise ShardError(f"{job.name}: image {place} is {image.key!r}, scored was {job.keys[place]!r}; {remedy}")
+        digest = None if image.problem else hashlib.sha256(image.data).hexdigest()
+        if digest != job.sha256[place]:
+            raise ShardError(f"{job.name}: image {image.key!r} has other bytes than the one that was scored; {remedy}")
+        yield place, image
+    if place + 1 < len(job.keys):
+        raise ShardError(f"{job.name}: holds {place + 1} images, scored were {len(job.keys)}; {remedy}")
+
+
+def _place_file(image: StoredImage, output: OutputFolder, mode: Literal["list", "link", "copy"]) -> None:
+    target = Path(output.url.removeprefix("file://")) / KEPT_FOLDER / image.path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}.tmp")
+    temporary.unlink(missing_ok=True)
+    if mode == "copy":
+        shutil.copy2(image.file, temporary)
+    else:
+        try:
+            os.link(os.path.realpath(image.file), temporary)
+        except OSError as error:
+            raise OptionError(
+                f"{target}: no link can be made to {image.file} ({error.strerror}); use files: copy"
+            ) from error
+    os.replace(temporary, target)
+    # A rename onto another name of the same file does nothing, by POSIX.
+    temporary.unlink(missing_ok=True)
+
+
+def _pictures(image: StoredImage) -> tuple[bytes, bytes]:
+    """All of the image reduced, and its middle at its own size; empty where it cannot be decoded."""
+    try:
+        pixels = decode_image(image.data, image.path)
+    except ImageError:
+        return b"", b""
+    height, width = pixels.shape[:2]
+    top, left = max(height - _PIECE, 0) // 2, max(width - _PIECE, 0) // 2
+    small = Image.fromarray(pixels)
+    small.thumbnail((_SMALL, _SMALL), Image.Resampling.BICUBIC)
+    return _png(np.asarray(small)), _png(pixels[top : top + _PIECE, left : left + _PIECE])
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _finished_earlier(job: FilterJob) -> UnitKept | None:
+    """The earlier result, if the kept shard is still there and still what was written."""
+    data = job.output.read(state_name(job.target))
+    if data is None:
+        return None
+    try:
+        result = UnitKept(**json.loads(data))
+    except (ValueError, TypeError):
+        return None
+    if isinstance(job.unit, FolderUnit):
+        return result if job.files == "list" else None
+    if result.samples == 0:
+        return result
+    return result if is_as_written(job.output, job.target, result.bytes, result.sha256) else None

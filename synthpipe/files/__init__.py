@@ -1,0 +1,1 @@
+"""One image, one folder, one URL: decoding, containers, storage, bytes at an address."""

@@ -1,0 +1,206 @@
+"""Where the bytes of a shard come from: a local file, or a remote one copied to disk while it is used.
+
+A remote shard is fetched by one sequential request in a background thread.  Random access by range requests would
+cost a round trip for each image and does not work with every server; a sequential copy works with all, moves each
+byte once, and memory holds one block of it.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, BinaryIO, Protocol, cast
+
+import fsspec
+
+from synthpipe.files import storage
+
+__all__ = ["ByteSource", "LocalFile", "Spool", "is_local", "local_path", "open_remote", "open_source"]
+
+_log = logging.getLogger(__name__)
+
+_BLOCK = 4 << 20
+_ATTEMPTS = 3
+_FIRST_PAUSE = 0.2
+
+
+class ByteSource(Protocol):
+    """The bytes of one shard."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``, fewer where the shard ends; waits for bytes under way."""
+
+    def file(self) -> BinaryIO:
+        """A seekable reader from the start."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+def is_local(url: str) -> bool:
+    """Whether ``url`` is a path on this machine."""
+    return not url.startswith("pipe:") and storage.is_local(url)
+
+
+def local_path(url: str) -> str:
+    """The path that a local ``url`` names."""
+    return url.removeprefix("file://")
+
+
+def open_source(url: str, spool_dir: str | None = None) -> ByteSource:
+    """Open a shard.
+
+    Raises:
+        OSError: it cannot be opened; ``FileNotFoundError`` where it does not exist.
+    """
+    return LocalFile(local_path(url)) if is_local(url) else Spool(lambda: open_remote(url), url, spool_dir)
+
+
+@contextmanager
+def open_remote(url: str) -> Iterator[IO[bytes]]:
+    """A sequential reader of a remote shard (``http(s)``, any fsspec protocol, or ``pipe:``)."""
+    if url.startswith("pipe:"):
+        import webdataset
+
+        with webdataset.gopen(url) as pipe:
+            yield cast(IO[bytes], pipe)
+        return
+    filesystem, path = fsspec.core.url_to_fs(url)
+    options = _http_options() if url.startswith(("http://", "https://")) else {"block_size": 2 * _BLOCK}
+    with filesystem.open(path, "rb", **options) as stream:
+        yield stream
+
+
+def _http_options() -> dict[str, Any]:
+    from fsspec.implementations import http
+
+    return {
+        # Without blocks a file is one plain stream, which needs no Range support; a size, whatever it is, spares the
+        # request that would ask for it.
+        "block_size": 0,
+        "size": 1,
+        # The default ends every transfer after five minutes.
+        "timeout": http.aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60),
+    }
+
+
+class LocalFile:
+    """A shard on a local or mounted file system."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return os.pread(self._file.fileno(), size, offset)
+
+    def file(self) -> BinaryIO:
+        return self._file
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Spool:
+    """A copy of a remote shard, in a nameless temporary file that vanishes with the process.
+
+    Args:
+        opener: returns a context manager around a sequential reader; called again after a broken transfer.
+        name: what the log calls the shard.
+        folder: where the copy lies; by default the system's temporary folder.
+    """
+
+    def __init__(self, opener: Callable[[], Any], name: str, folder: str | None = None) -> None:
+        self._opener = opener
+        self._name = name
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
+        self._arrived = threading.Condition()
+        self._stop = threading.Event()
+        self._available = 0
+        self._finished = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._fetch, name=f"spool {name}", daemon=True)
+        self._thread.start()
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        self._wait_for(offset + size)
+        return os.pread(self._file.fileno(), max(min(size, self._available - offset), 0), offset)
+
+    def file(self) -> BinaryIO:
+        return cast(BinaryIO, io.BufferedReader(_SpoolReader(self), buffer_size=512))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._file.close()
+
+    def _wait_for(self, end: int) -> None:
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._finished or self._available >= end)
+            if self._error is not None and self._available == 0:
+                raise self._error
+
+    def _fetch(self) -> None:
+        pause = _FIRST_PAUSE
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._copy()
+                break
+            except FileNotFoundError as error:
+                self._error = error
+                break
+            # Remote file systems raise their client library's own errors.
+            except Exception as error:  # noqa: BLE001
+                self._error = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+                if attempt == _ATTEMPTS or self._stop.is_set():
+                    _log.warning("%s: transfer broke off after %d bytes: %s", self._name, self._available, error)
+                    break
+                self._stop.wait(pause)
+                pause *= 2
+        with self._arrived:
+            self._finished = True
+            self._arrived.notify_all()
+
+    def _copy(self) -> None:
+        """One transfer from the start; bytes that a broken one already brought are written over with themselves."""
+        position = 0
+        with self._opener() as stream:
+            while not self._stop.is_set() and (block := stream.read(_BLOCK)):
+                view = memoryview(block)
+                while view:
+                    written = os.pwrite(self._file.fileno(), view, position)
+                    view, position = view[written:], position + written
+                with self._arrived:
+                    self._available = max(self._available, position)
+                    self._arrived.notify_all()
+
+
+class _SpoolReader(io.RawIOBase):
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:
+            raise io.UnsupportedOperation("the end of a shard under way is not known")
+        self._position = offset if whence == os.SEEK_SET else self._position + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._spool.read_at(self._position, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)

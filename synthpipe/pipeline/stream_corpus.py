@@ -1,0 +1,179 @@
+"""What a stream must know of its shards before it reads them: where they are, how many samples, how large images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+import fsspec
+
+from synthpipe.errors import ImageError, ShardError, StreamError
+from synthpipe.files.byte_source import is_local, open_source
+from synthpipe.files.image_size import image_size
+from synthpipe.files.storage import join_url, read_optional
+from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, expand_urls, read_index
+from synthpipe.shards.shard_reader import ShardReader, TarScan
+
+__all__ = ["Corpus", "probe_sides", "read_corpus"]
+
+_log = logging.getLogger(__name__)
+
+_SCAN_THREADS = 8
+# Spread over the corpus, because folders of one size each tend to follow each other.
+_PROBED_SHARDS = 6
+_PROBED_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Shards in order, and the number of samples in each."""
+
+    urls: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples in all shards."""
+        return sum(self.counts)
+
+    def fingerprint(self) -> str:
+        """The same for the same shards wherever they lie."""
+        lines = [f"{url.rsplit('/', 1)[-1]} {count}" for url, count in zip(self.urls, self.counts, strict=True)]
+        return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+
+def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_dir: str | None = None) -> Corpus:
+    """Find the shards and their sample counts: from the index beside them, else by a scan of the headers.
+
+    A shard that cannot be read is taken to hold as many samples as the others do on average, so that its loss shows
+    in the stream's counts.
+
+    Raises:
+        OptionError: ``pipe:`` that is not allowed, or a compressed shard.
+        ShardError: no shards, or none that can be read.
+    """
+    urls = expand_urls(shards if isinstance(shards, str) else list(shards), allow_pipe=allow_pipe)
+    for url in urls:
+        if url.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")):
+            raise ShardError(f"{url}: compressed shards have no addresses to read by; unpack it to a plain .tar")
+    known = _indexed_counts(urls)
+    unknown = [url for url in urls if url not in known]
+    scanned = _scan_all(unknown, spool_dir)
+    found = {**known, **{url: count for url, count in scanned.items() if count is not None}}
+    if not any(found.values()):
+        raise ShardError(
+            f"no samples in {len(urls)} shards, the first of them {urls[0]!r}; are these tar files of images?"
+        )
+    average = max(round(sum(found.values()) / len(found)), 1)
+    return Corpus(tuple(urls), tuple(found.get(url, average) for url in urls))
+
+
+def probe_sides(corpus: Corpus, spool_dir: str | None = None) -> int | None:
+    """The shortest side among a few images of a few shards, from their headers; None if none is readable."""
+    sides = []
+    for shard in _spread(len(corpus.urls), _PROBED_SHARDS):
+        local = is_local(corpus.urls[shard])
+        reader = ShardReader(corpus.urls[shard], spool_dir)
+        try:
+            # The last image of a remote shard would have to wait for all the others.
+            numbers = _spread(corpus.counts[shard], _PROBED_IMAGES) if local else range(_PROBED_IMAGES)
+            sides += [min(size) for size in _sizes(reader, numbers)]
+        finally:
+            reader.close()
+        if sides and not local:
+            break
+    return min(sides, default=None)
+
+
+def _spread(size: int, count: int) -> Sequence[int]:
+    """Up to ``count`` of ``range(size)``, evenly spaced."""
+    return sorted({size * place // count for place in range(count)}) if size else ()
+
+
+def _sizes(reader: ShardReader, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    for number in numbers:
+        try:
+            _, data = reader.read(number)
+            yield image_size(cast(Any, io.BytesIO(data)))
+        except ImageError:
+            continue
+
+
+def _indexed_counts(urls: Sequence[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    folders = {url.rpartition("/")[0] or "." for url in urls if not url.startswith("pipe:")}
+    for folder in sorted(folders):
+        index = _index_of(folder)
+        if index is not None:
+            counts |= {shard.name: shard.samples for shard in index.shards} | {
+                url: shard.samples for url, shard in zip(index.urls(), index.shards, strict=True)
+            }
+    return {url: counts[url] for url in urls if url in counts}
+
+
+def _index_of(folder: str) -> ShardIndex | None:
+    try:
+        return None if read_optional(join_url(folder, INDEX_NAME)) is None else read_index(folder)
+    except ShardError as error:
+        if "://" in folder and not _can_open(folder):
+            raise
+        _log.warning("%s; counting samples by a scan instead", error)
+        return None
+
+
+def _can_open(url: str) -> bool:
+    """Whether what speaks the URL's protocol is known and installed."""
+    try:
+        fsspec.get_filesystem_class(url.split("://")[0])
+    except (ImportError, ValueError):
+        return False
+    return True
+
+
+def _scan_all(urls: Sequence[str], spool_dir: str | None) -> dict[str, int | None]:
+    if not urls:
+        return {}
+    remote = sum(not is_local(url) for url in urls)
+    if remote:
+        _log.warning(
+            "%d remote shards have no index and are read whole to count samples; see `synthpipe shard`", remote
+        )
+    with ThreadPoolExecutor(_SCAN_THREADS) as pool:
+        return dict(zip(urls, pool.map(lambda url: _scan(url, spool_dir), urls), strict=True))
+
+
+def _scan(url: str, spool_dir: str | None) -> int | None:
+    """Samples in one shard up to any damage, or None where it cannot be read at all."""
+    try:
+        source = open_source(url, spool_dir)
+    except OSError as error:
+        _log.warning("%s: cannot be read: %s", url, error)
+        return None
+    try:
+        scan = TarScan(source.file(), url)
+        count = sum(1 for _ in scan)
+    except OSError as error:
+        _log.warning("%s: cannot be read: %s", url, error)
+        return None
+    finally:
+        source.close()
+    if scan.damage is not None:
+        _log.warning("%s: damaged (%s); its first %d samples are used", url, scan.damage, count)
+    return count if count or scan.damage is None else None
+
+
+def check_ranks(corpus: Corpus, rank: int, world_size: int) -> None:
+    """Refuse ranks that are out of range or would have no sample.
+
+    Raises:
+        StreamError: with the numbers.
+    """
+    if not 0 <= rank < world_size:
+        raise StreamError(f"rank must be in 0..{world_size - 1} for a world size of {world_size}, got {rank}")
+    if corpus.samples < world_size:
+        raise StreamError(f"{corpus.samples} samples cannot be split over {world_size} ranks; use fewer ranks")

@@ -1,0 +1,219 @@
+"""What a stream makes, as a picture: clean | degraded | difference x8, and real degraded images beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synthpipe import images
+from synthpipe.config.basicsr import parse_dataset_options
+from synthpipe.config.reader import parse_options
+from synthpipe.config.stream import StreamOptions
+from synthpipe.errors import ImageError, OptionError, StreamError
+from synthpipe.files.image_files import list_images, read_image
+from synthpipe.noise_statistics import NoiseStatistics, local_mean, measure_noise
+from synthpipe.pipeline import build_stream
+from synthpipe.preview.picture import draw_grid
+
+__all__ = ["Preview", "make_preview", "preview_options"]
+
+#: Side of a crop in LR pixels, unless the option file's patches are larger.
+DEFAULT_CROP = 64
+_AMPLIFY = 8
+_CANDIDATES_PER_ROW = 8
+#: Images of the real folder that are looked at, and crops of each.
+_REAL_IMAGES = 8
+_REAL_CROPS = 60
+#: A preview is one short look: few tiles, upright, in this process, not mixed, and not endless.
+_CHANGES = {
+    "tile": None,
+    "tiles_per_batch": 4,
+    "patches_per_tile": 4,
+    "batch_size": 4,
+    "crops_per_image": 1,
+    "hflip": False,
+    "rotate": False,
+    "pool": 0,
+    "workers": 0,
+    "prefetch": 0,
+    "epochs": 1,
+    "drop_last": False,
+}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The picture, and the statistics of what the degradation added in all crops that were looked at."""
+
+    picture: NDArray[np.uint8]
+    degraded: NoiseStatistics
+    rows: int
+
+
+def preview_options(data: Mapping[str, Any], source: str) -> StreamOptions:
+    """Stream options from a stream option file, or from the ``datasets.train`` block of a BasicSR option file.
+
+    Raises:
+        OptionError: unknown or wrong options, or no degradation among them.
+    """
+    if "datasets" in data:
+        block = (data["datasets"] or {}).get("train")
+        if not isinstance(block, Mapping):
+            raise OptionError(f"{source}: a BasicSR option file needs a block datasets.train, got {block!r}")
+        # BasicSR copies these two into the block, and the models that degrade in feed_data have theirs on top.
+        shared = {key: data[key] for key in ("scale", "degrade") if key in data and key not in block}
+        options: StreamOptions = parse_dataset_options({"phase": "train", **shared, **block})
+    else:
+        options = parse_options(data, StreamOptions, source=source)
+    if options.degrade is None:
+        raise OptionError(f"{source}: nothing to preview without `degrade`; give it, such as {{type: deflow, ...}}")
+    return options
+
+
+def make_preview(
+    options: StreamOptions,
+    *,
+    real: str | Path | None = None,
+    rows: int = 6,
+    crop: int | None = None,
+    zoom: int = 4,
+    device: torch.device | str = "cpu",
+) -> Preview:
+    """Draw ``rows`` crops of the stream that ``options`` describe.
+
+    Args:
+        options: of a stream with ``degrade``.
+        real: folder of real degraded images to show beside them; crops of like brightness are looked for.
+        rows: crops to show, of different images where the corpus has as many.
+        crop: side in LR pixels; by default 64, or less where the corpus' images are smaller.
+        zoom: enlargement by whole pixels.
+        device: where to degrade.
+
+    Raises:
+        OptionError: ``real`` does not exist.
+        ImageError: no usable image in ``real``.
+        StreamError: the stream cannot go on, or its images are too small for ``crop``.
+    """
+    gt, lq, names = _draw_patches(options, crop, rows * _CANDIDATES_PER_ROW, device)
+    clean = images.quantize_8bit(images.downscale_bicubic(gt, options.scale))
+    scores = [interest(x) for x in clean]
+    chosen = _best_of_each(names, scores, rows)
+    shown = [[_pixels(clean[i]), _pixels(lq[i])] for i in chosen]
+    titles = ["clean", "degraded"]
+    if real is not None:
+        titles.append("real degraded")
+        beside = _real_crops(Path(real), [clean[i] for i in chosen], options.seed)
+        shown = [[*row, _pixels(crop)] for row, crop in zip(shown, beside, strict=True)]
+    titles.append(f"difference x{_AMPLIFY}")
+    shown = [[*row, _pixels(0.5 + _AMPLIFY * (lq[i] - clean[i]))] for row, i in zip(shown, chosen, strict=True)]
+    statistics = measure_noise(zip(lq, clean, strict=True))
+    return Preview(picture=draw_grid(titles, shown, zoom), degraded=statistics, rows=len(chosen))
+
+
+def interest(x: Tensor) -> float:
+    """How much a crop shows, 0 to 1: both flat and detailed parts, and little that is clipped.
+
+    Shapes: ``x`` ``(3, h, w)`` in [0, 1]; noise should be small beside the detail.
+    """
+    grey = x.mean(0, keepdim=True).to(torch.float64)
+    spread = (local_mean(grey.square(), 7) - local_mean(grey, 7).square()).clamp(min=0).sqrt()
+    # 3 / 255 is about the noise of a good photograph, 10 / 255 a clear texture or edge.
+    flat, detailed = float((spread < 5 / 255).double().mean()), float((spread > 10 / 255).double().mean())
+    clipped = float(((x < 4 / 255) | (x > 251 / 255)).any(0).double().mean())
+    return 4 * min(flat, 0.5) * min(detailed, 0.5) * (1 - clipped)
+
+
+def _draw_patches(
+    options: StreamOptions, crop: int | None, count: int, device: torch.device | str
+) -> tuple[Tensor, Tensor, list[str]]:
+    """``gt``, ``lq`` and file names of the first patches of the stream."""
+    sizes = [crop] if crop is not None else sorted({max(DEFAULT_CROP, options.lq_size), options.lq_size}, reverse=True)
+    given = options.model_dump(include=set(StreamOptions.model_fields))
+    failures = []
+    for size in sizes:
+        changes = {**_CHANGES, "gt_size": size * options.scale}
+        larger = parse_options({**given, **changes}, StreamOptions, source="preview")
+        try:
+            with build_stream(larger, device=device) as stream:
+                return _collect(stream, count)
+        except StreamError as error:
+            failures.append(f"crops of {size}: {error}")
+    raise StreamError("no patches to show; " + "; ".join(failures))
+
+
+def _collect(stream: Any, count: int) -> tuple[Tensor, Tensor, list[str]]:
+    gt, lq, names = [], [], []
+    for batch in stream:
+        gt.append(batch["gt"].cpu())
+        lq.append(batch["lq"].cpu())
+        names += batch["gt_path"]
+        if len(names) >= count:
+            break
+    if not names:
+        raise StreamError("the stream gave no patches")
+    return torch.cat(gt), torch.cat(lq), names
+
+
+def _best_of_each(names: Sequence[str], scores: Sequence[float], rows: int) -> list[int]:
+    """The most telling crops, one of each image as far as that goes, in stream order."""
+    order = sorted(range(len(names)), key=lambda i: -scores[i])
+    seen: set[str] = set()
+    first = [i for i in order if not (names[i] in seen or seen.add(names[i]))]  # type: ignore[func-returns-value]
+    rest = [i for i in order if i not in first]
+    return sorted((first + rest)[:rows])
+
+
+def _real_crops(folder: Path, beside: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """For each given crop a real one of the same size and like brightness, all different."""
+    side = beside[0].shape[-1]
+    candidates = _candidates(folder, side, seed)
+    chosen: list[Tensor] = []
+    used: set[int] = set()
+    for crop in beside:
+        worth = [
+            score - 2 * abs(float(x.mean() - crop.mean())) - (i in used) for i, (x, score) in enumerate(candidates)
+        ]
+        best = int(np.argmax(worth))
+        used.add(best)
+        chosen.append(candidates[best][0])
+    return chosen
+
+
+def _candidates(folder: Path, side: int, seed: int) -> list[tuple[Tensor, float]]:
+    rng = np.random.default_rng(seed)
+    paths = list_images(folder)
+    found: list[tuple[Tensor, float]] = []
+    failures = []
+    for k in rng.permutation(len(paths)):
+        try:
+            image = images.to_float(torch.from_numpy(read_image(paths[k])).permute(2, 0, 1))
+        except ImageError as error:
+            failures.append(str(error))
+            continue
+        room = [length - side for length in image.shape[1:]]
+        if min(room) < 0:
+            failures.append(f"{paths[k]}: {image.shape[1]}x{image.shape[2]} is smaller than the crop of {side}")
+            continue
+        for _ in range(_REAL_CROPS):
+            y, x = (int(rng.integers(0, r + 1)) for r in room)
+            crop = image[:, y : y + side, x : x + side].clone()
+            # Interest is judged without the noise that a real image has.
+            found.append((crop, interest(local_mean(crop, 5))))
+        if len(found) >= _REAL_IMAGES * _REAL_CROPS:
+            break
+    if not found:
+        raise ImageError(
+            f"{folder}: no usable real image for the preview; {'; '.join(failures[:3]) or 'none found'}", "none"
+        )
+    return found
+
+
+def _pixels(x: Tensor) -> NDArray[np.uint8]:
+    return images.to_uint8(x).permute(1, 2, 0).contiguous().numpy()

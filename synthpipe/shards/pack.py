@@ -1,0 +1,149 @@
+"""Image folders to WebDataset shards: planned first, then written by processes that each finish whole shards.
+
+A run that was killed goes on where it stopped, and its shards are byte for byte those of a run that was not: the
+plan is made anew and compared, finished shards are verified, unfinished ones begun again.
+
+Beside the shards::
+
+    index.json              what :func:`synthpipe.shards.shard_index.read_index` reads; present when all is done
+    report.json             images that could not be used, with reasons, and counts of everything passed over
+    _state/plan.json        options and a digest of the input, against changes between runs
+    _state/SHARD.tar.json   one for each finished shard: its checksum, and the images in it that were left out
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from synthpipe.config.shard import ShardOptions
+from synthpipe.errors import ShardError
+from synthpipe.files.source_files import SUFFIXES, SourceFolders
+from synthpipe.files.storage import OutputFolder
+from synthpipe.shards.engine import run_jobs
+from synthpipe.shards.shard_index import INDEX_NAME, STATE_FOLDER, ShardIndex, ShardInfo
+from synthpipe.shards.shard_plan import ShardPlan, check_same_plan, make_plan
+from synthpipe.shards.shard_writer import ShardJob, read_result, write_shard
+
+__all__ = ["REPORT_NAME", "ShardReport", "write_shards"]
+
+REPORT_NAME = "report.json"
+
+_PLAN_NAME = f"{STATE_FOLDER}/plan.json"
+_LOCK_NAME = f"{STATE_FOLDER}/lock"
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What came of a run: ``images`` found, the ``index`` of shards, and counts of what was left out.
+
+    ``left_out`` counts images by reason; ``ignored`` counts files that were not taken for images, by suffix;
+    ``empty_shards`` are planned shards none of whose images could be used, so that their number is missing.
+    """
+
+    images: int
+    index: ShardIndex
+    left_out: dict[str, int]
+    ignored: dict[str, int]
+    empty_shards: tuple[str, ...]
+
+
+def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] | None = None) -> ShardReport:
+    """Write the shards, the index and the report; or finish what an earlier run began.
+
+    Two runs over the same images with the same options write the same bytes, whatever the number of workers.
+
+    Args:
+        options: what to read, where to write, and how.
+        on_progress: called in this process with (images done, images in all), at the start and after each shard.
+
+    Raises:
+        OptionError: an input that is no folder.
+        ShardError: no images, no usable image, input or options changed since an earlier run, a folder that holds
+            other shards, a second run in the same folder, a disk that cannot be read or written.
+    """
+    folders = SourceFolders(options.inputs)
+    output = OutputFolder(options.output)
+    with output.lock(_LOCK_NAME), output.scratch(STATE_FOLDER) as scratch:
+        _refuse_foreign_shards(output)
+        plan = make_plan(folders, options, scratch)
+        ignored = dict(folders.ignored.most_common())
+        if not plan.shards:
+            raise ShardError(
+                f"no images in {', '.join(options.inputs)}: expected files ending in {', '.join(SUFFIXES)}, "
+                f"found {ignored or 'nothing'}"
+            )
+        _agree(plan, output, scratch)
+        infos, left_out = _write_all(plan, options, output, scratch, on_progress or (lambda done, total: None))
+        empty = tuple(name for name in map(plan.name, range(len(plan.shards))) if name not in infos)
+        index = ShardIndex(tuple(infos[name] for name in sorted(infos)), options.output.rstrip("/"))
+        report = ShardReport(plan.samples, index, dict(sorted(left_out.items())), ignored, empty)
+        _publish_report(report, plan, output, scratch)
+        if not index.samples:
+            raise ShardError(
+                f"none of {plan.samples} images could be used ({report.left_out}); see {options.output}/{REPORT_NAME}"
+            )
+        output.publish_bytes(index.to_json().encode(), INDEX_NAME, scratch)
+    return report
+
+
+def _refuse_foreign_shards(output: OutputFolder) -> None:
+    names = output.names()
+    foreign = [name for name in names if name.endswith(".tar") or name == INDEX_NAME]
+    if foreign and output.size(_PLAN_NAME) is None:
+        raise ShardError(f"{output.url}: already holds {foreign[0]!r} of another origin; name an empty folder")
+
+
+def _agree(plan: ShardPlan, output: OutputFolder, scratch: Path) -> None:
+    """Compare with the plan of an earlier run; where there was none, leave ours."""
+    earlier = output.read(_PLAN_NAME)
+    if earlier is None:
+        output.publish_bytes(plan.to_json().encode(), _PLAN_NAME, scratch)
+    else:
+        check_same_plan(plan, earlier, output.url)
+
+
+def _write_all(
+    plan: ShardPlan, options: ShardOptions, output: OutputFolder, scratch: Path, on_progress: Callable[[int, int], None]
+) -> tuple[dict[str, ShardInfo], Counter[str]]:
+    """Shards that came out, by name, and images left out, by reason."""
+    jobs = (
+        ShardJob(plan.name(number), tuple(plan.entries(number)), options, output, scratch)
+        for number in range(len(plan.shards))
+    )
+    infos: dict[str, ShardInfo] = {}
+    left_out: Counter[str] = Counter()
+    done = 0
+    on_progress(done, plan.samples)
+    for result in run_jobs(write_shard, jobs, workers=min(options.workers, len(plan.shards))):
+        left_out.update(result.counts)
+        if result.samples:
+            infos[result.name] = ShardInfo(result.name, result.samples, result.bytes, result.sha256)
+        done += result.samples + sum(result.counts.values())
+        on_progress(done, plan.samples)
+    return infos, left_out
+
+
+def _publish_report(report: ShardReport, plan: ShardPlan, output: OutputFolder, scratch: Path) -> None:
+    """Counts, then one line for each broken image, read back shard by shard."""
+    head = {
+        "images": report.images,
+        "written": report.index.samples,
+        "left_out": report.left_out,
+        "ignored_files": report.ignored,
+        "empty_shards": report.empty_shards,
+    }
+    path = scratch / REPORT_NAME
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(head, indent=1)[:-2] + ',\n "broken": [')
+        separator = "\n  "
+        for number in range(len(plan.shards)):
+            result = read_result(output, plan.name(number))
+            for source, reason, message in result.broken if result else ():
+                file.write(separator + json.dumps({"source": source, "reason": reason, "message": message}))
+                separator = ",\n  "
+        file.write("\n ]\n}\n")
+    output.publish(path, REPORT_NAME)

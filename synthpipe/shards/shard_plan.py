@@ -1,0 +1,170 @@
+"""Which image goes into which shard, decided before any work begins and the same on every machine.
+
+The plan of ten million images must neither fill the memory nor the disk: it is a file of gzip members, one for each
+shard, with one JSON line for each image; only the table of shards is held.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthpipe.config.shard import ShardOptions
+from synthpipe.errors import ShardError
+from synthpipe.files.source_files import SourceFile
+
+__all__ = ["PlannedShard", "ShardPlan", "check_same_plan", "make_plan"]
+
+_FORMAT = "synthpipe-shard-plan"
+_VERSION = 1
+# Options that change how the work is done, not what comes out.
+_FREE_OPTIONS = {"inputs", "output", "workers", "verify"}
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One shard to be: its number of images, their bytes, and where its part of the plan file lies."""
+
+    samples: int
+    bytes: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The table of shards, and the file that lists their images.
+
+    ``digest`` stands for all images (keys, sizes, times of change) in their order.
+    """
+
+    path: Path
+    options: dict[str, Any]
+    digest: str
+    shards: tuple[PlannedShard, ...]
+
+    @property
+    def samples(self) -> int:
+        """Number of images in the plan."""
+        return sum(shard.samples for shard in self.shards)
+
+    def name(self, number: int) -> str:
+        """File name of a shard; digits enough that names sort as numbers do."""
+        digits = max(6, len(str(len(self.shards) - 1)))
+        return f"{self.options['prefix']}-{number:0{digits}d}.tar"
+
+    def entries(self, number: int) -> list[SourceFile]:
+        """The images of one shard."""
+        shard = self.shards[number]
+        with self.path.open("rb") as file:
+            file.seek(shard.offset)
+            text = gzip.decompress(file.read(shard.length))
+        return [SourceFile(*json.loads(line)) for line in text.splitlines()]
+
+    def to_json(self) -> str:
+        """What is kept beside the shards, to tell at the next run whether anything has changed."""
+        head = {"format": _FORMAT, "version": _VERSION, "options": self.options, "digest": self.digest}
+        totals = {"samples": self.samples, "shards": len(self.shards)}
+        return json.dumps(head | totals, indent=1, sort_keys=True) + "\n"
+
+
+def make_plan(files: Iterable[SourceFile], options: ShardOptions, folder: Path) -> ShardPlan:
+    """Distribute ``files`` over shards.
+
+    Args:
+        files: all images, in a repeatable order.
+        options: ``seed``, ``max_samples`` and ``max_bytes`` decide.
+        folder: where the plan file is written.
+    """
+    path = folder / "plan.jsonl.gz"
+    digest = hashlib.blake2b(digest_size=16)
+    ordered = files if options.seed is None else _shuffled(files, options.seed, folder / "files.jsonl")
+    shards, offset = [], 0
+    with path.open("wb") as plan:
+        for group in _groups(ordered, options.max_samples, options.max_bytes):
+            # The absolute path is left out: the same corpus in another place is the same plan.
+            digest.update(json.dumps([[file.key, file.source, file.size, file.mtime_ns] for file in group]).encode())
+            length = plan.write(gzip.compress(b"".join(map(_line, group)), compresslevel=3, mtime=0))
+            shards.append(PlannedShard(len(group), sum(file.size for file in group), offset, length))
+            offset += length
+    kept = {name: value for name, value in options.model_dump(mode="json").items() if name not in _FREE_OPTIONS}
+    return ShardPlan(path, kept, digest.hexdigest(), tuple(shards))
+
+
+def check_same_plan(plan: ShardPlan, earlier: bytes, output: str) -> None:
+    """Refuse to go on with a run that was begun with other images or options.
+
+    Args:
+        plan: of this run.
+        earlier: what :meth:`ShardPlan.to_json` gave to the earlier run.
+        output: the output folder, for the message.
+
+    Raises:
+        ShardError: says which options differ, or how the images changed.
+    """
+    try:
+        before = json.loads(earlier)
+        options, digest, samples = before["options"], before["digest"], before["samples"]
+        version = before["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(f"{output}: damaged plan of an earlier run ({error!r}); empty the folder") from error
+    remedy = "name another output folder, or empty this one"
+    if version != _VERSION:
+        raise ShardError(f"{output}: begun by another synthpipe (plan version {version}, now {_VERSION}); {remedy}")
+    names = sorted(options.keys() | plan.options.keys())
+    changed = [name for name in names if options.get(name) != plan.options.get(name)]
+    if changed:
+        texts = [f"{name} was {options.get(name)!r}, is {plan.options.get(name)!r}" for name in changed]
+        raise ShardError(f"{output}: begun with other options: {'; '.join(texts)}; go on with those, or {remedy}")
+    if digest != plan.digest:
+        raise ShardError(
+            f"{output}: the input has changed since the run began: {samples} images then, {plan.samples} now, or other "
+            f"sizes or times of change; {remedy}"
+        )
+
+
+def _line(file: SourceFile) -> bytes:
+    return json.dumps(file, separators=(",", ":")).encode() + b"\n"
+
+
+def _shuffled(files: Iterable[SourceFile], seed: int, spool: Path) -> Iterator[SourceFile]:
+    """The files in the order of a hash of seed and source: the same in every version of every library.
+
+    They lie on disk; about 30 bytes a file are held.
+    """
+    offsets, ranks = array("Q", [0]), array("Q")
+    with spool.open("wb") as writer:
+        for file in files:
+            offsets.append(offsets[-1] + writer.write(_line(file)))
+            text = f"{seed}/{file.source}".encode("utf-8", "surrogatepass")
+            ranks.append(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"))
+    if not ranks:
+        return
+    order = np.argsort(np.frombuffer(ranks, np.uint64), kind="stable")
+    with spool.open("rb", buffering=0) as reader:
+        for position in order:
+            reader.seek(offsets[position])
+            yield SourceFile(*json.loads(reader.read(offsets[position + 1] - offsets[position])))
+    spool.unlink()
+
+
+def _groups(files: Iterable[SourceFile], max_samples: int, max_bytes: int) -> Iterator[list[SourceFile]]:
+    """Consecutive files that fit into one shard."""
+    group: list[SourceFile] = []
+    total = 0
+    for file in files:
+        if group and (len(group) == max_samples or total + file.size > max_bytes):
+            yield group
+            group, total = [], 0
+        group.append(file)
+        total += file.size
+    if group:
+        yield group

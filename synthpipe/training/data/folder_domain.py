@@ -1,0 +1,291 @@
+"""Crops from folders of images as a pure function of (seed, step, slot): nothing to save, nothing to replay.
+
+Legend: a *slot* is one place in the batch of all processes together, so a run over two processes sees the same
+crops as a run over one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthpipe.config.run import DomainOptions, ReadingOptions
+from synthpipe.errors import ImageError, TrainingError
+from synthpipe.files import image_files
+from synthpipe.files.decode import decode_image
+from synthpipe.files.image_size import image_size
+from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
+
+__all__ = ["DecodedCache", "FolderDomain", "list_images", "uniforms"]
+
+logger = logging.getLogger("synthpipe.training")
+
+#: Images drawn for one slot before all are tried in turn; only broken files cost a draw.
+DRAWS = 8
+HEADER_THREADS = 8
+#: Pixels resized around a crop and cut off again: the library's filter is cut short at the edge of its input.
+BORDER = 4
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """All image files below ``folder``, sorted by their path relative to it.
+
+    Raises:
+        TrainingError: no such folder, or none in it.
+    """
+    if not Path(folder).is_dir():
+        raise TrainingError(f"image folder {str(folder)!r} does not exist; give an existing folder")
+    found = image_files.list_images(folder)
+    if not found:
+        expected = ", ".join(sorted(image_files.SUFFIXES))
+        raise TrainingError(f"image folder {str(folder)!r}: no images; expected files ending in {expected}")
+    return found
+
+
+def uniforms(*key: int | str) -> tuple[float, ...]:
+    """Eight numbers in [0, 1) from a hash of ``key``: the same on every machine and in every version."""
+    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=64).digest()
+    return tuple((int.from_bytes(digest[at : at + 8], "little") >> 11) * 2.0**-53 for at in range(0, 64, 8))
+
+
+class DecodedCache:
+    """Decoded images, the least recently used dropped first; safe to share between threads.
+
+    Args:
+        limit: bytes of pixels kept; one image larger than that is still kept alone.
+        read: image number -> ``(3, H, W)`` uint8.
+    """
+
+    def __init__(self, limit: int, read: Callable[[int], Tensor]) -> None:
+        self._limit, self._read = limit, read
+        self._images: OrderedDict[int, Tensor] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._reading: dict[int, threading.Lock] = {}
+        self.reads = 0
+
+    def get(self, index: int) -> Tensor:
+        """The decoded image; raises what ``read`` raises."""
+        with self._lock:
+            own_lock = self._reading.setdefault(index, threading.Lock())
+        # One thread reads an image; others that want the same one wait for it instead of decoding it as well.
+        with own_lock:
+            with self._lock:
+                if index in self._images:
+                    self._images.move_to_end(index)
+                    return self._images[index]
+            image = self._read(index)
+            with self._lock:
+                self._keep(index, image)
+            return image
+
+    def _keep(self, index: int, image: Tensor) -> None:
+        self.reads += 1
+        self._images[index] = image
+        self._bytes += image.numel()
+        while self._bytes > self._limit and len(self._images) > 1:
+            self._bytes -= self._images.popitem(last=False)[1].numel()
+
+
+class FolderDomain:
+    """One domain from folders of images.
+
+    Args:
+        name: for messages, and folded into the randomness so that two domains never share it.
+        options: the domain's options; ``folder`` is set.
+        reading: augmentation and cache sizes.
+        crop: side of the crops, pixels.
+        per_step: crops of one step, over all processes; only a warning depends on it.
+        seed: of the run.
+
+    Images too small for a crop are skipped and counted in ``skipped`` under ``"too_small"``, unreadable ones under the
+    reason of :class:`synthpipe.errors.ImageError`.
+
+    Raises:
+        TrainingError: a folder without images, or without one that is large enough.
+    """
+
+    def __init__(
+        self, name: str, options: DomainOptions, reading: ReadingOptions, crop: int, per_step: int, seed: int
+    ) -> None:
+        self.name, self.options, self.seed = name, options, seed
+        self._crop, self._augment = crop, reading.augment
+        self.skipped: Counter[str] = Counter()
+        self._broken: set[int] = set()
+        self._lock = threading.Lock()
+        found = [path for folder in options.places for path in list_images(folder)]
+        self._paths, areas = self._large_enough(found)
+        listing = "\n".join(f"{path.name} {area}" for path, area in zip(self._paths, areas, strict=True))
+        self._fingerprint = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
+        shares = np.asarray(areas if options.weight == "area" else [1.0] * len(areas), dtype=np.float64)
+        self._cumulative = np.cumsum(shares) / shares.sum()
+        limit = reading.cache_mb * 2**20
+        fits = 3 * sum(areas) <= limit
+        self._stay = 1 if fits else reading.crops_per_decode
+        at_once = 3 * max(areas) * per_step
+        if not fits and at_once > limit:
+            logger.warning(
+                "%s: the images of one batch may take %d MB decoded, more than data.cache_mb %d: raise it, or every "
+                "crop decodes a file",
+                name,
+                at_once // 2**20,
+                reading.cache_mb,
+            )
+        self._cache = DecodedCache(limit, self._read)
+        logger.info(
+            "%s: %d images, %.1f megapixels%s%s",
+            name,
+            len(self._paths),
+            sum(areas) / 1e6,
+            "" if fits else f" (outgrow cache_mb: {self._stay} crops in a row from each)",
+            f", skipped {dict(self.skipped)}" if self.skipped else "",
+        )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the usable files' names and sizes in pixels: equal fingerprints give equal crops."""
+        return self._fingerprint
+
+    @property
+    def files_read(self) -> int:
+        """How often a file was decoded so far."""
+        return self._cache.reads
+
+    def crop(self, step: int, slot: int) -> tuple[Tensor, str]:
+        """The crop of one slot at one step, ``(3, crop, crop)`` uint8, and the file it is from.
+
+        Raises:
+            TrainingError: no image can be read.
+        """
+        # Slots move on to their next image at different steps, so that decoding is spread evenly.
+        place = (step + slot * 7) // self._stay
+        for index in self._candidates(place, slot):
+            image = self._image_or_none(index)
+            if image is not None:
+                draws = uniforms(self.seed, self.name, "crop", step, slot)
+                return self._cut(image, draws), str(self._paths[index])
+        raise TrainingError(
+            f"{self.name}: none of {len(self._paths)} images can be read ({dict(self.skipped)}), such as "
+            f"{str(self._paths[0])!r}: check the files in {', '.join(self.options.places)}"
+        )
+
+    def _candidates(self, place: int, slot: int) -> Iterator[int]:
+        """Image numbers to try: drawn by weight, then, where those are broken, all in turn."""
+        last = len(self._paths) - 1
+        for attempt in range(DRAWS):
+            choice = uniforms(self.seed, self.name, "image", place, slot, attempt)[0]
+            drawn = min(int(np.searchsorted(self._cumulative, choice, side="right")), last)
+            yield drawn
+        yield from ((drawn + further) % (last + 1) for further in range(1, last + 1))
+
+    def _large_enough(self, paths: Sequence[Path]) -> tuple[list[Path], list[int]]:
+        kept: list[Path] = []
+        areas: list[int] = []
+        largest = 0
+        needed = self._source_side(self._lowest_factor)
+        # Headers are read by threads: on a network file system this is all waiting.
+        with ThreadPoolExecutor(HEADER_THREADS) as pool:
+            sizes = list(pool.map(_size_or_reason, paths))
+        for path, size in zip(paths, sizes, strict=True):
+            if isinstance(size, str):
+                self.skipped[size] += 1
+                continue
+            height, width = (side // self.options.downscale for side in size)
+            largest = max(largest, min(height, width))
+            if min(height, width) < needed:
+                self.skipped["too_small"] += 1
+                continue
+            kept.append(path)
+            areas.append(height * width)
+        if not kept:
+            raise TrainingError(
+                f"{self.name}: none of {len(paths)} images can be used ({dict(self.skipped)}): a crop needs {needed} "
+                f"pixels on the shorter side after downscale {self.options.downscale}, the largest has {largest}; "
+                "lower data.crop or give larger images"
+            )
+        return kept, areas
+
+    @property
+    def _lowest_factor(self) -> float:
+        return self.options.resize_range[0] if self.options.resize_range else 1.0
+
+    def _source_side(self, factor: float) -> int:
+        """Side of the piece that is resized by ``factor``, with a border for the filter where there is one."""
+        return self._crop if factor == 1 else math.ceil((self._crop + 2 * BORDER) / factor)
+
+    def _read(self, index: int) -> Tensor:
+        path = self._paths[index]
+        image = torch.from_numpy(decode_image(path.read_bytes(), str(path))).permute(2, 0, 1)  # (3, H, W) view
+        if self.options.downscale == 1:
+            return image
+        whole = crop_to_multiple(to_float(image[None]), self.options.downscale)
+        return to_uint8(downscale_bicubic(whole, self.options.downscale))[0]
+
+    def _image_or_none(self, index: int) -> Tensor | None:
+        if index in self._broken:
+            return None
+        try:
+            image = self._cache.get(index)
+            if min(image.shape[1:]) >= self._source_side(self._lowest_factor):
+                return image
+            reason = "too_small"
+        except ImageError as error:
+            reason = error.reason
+        with self._lock:
+            if index not in self._broken:
+                self._broken.add(index)
+                self.skipped[reason] += 1
+                logger.warning("%s: skipping %s: %s", self.name, self._paths[index], reason)
+        return None
+
+    def _cut(self, image: Tensor, draws: Sequence[float]) -> Tensor:
+        top_draw, left_draw, hflip, vflip, transpose, resize = draws[:6]
+        factor = self._factor(resize)
+        side = self._source_side(factor)
+        side = min(side, image.shape[1], image.shape[2])
+        top = int(top_draw * (image.shape[1] - side + 1))
+        left = int(left_draw * (image.shape[2] - side + 1))
+        piece = image[:, top : top + side, left : left + side]
+        if factor != 1:
+            piece = self._resize(piece)
+        augment = self._augment
+        if augment != "none" and hflip < 0.5:
+            piece = piece.flip(2)
+        if augment in ("flips", "dihedral") and vflip < 0.5:
+            piece = piece.flip(1)
+        if augment == "dihedral" and transpose < 0.5:
+            piece = piece.transpose(1, 2)
+        return piece.contiguous()
+
+    def _factor(self, draw: float) -> float:
+        if self.options.resize_range is None:
+            return 1.0
+        low, high = self.options.resize_range
+        return low * (high / low) ** draw
+
+    def _resize(self, piece: Tensor) -> Tensor:
+        # Back to 8 bits, like the images that are not resized: the flow dequantises by one grey level.
+        side = self._crop + 2 * BORDER
+        resized = F.interpolate(to_float(piece[None]), size=(side, side), mode="bicubic", antialias=True)
+        return to_uint8(resized[0, :, BORDER:-BORDER, BORDER:-BORDER])
+
+
+def _size_or_reason(path: Path) -> tuple[int, int] | str:
+    try:
+        return image_size(path)
+    except ImageError as error:
+        return error.reason
