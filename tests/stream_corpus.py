@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from synthpipe.images import downscale_bicubic
-from synthpipe.transforms.base import Batch, BatchTransform, generator_for
+from synthpipe.seeds import generator_for
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 
 __all__ = [
     "SMALL",

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "synthpipe"
 RANKS = {
     "_version": 0,
     "errors": 0,
+    "seeds": 0.1,
     "images": 0.1,
     "noise_statistics": 0.1,
     "noise_fit": 0.2,

@@ -24,7 +24,7 @@ from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.denoisers.pixel_shuffle import denoise_by_stride
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import luma, to_float
-from synthpipe.transforms.base import generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
 
 SIGMA = 25 / 255
 #: Pairs of noisy and clean, each ``(1, 1, H, W)``.

@@ -23,7 +23,7 @@ from synthpipe.denoisers.noise_level import choose_hole, estimate_sigma, noise_c
 from synthpipe.denoisers.pixel_shuffle import denoise_by_stride
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import to_float
-from synthpipe.transforms.base import generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
 
 LEVELS = (15, 25, 50)
 SETS = ("cbsd68", "kodim", "set14")

@@ -19,7 +19,7 @@ from synthpipe import checkpoints
 from synthpipe.density import DDE
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import crop_to_multiple, downscale_bicubic, luma, quantize_8bit, to_float
-from synthpipe.transforms.base import generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
 
 LEVELS = (0.02, 0.05, 0.1, 0.2)
 #: Gains of reference/dde.md, section 10, check 11: grey pictures at half size.

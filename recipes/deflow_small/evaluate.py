@@ -49,7 +49,8 @@ from synthpipe.noise_statistics import (
     measure_noise,
     residual_of,
 )
-from synthpipe.transforms.base import BatchTransform, sample_seed
+from synthpipe.seeds import sample_seed
+from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 

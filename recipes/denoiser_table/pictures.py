@@ -11,7 +11,7 @@ from torch import Tensor
 
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import to_float
-from synthpipe.transforms.base import generator_for
+from synthpipe.seeds import generator_for
 
 __all__ = ["REAL", "SETS", "SYNTHETIC", "TRAINED_AT", "Picture", "build_test", "psnr"]
 

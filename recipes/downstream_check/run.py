@@ -33,7 +33,8 @@ from synthpipe.basicsr_plugin.compat import prepare as prepare_basicsr
 from synthpipe.config.degrade import ClassicalDegradeOptions, GaussianNoiseOptions
 from synthpipe.noise_fit import fit_gaussian
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, residual_of
-from synthpipe.transforms.base import BatchTransform, sample_seed
+from synthpipe.seeds import sample_seed
+from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 

@@ -23,7 +23,7 @@ from synthpipe import checkpoints
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.flows import Glow
 from synthpipe.images import luma, quantize_8bit, to_float, to_uint8
-from synthpipe.transforms.base import generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
 
 #: Windows scored at a time.
 BATCH = 128

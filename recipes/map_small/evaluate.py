@@ -25,7 +25,7 @@ from synthpipe.denoisers.map_denoiser import dde_map_objective, step_mismatch
 from synthpipe.density import DDE
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import luma, to_float
-from synthpipe.transforms.base import generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
 
 #: Standard deviations in grey levels.
 LEVELS_255 = (2.55, 5.0, 11.0, 15.0, 25.0, 50.0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from synthpipe.files.decode import encode_png
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_float, to_uint8
-from synthpipe.transforms.base import generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
 
 __all__ = ["CORRUPTION_SIGMA", "SCALE", "binomial_noise", "camera", "load", "make_folders", "save_image"]
 

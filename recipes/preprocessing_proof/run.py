@@ -33,8 +33,8 @@ from synthpipe.config.training import read_train_options
 from synthpipe.denoisers.noise_level import choose_hole, estimate_sigma, noise_correlation
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit
 from synthpipe.noise_statistics import histogram_kld, measure_noise, residual_of
+from synthpipe.seeds import sample_seed
 from synthpipe.training import train
-from synthpipe.transforms.base import sample_seed
 from synthpipe.transforms.build import build_denoise
 from synthpipe.transforms.deflow import DeFlowDegrade
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from synthpipe.config.basicsr import FeedDataOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError, ShapeError
-from synthpipe.transforms.base import generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.transforms.build import build_degrade
 
 __all__ = ["DegradeInFeedData", "SynthPipeESRGANModel", "SynthPipeSRGANModel", "SynthPipeSRModel"]

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _degrade_samples(model: DeFlow, x: Tensor, name: str, args: argparse.Namespace) -> dict[str, Tensor]:
     from synthpipe import images
-    from synthpipe.transforms.base import sample_seed
+    from synthpipe.seeds import sample_seed
 
     if min(x.shape[-2:]) < args.scale:
         raise ImageError(f"{x.shape[-2]}x{x.shape[-1]} is smaller than the scale {args.scale}", "too_small")
@@ -70,7 +70,7 @@ def _degrade_samples(model: DeFlow, x: Tensor, name: str, args: argparse.Namespa
 
 def _degrade_image(model: DeFlow, x: Tensor, seed: int, args: argparse.Namespace) -> Tensor:
     """``(1, 3, H, W)`` on the CPU, tile by tile on the device."""
-    from synthpipe.transforms.base import generator_for
+    from synthpipe.seeds import generator_for
     from synthpipe.transforms.tiling import apply_tiled
 
     def degrade(tile: Tensor, index: int) -> Tensor:

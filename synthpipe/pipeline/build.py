@@ -26,7 +26,8 @@ from synthpipe.pipeline.source import SourceSettings, TileSource
 from synthpipe.pipeline.stream import Pass, Stream
 from synthpipe.pipeline.stream_corpus import Corpus, check_ranks, probe_sides, read_corpus
 from synthpipe.pipeline.tally import Tally
-from synthpipe.transforms.base import BatchTransform, sample_seed
+from synthpipe.seeds import sample_seed
+from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.build import build_degrade, build_denoise, build_filter
 from synthpipe.transforms.denoise import Denoise
 from synthpipe.transforms.density import DensityFilter, DensityScore

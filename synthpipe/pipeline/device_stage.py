@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from synthpipe.images import quantize_8bit, to_float
 from synthpipe.pipeline.pair import cut_pairs
 from synthpipe.pipeline.source import FILTERED, Record
 from synthpipe.pipeline.tally import Tally
-from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch, select_samples
 
 __all__ = ["DeviceStage"]
 
@@ -90,7 +90,4 @@ def _drop_not_finite(batch: Batch, key: str, tally: Tally) -> Batch:
         return batch
     kept = finite.nonzero().flatten()
     tally.lose(len(finite) - len(kept), "not_finite")
-    return {
-        name: value[kept.to(value.device)] if isinstance(value, Tensor) else [value[place] for place in kept.tolist()]
-        for name, value in batch.items()
-    }
+    return select_samples(batch, kept)

@@ -8,7 +8,8 @@ import torch
 
 from synthpipe.errors import ShapeError
 from synthpipe.pipeline.crop import spread_positions
-from synthpipe.transforms.base import Batch, sample_seed
+from synthpipe.seeds import sample_seed
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["cut_pairs"]
 

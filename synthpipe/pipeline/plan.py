@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from synthpipe.transforms.base import sample_seed
+from synthpipe.seeds import sample_seed
 
 __all__ = ["Address", "Consumer", "Segment", "consumer_segments", "epoch_order", "part_bounds"]
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 from torchdata.nodes import BaseNode
 
 from synthpipe.pipeline.source import Record
 from synthpipe.pipeline.tally import Tally
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.seeds import generator_for
+from synthpipe.transforms.batch import Batch, batch_length, join_batches, select_samples, slice_samples
 
 __all__ = ["Emitted", "PatchPool"]
 
@@ -84,11 +84,11 @@ class PatchPool(BaseNode[Emitted]):
         missing = self._batch_size
         while missing and self._ready():
             parts.append(self._current.take(missing))
-            missing -= _length(parts[-1])
+            missing -= batch_length(parts[-1])
         if not parts or (missing and self._drop_last):
             raise StopIteration
         self._batches += 1
-        item = {"batch": _join(parts), "counts": self._current.counts, "epoch": self._current.epoch}
+        item = {"batch": join_batches(parts), "counts": self._current.counts, "epoch": self._current.epoch}
         self._work_ahead()
         self._state = self._standing()
         return item
@@ -162,17 +162,17 @@ class _Block:
         self._patches: Batch = {}
 
     def add(self, patches: Batch) -> None:
-        if _length(patches):
+        if batch_length(patches):
             self._chunks.append(patches)
-            self.size += _length(patches)
+            self.size += batch_length(patches)
 
     def finish(self, generator: torch.Generator | None) -> None:
         """No more patches come; mix them."""
         self.complete = True
-        self._patches = _join(self._chunks)
+        self._patches = join_batches(self._chunks)
         self._chunks = []
         if generator is not None and self.size:
-            self._patches = _select(self._patches, torch.randperm(self.size, generator=generator))
+            self._patches = select_samples(self._patches, torch.randperm(self.size, generator=generator))
 
     def left(self) -> int:
         return self.size - self.taken
@@ -182,30 +182,4 @@ class _Block:
         begin, end = self.taken, min(self.taken + count, self.size)
         self.taken = end
         # A copy: emitted batches must not keep the whole block alive, nor share memory with it.
-        return {
-            key: value[begin:end].clone() if isinstance(value, Tensor) else value[begin:end]
-            for key, value in self._patches.items()
-        }
-
-
-def _length(patches: Batch) -> int:
-    return len(patches["gt"]) if patches else 0
-
-
-def _join(parts: list[Batch]) -> Batch:
-    if len(parts) <= 1:
-        return parts[0] if parts else {}
-    return {
-        key: torch.cat([part[key] for part in parts])
-        if isinstance(value, Tensor)
-        else [item for part in parts for item in part[key]]
-        for key, value in parts[0].items()
-    }
-
-
-def _select(patches: Batch, order: Tensor) -> Batch:
-    positions = order.tolist()
-    return {
-        key: value[order.to(value.device)] if isinstance(value, Tensor) else [value[position] for position in positions]
-        for key, value in patches.items()
-    }
+        return slice_samples(self._patches, begin, end)

@@ -22,8 +22,8 @@ from synthpipe.files.decode import AlphaPolicy, decode_image
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
+from synthpipe.seeds import sample_seed
 from synthpipe.shards.shard_reader import ShardReaders
-from synthpipe.transforms.base import sample_seed
 
 __all__ = ["FILTERED", "USED", "Record", "SourceSettings", "TileSource"]
 

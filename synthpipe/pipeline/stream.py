@@ -13,7 +13,7 @@ from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED
 from synthpipe.pipeline.tally import Tally, describe
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["Pass", "Stream"]
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from synthpipe.config.training import OptimizerOptions
-from synthpipe.transforms.base import Batch, generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["BatchSource", "Objective", "step_generators"]
 

@@ -15,10 +15,12 @@ from synthpipe.config.training import OptimizerOptions
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import choose_hole
 from synthpipe.denoisers.noise_model import AdditiveNoise, ImpulseNoise, noise_of
+from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective
 from synthpipe.training.data.image_data import noisy_crops
 from synthpipe.training.data.noise_measurement import measured_correlation
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.training.pictures import picture_grid
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["BlindSpotObjective", "build_objective"]
 
@@ -104,11 +106,10 @@ class BlindSpotObjective(Objective):
     def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
         """A row for each image: clean (as read) | noisy | from the surroundings | denoised."""
         denoiser = cast(BlindSpotDenoiser, model)
-        generators = [generator_for(seed, f"picture{place}") for place in range(len(batch["x"]))]
+        generators = picture_generators(seed, len(batch["x"]))
         noisy, clean, truth = noisy_crops(batch, denoiser.channels, self._noise, generators)
         mu, _ = denoiser.predict(noisy)
-        rows = torch.cat([clean, noisy, mu, denoiser.denoise(noisy, truth.get("sigma"))], 3)
-        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+        return picture_grid(torch.stack([clean, noisy, mu, denoiser.denoise(noisy, truth.get("sigma"))], 1))
 
 
 def build_objective(options: TrainBlindSpotOptions) -> BlindSpotObjective:

@@ -26,8 +26,8 @@ from synthpipe.density.scorer import QUANTILE_TILES, DensityScorer
 from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.files.image_files import read_image
 from synthpipe.images import to_float, to_uint8
+from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.training.data.folder_domain import list_images
-from synthpipe.transforms.base import generator_for, sample_seed
 from synthpipe.transforms.corruptions import corrupt, draw_corruption
 from synthpipe.transforms.density import tile_places
 

@@ -17,9 +17,11 @@ from torch import Tensor
 from synthpipe.density.base import dde_loss
 from synthpipe.density.dde import DDE
 from synthpipe.images import luma, quantize_8bit, to_float
+from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective
 from synthpipe.training.data.domains import Degrader
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.training.pictures import picture_grid
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["DDEObjective"]
 
@@ -91,14 +93,13 @@ class DDEObjective(Objective):
     def pictures(self, model: torch.nn.Module, batch: Batch, seed: int) -> Tensor:
         """A row for each image: as its domain has it | with noise of the middle level | denoised."""
         density = cast(DDE, model)
-        generators = [generator_for(seed, f"picture{place}") for place in range(len(batch["x"]))]
+        generators = picture_generators(seed, len(batch["x"]))
         x = self._degraded(batch, generators)
         low, high = self._sigma_range
         sigma = x.new_full((len(x),), math.sqrt(low * high))
         noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators])
         noisy = x + sigma[:, None, None, None] * noise.to(x)
-        rows = torch.cat([x, noisy, density.denoise(noisy, sigma, batch["domain"])], 3)  # (B, C, side, 3 * side)
-        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+        return picture_grid(torch.stack([x, noisy, density.denoise(noisy, sigma, batch["domain"])], 1))
 
     @torch.no_grad()
     def _degraded(self, batch: Batch, generators: Sequence[torch.Generator]) -> Tensor:

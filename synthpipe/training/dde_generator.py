@@ -38,7 +38,8 @@ from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.images import luma, to_float
 from synthpipe.training.base import Objective
 from synthpipe.training.data.generator_data import sample_shape
-from synthpipe.transforms.base import Batch
+from synthpipe.training.pictures import picture_grid
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["DDEGeneratorObjective", "build_objective"]
 
@@ -265,6 +266,6 @@ def _densities(x: Tensor, samples: Tensor) -> Tensor:
 
 def _rows(x: Tensor, samples: Tensor) -> Tensor:
     """Real images in the upper row, samples in the lower, ``(3, 2 * H, n * W)``, small ones enlarged."""
-    rows = torch.cat([torch.cat(list(images), 2) for images in (x, samples)], 1)
+    rows = picture_grid(torch.stack([x, samples]))
     factor = max(1, math.ceil(_SHOWN / x.shape[2]))
-    return rows.repeat_interleave(factor, 1).repeat_interleave(factor, 2).expand(3, -1, -1)
+    return rows.repeat_interleave(factor, 1).repeat_interleave(factor, 2)

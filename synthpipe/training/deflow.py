@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from synthpipe.config.training import OptimizerOptions
 from synthpipe.errors import TrainingError
 from synthpipe.images import to_float
+from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective
 from synthpipe.training.data.unpaired import CLEAN, NOISY
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.training.pictures import picture_grid
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["DeFlowObjective"]
 
@@ -66,17 +68,6 @@ class DeFlowObjective(Objective):
         """Rows of clean | degraded by the model | another image that is really noisy."""
         x = to_float(batch["x"])
         clean, noisy = x[batch["domain"] == CLEAN], x[batch["domain"] == NOISY]
-        generators = [generator_for(seed, f"picture{i}") for i in range(len(clean))]
+        generators = picture_generators(seed, len(clean))
         degraded = cast(Any, model).degrade(clean, generators).to(clean).clamp(0, 1)
-        return _grid(torch.stack([clean, degraded, noisy], dim=1))
-
-
-def _grid(images: Tensor, gap: int = 2) -> Tensor:
-    """``(rows, columns, 3, H, W)`` -> one picture ``(3, rows * H + gaps, columns * W + gaps)`` on white."""
-    rows, columns, channels, height, width = images.shape
-    canvas = images.new_ones(channels, rows * (height + gap) - gap, columns * (width + gap) - gap)
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * (height + gap), column * (width + gap)
-            canvas[:, top : top + height, left : left + width] = images[row, column]
-    return canvas
+        return picture_grid(torch.stack([clean, degraded, noisy], dim=1), gap=2)

@@ -19,9 +19,11 @@ from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.errors import OptionError
+from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective
 from synthpipe.training.data.image_data import noisy_crops
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.training.pictures import picture_grid
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["DistillObjective", "build_objective"]
 
@@ -72,11 +74,10 @@ class DistillObjective(Objective):
 
     def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
         """A row for each image: noisy | teacher | student."""
-        generators = [generator_for(seed, f"picture{place}") for place in range(len(batch["x"]))]
+        generators = picture_generators(seed, len(batch["x"]))
         noisy, _, level, _ = self._noisy(batch, generators)
         results = [denoiser.denoise(noisy, level) for denoiser in (self.teacher, cast(PlainDenoiser, model))]
-        rows = torch.cat([noisy, *results], 3)  # (B, C, crop, 3 * crop)
-        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+        return picture_grid(torch.stack([noisy, *results], 1))
 
     def _noisy(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor, bool]:
         """Noisy crops, the crops as read, levels ``(B,)``, and whether the noise was added here."""

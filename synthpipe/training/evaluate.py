@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from synthpipe.errors import ImageError, ShapeError, TrainingError
 from synthpipe.files.decode import decode_image
 from synthpipe.images import crop_to_multiple, to_float, to_uint8
+from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.training.data.folder_domain import list_images
-from synthpipe.transforms.base import generator_for, sample_seed
 
 __all__ = ["Likelihood", "held_out_likelihood", "psnr_ssim"]
 

@@ -27,12 +27,14 @@ from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
 from synthpipe.errors import OptionError
 from synthpipe.flows.windows import cut_windows
+from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective
 from synthpipe.training.data.image_data import noisy_crops
 from synthpipe.training.data.noise_measurement import measured_correlation
 from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
+from synthpipe.training.pictures import picture_grid
 from synthpipe.training.prior_weight import AutomaticWeight, build_weight, residual_moments
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["FlowPriorObjective", "Prior", "build_objective", "limit_pull", "soft_clamp"]
 
@@ -103,13 +105,12 @@ class FlowPriorObjective(Objective):
     def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
         """A row for each image: noisy | denoised | four times their difference, or clean in place of it where known."""
         denoiser = cast(FlowPriorDenoiser, model)
-        generators = [generator_for(seed, f"picture{place}") for place in range(len(batch["x"]))]
+        generators = picture_generators(seed, len(batch["x"]))
         noisy, clean, truth = self._noisy(batch, generators)
         level = believed_noise(noisy, truth, self._options.noise_model, self.kernel).level
         denoised = denoiser.denoise(noisy, level)
         third = clean if truth else 0.5 + 4 * (noisy - denoised)
-        rows = torch.cat([noisy, denoised, third], 3)  # (B, C, c, 3 c)
-        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+        return picture_grid(torch.stack([noisy, denoised, third], 1))
 
     def _loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         noisy, clean, truth = self._noisy(batch, generators)

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.flows.glow import Glow
+from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective
 from synthpipe.training.data.image_data import float_crops
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.training.pictures import picture_grid
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["GlowObjective", "build_objective"]
 
@@ -47,10 +49,9 @@ class GlowObjective(Objective):
         """A row for each image: the image | four samples."""
         flow = cast(Glow, model)
         x = float_crops(batch["x"], flow.channels)
-        generators = [generator_for(seed, f"picture{place}") for place in range(4 * len(x))]
+        generators = picture_generators(seed, 4 * len(x))
         samples = flow.sample(4 * len(x), generators, TEMPERATURE).unflatten(0, (len(x), 4))
-        rows = torch.cat([x[:, None], samples], 1)  # (B, 5, C, W, W)
-        return rows.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2).clamp(0, 1).expand(3, -1, -1)
+        return picture_grid(torch.cat([x[:, None], samples], 1))
 
 
 def build_objective(options: TrainGlowOptions) -> GlowObjective:

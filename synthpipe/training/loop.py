@@ -25,9 +25,10 @@ from tqdm import tqdm
 from synthpipe import checkpoints
 from synthpipe.config.training import RunOptions, ScheduleOptions
 from synthpipe.errors import OptionError, ShapeError, TrainingError
+from synthpipe.seeds import sample_seed
 from synthpipe.training.base import BatchSource, Objective, step_generators
 from synthpipe.training.run_folder import RunFolder
-from synthpipe.transforms.base import Batch, sample_seed
+from synthpipe.transforms.batch import Batch, join_batches
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -104,7 +105,7 @@ class Trainer:
             self.objective.model.load_state_dict(_weights_to_start_from(options.init_weights, self.objective))
         else:
             self.first_batch = data.next_batch()
-            whole = _joined(self._from_all(self.first_batch))
+            whole = join_batches(self._from_all(self.first_batch))
             self.objective.initialize(fabric.to_device(whole), step_generators(options.seed, 0, whole["slot"]))
         optimizer = _build_optimizer(options, self.objective)
         self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
@@ -287,18 +288,6 @@ class Trainer:
             )
         self.fabric.barrier()
         return path
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    """The batch of all processes together: tensors and lists one after the other."""
-    if len(batches) == 1:
-        return batches[0]
-    return {
-        key: torch.cat([batch[key] for batch in batches])
-        if isinstance(first, Tensor)
-        else [item for batch in batches for item in batch[key]]
-        for key, first in batches[0].items()
-    }
 
 
 class _Meter:

@@ -20,9 +20,11 @@ from synthpipe.denoisers.map_denoiser import MapDenoiser, dae_map_loss, dde_map_
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
+from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective
 from synthpipe.training.data.image_data import float_crops
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.training.pictures import picture_grid
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["AutoencoderPrior", "DensityPrior", "MapDenoiserObjective", "build_objective"]
 
@@ -129,11 +131,10 @@ class MapDenoiserObjective(Objective):
         """A row for each image: clean | with noise of the middle level | its MAP estimate."""
         denoiser = cast(MapDenoiser, model)
         x = float_crops(batch["x"], denoiser.channels)
-        generators = [generator_for(seed, f"picture{place}") for place in range(len(x))]
+        generators = picture_generators(seed, len(x))
         sigma = x.new_full((len(x),), self._middle)
         noisy = x + _wide(sigma) * _normal(x, generators)
-        rows = torch.cat([x, noisy, denoiser.denoise(noisy, sigma)], 3)  # (B, C, side, 3 * side)
-        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+        return picture_grid(torch.stack([x, noisy, denoiser.denoise(noisy, sigma)], 1))
 
 
 def build_objective(options: TrainMapDenoiserOptions) -> MapDenoiserObjective:

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from synthpipe.config.noise import TrainingNoise
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.denoisers.plain import PlainDenoiser
+from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective
 from synthpipe.training.data.image_data import noisy_crops
 from synthpipe.training.noise2void import mask_pixels
-from synthpipe.transforms.base import Batch, generator_for
+from synthpipe.training.pictures import picture_grid
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["Noise2VoidObjective", "PlainDenoiserObjective", "build_objective"]
 
@@ -44,10 +46,9 @@ class PlainDenoiserObjective(Objective):
     def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
         """A row for each image: as read | noisy | denoised."""
         denoiser = cast(PlainDenoiser, model)
-        generators = [generator_for(seed, f"picture{place}") for place in range(len(batch["x"]))]
+        generators = picture_generators(seed, len(batch["x"]))
         noisy, clean, truth = noisy_crops(batch, denoiser.channels, self._noise, generators)
-        rows = torch.cat([clean, noisy, denoiser.denoise(noisy, truth.get("sigma"))], 3)  # (B, C, side, 3 * side)
-        return torch.cat(list(rows.clamp(0, 1)), 1).expand(3, -1, -1)
+        return picture_grid(torch.stack([clean, noisy, denoiser.denoise(noisy, truth.get("sigma"))], 1))
 
 
 class Noise2VoidObjective(PlainDenoiserObjective):

@@ -1,6 +1,7 @@
 """Batched transforms: what cleans and judges the clean tiles, and degradations that turn them into pairs."""
 
-from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 from synthpipe.transforms.denoise import Denoise

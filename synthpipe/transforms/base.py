@@ -20,16 +20,14 @@ A transform MUST
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-from torch import Tensor
 
-__all__ = ["Batch", "BatchTransform", "generator_for", "sample_seed"]
+from synthpipe.transforms.batch import Batch
 
-Batch = dict[str, Any]
+__all__ = ["Batch", "BatchTransform"]
 
 
 class BatchTransform(ABC):
@@ -53,15 +51,3 @@ class BatchTransform(ABC):
     def to(self, device: torch.device | str) -> BatchTransform:
         """Move the transform's weights, if it has any; returns self."""
         return self
-
-
-def sample_seed(seed: int, epoch: int, key: str) -> int:
-    """The 63-bit seed of one sample in one epoch, the same on every machine and in every Python."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def generator_for(seed: int | Tensor, salt: str) -> torch.Generator:
-    """A CPU generator for one sample and one transform; ``salt`` keeps transforms apart."""
-    digest = hashlib.blake2b(f"{int(seed)}/{salt}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

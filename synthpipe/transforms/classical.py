@@ -12,7 +12,9 @@ from torch import Tensor
 from synthpipe import images
 from synthpipe.config.degrade import BlurOptions, ClassicalDegradeOptions, GaussianNoiseOptions
 from synthpipe.errors import ShapeError
-from synthpipe.transforms.base import Batch, BatchTransform, generator_for
+from synthpipe.seeds import generator_for
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.jpeg import jpeg_round_trip
 
 __all__ = ["ClassicalDegrade"]

@@ -10,7 +10,9 @@ from torch import nn
 from synthpipe.errors import ShapeError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import check_images, downscale_bicubic, quantize_8bit
-from synthpipe.transforms.base import Batch, BatchTransform, generator_for
+from synthpipe.seeds import generator_for
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["DeFlowDegrade"]
 

@@ -11,7 +11,8 @@ from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.errors import ShapeError
 from synthpipe.images import check_images, quantize_8bit
-from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.tiling import apply_tiled
 
 __all__ = ["Denoise"]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import CheckpointError, ImageError, ShapeError
-from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch, select_samples
 
 __all__ = ["DEGRADED_LOGIT", "DensityFilter", "DensityScore", "clean_threshold", "score_image", "tile_places"]
 
@@ -171,13 +172,10 @@ class DensityFilter(BatchTransform):
         """
         if DEGRADED_LOGIT not in batch:
             raise ShapeError(f"DensityFilter: the batch has {sorted(batch)} and no {DEGRADED_LOGIT}; score it first")
-        keep = (batch[DEGRADED_LOGIT] <= self.max_logit).nonzero()[:, 0].tolist()
+        keep = (batch[DEGRADED_LOGIT] <= self.max_logit).nonzero()[:, 0]
         if len(keep) == len(batch[DEGRADED_LOGIT]):
             return dict(batch)
-        return {
-            name: values[keep] if isinstance(values, Tensor) else [values[place] for place in keep]
-            for name, values in batch.items()
-        }
+        return select_samples(batch, keep)
 
 
 def clean_threshold(scorer: DensityScorer, share: float, tiles: int) -> float:

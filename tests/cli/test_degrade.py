@@ -12,7 +12,7 @@ from PIL import Image
 from synthpipe import checkpoints, images
 from synthpipe.cli import degrade as command
 from synthpipe.flows.deflow import DeFlow
-from synthpipe.transforms.base import generator_for, sample_seed
+from synthpipe.seeds import generator_for, sample_seed
 
 
 @pytest.fixture(scope="module")

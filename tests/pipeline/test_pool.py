@@ -14,7 +14,7 @@ from synthpipe.errors import StreamError
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED, Record
 from synthpipe.pipeline.tally import FILTERED, Tally, describe
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 
 class Numbers(BaseNode[Record]):

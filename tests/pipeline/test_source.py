@@ -15,8 +15,8 @@ from PIL import Image
 
 from synthpipe.pipeline import source as source_module
 from synthpipe.pipeline.source import USED, SourceSettings, TileReader, TileSource
+from synthpipe.seeds import sample_seed
 from synthpipe.shards import shard_reader
-from synthpipe.transforms.base import sample_seed
 from tests.stream_corpus import noise_image, png, write_corpus, write_tar
 
 

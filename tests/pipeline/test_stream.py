@@ -22,8 +22,10 @@ from synthpipe.images import downscale_bicubic, quantize_8bit
 from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.stream import Stream
 from synthpipe.pipeline.stream_corpus import read_corpus
+from synthpipe.seeds import sample_seed
 from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo
-from synthpipe.transforms.base import Batch, BatchTransform, sample_seed
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 from tests.stream_corpus import NoisyHalf, noise_image, png, same_batches, small_options, take, write_corpus, write_tar
 
 

@@ -21,7 +21,8 @@ from synthpipe.images import downscale_bicubic, to_float
 from synthpipe.pipeline import build
 from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.stream import Stream
-from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.denoise import Denoise
 from tests.stream_corpus import NoisyHalf, noise_image, same_batches, small_options, take, write_corpus
 from tests.transforms.test_denoise import tiny_plain

@@ -20,7 +20,8 @@ from synthpipe.errors import CheckpointError, OptionError, ShardError, StreamErr
 from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.plan import Consumer, consumer_segments
 from synthpipe.pipeline.stream import Stream
-from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.density import score_image
 from tests.stream_corpus import NoisyHalf, noise_image, png, same_batches, small_options, take, write_tar
 from tests.tiny_scorer import tiny_scorer

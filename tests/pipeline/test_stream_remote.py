@@ -22,7 +22,7 @@ from synthpipe.files.byte_source import Spool
 from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.source import TileReader
 from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 from tests.pipeline.test_source import keys_of, settings_for
 from tests.stream_corpus import NoisyHalf, noise_image, png, small_options, take, write_corpus, write_tar
 

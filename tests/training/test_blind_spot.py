@@ -20,7 +20,7 @@ from synthpipe.errors import OptionError
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
 from synthpipe.training.blind_spot import BlindSpotObjective, build_objective
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 SIGMA = 25 / 255
 NOISE = GaussianTrainingNoise(sigma=(SIGMA, SIGMA))

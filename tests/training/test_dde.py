@@ -22,7 +22,7 @@ from synthpipe.density import DDE, dde_loss
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
 from synthpipe.training.dde import DDEObjective
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (0.02, 0.2)

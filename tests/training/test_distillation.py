@@ -19,7 +19,7 @@ from synthpipe.flows import DeFlow
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
 from synthpipe.training.distillation import DistillObjective, build_objective
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 NOISE = GaussianTrainingNoise(sigma=(0.1, 0.1))
 

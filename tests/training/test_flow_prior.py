@@ -22,7 +22,7 @@ from synthpipe.flows import Glow
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
 from synthpipe.training.flow_prior import FlowPriorObjective, build_objective, limit_pull, soft_clamp
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 from tests.contracts import perturbed
 
 EXACT = {"type": "exact"}

@@ -35,7 +35,7 @@ from synthpipe.flows.deflow import DeFlow
 from synthpipe.training import loop, train
 from synthpipe.training.base import Objective
 from synthpipe.training.loop import Trainer, lr_factor
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 
 class Point(nn.Module):

@@ -25,7 +25,7 @@ from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
 from synthpipe.training.map_denoiser import AutoencoderPrior, DensityPrior, MapDenoiserObjective, build_objective
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 SIZE = {"channels": 1, "width": 4, "depth": 3}

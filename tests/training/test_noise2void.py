@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
+from synthpipe.seeds import generator_for
 from synthpipe.training.noise2void import mask_pixels
-from synthpipe.transforms.base import generator_for
 
 
 def generators(count: int) -> list[torch.Generator]:

@@ -18,7 +18,7 @@ from synthpipe.denoisers import PlainDenoiser
 from synthpipe.training import train
 from synthpipe.training.base import step_generators
 from synthpipe.training.plain_denoiser import Noise2VoidObjective, PlainDenoiserObjective, build_objective
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 SIGMA = 25 / 255
 NOISE = GaussianTrainingNoise(sigma=(SIGMA, SIGMA))

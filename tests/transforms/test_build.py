@@ -10,7 +10,7 @@ from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options, parse_options
 from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.flows.deflow import DeFlow
-from synthpipe.transforms.base import generator_for
+from synthpipe.seeds import generator_for
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade

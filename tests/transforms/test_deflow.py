@@ -8,7 +8,7 @@ import torch
 from synthpipe.errors import ShapeError
 from synthpipe.flows import DeFlow
 from synthpipe.images import downscale_bicubic, quantize_8bit
-from synthpipe.transforms.base import sample_seed
+from synthpipe.seeds import sample_seed
 from synthpipe.transforms.deflow import DeFlowDegrade
 
 

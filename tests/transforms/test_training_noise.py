@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from synthpipe.config.noise import TrainingNoise
-from synthpipe.transforms.base import generator_for
+from synthpipe.seeds import generator_for
 from synthpipe.transforms.training_noise import add_noise
 
 GAUSSIAN = {"type": "gaussian", "sigma": [0.1, 0.1]}

@@ -17,7 +17,8 @@ from synthpipe.config.run import DomainOptions
 from synthpipe.errors import OptionError
 from synthpipe.images import quantize_8bit
 from synthpipe.training.data.readers import DomainReader, DomainReaders, read_domain
-from synthpipe.transforms.base import Batch, BatchTransform
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.corruptions import Corruption, corrupt, draw_corruption
 from synthpipe.transforms.deflow import DeFlowDegrade

@@ -26,8 +26,9 @@ from synthpipe.files import image_files
 from synthpipe.files.decode import decode_image
 from synthpipe.files.image_size import image_size
 from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
+from synthpipe.seeds import uniforms
 
-__all__ = ["DecodedCache", "FolderDomain", "list_images", "uniforms"]
+__all__ = ["DecodedCache", "FolderDomain", "list_images"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -51,12 +52,6 @@ def list_images(folder: str | Path) -> list[Path]:
         expected = ", ".join(sorted(image_files.SUFFIXES))
         raise TrainingError(f"image folder {str(folder)!r}: no images; expected files ending in {expected}")
     return found
-
-
-def uniforms(*key: int | str) -> tuple[float, ...]:
-    """Eight numbers in [0, 1) from a hash of ``key``: the same on every machine and in every version."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=64).digest()
-    return tuple((int.from_bytes(digest[at : at + 8], "little") >> 11) * 2.0**-53 for at in range(0, 64, 8))
 
 
 class DecodedCache:

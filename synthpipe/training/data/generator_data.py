@@ -16,9 +16,10 @@ from torch import Tensor
 from synthpipe.config.dde_generator import ArrayData, ImageData, PointData
 from synthpipe.density.point_sets import PointSet, point_set
 from synthpipe.errors import OptionError, TrainingError
+from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.training.base import BatchSource
 from synthpipe.training.data.readers import read_domain
-from synthpipe.transforms.base import Batch, generator_for, sample_seed
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["BLOCK", "ArraySource", "ImageSource", "PointSource", "build_source", "sample_shape"]
 

@@ -12,7 +12,7 @@ from synthpipe.config.noise import TrainingNoise
 from synthpipe.errors import OptionError
 from synthpipe.images import luma, to_float
 from synthpipe.training.data.readers import DomainReaders, read_domain
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.training_noise import add_noise
 
 __all__ = ["ImageData", "float_crops", "noisy_crops"]

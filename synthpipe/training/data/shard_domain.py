@@ -11,8 +11,7 @@ from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.config.stream import StreamOptions
 from synthpipe.images import to_uint8
 from synthpipe.pipeline.build import build_stream
-from synthpipe.training.data.folder_domain import uniforms
-from synthpipe.transforms.base import sample_seed
+from synthpipe.seeds import sample_seed, uniforms
 
 __all__ = ["ShardDomainReader"]
 

@@ -7,7 +7,7 @@ import torch
 from synthpipe.config.training import UnpairedOptions
 from synthpipe.errors import OptionError
 from synthpipe.training.data.readers import Crops, DomainReaders, read_domain
-from synthpipe.transforms.base import Batch
+from synthpipe.transforms.batch import Batch
 
 __all__ = ["CLEAN", "NOISY", "UnpairedData"]
 

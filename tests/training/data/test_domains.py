@@ -19,10 +19,10 @@ from synthpipe.config.reader import parse_options
 from synthpipe.density import DDE
 from synthpipe.errors import CheckpointError, OptionError, TrainingError
 from synthpipe.images import to_float
+from synthpipe.seeds import generator_for
 from synthpipe.training.base import step_generators
 from synthpipe.training.data.domains import DomainData, build_degraders, corruption_degrader
 from synthpipe.training.dde import DDEObjective
-from synthpipe.transforms.base import generator_for
 from synthpipe.transforms.corruptions import corrupt, draw_corruption
 
 NOISE = {"type": "classical", "noise": {"type": "gaussian", "sigma": [0.1, 0.1]}}
