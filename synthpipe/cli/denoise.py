@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,10 +107,11 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
 
     from synthpipe.corpus.denoise_edit import DenoiseEdit
     from synthpipe.corpus.edit import REPORT_NAME, edit_corpus
+    from synthpipe.shards.engine import default_workers
 
     engine: Literal["local", "ray"] = args.engine or "local"
     cuda = args.device.startswith("cuda")
-    workers = args.workers or _default_workers(cuda)
+    workers = args.workers or default_workers(cuda=cuda)
     # Each worker process sees one device, by the name "cuda".
     apart = cuda and (workers > 1 or engine == "ray")
     with tqdm(unit="shard", disable=None) as bar:
@@ -149,11 +149,3 @@ def _level(text: str) -> float | str:
         return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected auto or a number from 0 to 1, got {text!r}") from error
-
-
-def _default_workers(cuda: bool) -> int:
-    if cuda:
-        import torch
-
-        return max(torch.cuda.device_count(), 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -59,10 +58,11 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.corpus.filter import HTML_NAME, filter_corpus
     from synthpipe.corpus.keep_rule import State
     from synthpipe.filter_report import render_report
+    from synthpipe.shards.engine import default_workers
 
     names = CorpusFilterOptions.model_fields
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    given |= {"source": tuple(args.source), "workers": args.workers or _cores()}
+    given |= {"source": tuple(args.source), "workers": args.workers or default_workers()}
     options = parse_options(given, CorpusFilterOptions, source="synthpipe filter")
     with tqdm(unit="image", disable=None) as bar:
 
@@ -85,7 +85,3 @@ def run(args: argparse.Namespace) -> int:
     if not outcome.kept:
         print("synthpipe filter: nothing was kept; the report shows the values", file=sys.stderr)
     return 0 if outcome.kept else 1
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

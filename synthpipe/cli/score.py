@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
@@ -49,7 +48,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["local", "ray"],
         help="processes of this machine (default), or tasks on the Ray cluster that RAY_ADDRESS names",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="shards at work at once (default: cores, or devices)")
+    parser.add_argument(
+        "--workers", type=_at_least_one, metavar="N", help="shards at work at once (default: cores, or devices)"
+    )
     parser.add_argument("--allow-pipe", action="store_true", default=None, help="let pipe: URLs run shell commands")
 
 
@@ -60,9 +61,10 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.config.reader import parse_options
     from synthpipe.config.score import ScoreOptions
     from synthpipe.corpus.score import score_corpus
+    from synthpipe.shards.engine import default_workers
 
     given = {name: value for name in ScoreOptions.model_fields if (value := getattr(args, name, None)) is not None}
-    given |= {"source": tuple(args.source), "workers": args.workers or _default_workers(args.device)}
+    given |= {"source": tuple(args.source), "workers": args.workers or default_workers(cuda=args.device == "cuda")}
     options = parse_options(given, ScoreOptions, source="synthpipe score")
     with tqdm(unit="shard", disable=None) as bar:
 
@@ -84,9 +86,7 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.scored else 1
 
 
-def _default_workers(device: str | None) -> int:
-    if device == "cuda":
-        import torch
-
-        return max(torch.cuda.device_count(), 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _at_least_one(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from typing import Any
@@ -34,7 +33,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="IN_DIR", help="folder of images, searched to any depth")
     add("output", metavar="OUT_DIR", help="folder for the shards, local or an fsspec URL")
-    add("--workers", type=int, default=_cores(), metavar="N", help="processes (default: all cores, %(default)s here)")
+    add("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     add("--max-samples", type=int, metavar="N", help="images in a shard, at most (default: 1000)")
     add(
         "--max-bytes",
@@ -59,9 +58,11 @@ def run(args: argparse.Namespace) -> int:
 
     from synthpipe.config.reader import parse_options
     from synthpipe.config.shard import ShardOptions
+    from synthpipe.shards.engine import default_workers
     from synthpipe.shards.pack import REPORT_NAME, write_shards
 
     given = {name: value for name in ShardOptions.model_fields if (value := getattr(args, name, None)) is not None}
+    given.setdefault("workers", default_workers())
     if args.sorted:
         given["seed"] = None
     options = parse_options(given | {"inputs": tuple(args.inputs)}, ShardOptions, source="synthpipe shard")
@@ -82,10 +83,6 @@ def run(args: argparse.Namespace) -> int:
     if report.ignored:
         print(f"not images: {', '.join(f'{count} {suffix}' for suffix, count in report.ignored.items())}")
     return 0
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _size(text: str) -> int:

@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from synthpipe.errors import OptionError, ShardError, SynthPipeError
 
-__all__ = ["Job", "run_jobs"]
+__all__ = ["Job", "default_workers", "run_jobs"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,19 @@ class Job(Protocol):
 
 J = TypeVar("J", bound=Job)
 R = TypeVar("R")
+
+
+def default_workers(*, cuda: bool = False) -> int:
+    """How many jobs are at work at once where nobody says: one for each core that this process may use.
+
+    Args:
+        cuda: each worker has a CUDA device for itself: one for each device, and one where there is none.
+    """
+    if cuda:
+        import torch
+
+        return max(torch.cuda.device_count(), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_jobs(

@@ -52,6 +52,15 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "synthpipe score scorer_small /data/hr hr.parquet" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["score", "filter --reject 0.5", "denoise"])
+@pytest.mark.parametrize("workers", ["0", "-1", "many"])
+def test_no_workers_at_all(command: str, workers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command.split(), "W", "S", "x.parquet", f"--workers={workers}"])
+    assert caught.value.code == 2
+    assert f"argument --workers: expected a whole number from 1 on, got '{workers}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -13,7 +13,7 @@ import pytest
 
 from synthpipe.errors import OptionError, ShardError
 from synthpipe.shards import engine
-from synthpipe.shards.engine import run_jobs
+from synthpipe.shards.engine import default_workers, run_jobs
 from tests.shards.engine_jobs import Number, die_always, die_once, double, fail_first, refuse
 
 
@@ -29,6 +29,23 @@ def numbers(count: int, folder: Path | str = "") -> list[Number]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_job_is_done_once(workers: int) -> None:
     assert sorted(run_jobs(double, numbers(7), workers=workers)) == [0, 2, 4, 6, 8, 10, 12]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be forbidden on this system")
+def test_default_workers_are_the_cores_that_may_be_used() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert default_workers() == len(allowed)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert default_workers() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize(("devices", "workers"), [(0, 1), (1, 1), (3, 3)])
+def test_default_workers_with_cuda(devices: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: devices)
+    assert default_workers(cuda=True) == workers
 
 
 def test_no_jobs() -> None:
@@ -91,7 +108,7 @@ def test_no_worker_outlives_the_run(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal\n"
-        "from synthpipe.shards.engine import run_jobs\n"
+        "from synthpipe.shards.engine import default_workers, run_jobs\n"
         "from tests.shards.engine_jobs import Number, double\n"
         "if __name__ == '__main__':\n"
         "    for result in run_jobs(double, [Number(value) for value in range(9)], workers=2):\n"
