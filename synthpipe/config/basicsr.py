@@ -32,10 +32,15 @@ _TRANSLATED = {"batch_size_per_gpu": "batch_size", "use_hflip": "hflip", "use_ro
 class DatasetOptions(StreamOptions):
     """A ``SynthPipeDataset`` block: the stream's options, and what BasicSR has to be told."""
 
-    #: What ``len(dataset)`` says, which only sets how many iterations BasicSR calls an epoch.
-    virtual_length: int = Field(default=100_000, ge=1, le=_LONGEST)
-    #: Where degrading happens: ``cuda``, ``cuda:1``, ``cpu``; by default the model's device.
-    device: str | None = None
+    virtual_length: int = Field(
+        100_000,
+        ge=1,
+        le=_LONGEST,
+        description="what len(dataset) says; it only sets how many iterations BasicSR calls an epoch",
+    )
+    device: str | None = Field(
+        None, description="where degrading happens: cuda, cuda:1, cpu; null: the device of the model that is trained"
+    )
 
 
 def parse_dataset_options(opt: Mapping[str, Any]) -> DatasetOptions:
@@ -72,12 +77,13 @@ def parse_dataset_options(opt: Mapping[str, Any]) -> DatasetOptions:
 class FeedDataOptions(Options):
     """Top-level keys that the ``SynthPipe...Model`` types read."""
 
-    #: SR factor, BasicSR's own key.
-    scale: int = Field(ge=1)
-    #: What makes ``lq`` from ``gt``; needed unless the training dataset gives ``lq``.
-    degrade: DegradeOptions | None = None
-    #: Side of the patch cut from ``gt`` after degrading, in pixels; None keeps whole images.
-    gt_size: int | None = Field(default=None, ge=1)
+    scale: int = Field(ge=1, description="factor of super-resolution, a key of BasicSR itself")
+    degrade: DegradeOptions | None = Field(
+        None, description="what makes lq from gt; null: nothing, and the training dataset has to give lq"
+    )
+    gt_size: int | None = Field(
+        None, ge=1, description="side of the patch cut from gt after degrading, in pixels; null: whole images"
+    )
 
     @model_validator(mode="after")
     def _size_fits_scale(self) -> FeedDataOptions:

@@ -22,34 +22,36 @@ __all__ = [
 class DilatedNetOptions(Options):
     """Dilated hole convolutions on a trunk that keeps the size (Honzatko et al. 2020)."""
 
-    type: Literal["dilated"] = "dilated"
+    type: Literal["dilated"] = Field("dilated", description="chooses this network")
     depth: int = Field(
         7, ge=1, description="hole convolutions; the window is 4 * depth - 1 pixels across; published 11"
     )
     width: int = Field(32, ge=1, description="channels of the trunk; published 128")
     hole_width: int = Field(16, ge=1, description="channels of each hole convolution; published 18 or 64")
-    head: tuple[int, ...] = Field((96, 64, 32), description="1x1 convolutions; published 198, 99, 99 or 384, 192, 96")
+    head: tuple[int, ...] = Field(
+        (96, 64, 32), description="channels of the 1x1 convolutions; published 198, 99, 99 or 384, 192, 96"
+    )
     residual: bool = Field(False, description="add over pairs of the trunk's convolutions; published both ways")
 
 
 class RotatedNetOptions(Options):
     """Four rotated U-Nets (Laine et al. 2019); published sizes are the defaults."""
 
-    type: Literal["rotated"] = "rotated"
+    type: Literal["rotated"] = Field("rotated", description="chooses this network")
     width: int = Field(48, ge=1, description="channels of the encoder, half those of the decoder")
     levels: int = Field(5, ge=1, description="halvings of the image")
-    head_widths: tuple[int, ...] = Field((384, 96), description="1x1 convolutions")
+    head_widths: tuple[int, ...] = Field((384, 96), description="channels of the 1x1 convolutions")
 
 
 class SweepNetOptions(Options):
     """Two deep and two thin sweeps: a quarter of the work of four rotated U-Nets."""
 
-    type: Literal["sweeps"] = "sweeps"
+    type: Literal["sweeps"] = Field("sweeps", description="chooses this network")
     deep: tuple[int, ...] = Field((56, 80, 80, 80), description="channels at half the size, a quarter, ...")
     up: tuple[int, ...] = Field((96, 112, 112), description="channels coming back to those sizes, the deepest left out")
     full: int = Field(48, ge=1, description="channels of the deep sweeps at full size")
     thin: int = Field(32, ge=1, description="channels of the thin sweeps")
-    head_widths: tuple[int, ...] = Field((96, 48), description="1x1 convolutions")
+    head_widths: tuple[int, ...] = Field((96, 48), description="channels of the 1x1 convolutions")
 
 
 NetOptions = Annotated[DilatedNetOptions | RotatedNetOptions | SweepNetOptions, Field(discriminator="type")]
@@ -58,12 +60,15 @@ NetOptions = Annotated[DilatedNetOptions | RotatedNetOptions | SweepNetOptions, 
 class BlindSpotModelOptions(Options):
     """A blind-spot denoiser."""
 
-    channels: Literal[1, 3] = Field(3, description="3, or 1 for luma")
-    net: NetOptions = DilatedNetOptions()
-    noise: Literal["gaussian", "poisson", "signal_dependent", "impulse"] = "gaussian"
+    channels: Literal[1, 3] = Field(3, description="of the images: 3, or 1 for luma")
+    net: NetOptions = Field(DilatedNetOptions(), description="the network, which never sees the pixel it predicts")
+    noise: Literal["gaussian", "poisson", "signal_dependent", "impulse"] = Field(
+        "gaussian", description="the law of the noise, which the likelihood is written for"
+    )
     level: Literal["known", "total", "learned"] = Field(
         "known",
-        description="known: from the synthetic noise; total: unknown, told from the prediction; learned: one scalar",
+        description="where the noise level comes from; known: from the synthetic noise; total: unknown, told from the "
+        "prediction; learned: one number for all images, trained with the network",
     )
 
     def arguments(self) -> dict[str, Any]:
@@ -74,18 +79,20 @@ class BlindSpotModelOptions(Options):
 class TrainBlindSpotOptions(RunOptions):
     """``kind: blind_spot``: a blind-spot denoiser, trained on noisy images alone."""
 
-    kind: Literal["blind_spot"] = "blind_spot"
-    model: BlindSpotModelOptions = BlindSpotModelOptions()
-    data: NoisyDataOptions
+    kind: Literal["blind_spot"] = Field("blind_spot", description="chooses this kind of training")
+    model: BlindSpotModelOptions = Field(BlindSpotModelOptions(), description="the denoiser")
+    data: NoisyDataOptions = Field(description="the noisy images")
     hole: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         0,
         description="pixels on each side that are not seen while training; auto: as far as the noise of a hundred "
         "crops is correlated",
     )
-    inference_hole: int | None = Field(None, ge=0, description="of the trained model; none: as in training")
+    inference_hole: int | None = Field(
+        None, ge=0, description="pixels on each side that the trained model does not see; null: as in training"
+    )
     frame: int = Field(0, ge=0, description="pixels at the borders of crops that the loss leaves out")
     level_lr: float | None = Field(
-        None, gt=0, description="level learned: its learning rate; none: 30 times optimizer.lr"
+        None, gt=0, description="with model.level learned: its learning rate; null: 30 times optimizer.lr"
     )
 
     @model_validator(mode="after")

@@ -13,23 +13,27 @@ __all__ = ["CalibrationOptions"]
 class CalibrationOptions(Options):
     """How ``degraded_logit`` is fitted on a clean set; see :func:`synthpipe.training.calibration.calibrate`."""
 
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of all randomness: tiles, corruptions, the split")
     tile: int = Field(64, ge=16, description="side of the tiles that the scorer will look at, pixels")
-    levels: tuple[float, ...] = Field((0.01, 0.03), min_length=1, description="noise levels of the density's parts")
-    norm_levels: tuple[float, ...] = Field((), description="noise levels of score norms; each costs three levels")
+    levels: tuple[float, ...] = Field(
+        (0.01, 0.03), min_length=1, description="noise levels at which the density is asked, on the [0, 1] scale"
+    )
+    norm_levels: tuple[float, ...] = Field(
+        (), description="noise levels at which the length of the gradient is a part too; each costs three levels"
+    )
     families: tuple[Family, ...] = Field(
         ("jpeg", "blur", "upscale", "noise", "screen", "page"),
-        description="synthetic corruptions; none with 'degraded' only",
+        description="synthetic corruptions to tell from clean; may be empty where 'degraded' has folders",
     )
     degraded: tuple[str, ...] = Field((), description="folders of really degraded images, each a family of its own")
-    tiles_per_image: int = Field(4, ge=1, le=256)
+    tiles_per_image: int = Field(4, ge=1, le=256, description="tiles cut from each image")
     holdout: float = Field(0.25, gt=0, lt=1, description="share of the images that the fit does not see")
     reduce: float = Field(
         2.0,
         ge=1,
         le=8,
-        description="half of the images are first reduced by a factor from 1 to this: sharper ones come",
+        description="half of the images are first reduced by a factor from 1 to this, since sharper images will come",
     )
     ignore: tuple[str, ...] = Field((), description="parts that shall not count, by name or pattern (`*_ratio_*`)")
     ridge: float = Field(3e-3, ge=0, description="penalty on the weights' squares")
-    device: str = "cpu"
+    device: str = Field("cpu", description="where the density runs: cpu, cuda, cuda:1, ...")

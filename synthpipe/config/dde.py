@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options
-from synthpipe.config.run import DomainOptions, ReadingOptions, RunOptions
+from synthpipe.config.run import AUGMENT_MEANING, Augment, DomainOptions, ReadingOptions, RunOptions
 
 __all__ = [
     "CLEAN_NAME",
@@ -28,15 +28,16 @@ CLEAN_NAME = "clean"
 Family = Literal["jpeg", "blur", "upscale", "noise", "screen", "page"]
 #: Domains' names become column names of score files.
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+_NAME_MEANING = "name of the domain, also of its columns in score files; small letters, digits and underscores"
 
 
 class CorruptionDomain(Options):
     """Clean crops with a synthetic corruption of every strength."""
 
-    name: _Name
-    type: Literal["corruption"]
+    name: _Name = Field(description=_NAME_MEANING)
+    type: Literal["corruption"] = Field(description="chooses a synthetic corruption")
     family: Family | Annotated[tuple[Family, ...], Field(min_length=1)] = Field(
-        description="one, or several of which each image gets one"
+        description="one corruption, or several of which each image gets one"
     )
 
     @property
@@ -48,16 +49,16 @@ class CorruptionDomain(Options):
 class ImagesDomain(DomainOptions):
     """The user's own degraded images."""
 
-    name: _Name
-    type: Literal["images"]
+    name: _Name = Field(description=_NAME_MEANING)
+    type: Literal["images"] = Field(description="chooses images of your own")
 
 
 class DegradeDomain(Options):
     """Clean crops through a degradation at full size, such as a trained DeFlow."""
 
-    name: _Name
-    type: Literal["degrade"]
-    degrade: DegradeOptions
+    name: _Name = Field(description=_NAME_MEANING)
+    type: Literal["degrade"] = Field(description="chooses a degradation at full size")
+    degrade: DegradeOptions = Field(description="what degrades the clean crops; they keep their size")
 
 
 DegradedDomain = Annotated[CorruptionDomain | ImagesDomain | DegradeDomain, Field(discriminator="type")]
@@ -67,10 +68,14 @@ class DDEModelOptions(Options):
     """Arguments of :class:`synthpipe.density.DDE`; its domains follow from the data."""
 
     channels: Literal[1, 3] = Field(1, description="1: luma, what most corruptions show in; 3: colour")
-    width: int = Field(16, ge=1)
-    depth: int = Field(6, ge=2, description="a pixel sees 2 * depth + 1 pixels across")
-    outputs: int = Field(8, ge=1)
-    sigma_range: tuple[float, float] = Field((0.01, 0.25), description="noise levels, drawn log-uniformly")
+    width: int = Field(16, ge=1, description="channels inside")
+    depth: int = Field(6, ge=2, description="3x3 convolutions; a pixel sees 2 * depth + 1 pixels across")
+    outputs: int = Field(
+        8, ge=1, description="channels of each domain's head; half the sum of their squares is the energy"
+    )
+    sigma_range: tuple[float, float] = Field(
+        (0.01, 0.25), description="[low, high]: noise levels on the [0, 1] scale, drawn log-uniformly"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> DDEModelOptions:
@@ -86,20 +91,20 @@ class DDEModelOptions(Options):
 class DDEDataOptions(ReadingOptions):
     """Clean images and any number of degraded domains; every batch holds as many crops of each."""
 
-    clean: DomainOptions
-    degraded: tuple[DegradedDomain, ...] = ()
-    context: int = Field(
-        64, ge=16, description="side of what is cut from an image and degraded, so that crops meet no border of it"
+    clean: DomainOptions = Field(description="the clean images")
+    degraded: tuple[DegradedDomain, ...] = Field(
+        (), description="degraded domains, each with a head of its own beside the clean one's"
     )
-    crop: int = Field(32, ge=8, description="side of the crops that the loss sees, anywhere within the context")
+    context: int = Field(
+        64, ge=16, description="side of what is cut from an image and degraded, in pixels: crops meet no border of it"
+    )
+    crop: int = Field(32, ge=8, description="side of the crops that the loss sees, in pixels; anywhere within it")
     crops_per_context: int = Field(2, ge=1, description="crops from each context: less to decode and to degrade")
     grey: float = Field(0.0, ge=0, le=1, description="share of images that a density of colour sees without it")
     batch_size: int = Field(
         40, ge=1, description="crops per step, a multiple of domains * processes * crops_per_context"
     )
-    augment: Literal["none", "hflip", "flips", "dihedral"] = Field(
-        "dihedral", description="hflip: left-right; flips: also upside down; dihedral: also transposed"
-    )
+    augment: Augment = Field("dihedral", description=AUGMENT_MEANING)
 
     @model_validator(mode="after")
     def _check(self) -> DDEDataOptions:
@@ -126,9 +131,9 @@ class DDEDataOptions(ReadingOptions):
 class TrainDDEOptions(RunOptions):
     """``kind: dde``: a denoising density estimator of images, one head for each domain."""
 
-    kind: Literal["dde"] = "dde"
-    model: DDEModelOptions = DDEModelOptions()
-    data: DDEDataOptions
+    kind: Literal["dde"] = Field("dde", description="chooses this kind of training")
+    model: DDEModelOptions = Field(DDEModelOptions(), description="the estimator's network")
+    data: DDEDataOptions = Field(description="clean images and degraded domains")
 
     @model_validator(mode="after")
     def _check(self) -> TrainDDEOptions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,59 +23,84 @@ Triple = tuple[float, float, float]
 class RRDBEncoderOptions(Options):
     """ESRGAN's trunk with tapped blocks (published)."""
 
-    type: Literal["rrdb"] = "rrdb"
-    features: int = Field(64, ge=1)
-    growth: int = Field(32, ge=1)
-    blocks: int = Field(23, ge=1)
-    taps: tuple[int, ...] = (1, 8, 15, 22)
+    type: Literal["rrdb"] = Field("rrdb", description="chooses this encoder")
+    features: int = Field(64, ge=1, description="channels of the trunk")
+    growth: int = Field(32, ge=1, description="channels that each dense convolution adds")
+    blocks: int = Field(23, ge=1, description="residual-in-residual blocks")
+    taps: tuple[int, ...] = Field(
+        (1, 8, 15, 22), description="ascending numbers, from 0, of the blocks whose outputs every level gets"
+    )
 
 
 class SmallEncoderOptions(Options):
     """A few convolutions at the reduced size."""
 
-    type: Literal["small"] = "small"
-    features: int = Field(32, ge=1)
-    depth: int = Field(2, ge=0)
+    type: Literal["small"] = Field("small", description="chooses this encoder")
+    features: int = Field(32, ge=1, description="channels of the trunk and of what every level gets")
+    depth: int = Field(2, ge=0, description="residual pairs of 3x3 convolutions; 0 leaves one convolution")
 
 
 class NormalizationOptions(Options):
-    """Statistics per domain, RGB on the 0..255 scale; see ``flows.normalization``."""
+    """Statistics of both domains, by which noisy images are mapped onto the mean and spread of clean ones."""
 
-    clean_mean: Triple
-    clean_std: Triple
-    noisy_mean: Triple
-    noisy_std: Triple
-    lr_clean_mean: Triple
-    lr_clean_std: Triple
-    lr_noisy_mean: Triple
-    lr_noisy_std: Triple
-    clamp: bool = False
+    clean_mean: Triple = Field(description="mean of the clean images, R, G, B on the 0..255 scale")
+    clean_std: Triple = Field(description="their standard deviation, above 0, on that scale")
+    noisy_mean: Triple = Field(description="mean of the noisy images, on that scale")
+    noisy_std: Triple = Field(description="their standard deviation, above 0, on that scale")
+    lr_clean_mean: Triple = Field(description="mean of the reduced clean images, on that scale")
+    lr_clean_std: Triple = Field(description="their standard deviation, above 0, on that scale")
+    lr_noisy_mean: Triple = Field(description="mean of the reduced noisy images, on that scale")
+    lr_noisy_std: Triple = Field(description="their standard deviation, above 0, on that scale")
+    clamp: bool = Field(
+        False, description="cut mapped images to [0, 1], as the reference does: over- and undershoot go"
+    )
 
 
 class DeFlowModelOptions(Options):
     """A DeFlow, from a preset or from parts; keys given beside ``preset`` override it.
 
     The defaults are our corrections of the reference (``covariance_init`` 1, ``quant`` 255, no noise left in the
-    output, no clamp); each has the published value beside it in the docstring of ``flows.DeFlow``.
+    output, no clamp); the published value stands beside each.
     """
 
-    preset: Literal["aim", "ntire", "dped", "small"] | None = None
-    scale: Literal[2, 4, 8, 16] = 4
-    levels: int = Field(3, ge=2, le=6)
-    steps: int = Field(16, ge=1)
-    transition_steps: int = Field(2, ge=0)
-    hidden: int = Field(64, ge=1)
-    encoder: Annotated[RRDBEncoderOptions | SmallEncoderOptions, Field(discriminator="type")] = RRDBEncoderOptions()
-    condition_noise: float = Field(0.03, ge=0, le=1)
-    quant: int = Field(255, ge=2)
-    dequantize_output: bool = False
-    covariance: Literal["full", "diagonal", "colour"] = "full"
-    covariance_init: float = Field(1.0, ge=0)
-    scale_eps: float = Field(0.001, gt=0, le=1)
-    coupling: Literal["affine", "additive"] = "affine"
-    whiten: bool = False
-    normalization: NormalizationOptions | None = None
-    unconditional: bool = False
+    preset: Literal["aim", "ntire", "dped", "small"] | None = Field(
+        None,
+        description="aim, ntire, dped: published sizes, for a GPU; small: trains on two CPU cores; null: the defaults",
+    )
+    scale: Literal[2, 4, 8, 16] = Field(4, description="the flow is conditioned on the image reduced by this, bicubic")
+    levels: int = Field(3, ge=2, le=6, description="squeezes; sides are padded to a multiple of 2^levels")
+    steps: int = Field(16, ge=1, description="flow steps with a coupling, of each level")
+    transition_steps: int = Field(2, ge=0, description="steps without a coupling at the start of each level")
+    hidden: int = Field(64, ge=1, description="width of the networks of each coupling")
+    encoder: RRDBEncoderOptions | SmallEncoderOptions = Field(
+        RRDBEncoderOptions(), discriminator="type", description="the network that looks at the reduced image"
+    )
+    condition_noise: float = Field(
+        0.03, ge=0, le=1, description="standard deviation of noise added to the reduced image, on the [0, 1] scale"
+    )
+    quant: int = Field(
+        255, ge=2, description="dequantisation noise is uniform of width 1 / quant; 255 fits 8 bits, published 32"
+    )
+    dequantize_output: bool = Field(
+        False, description="keep that noise on when images are degraded, which leaves it in them; published true"
+    )
+    covariance: Literal["full", "diagonal", "colour"] = Field(
+        "full",
+        description="of the shift from clean to noisy latents; full: one matrix (published); diagonal; colour: follows "
+        "the colour of the reduced image, and the spread of clean latents its texture",
+    )
+    covariance_init: float = Field(
+        1.0, ge=0, description="standard deviation of the shift at the start; published 0, which never trains"
+    )
+    scale_eps: float = Field(
+        0.001, gt=0, le=1, description="lower end of the couplings' scales; larger is safer against NaN"
+    )
+    coupling: Literal["affine", "additive"] = Field(
+        "affine", description="affine: published; additive: scales that depend on the reduced image alone"
+    )
+    whiten: bool = Field(False, description="start each level at the whitening of the first batch; published false")
+    normalization: NormalizationOptions | None = Field(None, description="statistics of both domains; null: none")
+    unconditional: bool = Field(False, description="set the reduced image to zero, an ablation of the paper")
 
     @model_validator(mode="before")
     @classmethod

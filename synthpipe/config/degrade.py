@@ -25,20 +25,25 @@ _Triple = tuple[float, float, float]
 class DeFlowDegradeOptions(Options):
     """A learned degradation: bicubic reduction, then a trained DeFlow."""
 
-    type: Literal["deflow"] = "deflow"
-    #: A ``.safetensors`` file, or the name of weights shipped with synthpipe (``deflow_small``).
-    weights: str = Field(min_length=1)
-    #: How far latents move towards the noisy domain: 1 is the degradation as trained, 0 none.
-    strength: float = Field(default=1.0, ge=0, le=4)
+    type: Literal["deflow"] = Field("deflow", description="chooses a learned degradation")
+    weights: str = Field(
+        min_length=1, description="a .safetensors file, or the name of weights that ship with synthpipe (deflow_small)"
+    )
+    strength: float = Field(
+        1.0, ge=0, le=4, description="how far latents move to the noisy domain: 1 is the degradation as trained, 0 none"
+    )
 
 
 class BlurOptions(Options):
     """Gaussian blur of the reduced image; each sample draws its own kernel."""
 
-    #: Standard deviation along the wide axis, in low-resolution pixels: drawn uniformly from [low, high].
-    sigma: tuple[Annotated[float, Field(gt=0, le=8)], Annotated[float, Field(gt=0, le=8)]]
-    #: Narrow over wide axis, drawn uniformly from [low, high]; (1, 1) is isotropic.  The direction is uniform.
-    ratio: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (1.0, 1.0)
+    sigma: tuple[Annotated[float, Field(gt=0, le=8)], Annotated[float, Field(gt=0, le=8)]] = Field(
+        description="[low, high]: standard deviation along the wide axis, in low-resolution pixels, drawn uniformly"
+    )
+    ratio: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = Field(
+        (1.0, 1.0),
+        description="[low, high]: narrow over wide axis, drawn uniformly; 1 is a circle; the direction is uniform, too",
+    )
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> BlurOptions:
@@ -51,11 +56,15 @@ class BlurOptions(Options):
 class GaussianNoiseOptions(Options):
     """Gaussian noise, independent between pixels: white (``sigma``) or correlated between channels (``covariance``)."""
 
-    type: Literal["gaussian"] = "gaussian"
-    #: Standard deviation on the [0, 1] scale, drawn uniformly from [low, high] for each sample.
-    sigma: tuple[_Sigma, _Sigma] | None = None
-    #: Covariance of R, G, B on the [0, 1] scale, in place of ``sigma``.
-    covariance: tuple[_Triple, _Triple, _Triple] | None = None
+    type: Literal["gaussian"] = Field("gaussian", description="chooses Gaussian noise")
+    sigma: tuple[_Sigma, _Sigma] | None = Field(
+        None,
+        description="[low, high]: standard deviation on the [0, 1] scale, drawn uniformly for each sample; exactly one "
+        "of sigma and covariance",
+    )
+    covariance: tuple[_Triple, _Triple, _Triple] | None = Field(
+        None, description="3x3 covariance of R, G, B on the [0, 1] scale, in place of sigma"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> GaussianNoiseOptions:
@@ -76,19 +85,24 @@ class PoissonGaussianNoiseOptions(Options):
     Negative variances (a falling line that crosses zero) count as none.
     """
 
-    type: Literal["poisson_gaussian"] = "poisson_gaussian"
-    a: _Triple
-    b: _Triple
+    type: Literal["poisson_gaussian"] = Field("poisson_gaussian", description="chooses signal-dependent noise")
+    a: _Triple = Field(description="R, G, B: by how much the variance grows from black to white, on the [0, 1] scale")
+    b: _Triple = Field(description="R, G, B: the variance at black, on the [0, 1] scale")
 
 
 class ClassicalDegradeOptions(Options):
     """A hand-made degradation: bicubic reduction, then blur, noise and JPEG, each optional."""
 
-    type: Literal["classical"] = "classical"
-    blur: BlurOptions | None = None
-    noise: Annotated[GaussianNoiseOptions | PoissonGaussianNoiseOptions, Field(discriminator="type")] | None = None
-    #: JPEG quality, drawn uniformly from the whole numbers [low, high] for each sample.
-    jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] | None = None
+    type: Literal["classical"] = Field("classical", description="chooses a hand-made degradation")
+    blur: BlurOptions | None = Field(None, description="blur after the reduction; null: none")
+    noise: Annotated[GaussianNoiseOptions | PoissonGaussianNoiseOptions, Field(discriminator="type")] | None = Field(
+        None, description="noise after the blur, drawn anew for each sample; null: none"
+    )
+    jpeg_quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] | None = Field(
+        None,
+        description="[low, high]: JPEG quality after the noise, a whole number drawn uniformly for each sample; null: "
+        "no JPEG",
+    )
 
     @model_validator(mode="after")
     def _quality_ascends(self) -> ClassicalDegradeOptions:

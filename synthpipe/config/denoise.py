@@ -16,22 +16,40 @@ _SMALLEST_TILE = 64
 class DenoiseOptions(Options):
     """Which denoiser, and how strongly.  All noise levels are standard deviations on the [0, 1] scale."""
 
-    #: A ``.safetensors`` file of any denoiser, or the name of shipped weights.
-    weights: str = Field(min_length=1)
-    #: Level of the noise to remove; ``auto`` estimates it for each image.
-    sigma: Literal["auto"] | float = "auto"
-    #: Images whose estimated level is below this stay as they are, bit for bit.
-    min_sigma: float = Field(default=0.0, ge=0, le=1)
-    #: Estimates above this are taken for this: what looks noisier is texture.
-    max_sigma: float = Field(default=1.0, gt=0, le=1)
-    #: Pixels on each side that a blind-spot network must not look at, for correlated noise; by default the network's.
-    hole: int | None = Field(default=None, ge=0, le=64)
-    #: 1 is the denoiser's result, 0 the image; between them a mixture.
-    strength: float = Field(default=1.0, gt=0, le=1)
-    #: Longest side denoised at once; larger images go tile by tile.
-    tile: int = Field(default=512, ge=_SMALLEST_TILE)
-    #: Pixels that tiles overlap on each side; by default what the denoiser sees, at most a quarter of the tile.
-    overlap: int | None = Field(default=None, ge=0)
+    weights: str = Field(
+        min_length=1,
+        description="a .safetensors file of any denoiser, or the name of shipped weights (blind_spot_small)",
+    )
+    sigma: Literal["auto"] | float = Field(
+        "auto",
+        description="level of the noise to remove, from 0 to 1 (5 of 255 grey levels are 0.0196); auto: estimated for "
+        "each image",
+    )
+    min_sigma: float = Field(
+        0.0, ge=0, le=1, description="images whose estimated level is below this stay as they are, bit for bit"
+    )
+    max_sigma: float = Field(
+        1.0, gt=0, le=1, description="estimates above this are taken for this: what looks noisier is texture"
+    )
+    hole: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="pixels on each side that a blind-spot network must not look at, for correlated noise; null: the "
+        "network's own",
+    )
+    strength: float = Field(
+        1.0, gt=0, le=1, description="1 is the denoiser's result; below it, a mixture with the image"
+    )
+    tile: int = Field(
+        512, ge=_SMALLEST_TILE, description="longest side denoised at once, in pixels; larger images go tile by tile"
+    )
+    overlap: int | None = Field(
+        None,
+        ge=0,
+        description="pixels that tiles overlap on each side, at most a quarter of the tile; null: what the denoiser "
+        "sees",
+    )
 
     @field_validator("sigma", mode="plain")
     @classmethod
@@ -59,5 +77,10 @@ class DenoiseOptions(Options):
 class StreamDenoiseOptions(DenoiseOptions):
     """In a stream, each tile is an image of its own: cut larger, denoised, and cut to size."""
 
-    #: Pixels around each tile that the denoiser sees and the stream drops; by default what it sees, at most 32.
-    border: int | None = Field(default=None, ge=0, le=256)
+    border: int | None = Field(
+        None,
+        ge=0,
+        le=256,
+        description="pixels around each tile that the denoiser sees and the stream drops; null: what it sees, at most "
+        "32",
+    )

@@ -16,7 +16,7 @@ __all__ = ["ImageDataOptions", "NoisyDataOptions", "PlainDenoiserModelOptions"]
 class ImageDataOptions(ReadingOptions):
     """Crops of the images of one domain."""
 
-    images: DomainOptions
+    images: DomainOptions = Field(description="the images")
     crop: int = Field(64, ge=8, description="side of the square crops in pixels")
     batch_size: int = Field(16, ge=1, description="crops per step over all processes")
 
@@ -24,15 +24,15 @@ class ImageDataOptions(ReadingOptions):
 class NoisyDataOptions(ImageDataOptions):
     """Images that are noisy as they are, or made noisy on the fly."""
 
-    noise: TrainingNoise | None = Field(None, description="added to the images; none: they are noisy already")
+    noise: TrainingNoise | None = Field(None, description="noise added to the images; null: they are noisy already")
 
 
 class PlainDenoiserModelOptions(Options):
     """A plain residual network."""
 
-    width: int = Field(32, ge=1)
-    depth: int = Field(8, ge=2, description="3x3 convolutions")
-    channels: Literal[1, 3] = Field(3, description="3, or 1 for luma")
+    width: int = Field(32, ge=1, description="channels inside")
+    depth: int = Field(8, ge=2, description="3x3 convolutions; a pixel sees 2 * depth + 1 pixels across")
+    channels: Literal[1, 3] = Field(3, description="of the images: 3, or 1 for luma")
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the network."""

@@ -15,16 +15,17 @@ __all__ = ["TrainDistillOptions"]
 class TrainDistillOptions(RunOptions):
     """``kind: distill``: a plain denoiser learns what a trained one of any kind says of noisy images."""
 
-    kind: Literal["distill"] = "distill"
+    kind: Literal["distill"] = Field("distill", description="chooses this kind of training")
     teacher: str = Field(description="weights of a denoiser: a .safetensors file, or a shipped name")
     sigma: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        None, description="level of images that are noisy as they are; none: estimated for each crop"
+        None,
+        description="level of images that are noisy as they are, on the [0, 1] scale; null: estimated for each crop",
     )
     frame: int = Field(
         8, ge=0, description="pixels at the borders of crops that the loss leaves out: the teacher sees less there"
     )
-    model: PlainDenoiserModelOptions = PlainDenoiserModelOptions()
-    data: NoisyDataOptions
+    model: PlainDenoiserModelOptions = Field(PlainDenoiserModelOptions(), description="the denoiser that learns")
+    data: NoisyDataOptions = Field(description="the noisy images")
 
     @model_validator(mode="after")
     def _fits(self) -> TrainDistillOptions:

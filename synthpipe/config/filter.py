@@ -21,24 +21,40 @@ class FilterOptions(Options):
     scorer; an image without a score is bad, and counted as ``unscored``.
     """
 
-    #: The scorer: a ``.safetensors`` file or the name of shipped weights; by default ``scorer_small``.
-    weights: str | None = Field(default=None, min_length=1)
-    #: Scorer tiles looked at in each tile of the stream, at most; by default 4: cheap beside a DeFlow.
-    tiles: int | None = Field(default=None, ge=1, le=4096)
-    #: Table that ``synthpipe score`` wrote for these shards; a path or a URL.
-    scores: str | None = Field(default=None, min_length=1)
-    #: Column of ``scores`` that decides.
-    by: str = Field(default="degraded_logit", min_length=1)
+    weights: str | None = Field(
+        None,
+        min_length=1,
+        description=f"the scorer: a .safetensors file or the name of shipped weights; null: {_DEFAULT_WEIGHTS}",
+    )
+    tiles: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description=f"scorer tiles looked at in each tile of the stream, at most; null: {_DEFAULT_TILES}, cheap "
+        "beside a DeFlow",
+    )
+    scores: str | None = Field(
+        None,
+        min_length=1,
+        description="table that `synthpipe score` wrote for these shards, a path or a URL; null: a scorer judges",
+    )
+    by: str = Field("degraded_logit", min_length=1, description="column of scores that decides; higher is worse")
 
-    #: The largest number that is kept.
-    max_logit: float | None = Field(default=None, allow_inf_nan=False)
-    #: Keep what is no worse than this share of the clean images that the scorer was calibrated on.
-    clean_quantile: float | None = Field(default=None, gt=0, lt=1)
-    #: Share of the images in ``scores`` to drop, the worst.
-    reject: float | None = Field(default=None, ge=0, lt=1)
+    max_logit: float | None = Field(None, allow_inf_nan=False, description="the largest number that is kept")
+    clean_quantile: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="keep what is no worse than this share of the clean images that the scorer was calibrated on",
+    )
+    reject: float | None = Field(None, ge=0, lt=1, description="share of the images in scores to drop, the worst")
 
-    #: Share that must be kept, or the stream fails: it would read for ever and yield little.  0 never fails.
-    min_keep: float = Field(default=0.02, ge=0, lt=1)
+    min_keep: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="share that must be kept, or the stream fails: it would read for ever and yield little; 0: never",
+    )
 
     @model_validator(mode="after")
     def _one_rule(self) -> FilterOptions:

@@ -21,16 +21,27 @@ PRESETS: dict[str, dict[str, Any]] = {
 class GlowModelOptions(Options):
     """A Glow, from a preset or from parts; keys given beside ``preset`` override it."""
 
-    preset: Literal["reference"] | None = None
-    channels: Literal[1, 3] = Field(3, description="3, or 1 for luma")
-    levels: int = Field(3, ge=1, le=6)
-    steps: int = Field(8, ge=1, description="of each level")
+    preset: Literal["reference"] | None = Field(None, description="reference: the published prior; null: the defaults")
+    channels: Literal[1, 3] = Field(3, description="of the images: 3, or 1 for luma")
+    levels: int = Field(3, ge=1, le=6, description="squeezes; each halves the window")
+    steps: int = Field(8, ge=1, description="flow steps of each level")
     hidden: int = Field(48, ge=1, description="width of the couplings' networks")
-    window: int = Field(32, ge=2, description="side of the crops that it is the density of")
-    logit: bool = Field(False, description="map values by a logit first")
-    priors: Literal["standard", "learned", "tails"] = Field("learned", description="of the latents")
+    window: int = Field(
+        32, ge=2, description="side of the crops that it is the density of, in pixels; a multiple of 2^levels"
+    )
+    logit: bool = Field(False, description="map values by a logit first, as the reference does")
+    priors: Literal["standard", "learned", "tails"] = Field(
+        "learned",
+        description="of the latents; standard: normal (published); learned: normal with learned mean and spread; "
+        "tails: the same with learned tails, since fine detail is not normal",
+    )
     whiten: bool = Field(True, description="start each level at the whitening of the first batch")
-    smoothing: float = Field(0.0, ge=0, le=1, description="standard deviation of noise put on images, of 1")
+    smoothing: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="standard deviation, on the [0, 1] scale, of noise put on images: the density is of images with it",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -45,9 +56,9 @@ class GlowModelOptions(Options):
 class TrainGlowOptions(RunOptions):
     """``kind: glow``: the density of crops of one domain."""
 
-    kind: Literal["glow"] = "glow"
-    model: GlowModelOptions = GlowModelOptions()
-    data: ImageDataOptions = Field(description="crop: the model's window")
+    kind: Literal["glow"] = Field("glow", description="chooses this kind of training")
+    model: GlowModelOptions = Field(GlowModelOptions(), description="the flow")
+    data: ImageDataOptions = Field(description="the clean images; data.crop has to be model.window")
 
     @model_validator(mode="after")
     def _crops_are_windows(self) -> TrainGlowOptions:

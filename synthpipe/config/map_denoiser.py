@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,18 +16,21 @@ __all__ = ["DAEPriorOptions", "DDEPriorOptions", "MapModelOptions", "TrainMapDen
 class MapModelOptions(Options):
     """Arguments of :class:`synthpipe.denoisers.MapDenoiser`."""
 
-    channels: Literal[1, 3] = Field(3, description="3, or 1 for luma")
-    width: int = Field(48, ge=1)
-    depth: int = Field(8, ge=2, description="3x3 convolutions")
+    channels: Literal[1, 3] = Field(3, description="of the images: 3, or 1 for luma")
+    width: int = Field(48, ge=1, description="channels inside")
+    depth: int = Field(8, ge=2, description="3x3 convolutions; a pixel sees 2 * depth + 1 pixels across")
     sigma_range: tuple[float, float] = Field(
-        (2 / 255, 50 / 255), description="levels, drawn log-uniformly; the weight of the data is 1 / sigma^2"
+        (2 / 255, 50 / 255),
+        description="[low, high]: noise levels on the [0, 1] scale, drawn log-uniformly; the data weighs 1 / sigma^2",
     )
     smoothing: float = Field(
-        0.5, gt=0, description="level of the prior's smoothing over sigma; 1 as in the paper, smaller goes further"
+        0.5,
+        gt=0,
+        description="level of the prior's smoothing as a multiple of sigma; 1 as in the paper, smaller goes further",
     )
     level_map: bool = Field(True, description="the level is an input; false: one level, the authors' network")
     inner_bias: bool = Field(True, description="with level_map false: biases in inner layers; the authors' have none")
-    slope: float = Field(0.1, ge=0, lt=1, description="with level_map false: of the activation below 0")
+    slope: float = Field(0.1, ge=0, lt=1, description="with level_map false: slope of the activation below 0")
 
     @model_validator(mode="after")
     def _check(self) -> MapModelOptions:
@@ -47,8 +50,8 @@ class MapModelOptions(Options):
 class DAEPriorOptions(Options):
     """The gradient of the prior from a denoising autoencoder R, a plain denoiser of the model's size (the paper's)."""
 
-    type: Literal["dae"] = "dae"
-    teacher: str | None = Field(None, description="weights of kind plain_denoiser that R starts from; none: untrained")
+    type: Literal["dae"] = Field("dae", description="chooses this prior")
+    teacher: str | None = Field(None, description="weights of kind plain_denoiser that R starts from; null: untrained")
     train: bool = Field(True, description="whether R is trained beside the model; false needs a teacher")
 
     @model_validator(mode="after")
@@ -61,20 +64,23 @@ class DAEPriorOptions(Options):
 class DDEPriorOptions(Options):
     """The prior itself: a trained density."""
 
-    type: Literal["dde"]
+    type: Literal["dde"] = Field(description="chooses this prior")
     weights: str = Field(description="weights of kind dde; they are not trained further")
 
 
 class TrainMapDenoiserOptions(RunOptions):
     """``kind: map_denoiser``: the proximal operator of a prior of clean images, for one level or all of a range."""
 
-    kind: Literal["map_denoiser"] = "map_denoiser"
-    model: MapModelOptions = MapModelOptions()
-    prior: Annotated[DAEPriorOptions | DDEPriorOptions, Field(discriminator="type")] = DAEPriorOptions()
-    start_from: str | None = Field(
-        None, description="weights of kind plain_denoiser, of the model's size, that the model starts from"
+    kind: Literal["map_denoiser"] = Field("map_denoiser", description="chooses this kind of training")
+    model: MapModelOptions = Field(MapModelOptions(), description="the denoiser")
+    prior: DAEPriorOptions | DDEPriorOptions = Field(
+        DAEPriorOptions(), discriminator="type", description="the prior of clean images"
     )
-    data: ImageDataOptions = Field(description="clean images")
+    start_from: str | None = Field(
+        None,
+        description="weights of kind plain_denoiser, of the model's size, that the model starts from; null: untrained",
+    )
+    data: ImageDataOptions = Field(description="the clean images")
     input_noise: float = Field(
         1.5,
         ge=0,

@@ -33,33 +33,48 @@ class _Range(Options):
 class GaussianTrainingNoise(_Range):
     """Gaussian noise of one level for each image; white, or correlated between neighbours."""
 
-    type: Literal["gaussian"] = "gaussian"
-    #: Standard deviation on the [0, 1] scale, drawn uniformly from [low, high] for each image.
-    sigma: tuple[_Level, _Level]
-    #: Times that the 3x3 binomial kernel (1 2 1) x (1 2 1) / 16 filters white noise before it is scaled to ``sigma``.
-    binomial: int = Field(0, ge=0, le=8)
+    type: Literal["gaussian"] = Field("gaussian", description="chooses Gaussian noise")
+    sigma: tuple[_Level, _Level] = Field(
+        description="[low, high]: standard deviation on the [0, 1] scale, drawn uniformly for each image"
+    )
+    binomial: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="how often the 3x3 binomial kernel (1 2 1) x (1 2 1) / 16 filters white noise before it is scaled "
+        "to sigma; 0: white",
+    )
 
 
 class PoissonTrainingNoise(_Range):
-    """``Poisson(lam * x) / lam``, lam drawn uniformly from [low, high] for each image."""
+    """``Poisson(lam * x) / lam`` at brightness x."""
 
-    type: Literal["poisson"] = "poisson"
-    lam: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    type: Literal["poisson"] = Field("poisson", description="chooses Poisson noise")
+    lam: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        description="[low, high]: counts at white, drawn uniformly for each image"
+    )
 
 
 class SignalDependentTrainingNoise(_Range):
-    """Gaussian noise of variance ``a * x + b`` at brightness x, both drawn uniformly for each image."""
+    """Gaussian noise of variance ``a * x + b`` at brightness x."""
 
-    type: Literal["signal_dependent"] = "signal_dependent"
-    a: tuple[_Level, _Level]
-    b: tuple[_Level, _Level]
+    type: Literal["signal_dependent"] = Field("signal_dependent", description="chooses signal-dependent noise")
+    a: tuple[_Level, _Level] = Field(
+        description="[low, high]: growth of the variance from black to white on the [0, 1] scale, drawn uniformly for "
+        "each image"
+    )
+    b: tuple[_Level, _Level] = Field(
+        description="[low, high]: variance at black on the [0, 1] scale, drawn uniformly for each image"
+    )
 
 
 class ImpulseTrainingNoise(_Range):
-    """A share ``alpha`` of the pixels replaced by uniformly drawn colours."""
+    """Some of the pixels replaced by uniformly drawn colours."""
 
-    type: Literal["impulse"] = "impulse"
-    alpha: tuple[_Level, _Level]
+    type: Literal["impulse"] = Field("impulse", description="chooses impulse noise")
+    alpha: tuple[_Level, _Level] = Field(
+        description="[low, high]: share of the pixels that are replaced, drawn uniformly for each image"
+    )
 
 
 TrainingNoise = Annotated[

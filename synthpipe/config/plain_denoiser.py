@@ -15,13 +15,15 @@ __all__ = ["TrainPlainDenoiserOptions"]
 class TrainPlainDenoiserOptions(RunOptions):
     """``kind: plain_denoiser``: a plain residual network trained by least squares."""
 
-    kind: Literal["plain_denoiser"] = "plain_denoiser"
+    kind: Literal["plain_denoiser"] = Field("plain_denoiser", description="chooses this kind of training")
     target: Literal["clean", "noise2void"] = Field(
-        "clean", description="clean: the images without the noise; noise2void: masked pixels of the noisy images"
+        "clean",
+        description="what the network learns to give; clean: the images without the noise; noise2void: masked pixels "
+        "of the noisy images",
     )
     masked: float = Field(0.01, ge=0.001, le=0.05, description="noise2void: share of the pixels masked in each crop")
-    model: PlainDenoiserModelOptions = PlainDenoiserModelOptions()
-    data: NoisyDataOptions
+    model: PlainDenoiserModelOptions = Field(PlainDenoiserModelOptions(), description="the denoiser")
+    data: NoisyDataOptions = Field(description="the images")
 
     @model_validator(mode="after")
     def _check(self) -> TrainPlainDenoiserOptions:

@@ -13,7 +13,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from synthpipe.errors import OptionError
 
-__all__ = ["Options", "expand_preset", "parse_options", "read_options", "read_yaml"]
+__all__ = ["ALLOW_PIPE_MEANING", "Options", "expand_preset", "parse_options", "read_options", "read_yaml"]
+
+#: Of the option ``allow_pipe``, which all that read shards have.
+ALLOW_PIPE_MEANING = "allow pipe: URLs, which run a shell command"
 
 
 class Options(BaseModel):

@@ -8,19 +8,41 @@ from pydantic import Field, model_validator
 
 from synthpipe.config.reader import Options
 
-__all__ = ["DomainOptions", "OptimizerOptions", "ReadingOptions", "RunOptions", "ScheduleOptions"]
+__all__ = [
+    "AUGMENT_MEANING",
+    "Augment",
+    "DomainOptions",
+    "OptimizerOptions",
+    "ReadingOptions",
+    "RunOptions",
+    "ScheduleOptions",
+]
+
+#: How crops are mirrored and turned.
+Augment = Literal["none", "hflip", "flips", "dihedral"]
+AUGMENT_MEANING = "random turns of the crops; hflip: left-right; flips: also upside down; dihedral: also transposed"
 
 
 class DomainOptions(Options):
     """Where the images of one domain come from, and what is done to them before they are cropped."""
 
-    folder: str | tuple[str, ...] | None = Field(None, description="folders of images, searched with all below them")
-    shards: str | tuple[str, ...] | None = Field(None, description="shards, in place of folders")
-    downscale: int = Field(1, ge=1, le=64, description="bicubic reduction of every whole image when it is read")
-    resize_range: tuple[float, float] | None = Field(
-        None, description="[low, high]: each crop is resized by a factor drawn log-uniformly from this range"
+    folder: str | tuple[str, ...] | None = Field(
+        None, description="folders of images, searched to any depth; exactly one of folder and shards"
     )
-    weight: Literal["area", "uniform"] = Field("area", description="chance of an image: by its area, or equal")
+    shards: str | tuple[str, ...] | None = Field(
+        None, description="shards, in place of folders: paths or URLs with {000..511} ranges, or folders with an index"
+    )
+    downscale: int = Field(
+        1, ge=1, le=64, description="every whole image is reduced by this when it is read, bicubic; needs folder"
+    )
+    resize_range: tuple[float, float] | None = Field(
+        None,
+        description="[low, high] within 0.05 to 4: each crop is resized by a factor drawn log-uniformly; needs folder; "
+        "null: crops keep their size",
+    )
+    weight: Literal["area", "uniform"] = Field(
+        "area", description="chance of an image to be drawn: by its area, or equal"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> DomainOptions:
@@ -42,9 +64,7 @@ class DomainOptions(Options):
 class ReadingOptions(Options):
     """How images are cropped at random and read ahead."""
 
-    augment: Literal["none", "hflip", "flips", "dihedral"] = Field(
-        "hflip", description="hflip: left-right; flips: also upside down; dihedral: also transposed"
-    )
+    augment: Augment = Field("hflip", description=AUGMENT_MEANING)
     cache_mb: int = Field(1024, ge=16, description="decoded images kept in memory, MB for each domain and process")
     crops_per_decode: int = Field(
         16, ge=1, description="consecutive steps that take a crop of one image, where the images outgrow cache_mb"
@@ -56,21 +76,27 @@ class ReadingOptions(Options):
 class OptimizerOptions(Options):
     """Adam or AdamW."""
 
-    kind: Literal["adam", "adamw"] = "adam"
-    lr: float = Field(1e-4, gt=0)
-    encoder_lr: float | None = Field(None, gt=0, description="of the conditioning network; the same as lr by default")
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    kind: Literal["adam", "adamw"] = Field("adam", description="Adam, or Adam with decoupled weight decay")
+    lr: float = Field(1e-4, gt=0, description="learning rate at the factor 1 of the schedule")
+    encoder_lr: float | None = Field(
+        None, gt=0, description="learning rate of the conditioning network, where there is one; null: as lr"
+    )
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of the means of gradient and squared gradient")
+    eps: float = Field(1e-8, gt=0, description="added to the root of the mean squared gradient")
+    weight_decay: float = Field(0.0, ge=0, description="pull of the weights to 0; 0: none")
 
 
 class ScheduleOptions(Options):
-    """The factor on the learning rate; all places are fractions of ``max_steps``."""
+    """The factor on the learning rate."""
 
-    kind: Literal["constant", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0, description="linear rise over the first steps")
-    milestones: tuple[float, ...] = Field((0.5, 0.75, 0.9, 0.95), description="constant: fractions where it drops")
-    factor: float = Field(0.5, gt=0, le=1, description="constant: what each milestone multiplies by")
+    kind: Literal["constant", "cosine"] = Field(
+        "constant", description="constant between milestones, or falling along a half cosine"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps over which it rises from 0")
+    milestones: tuple[float, ...] = Field(
+        (0.5, 0.75, 0.9, 0.95), description="constant: where it drops, as rising fractions of max_steps"
+    )
+    factor: float = Field(0.5, gt=0, le=1, description="constant: what it is multiplied by at each milestone")
     final: float = Field(0.01, ge=0, le=1, description="cosine: the factor at the last step")
 
     @model_validator(mode="after")
@@ -83,27 +109,40 @@ class ScheduleOptions(Options):
 class RunOptions(Options):
     """What every kind of run has."""
 
-    kind: str
+    kind: str = Field(description="kind of training")
     run_dir: str = Field(description="folder of the run: options.yml, log.txt, tb/, samples/, checkpoints/")
-    seed: int = Field(10, ge=0, lt=2**63)
+    seed: int = Field(10, ge=0, lt=2**63, description="seed of all randomness; one seed gives the same bits")
     resume: Literal["auto", "never"] = Field(
         "never", description="auto: go on from the last checkpoint in run_dir; never: refuse a run_dir that has one"
     )
-    init_weights: str | None = Field(None, description="weights (.safetensors) of the same kind to start from")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    max_steps: int = Field(100_000, ge=1)
-    max_minutes: float | None = Field(None, gt=0, description="stop cleanly after this wall-clock time of this process")
-    optimizer: OptimizerOptions = OptimizerOptions()
-    schedule: ScheduleOptions = ScheduleOptions()
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="of the averaged weights; rises to it over the first steps")
-    clip_norm: float | None = Field(None, gt=0, description="gradient norm above which gradients are scaled down")
+    init_weights: str | None = Field(
+        None, description="weights of the same kind to start from, a .safetensors file; null: from the first batch"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu")
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field(
+        "32", description="of the numbers: single, or half where it is safe; 16-mixed scales the loss"
+    )
+    max_steps: int = Field(100_000, ge=1, description="steps in all, those before a resume included")
+    max_minutes: float | None = Field(
+        None, gt=0, description="stop cleanly after this wall-clock time of this process; null: at max_steps alone"
+    )
+    optimizer: OptimizerOptions = Field(OptimizerOptions(), description="how weights follow gradients")
+    schedule: ScheduleOptions = Field(ScheduleOptions(), description="how the learning rate changes")
+    ema_decay: float = Field(
+        0.999,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights, which are those that are saved; rises to it over the first steps",
+    )
+    clip_norm: float | None = Field(
+        None, gt=0, description="norm of the gradient above which it is scaled down; null: never"
+    )
     max_bad_steps: int = Field(100, ge=0, description="skipped steps (loss or gradient not finite) in a row allowed")
-    log_every: int = Field(50, ge=1)
-    sample_every: int = Field(1000, ge=1)
-    sample_images: int = Field(4, ge=1, le=64)
-    checkpoint_every: int = Field(1000, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
+    log_every: int = Field(50, ge=1, description="steps between lines in the log and points in TensorBoard")
+    sample_every: int = Field(1000, ge=1, description="steps between pictures in samples/")
+    sample_images: int = Field(4, ge=1, le=64, description="images in each such picture")
+    checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints, from which a run can go on")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints that are kept")
 
     @model_validator(mode="before")
     @classmethod

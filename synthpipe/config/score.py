@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from synthpipe.config.reader import Options
+from synthpipe.config.reader import ALLOW_PIPE_MEANING, Options
 
 __all__ = ["CorpusFilterOptions", "EngineOptions", "ScoreOptions"]
 
@@ -14,29 +14,33 @@ __all__ = ["CorpusFilterOptions", "EngineOptions", "ScoreOptions"]
 class EngineOptions(Options):
     """Where work is done that goes shard by shard; no result depends on it."""
 
-    #: Processes on this machine, or tasks of a Ray cluster.
-    engine: Literal["local", "ray"] = "local"
-    #: Shards at work at once; 1 with the local engine works in the calling process.
-    workers: int = Field(default=1, ge=1, le=4096)
+    engine: Literal["local", "ray"] = Field(
+        "local", description="local: processes on this machine; ray: tasks on the Ray cluster that RAY_ADDRESS names"
+    )
+    workers: int = Field(
+        1, ge=1, le=4096, description="shards at work at once; 1 with the local engine works in the calling process"
+    )
 
 
 class ScoreOptions(EngineOptions):
     """What is scored, by what, and where the table goes."""
 
-    #: A ``.safetensors`` file of kind ``density_scorer``, or the name of shipped weights.
-    weights: str = Field(min_length=1)
-    #: Shards in any spelling, or folders of images.
-    source: tuple[str, ...] = Field(min_length=1)
-    #: The table: a path or an fsspec URL that ends in ``.parquet``.
-    output: str = Field(pattern=r"[^/]\.parquet$")
-    #: Tiles of each image that are looked at, at most.
-    tiles: int = Field(default=16, ge=1, le=4096)
-    #: ``cuda`` is one device for each worker.
-    device: Literal["cpu", "cuda"] = "cpu"
-    #: Folder of scores by content, shared by runs; a local disk.
-    cache: str | None = Field(default=None, min_length=1)
-    #: ``pipe:`` runs a shell command.
-    allow_pipe: bool = False
+    weights: str = Field(
+        min_length=1,
+        description="a .safetensors file of kind density_scorer, or the name of shipped weights (scorer_small)",
+    )
+    source: tuple[str, ...] = Field(
+        min_length=1, description="shards (a folder with an index, a pattern, URLs), or folders of images"
+    )
+    output: str = Field(
+        pattern=r"[^/]\.parquet$", description="the table: a path or an fsspec URL that ends in .parquet"
+    )
+    tiles: int = Field(16, ge=1, le=4096, description="tiles of each image that are looked at, at most")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where the scorer runs; cuda: one device for each worker")
+    cache: str | None = Field(
+        None, min_length=1, description="folder of scores by content, shared by runs, on a local disk; null: none"
+    )
+    allow_pipe: bool = Field(False, description=ALLOW_PIPE_MEANING)
 
     @model_validator(mode="after")
     def _check(self) -> ScoreOptions:
@@ -48,26 +52,29 @@ class ScoreOptions(EngineOptions):
 class CorpusFilterOptions(EngineOptions):
     """What is kept of a scored corpus, and where it goes."""
 
-    #: What was scored, named as it was then.
-    source: tuple[str, ...] = Field(min_length=1)
-    #: The table that ``synthpipe score`` wrote.
-    scores: str = Field(min_length=1)
-    #: Folder for the kept shards, or for the list of kept files.
-    output: str = Field(min_length=1)
-    #: Share of the images to reject, the worst by ``by``.
-    reject: float | None = Field(default=None, ge=0, lt=1)
-    #: Or: the largest value of ``by`` that is kept.
-    max_logit: float | None = Field(default=None, allow_inf_nan=False)
-    #: The column that decides; higher is worse.
-    by: str = Field(default="degraded_logit", min_length=1)
-    #: Reject the worst of each source by itself, so that none is emptied for being different.
-    per_source: bool = False
-    #: For folders of images: what is made of the kept files besides the list.
-    files: Literal["list", "link", "copy"] = "list"
-    #: Which kept images the report shows.
-    seed: int = Field(default=0, ge=0)
-    #: ``pipe:`` runs a shell command.
-    allow_pipe: bool = False
+    source: tuple[str, ...] = Field(min_length=1, description="what was scored, named as it was then")
+    scores: str = Field(min_length=1, description="the table that `synthpipe score` wrote")
+    output: str = Field(min_length=1, description="folder for the kept shards, or for the list of kept files")
+    reject: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of the images to reject, the worst; exactly one of reject and max_logit",
+    )
+    max_logit: float | None = Field(
+        None, allow_inf_nan=False, description="or: the largest number in the column 'by' that is kept"
+    )
+    by: str = Field("degraded_logit", min_length=1, description="the column that decides; higher is worse")
+    per_source: bool = Field(
+        False,
+        description="reject the worst of each source by itself, so that none is emptied for being different; needs "
+        "reject",
+    )
+    files: Literal["list", "link", "copy"] = Field(
+        "list", description="of folders of images: list the kept files in kept.txt, or link or copy them as well"
+    )
+    seed: int = Field(0, ge=0, description="chooses the kept images that the report shows")
+    allow_pipe: bool = Field(False, description=ALLOW_PIPE_MEANING)
 
     @model_validator(mode="after")
     def _check(self) -> CorpusFilterOptions:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.denoise import StreamDenoiseOptions
 from synthpipe.config.filter import FilterOptions
-from synthpipe.config.reader import Options
+from synthpipe.config.reader import ALLOW_PIPE_MEANING, Options
 
 __all__ = ["StreamOptions"]
 
@@ -21,64 +21,93 @@ class StreamOptions(Options):
     (``gt_size`` and ``gt_size / scale``) are cut from them.  Without, the stream yields clean patches of ``gt_size``.
     """
 
-    #: Shards of clean images: a path or URL with ``{000..511}`` ranges, a folder with an index, or a list of these.
-    shards: str | tuple[str, ...] = Field(min_length=1)
-    #: Side of the HR patches, pixels; a multiple of ``scale``.
-    gt_size: int = Field(ge=8, le=4096)
-    #: HR side over LR side.
-    scale: int = Field(default=4, ge=1, le=16)
-    #: Patches in an emitted batch.
-    batch_size: int = Field(default=16, ge=1)
-    #: All randomness comes from here.
-    seed: int = Field(default=0, ge=0)
-    #: What makes the low-quality partner; without it only clean patches are emitted.
-    degrade: DegradeOptions | None = None
-    #: What cleans the tiles of their own noise, before they are judged and degraded.
-    denoise: StreamDenoiseOptions | None = None
-    #: What is too degraded to be a clean image, and is dropped.
-    filter: FilterOptions | None = None
+    shards: str | tuple[str, ...] = Field(
+        min_length=1,
+        description="shards of clean images: a path or URL with {000..511} ranges, a folder with an index, or a list "
+        "of these",
+    )
+    gt_size: int = Field(ge=8, le=4096, description="side of the HR patches, in pixels; a multiple of scale")
+    scale: int = Field(4, ge=1, le=16, description="HR side over LR side")
+    batch_size: int = Field(16, ge=1, description="patches in an emitted batch")
+    seed: int = Field(0, ge=0, description="all randomness comes from it; one seed gives the same batches")
+    degrade: DegradeOptions | None = Field(
+        None, description="what makes the low-quality partner; null: only clean patches are emitted"
+    )
+    denoise: StreamDenoiseOptions | None = Field(
+        None, description="what cleans the tiles of their own noise, before they are judged and degraded; null: nothing"
+    )
+    filter: FilterOptions | None = Field(
+        None, description="what is too degraded to be a clean image, and is dropped; null: nothing"
+    )
 
-    #: Reader processes per rank; 0 reads in the calling process.
-    workers: int = Field(default=0, ge=0, le=256)
-    #: How worker processes start; by default the platform's way.
-    start_method: Literal["fork", "spawn", "forkserver"] | None = None
-    #: Emitted batches prepared ahead in a background thread; by default 2 on an accelerator and 0 on the CPU.
-    prefetch: int | None = Field(default=None, ge=0, le=64)
+    workers: int = Field(0, ge=0, le=256, description="reader processes per rank; 0 reads in the calling process")
+    start_method: Literal["fork", "spawn", "forkserver"] | None = Field(
+        None, description="how reader processes start; null: the platform's way"
+    )
+    prefetch: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="emitted batches prepared ahead in a background thread; null: 2 on an accelerator, 0 on the CPU",
+    )
 
-    #: Shards that one worker reads in turn.
-    open_shards: int = Field(default=8, ge=1, le=256)
-    #: Addresses (not images) held back for shuffling by each worker; 0 keeps the reading order.
-    shuffle_buffer: int = Field(default=1000, ge=0, le=1_000_000)
-    #: Whole passes over the corpus before iteration ends; ``null`` streams for ever.
-    epochs: int | None = Field(default=None, ge=1)
-    #: In a finite stream, leave out the last batch if it is short.
-    drop_last: bool = True
+    open_shards: int = Field(8, ge=1, le=256, description="shards that one reader reads in turn")
+    shuffle_buffer: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="addresses (not images) held back for shuffling by each reader; 0 keeps the reading order",
+    )
+    epochs: int | None = Field(
+        None, ge=1, description="whole passes over the corpus before iteration ends; null: for ever"
+    )
+    drop_last: bool = Field(True, description="in a finite stream, leave out the last batch if it is short")
 
-    #: Side of the LR tile that is degraded at once; by default 160, or less where the corpus' images are smaller.
-    tile: int | None = Field(default=None, ge=8, le=2048)
-    #: LR pixels dropped on each side of a degraded tile, where a network sees its border.
-    margin: int = Field(default=8, ge=0, le=256)
-    #: Aligned patches cut from each degraded tile, by default 4, or fewer where they would not find room side by side.
-    patches_per_tile: int | None = Field(default=None, ge=1, le=1024)
-    #: Tiles cut from each image that is read.
-    crops_per_image: int = Field(default=1, ge=1, le=1024)
-    #: Tiles degraded at once on the device.
-    tiles_per_batch: int = Field(default=8, ge=1, le=1024)
-    #: Patches that are mixed on the device before they are emitted, by default 8 batches; 0 emits tile after tile.
-    pool: int | None = Field(default=None, ge=0, le=65536)
-    #: Mirror half of the tiles.
-    hflip: bool = True
-    #: Turn tiles by a random multiple of 90 degrees.
-    rotate: bool = True
+    tile: int | None = Field(
+        None,
+        ge=8,
+        le=2048,
+        description="side of the LR tile that is degraded at once, in pixels; null: 160, or less where the images of "
+        "the corpus are smaller",
+    )
+    margin: int = Field(
+        8,
+        ge=0,
+        le=256,
+        description="LR pixels dropped on each side of a degraded tile, where a network sees its border",
+    )
+    patches_per_tile: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="aligned patches cut from each degraded tile; null: 4, or fewer where they would not find room "
+        "side by side",
+    )
+    crops_per_image: int = Field(1, ge=1, le=1024, description="tiles cut from each image that is read")
+    tiles_per_batch: int = Field(8, ge=1, le=1024, description="tiles degraded at once on the device")
+    pool: int | None = Field(
+        None,
+        ge=0,
+        le=65536,
+        description="patches that are mixed on the device before they are emitted; the first batch waits until it is "
+        "full; 0 emits tile after tile; null: 8 batches",
+    )
+    hflip: bool = Field(True, description="mirror half of the tiles")
+    rotate: bool = Field(True, description="turn tiles by a random multiple of 90 degrees")
 
-    #: Share of bad samples in an epoch above which the stream fails instead of skipping on.
-    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01
-    #: Transparent images: laid on white, or counted as bad.
-    alpha: Literal["white", "refuse"] = "white"
-    #: Allow ``pipe:`` URLs, which run a shell command.
-    allow_pipe: bool = False
-    #: Folder for remote shards while they are in use; by default the system's temporary folder.
-    spool_dir: str | None = None
+    max_bad_fraction: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="bad samples are skipped and counted by reason; above this share of an epoch the stream fails",
+    )
+    alpha: Literal["white", "refuse"] = Field(
+        "white", description="transparent images: laid on white, or counted as bad"
+    )
+    allow_pipe: bool = Field(False, description=ALLOW_PIPE_MEANING)
+    spool_dir: str | None = Field(
+        None, description="folder for remote shards while they are in use; null: the system's temporary folder"
+    )
 
     @field_validator("shards", mode="before")
     @classmethod

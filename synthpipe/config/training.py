@@ -59,8 +59,8 @@ FREE_TO_CHANGE = frozenset(
 class UnpairedOptions(ReadingOptions):
     """Two unpaired domains: every batch is half clean, half noisy."""
 
-    clean: DomainOptions
-    noisy: DomainOptions
+    clean: DomainOptions = Field(description="the clean images")
+    noisy: DomainOptions = Field(description="the degraded images, which need not show the same things")
     crop: int = Field(160, ge=8, description="side of the square crops in pixels")
     batch_size: int = Field(8, ge=2, description="crops per step over all processes, half of them clean; even")
 
@@ -74,9 +74,9 @@ class UnpairedOptions(ReadingOptions):
 class TrainDeFlowOptions(RunOptions):
     """``kind: deflow``: a conditional flow on two unpaired domains."""
 
-    kind: Literal["deflow"] = "deflow"
-    model: DeFlowModelOptions = DeFlowModelOptions()
-    data: UnpairedOptions
+    kind: Literal["deflow"] = Field("deflow", description="chooses this kind of training")
+    model: DeFlowModelOptions = Field(DeFlowModelOptions(), description="the flow")
+    data: UnpairedOptions = Field(description="the two piles of images")
 
 
 #: The only list of what ``synthpipe train`` can train.
