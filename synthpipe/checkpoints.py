@@ -112,7 +112,10 @@ def load(path: str | Path, kind: str | None = None) -> nn.Module:
     header = read_header(path)
     if kind is not None and header["kind"] != kind:
         raise CheckpointError(f"{path}: holds a {header['kind']!r} model, expected {kind!r}")
-    model = build_model(header["kind"], header["config"])
+    try:
+        model = build_model(header["kind"], header["config"])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     with safe_open(path, framework="pt") as file:
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:

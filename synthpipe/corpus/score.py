@@ -186,7 +186,7 @@ def score_unit(job: ScoreJob) -> UnitScores:
 
 def scorer_fingerprint(scorer: DensityScorer) -> str:
     """The same for the same numbers in the same network, whatever file they come from."""
-    digest = hashlib.sha256(json.dumps(scorer.config, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(scorer.identity, sort_keys=True).encode())
     for name, value in sorted(scorer.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

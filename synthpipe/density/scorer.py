@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from synthpipe.density.calibration import Calibration
 from synthpipe.density.dde import DDE
-from synthpipe.density.tile_statistics import blockiness, coder_bits, contrast, octave_slopes
+from synthpipe.density.scorer_parts import PartSettings, ScorerParts, TileView, parts_before_names
 from synthpipe.errors import ShapeError
 from synthpipe.images import luma
 
@@ -24,9 +24,6 @@ __all__ = ["QUANTILE_TILES", "DensityScorer"]
 #: Numbers of tiles over which the mean log-odds of clean images have their quantiles stored.
 QUANTILE_TILES = (1, 4, 16)
 _PERCENTS = 101
-_STATISTICS = ("coder_bits", "contrast", "blockiness", "slope_finest", "slope_half", "slope_quarter", "slope_median")
-#: Below any energy of a tile of photographs; a flat tile may have none.
-_LEAST = 1e-6
 #: Tiles scored at once.
 _CPU_CHUNK, _GPU_CHUNK = 16, 1024
 
@@ -40,16 +37,27 @@ class DensityScorer(nn.Module):
         tile: side of the tiles that the calibration was fitted on, pixels.
         norm_levels: noise levels at which the norm of the score (the gradient of ``S``) is a part too; each costs
             three times a level, for the gradient.
+        parts: names of the parts, in order, of :func:`~synthpipe.density.scorer_parts.known_parts`.  None: those of
+            files that were written before parts had names, so that what is added later changes no such file.
 
     Attributes:
         columns: names of the numbers that :meth:`forward` returns; ``degraded_logit`` first, higher is worse.
+
+    Raises:
+        ShapeError: levels or a tile that the density cannot take, or parts that stand twice.
+        CheckpointError: a part that this version does not know.
     """
 
     size_multiple = 1
     quantile_table: Tensor
 
     def __init__(
-        self, dde: Mapping[str, Any], levels: Sequence[float], tile: int = 64, norm_levels: Sequence[float] = ()
+        self,
+        dde: Mapping[str, Any],
+        levels: Sequence[float],
+        tile: int = 64,
+        norm_levels: Sequence[float] = (),
+        parts: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.dde = DDE(**dde)
@@ -60,14 +68,17 @@ class DensityScorer(nn.Module):
             )
         if tile <= 2 * self.dde.border:
             raise ShapeError(f"DensityScorer: expected a tile of more than {2 * self.dde.border} pixels, got {tile}")
+        settings = PartSettings(self.dde.domains, tuple(levels), tuple(norm_levels))
+        self._chosen = ScorerParts(parts_before_names(settings) if parts is None else parts, settings)
         self.config = {
             "dde": self.dde.config,
             "levels": [float(level) for level in levels],
             "tile": tile,
             "norm_levels": [float(level) for level in norm_levels],
+            "parts": list(self._chosen.names),
         }
         self.levels, self.norm_levels, self.tile = tuple(levels), tuple(norm_levels), tile
-        self.columns = ("degraded_logit", *self._part_names())
+        self.columns = ("degraded_logit", *self._chosen.names)
         self.calibration = Calibration(len(self.columns) - 1)
         self.register_buffer("quantile_table", torch.zeros(len(QUANTILE_TILES), _PERCENTS))
 
@@ -75,6 +86,17 @@ class DensityScorer(nn.Module):
     def quantiles(self) -> dict[int, Tensor]:
         """Quantiles 0..100 % of the mean ``degraded_logit`` of clean images, by the number of tiles in the mean."""
         return dict(zip(QUANTILE_TILES, self.quantile_table, strict=True))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """``config`` for fingerprints: without ``parts`` where they are those of files from before parts had names.
+
+        A scorer keeps its fingerprint, and with it its tables and caches of scores, when its file is written anew.
+        """
+        before = parts_before_names(PartSettings(self.dde.domains, self.levels, self.norm_levels))
+        if self._chosen.names != before:
+            return self.config
+        return {key: value for key, value in self.config.items() if key != "parts"}
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
@@ -102,24 +124,4 @@ class DensityScorer(nn.Module):
     def _parts_of(self, tiles: Tensor) -> Tensor:
         grey = luma(tiles)
         seen = grey if self.dde.channels == 1 else tiles
-        columns = []
-        for level in self.levels:
-            energies = self.dde.mean_energies(seen, level)  # (N, domains)
-            columns.append(energies[:, :1].clamp_min(_LEAST).log())
-            columns.append(energies[:, 1:] - energies[:, :1])
-        columns += [self._score_norm(seen, level)[:, None] for level in self.norm_levels]
-        columns += [statistic(grey)[:, None] for statistic in (coder_bits, contrast, blockiness)]
-        return torch.cat([*columns, octave_slopes(grey)], 1)
-
-    def _score_norm(self, seen: Tensor, level: float) -> Tensor:
-        """Logarithm of ``|| sigma grad S ||^2 / d`` of the clean domain, off the border, ``(N,)``."""
-        border = self.dde.border
-        score = level * self.dde.clean_score(seen, level)[..., border:-border, border:-border]
-        return score.square().mean((1, 2, 3)).clamp_min(_LEAST).log()
-
-    def _part_names(self) -> list[str]:
-        names: list[str] = []
-        for level in self.levels:
-            names.append(f"log_energy_{level:g}")
-            names += [f"{domain}_ratio_{level:g}" for domain in self.dde.domains[1:]]
-        return [*names, *(f"score_norm_{level:g}" for level in self.norm_levels), *_STATISTICS]
+        return self._chosen.measure(TileView(self.dde, seen, grey))

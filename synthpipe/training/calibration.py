@@ -23,6 +23,7 @@ from synthpipe.density.calibration import Calibration, fit_calibration
 from synthpipe.density.dde import DDE
 from synthpipe.density.detection import auroc, caught_share, pair_accuracy
 from synthpipe.density.scorer import QUANTILE_TILES, DensityScorer
+from synthpipe.density.scorer_parts import PartSettings, known_parts
 from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.files.image_files import read_image
 from synthpipe.images import to_float, to_uint8
@@ -82,7 +83,8 @@ def calibrate(
     names = [*options.families, *_folder_names(options.degraded)]
     if not names:
         raise TrainingError("calibrate: nothing to tell from clean: give 'families', or folders in 'degraded'")
-    scorer = DensityScorer(dde.config, options.levels, options.tile, options.norm_levels)
+    parts = known_parts(PartSettings(dde.domains, options.levels, options.norm_levels))
+    scorer = DensityScorer(dde.config, options.levels, options.tile, options.norm_levels, parts)
     scorer.dde.load_state_dict(dde.state_dict())
     ignored = _ignored(scorer, options)
     scorer = scorer.eval().requires_grad_(False).to(options.device)

@@ -11,7 +11,9 @@ from PIL import Image
 
 from synthpipe import checkpoints
 from synthpipe.cli import main
-from synthpipe.density import DDE, DensityScorer
+from synthpipe.density import DDE, DensityScorer, scorer_parts
+from synthpipe.density.scorer_parts import PartGroup, PartSettings, Statistic
+from synthpipe.images import luma
 
 
 @pytest.fixture
@@ -113,3 +115,28 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         main(["calibrate", "--help"])
     assert left.value.code == 0
     assert "synthpipe calibrate runs/dde/final.safetensors photos mine.safetensors" in capsys.readouterr().out
+
+
+def test_a_new_part_is_fitted_saved_and_refused_by_a_version_without_it(
+    dde: str, clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = str(tmp_path / "new.safetensors")
+    table = scorer_parts.part_table
+
+    def longer(settings: PartSettings) -> list[PartGroup]:
+        return [*table(settings), Statistic(lambda grey: grey.flatten(1).amax(1), "brightest")]
+
+    with pytest.MonkeyPatch.context() as newer:
+        newer.setattr(scorer_parts, "part_table", longer)
+        assert main(["calibrate", dde, clean, target, *FEW, "--holdout", "0.4"]) == 0
+        scorer = checkpoints.load(target, kind="density_scorer")
+        assert isinstance(scorer, DensityScorer)
+        tiles = torch.rand(2, 3, 16, 16)
+        assert scorer.columns[-1] == "brightest"
+        assert scorer(tiles)[:, -1].tolist() == luma(tiles).flatten(1).amax(1).tolist()
+        assert float(scorer.calibration.mean[-1]) > 0.3  # of the tiles that it was fitted on
+    capsys.readouterr()
+    assert main(["score", target, clean, str(tmp_path / "scores.parquet")]) == 1
+    message = capsys.readouterr().err
+    assert "new.safetensors: scorer: unknown part 'brightest'" in message
+    assert "from a newer version: update synthpipe" in message

@@ -11,10 +11,32 @@ import torch
 from PIL import Image, ImageFilter
 
 from synthpipe import checkpoints
+from synthpipe.corpus.score import scorer_fingerprint
 from synthpipe.density import DensityScorer
 from synthpipe.density.detection import auroc, pair_accuracy
 
 TILE = 64
+
+#: Every column of the two tiles of :func:`drawn`, by commit 433fa2b, before files named their parts.
+COLUMNS = {
+    "degraded_logit": (17.969, 20.885),
+    "log_energy_0.01": (2.6928, 1.9322),
+    "jpeg_ratio_0.01": (-1.3779, -1.8939),
+    "blur_ratio_0.01": (-0.07069, -0.93219),
+    "noise_ratio_0.01": (0.55934, 5.0096),
+    "log_energy_0.03": (1.3431, 0.78943),
+    "jpeg_ratio_0.03": (-0.42702, -0.61485),
+    "blur_ratio_0.03": (-0.54269, -0.20337),
+    "noise_ratio_0.03": (1.7072, 2.0039),
+    "coder_bits": (4.9321, 0.11264),
+    "contrast": (3.4952, 3.807),
+    "blockiness": (0.041806, 3.774),
+    "slope_finest": (-0.7324, -1.8222),
+    "slope_half": (-0.095693, -0.71322),
+    "slope_quarter": (-1.9201, -0.73488),
+    "slope_median": (-0.12192, -3.595),
+}
+FINGERPRINT = "3a74e04233011a7184bb91c1973f87ea"
 
 
 def tiles_of(pictures: list[Image.Image]) -> torch.Tensor:
@@ -45,6 +67,17 @@ def halved_and_back(image: Image.Image) -> Image.Image:
     return small.resize(image.size, Image.Resampling.BICUBIC)
 
 
+def drawn() -> torch.Tensor:
+    """Coloured waves, and grey stairs."""
+    y, x = torch.arange(64.0)[:, None], torch.arange(64.0)[None]
+    waves = [
+        0.5 + 0.2 * torch.sin(a * x + b * y) + 0.05 * torch.cos(1.7 * x - c * y)
+        for a, b, c in ((0.3, 0.1, 0.9), (0.31, 0.12, 1.1), (0.28, 0.15, 1.3))
+    ]
+    stairs = ((x // 8 + y // 8) % 5 / 8 + 0.2).expand(3, 64, 64)
+    return torch.stack([torch.stack(waves), stairs])
+
+
 @pytest.fixture(scope="module")
 def scorer() -> DensityScorer:
     loaded = checkpoints.load("scorer_small", kind="density_scorer")
@@ -60,6 +93,15 @@ def pictures(shared: Path) -> list[Image.Image]:
 
 def columns(scorer: DensityScorer, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
     return dict(zip(scorer.columns, scorer(tiles).unbind(1), strict=True))
+
+
+def test_a_file_without_names_gives_what_it_always_gave(scorer: DensityScorer) -> None:
+    assert "parts" not in checkpoints.read_header("scorer_small")["config"]
+    found = columns(scorer, drawn())
+    assert list(found) == list(COLUMNS)
+    for name, values in COLUMNS.items():
+        assert found[name].tolist() == pytest.approx(values, rel=1e-3, abs=1e-3), name
+    assert scorer_fingerprint(scorer) == FINGERPRINT
 
 
 def test_corrupted_copies_are_found(scorer: DensityScorer, pictures: list[Image.Image]) -> None:
