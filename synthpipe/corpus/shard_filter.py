@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -18,15 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from synthpipe.corpus.image_units import FolderUnit, StoredImage, Unit, printable
 from synthpipe.corpus.keep_rule import State
 from synthpipe.corpus.shard_result import is_as_written, state_name
 from synthpipe.errors import ImageError, OptionError, ShardError
-from synthpipe.files.decode import decode_image
+from synthpipe.files.decode import decode_image, encode_png, thumbnail
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.tar_sink import TarSink
 
@@ -166,15 +161,8 @@ def _pictures(image: StoredImage) -> tuple[bytes, bytes]:
         return b"", b""
     height, width = pixels.shape[:2]
     top, left = max(height - _PIECE, 0) // 2, max(width - _PIECE, 0) // 2
-    small = Image.fromarray(pixels)
-    small.thumbnail((_SMALL, _SMALL), Image.Resampling.BICUBIC)
-    return _png(np.asarray(small)), _png(pixels[top : top + _PIECE, left : left + _PIECE])
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    small, piece = thumbnail(pixels, _SMALL), pixels[top : top + _PIECE, left : left + _PIECE]
+    return encode_png(small, optimize=True), encode_png(piece, optimize=True)
 
 
 def _finished_earlier(job: FilterJob) -> UnitKept | None:

@@ -25,7 +25,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.containers import is_truncated
 
-__all__ = ["FORMATS", "AlphaPolicy", "BitDepthWarning", "decode_image", "encode_png"]
+__all__ = ["FORMATS", "AlphaPolicy", "BitDepthWarning", "decode_image", "encode_png", "thumbnail"]
 
 AlphaPolicy = Literal["white", "refuse"]
 
@@ -95,17 +95,36 @@ def decode_image(data: bytes, name: str, *, alpha: AlphaPolicy = "white") -> NDA
     return _orient(_to_rgb8(pixels, name, alpha), orientation)
 
 
-def encode_png(array: NDArray[np.uint8]) -> bytes:
+def encode_png(array: NDArray[np.uint8], *, optimize: bool = False) -> bytes:
     """Encode ``(H, W, 3)`` uint8 RGB as PNG; the same array gives the same bytes.
+
+    Args:
+        array: the pixels.
+        optimize: a smaller file for more time.
 
     Raises:
         ShapeError: another shape or dtype.
     """
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
-        raise ShapeError(f"encode_png: expected (H, W, 3) uint8, got {array.shape} {array.dtype}")
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(array)).save(buffer, format="PNG")
+    _to_pillow(array, "encode_png").save(buffer, format="PNG", optimize=optimize)
     return buffer.getvalue()
+
+
+def thumbnail(array: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """``(H, W, 3)`` uint8 RGB, reduced (bicubic) so that neither side has more than ``side`` pixels; never enlarged.
+
+    Raises:
+        ShapeError: another shape or dtype.
+    """
+    image = _to_pillow(array, "thumbnail")
+    image.thumbnail((side, side), Image.Resampling.BICUBIC)
+    return np.array(image)
+
+
+def _to_pillow(array: NDArray[np.uint8], caller: str) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or array.size == 0:
+        raise ShapeError(f"{caller}: expected (H, W, 3) uint8, got {array.shape} {array.dtype}")
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def _read(data: bytes, name: str) -> tuple[_Pixels, int]:

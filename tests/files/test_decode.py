@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.containers import image_suffix, is_truncated
-from synthpipe.files.decode import BitDepthWarning, decode_image, encode_png
+from synthpipe.files.decode import BitDepthWarning, decode_image, encode_png, thumbnail
 from tests.files.image_bytes import png, png_chunk
 
 deep = pytest.mark.filterwarnings("ignore::synthpipe.files.decode.BitDepthWarning")
@@ -78,8 +78,36 @@ class TestWhatComesOut:
 
     @pytest.mark.parametrize("bad", [RGB[..., :1], RGB.astype(np.float32), RGB[0], RGB[:0]])
     def test_encode_png_refuses(self, bad: np.ndarray) -> None:
-        with pytest.raises(ShapeError, match=r"expected \(H, W, 3\) uint8"):
+        with pytest.raises(ShapeError, match=r"encode_png: expected \(H, W, 3\) uint8"):
             encode_png(bad)
+        with pytest.raises(ShapeError, match=r"thumbnail: expected \(H, W, 3\) uint8"):
+            thumbnail(bad, 4)
+
+    def test_encode_png_to_fewer_bytes(self) -> None:
+        steps = np.repeat(np.repeat(samples((40, 40, 3)) >> 4, 3, 0), 3, 1)
+        assert len(encode_png(steps, optimize=True)) < len(encode_png(steps))
+        np.testing.assert_array_equal(decode_image(encode_png(steps, optimize=True), "x"), steps)
+
+
+class TestThumbnail:
+    @pytest.mark.parametrize(("size", "side", "expected"), [((100, 300), 60, (20, 60)), ((512, 128), 128, (128, 32))])
+    def test_the_longer_side_is_what_was_asked_for(
+        self, size: tuple[int, int], side: int, expected: tuple[int, int]
+    ) -> None:
+        small = thumbnail(samples((*size, 3)), side)
+        assert (small.shape, small.dtype) == ((*expected, 3), np.uint8)
+
+    def test_never_enlarged(self) -> None:
+        np.testing.assert_array_equal(thumbnail(RGB, 13), RGB)
+
+    def test_a_ramp_stays_a_ramp(self) -> None:
+        """Reduced four times, each pixel of a linear ramp is the mean of the four it stands for, borders apart."""
+        ramp = np.broadcast_to(np.arange(0, 256, dtype=np.uint8)[None, :, None], (256, 256, 3))
+        expected = np.arange(0, 256).reshape(64, 4).mean(1)
+        small = thumbnail(ramp, 64).astype(float)
+        assert np.abs(small - expected[None, :, None])[:, 2:-2].max() <= 0.51
+        flat = thumbnail(np.full((256, 256, 3), 77, np.uint8), 64)
+        assert (flat == 77).all()
 
 
 class TestPngLayouts:
