@@ -6,12 +6,14 @@ Header keys: ``kind``, ``config`` (constructor arguments), ``synthpipe`` (versio
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from synthpipe._version import __version__
 from synthpipe.errors import CheckpointError
 from synthpipe.registry import build_model, kind_of
 
-__all__ = ["load", "read_header", "resolve", "save"]
+__all__ = ["fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save"]
 
 _HEADER_KEY = "synthpipe"
 _REQUIRED = ("kind", "config", "synthpipe", "size_multiple", "info")
@@ -123,3 +125,31 @@ def load(path: str | Path, kind: str | None = None) -> nn.Module:
     except RuntimeError as error:
         raise CheckpointError(f"{path}: tensors do not fit the configuration in the header: {error}") from error
     return model.eval()
+
+
+def fingerprint(path: str | Path) -> str:
+    """32 hex digits of what a file's model computes: its configuration and its numbers.
+
+    The same wherever the file lies, whatever its name, its model card and the version that wrote it.
+
+    Args:
+        path: a file, or the name of shipped weights.
+
+    Raises:
+        CheckpointError: as :func:`load`.
+    """
+    return fingerprint_of(load(path))
+
+
+def fingerprint_of(model: nn.Module) -> str:
+    """What :func:`fingerprint` gives for the file that ``model`` would be saved to.
+
+    A model whose ``config`` says more than what it computes has an ``identity`` beside it.
+    """
+    described = getattr(model, "identity", model.config)
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # Through bytes, because NumPy has no bfloat16.
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]

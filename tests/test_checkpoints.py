@@ -123,3 +123,24 @@ def test_only_registered_models_are_saved(tmp_path: Path) -> None:
         checkpoints.save(tmp_path / "w.safetensors", nn.Linear(1, 1))
     with pytest.raises(CheckpointError, match="unknown model kind"):
         registry.build_model("nothing", {})
+
+
+def test_a_fingerprint_is_of_the_numbers_and_the_configuration(tmp_path: Path) -> None:
+    model = perturbed()
+    first = checkpoints.fingerprint(checkpoints.save(tmp_path / "a.safetensors", model, {"data": "made up"}))
+    assert first == checkpoints.fingerprint_of(model)
+    assert first == checkpoints.fingerprint(
+        checkpoints.save(tmp_path / "b.safetensors", model, {"data": "another card"})
+    )
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] += 1e-6
+    assert checkpoints.fingerprint(checkpoints.save(tmp_path / "a.safetensors", model)) != first
+    assert checkpoints.fingerprint_of(model.to(torch.bfloat16)) != first
+
+
+def test_a_fingerprint_of_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no weights at"):
+        checkpoints.fingerprint(tmp_path / "absent.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="without a synthpipe header"):
+        checkpoints.fingerprint(tmp_path / "foreign.safetensors")

@@ -21,6 +21,7 @@ from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError, ShapeError
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.transforms.build import build_degrade
+from synthpipe.transforms.identity import options_identity
 
 __all__ = ["DegradeInFeedData", "SynthPipeESRGANModel", "SynthPipeSRGANModel", "SynthPipeSRModel"]
 
@@ -50,6 +51,8 @@ class DegradeInFeedData:
         self._gt_size = options.gt_size
         self._scale = options.scale
         self._degrade = None
+        #: What the model's own degradation does, by content; a checkpoint keeps it.
+        self.degrade_identity = None if options.degrade is None else options_identity(options.degrade)
         if self.is_train and options.degrade is not None:
             self._degrade = build_degrade(options.degrade, options.scale).to(self.device)
 

@@ -137,6 +137,7 @@ class Session:
         """In the place of BasicSR's: the same model, with this session listening.
 
         Raises:
+            CheckpointError: the run that is to be resumed had another degradation in its model.
             OptionError: neither the stream nor the model makes ``lq``.
         """
         from synthpipe.basicsr_plugin.model import DegradeInFeedData
@@ -147,8 +148,15 @@ class Session:
                 f"model_type {opt['model_type']}: datasets.train has no `degrade`, so its batches hold no 'lq'; add one"
                 " there, or take SynthPipeSRModel, SynthPipeSRGANModel or SynthPipeESRGANModel and add it on top"
             )
+        degrade = model.degrade_identity if isinstance(model, DegradeInFeedData) else None
+        before = (self._resumed or {}).get("degrade", degrade)  # checkpoints of earlier versions do not say
+        if before != degrade:
+            raise CheckpointError(
+                f"{opt['path']['resume_state']}: trained with degrade {before}, the option file has {degrade}; resume "
+                "with the degradation that the run had, or start a run of another name"
+            )
         model.feed_data = self._feeding(model.feed_data)
-        model.save = self._saving(model.save, opt)
+        model.save = self._saving(model.save, opt, degrade)
         model.validation = _validating(model.validation)
         model.resume_training = self._resuming(model.resume_training)
         return model
@@ -161,13 +169,16 @@ class Session:
 
         return feed
 
-    def _saving(self, save: Callable[[int, int], None], opt: dict[str, Any]) -> Callable[[int, int], None]:
+    def _saving(
+        self, save: Callable[[int, int], None], opt: dict[str, Any], degrade: dict[str, Any] | None
+    ) -> Callable[[int, int], None]:
         def save_all(epoch: int, current_iter: int) -> None:
             if current_iter != -1:  # -1: the final networks, without a state
                 content = {
                     "loader": self._loader.state_dict() if self._loader else None,
                     "rng": resume.rng_state(),
                     "manual_seed": opt["manual_seed"],
+                    "degrade": degrade,
                 }
                 state_file = Path(opt["path"]["training_states"]) / f"{current_iter}.state"
                 resume.write_rank_state(state_file, opt["rank"], content)

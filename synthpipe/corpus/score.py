@@ -42,7 +42,7 @@ from synthpipe.transforms.density import score_image
 if TYPE_CHECKING:
     from synthpipe.density.scorer import DensityScorer
 
-__all__ = ["ScoreJob", "ScoreReport", "UnitScores", "score_corpus", "score_unit", "scorer_fingerprint"]
+__all__ = ["ScoreJob", "ScoreReport", "UnitScores", "score_corpus", "score_unit"]
 
 #: Images scored between two transactions of the cache.
 _CACHED_AT_ONCE = 64
@@ -128,7 +128,7 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
     weights = str(checkpoints.resolve(options.weights).absolute())
     scorer = _load(weights)
     columns = table_columns(scorer)
-    settings = ScoreSettings(weights, scorer_fingerprint(scorer), options.tiles, options.device)
+    settings = ScoreSettings(weights, checkpoints.fingerprint_of(scorer), options.tiles, options.device)
     units = find_units(options.source, allow_pipe=options.allow_pipe)
     target, parts_name = _place(options.output)
     parts = OutputFolder(f"{target.url.rstrip('/')}/{parts_name}.parts")
@@ -182,15 +182,6 @@ def score_unit(job: ScoreJob) -> UnitScores:
         write_part(Path(scratch) / name, rows, table_columns(scorer), about)
         job.output.publish(Path(scratch) / name, name)
     return UnitScores(scores.name, scores.images, scores.errors, scoring.hits, scoring.misses)
-
-
-def scorer_fingerprint(scorer: DensityScorer) -> str:
-    """The same for the same numbers in the same network, whatever file they come from."""
-    digest = hashlib.sha256(json.dumps(scorer.identity, sort_keys=True).encode())
-    for name, value in sorted(scorer.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def table_columns(scorer: DensityScorer) -> tuple[str, ...]:
@@ -268,10 +259,11 @@ def _first_folder(path: str) -> str:
 def _scorer(weights: str, fingerprint: str, device: str) -> DensityScorer:
     """The scorer of this process, loaded once."""
     scorer = _load(weights)
-    if scorer_fingerprint(scorer) != fingerprint:
+    found = checkpoints.fingerprint_of(scorer)
+    if found != fingerprint:
         raise CheckpointError(
-            f"{weights}: not the weights that this run was begun with (fingerprint {scorer_fingerprint(scorer)}, "
-            f"expected {fingerprint}); all machines need the same file"
+            f"{weights}: not the weights that this run was begun with (fingerprint {found}, expected {fingerprint}); "
+            "all machines need the same file"
         )
     return scorer.to(device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,11 @@ from typing import Any
 
 import torch
 
-from synthpipe import checkpoints
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
 from synthpipe.pipeline.device_stage import DeviceStage
+from synthpipe.pipeline.identity import IdentityParts, stream_identity
 from synthpipe.pipeline.keep_list import KeepList, read_keep_list
 from synthpipe.pipeline.nodes import OnDevice, TileLoader
 from synthpipe.pipeline.plan import part_bounds
@@ -30,7 +29,6 @@ from synthpipe.seeds import sample_seed
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.build import build_degrade, build_denoise, build_filter
 from synthpipe.transforms.denoise import Denoise
-from synthpipe.transforms.density import DensityFilter, DensityScore
 
 __all__ = ["build_stream"]
 
@@ -40,21 +38,6 @@ _LARGEST_AUTOMATIC_TILE = 160
 _TILE_STEP = 8
 _LARGEST_AUTOMATIC_COUNT = 4
 _LARGEST_AUTOMATIC_BORDER = 32
-
-# These change how fast a stream runs or when it gives up, and nothing of what it yields.
-_NOT_IDENTITY = {
-    "shards",
-    "degrade",
-    "denoise",
-    "filter",
-    "tile",
-    "prefetch",
-    "start_method",
-    "max_bad_fraction",
-    "allow_pipe",
-    "spool_dir",
-    "pool",
-}
 
 
 def build_stream(
@@ -118,8 +101,20 @@ def build_stream(
         [judge.to(device) for judge in judges or ()],
         None if degrade is None else degrade.to(device),
     )
-    identity = _identity(shape, transforms, judges, degrade)
-    return Stream(recipe.make_pass, identity, shape.patches // options.batch_size, options.epochs)
+    parts = IdentityParts(
+        options=options,
+        corpus=corpus,
+        tile=tile,
+        border=border,
+        patches_per_tile=shape.patches_per_tile,
+        rank=rank,
+        world_size=world_size,
+        keep=keep,
+        judges=judges,
+        degrade=degrade,
+        transforms=tuple(transforms),
+    )
+    return Stream(recipe.make_pass, stream_identity(parts), shape.patches // options.batch_size, options.epochs)
 
 
 @dataclass(frozen=True)
@@ -286,51 +281,3 @@ def _tile_size(options: StreamOptions, corpus: Corpus, border: int) -> int:
     if tile != _LARGEST_AUTOMATIC_TILE:
         _log.info("LR tiles of %d pixels: the shortest side among the first images is %s", tile, shortest)
     return tile
-
-
-def _identity(
-    shape: _Shape,
-    transforms: Sequence[BatchTransform],
-    judges: tuple[DensityScore, DensityFilter] | None,
-    degrade: BatchTransform | None,
-) -> dict[str, Any]:
-    options = shape.options.model_dump(mode="json", exclude=_NOT_IDENTITY)
-    described = None if shape.options.degrade is None else shape.options.degrade.model_dump(mode="json")
-    if described is not None and "weights" in described:
-        described["weights"] = Path(described["weights"]).name
-    return {
-        **options,
-        "tile": shape.tile,
-        "pool": shape.options.pool_size,
-        "patches_per_tile": shape.patches_per_tile,
-        "shards": shape.corpus.fingerprint(),
-        "samples": shape.corpus.samples,
-        "degrade": described or type(degrade).__name__,
-        "denoise": _denoise_identity(shape),
-        "filter": _filter_identity(shape, judges),
-        "transforms": [type(transform).__name__ for transform in transforms],
-        "rank": shape.rank,
-        "world_size": shape.world_size,
-    }
-
-
-def _denoise_identity(shape: _Shape) -> dict[str, Any] | None:
-    """The content of the weights, wherever they lie, and all that changes what they do."""
-    options = shape.options.denoise
-    if options is None:
-        return None
-    digest = hashlib.sha256(checkpoints.resolve(options.weights).read_bytes()).hexdigest()
-    settings = options.model_dump(mode="json", exclude={"weights", "border"})
-    return {"weights": digest[:16], "border": shape.border, **settings}
-
-
-def _filter_identity(shape: _Shape, judges: tuple[DensityScore, DensityFilter] | None) -> dict[str, Any] | None:
-    """What is decided, not how it was asked for: the same table in another place, the same threshold by other means."""
-    if shape.keep is not None:
-        return {"keys": shape.keep.fingerprint()}
-    if judges is None:
-        return None
-    assert shape.options.filter is not None
-    score, threshold = judges
-    weights = Path(shape.options.filter.scorer).name
-    return {"weights": weights, "tiles": score.tiles, "max_logit": threshold.max_logit}

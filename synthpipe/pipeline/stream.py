@@ -9,6 +9,7 @@ from typing import Any
 from torchdata.nodes import BaseNode, Prefetcher
 
 from synthpipe.errors import StreamError
+from synthpipe.pipeline.identity import VERSION, Identity
 from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED
@@ -18,8 +19,6 @@ from synthpipe.transforms.batch import Batch
 __all__ = ["Pass", "Stream"]
 
 _log = logging.getLogger(__name__)
-
-_STATE_VERSION = 1
 
 
 class Pass:
@@ -79,7 +78,7 @@ class Stream(Iterator[Batch]):
 
     Args:
         make_pass: the nodes of a pass, from its number and the tally's state at its beginning.
-        identity: plain values that a state must share with the stream that it is loaded into.
+        identity: what a state must share with the stream that it is loaded into.
         batches_per_epoch: planned full batches of this rank.
         epochs: of a pass; None for an endless one.
     """
@@ -87,12 +86,12 @@ class Stream(Iterator[Batch]):
     def __init__(
         self,
         make_pass: Callable[[int, dict[str, Any] | None], Pass],
-        identity: Mapping[str, Any],
+        identity: Identity,
         batches_per_epoch: int,
         epochs: int | None = None,
     ) -> None:
         self._make_pass = make_pass
-        self._identity = dict(identity)
+        self._identity = identity
         self.batches_per_epoch = batches_per_epoch
         self._epochs = epochs or 0
         self._number = 0
@@ -137,8 +136,8 @@ class Stream(Iterator[Batch]):
         """Where the stream stands after the batch handed out last; plain types, small."""
         nodes = self._nodes_state if self._nodes is None else self._nodes.state()
         return {
-            "version": _STATE_VERSION,
-            "identity": dict(self._identity),
+            "version": VERSION,
+            "identity": dict(self._identity.current),
             "pass": self._number,
             "nodes": nodes,
             "tally": self._tally_state,
@@ -152,16 +151,19 @@ class Stream(Iterator[Batch]):
         Raises:
             StreamError: the state belongs to a stream with other options, shards, ranks or workers.
         """
-        if not isinstance(state, Mapping) or state.get("version") != _STATE_VERSION:
-            version = state.get("version") if isinstance(state, Mapping) else type(state).__name__
-            raise StreamError(f"not the state of a stream: expected version {_STATE_VERSION}, got {version!r}")
-        theirs = state["identity"]
-        differing = [key for key in {**self._identity, **theirs} if self._identity.get(key) != theirs.get(key)]
+        version = state.get("version") if isinstance(state, Mapping) else type(state).__name__
+        if version not in (1, VERSION):
+            raise StreamError(f"not the state of a stream: expected version {VERSION} or 1, got {version!r}")
+        differing = self._identity.differences(version, state["identity"])
         if differing:
-            lines = "; ".join(
-                f"{key}: state {theirs.get(key)!r}, here {self._identity.get(key)!r}" for key in differing
+            raise StreamError(
+                f"the state belongs to another stream ({'; '.join(differing)}); resume with the options that it had"
             )
-            raise StreamError(f"the state belongs to another stream ({lines}); resume with the options that it had")
+        if version == 1 and self._identity.has_weights_by_name:
+            _log.warning(
+                "the state is of version 1, which knows the weights of degradation and filter by the names of their "
+                "files: whether they hold the same numbers could not be compared"
+            )
         self._stop()
         self._number = state["pass"]
         self._nodes_state = state["nodes"]

@@ -16,7 +16,7 @@ from synthpipe.errors import ImageError, ShardError, StreamError
 from synthpipe.files.byte_source import is_local, open_source
 from synthpipe.files.image_size import image_size
 from synthpipe.files.storage import join_url, read_optional
-from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, expand_urls, read_index
+from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo, expand_urls, read_index
 from synthpipe.shards.shard_reader import ShardReader, TarScan
 
 __all__ = ["Corpus", "probe_sides", "read_corpus"]
@@ -35,6 +35,8 @@ class Corpus:
 
     urls: tuple[str, ...]
     counts: tuple[int, ...]
+    #: SHA-256 of each shard by its index; none where one of them has no index.
+    checksums: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -45,6 +47,12 @@ class Corpus:
         """The same for the same shards wherever they lie."""
         lines = [f"{url.rsplit('/', 1)[-1]} {count}" for url, count in zip(self.urls, self.counts, strict=True)]
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+
+    def checksum(self) -> str | None:
+        """The same for the same bytes in the same order, as the indexes have it; None where there is no index."""
+        if not self.checksums:
+            return None
+        return hashlib.blake2b("\n".join(self.checksums).encode(), digest_size=16).hexdigest()
 
 
 def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_dir: str | None = None) -> Corpus:
@@ -61,7 +69,8 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
     for url in urls:
         if url.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")):
             raise ShardError(f"{url}: compressed shards have no addresses to read by; unpack it to a plain .tar")
-    known = _indexed_counts(urls)
+    indexed = _indexed_shards(urls)
+    known = {url: shard.samples for url, shard in indexed.items()}
     unknown = [url for url in urls if url not in known]
     scanned = _scan_all(unknown, spool_dir)
     found = {**known, **{url: count for url, count in scanned.items() if count is not None}}
@@ -70,7 +79,9 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
             f"no samples in {len(urls)} shards, the first of them {urls[0]!r}; are these tar files of images?"
         )
     average = max(round(sum(found.values()) / len(found)), 1)
-    return Corpus(tuple(urls), tuple(found.get(url, average) for url in urls))
+    checksums = tuple(shard.sha256 for url in urls if (shard := indexed.get(url)) is not None and shard.sha256)
+    counts = tuple(found.get(url, average) for url in urls)
+    return Corpus(tuple(urls), counts, checksums if len(checksums) == len(urls) else ())
 
 
 def probe_sides(corpus: Corpus, spool_dir: str | None = None) -> int | None:
@@ -104,16 +115,14 @@ def _sizes(reader: ShardReader, numbers: Sequence[int]) -> Iterator[tuple[int, i
             continue
 
 
-def _indexed_counts(urls: Sequence[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def _indexed_shards(urls: Sequence[str]) -> dict[str, ShardInfo]:
+    known: dict[str, ShardInfo] = {}
     folders = {url.rpartition("/")[0] or "." for url in urls if not url.startswith("pipe:")}
     for folder in sorted(folders):
         index = _index_of(folder)
         if index is not None:
-            counts |= {shard.name: shard.samples for shard in index.shards} | {
-                url: shard.samples for url, shard in zip(index.urls(), index.shards, strict=True)
-            }
-    return {url: counts[url] for url in urls if url in counts}
+            known |= {shard.name: shard for shard in index.shards} | dict(zip(index.urls(), index.shards, strict=True))
+    return {url: known[url] for url in urls if url in known}
 
 
 def _index_of(folder: str) -> ShardIndex | None:

@@ -90,7 +90,7 @@ class TestRows:
 
         score(weights, shards, tmp_path / "hr.parquet")
         about = json.loads(pq.read_schema(tmp_path / "hr.parquet").metadata[b"synthpipe"])
-        assert about["scorer"] == shard_score.scorer_fingerprint(tiny_scorer())
+        assert about["scorer"] == checkpoints.fingerprint_of(tiny_scorer())
         assert (about["tiles"], about["images"], about["kind"]) == (4, 8, "shards")
         assert about["columns"] == [*tiny_scorer().columns, "degraded_logit_q10", "degraded_logit_q90"]
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from synthpipe import checkpoints
-from synthpipe.corpus.score import scorer_fingerprint, table_columns
+from synthpipe.corpus.score import table_columns
 from synthpipe.density import DensityScorer, scorer_parts
 from synthpipe.density.scorer_parts import PartGroup, PartSettings, Statistic, TileView
 from synthpipe.density.tile_statistics import contrast, octave_slopes
@@ -85,13 +85,13 @@ def test_a_part_that_comes_later_changes_no_file(tmp_path: Path, monkeypatch: py
     scorer = tiny_scorer(norm_levels=(0.1,))
     named = checkpoints.save(tmp_path / "named.safetensors", scorer)
     unnamed = without_names(checkpoints.save(tmp_path / "unnamed.safetensors", scorer))
-    fingerprint = scorer_fingerprint(scorer)
+    fingerprint = checkpoints.fingerprint_of(scorer)
     add_part(monkeypatch, Statistic(brightness, "brightness"), first)
     for path in (named, unnamed):
         loaded = load(path)
         assert loaded.columns == ("degraded_logit", *BEFORE)
         assert torch.equal(loaded(tiles()), scorer(tiles()))
-        assert scorer_fingerprint(loaded) == fingerprint
+        assert checkpoints.fingerprint_of(loaded) == fingerprint
 
 
 def test_only_the_parts_that_are_named_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,8 +123,8 @@ def test_other_parts_or_another_order_are_another_scorer() -> None:
     turned.load_state_dict(whole.state_dict())
     again = DensityScorer(**{**whole.config, "parts": names})
     again.load_state_dict(whole.state_dict())
-    assert scorer_fingerprint(again) == scorer_fingerprint(whole)
-    assert scorer_fingerprint(turned) != scorer_fingerprint(whole)
+    assert checkpoints.fingerprint_of(again) == checkpoints.fingerprint_of(whole)
+    assert checkpoints.fingerprint_of(turned) != checkpoints.fingerprint_of(whole)
 
 
 def test_a_newer_versions_part_is_refused_by_name(tmp_path: Path) -> None:

@@ -182,6 +182,21 @@ def test_feed_data_models_resume_exactly(tmp_path: Path, monkeypatch: pytest.Mon
     assert_same_networks(whole, parts)
 
 
+def test_a_model_with_another_degradation_does_not_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    opt = options(tmp_path, iterations=4)
+    opt["degrade"] = opt["datasets"]["train"].pop("degrade")
+    opt["model_type"] = "SynthPipeSRModel"
+    assert run_entry(monkeypatch, tmp_path, opt) == 0
+    opt["train"]["total_iter"] = 6
+    opt["degrade"] = {"type": "classical", "noise": {"type": "gaussian", "sigma": [0.02, 0.2]}}
+    assert run_entry(monkeypatch, tmp_path, opt, "--auto_resume") == 1
+    message = capsys.readouterr().err
+    assert "trained with degrade" in message
+    assert "0.2]" in message
+
+
 def test_options_that_cannot_be_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

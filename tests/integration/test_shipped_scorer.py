@@ -11,7 +11,6 @@ import torch
 from PIL import Image, ImageFilter
 
 from synthpipe import checkpoints
-from synthpipe.corpus.score import scorer_fingerprint
 from synthpipe.density import DensityScorer
 from synthpipe.density.detection import auroc, pair_accuracy
 
@@ -101,7 +100,7 @@ def test_a_file_without_names_gives_what_it_always_gave(scorer: DensityScorer) -
     assert list(found) == list(COLUMNS)
     for name, values in COLUMNS.items():
         assert found[name].tolist() == pytest.approx(values, rel=1e-3, abs=1e-3), name
-    assert scorer_fingerprint(scorer) == FINGERPRINT
+    assert checkpoints.fingerprint_of(scorer) == FINGERPRINT
 
 
 def test_corrupted_copies_are_found(scorer: DensityScorer, pictures: list[Image.Image]) -> None:

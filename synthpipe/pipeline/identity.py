@@ -1,0 +1,142 @@
+"""What two streams must share for the state of one to fit the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from synthpipe import checkpoints
+from synthpipe.config.stream import StreamOptions
+from synthpipe.pipeline.keep_list import KeepList
+from synthpipe.pipeline.stream_corpus import Corpus
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.density import DensityFilter, DensityScore
+from synthpipe.transforms.identity import options_identity, options_identity_by_name
+
+__all__ = ["VERSION", "Identity", "IdentityParts", "stream_identity"]
+
+#: Of the states of streams.  Version 1 knew the weights of degradation and filter by the names of their files.
+VERSION = 2
+
+# These change how fast a stream runs or when it gives up, and nothing of what it yields.
+_NOT_IDENTITY = {
+    "shards",
+    "degrade",
+    "denoise",
+    "filter",
+    "tile",
+    "prefetch",
+    "start_method",
+    "max_bad_fraction",
+    "allow_pipe",
+    "spool_dir",
+    "pool",
+}
+
+#: Known only where the shards have an index: compared where both sides know it.
+_CHECKSUMS = "shard_checksums"
+
+
+@dataclass(frozen=True)
+class IdentityParts:
+    """All that a stream is made of; numbers that follow from several options stand beside them."""
+
+    options: StreamOptions
+    corpus: Corpus
+    tile: int
+    border: int
+    patches_per_tile: int
+    rank: int
+    world_size: int
+    keep: KeepList | None
+    judges: tuple[DensityScore, DensityFilter] | None
+    degrade: BatchTransform | None
+    transforms: tuple[BatchTransform, ...]
+
+
+class Identity:
+    """Plain values by name, for today's states and for those of version 1.
+
+    Args:
+        current: what a state of today carries.
+        by_name: what the same stream's state carried in version 1.
+    """
+
+    def __init__(self, current: Mapping[str, Any], by_name: Mapping[str, Any]) -> None:
+        self.current = dict(current)
+        self._by_name = dict(by_name)
+
+    @property
+    def has_weights_by_name(self) -> bool:
+        """Whether version 1 knew weights of this stream by nothing but the name of their file."""
+        parts = (self._by_name.get("degrade"), self._by_name.get("filter"))
+        return any(isinstance(part, dict) and "weights" in part for part in parts)
+
+    def differences(self, version: int, theirs: Mapping[str, Any]) -> list[str]:
+        """One line for each value in which a state of ``version`` differs; none: the state fits."""
+        ours = self.current if version == VERSION else self._by_name
+        return [
+            f"{key}: state {theirs.get(key)!r}, here {ours.get(key)!r}"
+            for key in {**ours, **theirs}
+            if ours.get(key) != theirs.get(key) and not (key == _CHECKSUMS and None in (ours.get(key), theirs.get(key)))
+        ]
+
+
+def stream_identity(parts: IdentityParts) -> Identity:
+    """The identity of a stream.
+
+    Raises:
+        CheckpointError: weights that cannot be read.
+    """
+    shared = {
+        **parts.options.model_dump(mode="json", exclude=_NOT_IDENTITY),
+        "tile": parts.tile,
+        "pool": parts.options.pool_size,
+        "patches_per_tile": parts.patches_per_tile,
+        "shards": parts.corpus.fingerprint(),
+        "samples": parts.corpus.samples,
+        "transforms": [type(transform).__name__ for transform in parts.transforms],
+        "rank": parts.rank,
+        "world_size": parts.world_size,
+    }
+    options, denoise = parts.options.degrade, parts.options.denoise
+    given = type(parts.degrade).__name__
+    current = {
+        "degrade": given if options is None else options_identity(options),
+        "denoise": None
+        if denoise is None
+        else {"border": parts.border, **options_identity(denoise, leave_out=frozenset({"border"}))},
+        "filter": _filter_identity(parts, checkpoints.fingerprint),
+        _CHECKSUMS: parts.corpus.checksum(),
+    }
+    by_name = {
+        "degrade": given if options is None else options_identity_by_name(options),
+        "denoise": _denoise_identity_of_version_1(parts),
+        "filter": _filter_identity(parts, lambda weights: Path(weights).name),
+    }
+    return Identity({**shared, **current}, {**shared, **by_name})
+
+
+def _filter_identity(parts: IdentityParts, describe: Callable[[str], str]) -> dict[str, Any] | None:
+    """What is decided, not how it was asked for: the same table in another place, the same threshold by other means."""
+    if parts.keep is not None:
+        return {"keys": parts.keep.fingerprint()}
+    if parts.judges is None:
+        return None
+    assert parts.options.filter is not None
+    score, threshold = parts.judges
+    weights = describe(parts.options.filter.scorer)
+    return {"weights": weights, "tiles": score.tiles, "max_logit": threshold.max_logit}
+
+
+def _denoise_identity_of_version_1(parts: IdentityParts) -> dict[str, Any] | None:
+    """By the bytes of the file."""
+    options = parts.options.denoise
+    if options is None:
+        return None
+    digest = hashlib.sha256(checkpoints.resolve(options.weights).read_bytes()).hexdigest()
+    settings = options.model_dump(mode="json", exclude={"weights", "border"})
+    return {"weights": digest[:16], "border": parts.border, **settings}

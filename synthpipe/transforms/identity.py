@@ -1,0 +1,35 @@
+"""What a described transform does, as plain values: equal values promise equal results, wherever its weights lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from synthpipe import checkpoints
+from synthpipe.config.reader import Options
+
+__all__ = ["options_identity", "options_identity_by_name"]
+
+
+def options_identity(options: Options, *, leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The options of a transform with the content of their ``weights`` in place of the path.
+
+    Args:
+        options: of a degradation or a denoiser.
+        leave_out: options that change nothing of the result.
+
+    Raises:
+        CheckpointError: weights that are missing or cannot be read.
+    """
+    described = options.model_dump(mode="json", exclude=set(leave_out))
+    if "weights" in described:
+        described["weights"] = checkpoints.fingerprint(described["weights"])
+    return described
+
+
+def options_identity_by_name(options: Options) -> dict[str, Any]:
+    """The same by the file name of the weights, as states of version 1 have it."""
+    described = options.model_dump(mode="json")
+    if "weights" in described:
+        described["weights"] = Path(described["weights"]).name
+    return described
