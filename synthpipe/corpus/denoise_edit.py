@@ -67,6 +67,7 @@ class DenoiseEdit:
         transform = build_denoise(self.options).to(self.device)
 
         def edit(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            """``(H, W, 3)`` uint8, RGB -> the same, denoised."""
             with one_thread():
                 return denoise_pixels(transform, pixels, self.device)
 

@@ -9,28 +9,24 @@ A run that was killed goes on where it stopped and ends with the same bytes.  In
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from synthpipe.corpus.image_units import ShardUnit
-from synthpipe.corpus.shard_edit import EditJob, ImageEdit, UnitEdited, edit_shard, read_result
-from synthpipe.corpus.shard_result import target_names
+from synthpipe.corpus.shard_edit import EditJob, ImageEdit, UnitEdited, edit_shard
+from synthpipe.corpus.unit_job import target_names
 from synthpipe.errors import ShardError
-from synthpipe.files.storage import OutputFolder, is_local
+from synthpipe.files.storage import OutputFolder, absolute_url
 from synthpipe.shards.engine import run_jobs
-from synthpipe.shards.shard_index import INDEX_NAME, STATE_FOLDER, ShardIndex, ShardInfo
+from synthpipe.shards.job_result import REPORT_NAME, broken_images, publish_report
+from synthpipe.shards.run_plan import RunPlan, open_run
+from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo
 
 __all__ = ["REPORT_NAME", "EditReport", "edit_corpus"]
 
-REPORT_NAME = "report.json"
-
-_PLAN_NAME = f"{STATE_FOLDER}/plan.json"
-_LOCK_NAME = f"{STATE_FOLDER}/lock"
 _FORMAT = "synthpipe-edit-plan"
 _VERSION = 1
 
@@ -74,12 +70,16 @@ def edit_corpus(
         ShardError: a folder that holds other shards or was begun with another edit or other shards, a disk that cannot
             be read or written, two runs in one folder, no image at all.
     """
-    output = OutputFolder(os.path.abspath(output_url) if is_local(output_url) else output_url)
+    output = OutputFolder(absolute_url(output_url))
     targets = target_names(units)
-    with output.lock(_LOCK_NAME), output.scratch(STATE_FOLDER) as scratch:
-        _agree(edit.identity() | {"broken": broken, "shards": targets}, output, scratch)
+    with open_run(output) as scratch:
+        options = edit.identity() | {"broken": broken, "shards": targets}
+        RunPlan(_FORMAT, _VERSION, "edit", options).begin(output, scratch)
         place = str(scratch) if output.local else None
-        jobs = (EditJob(unit, target, edit, broken, output, place) for unit, target in zip(units, targets, strict=True))
+        jobs = (
+            EditJob(unit=unit, output=output, scratch=place, target=target, edit=edit, broken=broken)
+            for unit, target in zip(units, targets, strict=True)
+        )
         results: dict[str, UnitEdited] = {}
         images = 0
         for result in run_jobs(edit_shard, jobs, engine=engine, workers=min(workers, len(units)), cuda=cuda):
@@ -96,33 +96,6 @@ def edit_corpus(
     return report
 
 
-def _agree(identity: dict[str, Any], output: OutputFolder, scratch: Path) -> None:
-    """Leave what is done; refuse to go on with something else."""
-    plan = {"format": _FORMAT, "version": _VERSION, "edit": identity}
-    earlier = output.read(_PLAN_NAME)
-    if earlier is None:
-        foreign = [name for name in output.names() if name.endswith(".tar") or name == INDEX_NAME]
-        if foreign:
-            raise ShardError(f"{output.url}: already holds {foreign[0]!r} of another origin; name an empty folder")
-        output.publish_bytes(json.dumps(plan, indent=1, sort_keys=True).encode(), _PLAN_NAME, scratch)
-        return
-    remedy = "name another output folder, or empty this one"
-    try:
-        before = json.loads(earlier)
-        if (before["format"], before["version"]) != (_FORMAT, _VERSION):
-            raise ShardError(f"{output.url}: begun by another command or version; {remedy}")
-        was = dict(before["edit"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{output.url}: damaged plan of an earlier run ({error!r}); {remedy}") from error
-    changed = [
-        f"{name} was {was.get(name)!r}, is {identity.get(name)!r}"
-        for name in sorted({**was, **identity})
-        if was.get(name) != identity.get(name)
-    ]
-    if changed:
-        raise ShardError(f"{output.url}: begun otherwise: {'; '.join(changed)}; go on with that, or {remedy}")
-
-
 def _report(results: Sequence[UnitEdited], targets: Sequence[str], output: OutputFolder) -> EditReport:
     broken: Counter[str] = Counter()
     for result in results:
@@ -137,10 +110,9 @@ def _report(results: Sequence[UnitEdited], targets: Sequence[str], output: Outpu
 
 
 def _publish_report(report: EditReport, targets: Sequence[str], output: OutputFolder, scratch: Path) -> None:
-    listed = []
-    for target in targets:
-        result = read_result(output, target)
-        for path, reason, message in result.broken if result is not None else ():
-            listed.append({"shard": target, "image": path, "reason": reason, "message": message})
-    text = {"edited": report.edited, "not_edited": report.broken, "samples": report.index.samples, "broken": listed}
-    output.publish_bytes((json.dumps(text, indent=1) + "\n").encode(), REPORT_NAME, scratch)
+    head = {"edited": report.edited, "not_edited": report.broken, "samples": report.index.samples}
+    broken = (
+        {"shard": shard, "image": path, "reason": reason, "message": message}
+        for shard, path, reason, message in broken_images(UnitEdited, targets, output)
+    )
+    publish_report(head, broken, output, scratch)

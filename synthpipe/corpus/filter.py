@@ -13,7 +13,6 @@ For a folder of images ``kept.txt`` lists the kept files, one a line, and ``imag
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -28,23 +27,21 @@ from synthpipe.corpus.image_units import FolderUnit, ShardUnit, Unit, find_units
 from synthpipe.corpus.keep_rule import Decisions, Gallery, State, choose_gallery, decide
 from synthpipe.corpus.score_table import ScoreTable, open_scores, require_pyarrow
 from synthpipe.corpus.shard_filter import FilterJob, Shown, filter_unit
-from synthpipe.corpus.shard_result import target_names
+from synthpipe.corpus.unit_job import target_names
 from synthpipe.errors import OptionError, ShardError
-from synthpipe.files.storage import OutputFolder, is_local, open_url
+from synthpipe.files.storage import OutputFolder, absolute_url, sha256_of
 from synthpipe.shards.engine import run_jobs
-from synthpipe.shards.shard_index import INDEX_NAME, STATE_FOLDER, ShardIndex, ShardInfo
+from synthpipe.shards.job_result import REPORT_NAME
+from synthpipe.shards.run_plan import InputChecksum, RunPlan, open_run
+from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo
 
 __all__ = ["HTML_NAME", "KEPT_LIST", "REPORT_NAME", "FilterOutcome", "filter_corpus"]
 
 KEPT_LIST = "kept.txt"
-REPORT_NAME = "report.json"
 HTML_NAME = "report.html"
 
-_PLAN_NAME = f"{STATE_FOLDER}/plan.json"
-_LOCK_NAME = f"{STATE_FOLDER}/lock"
 _FORMAT = "synthpipe-filter-plan"
 _VERSION = 1
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -92,14 +89,14 @@ def filter_corpus(
             that cannot be read or written, two runs in one folder.
     """
     require_pyarrow()
-    output = OutputFolder(os.path.abspath(options.output) if is_local(options.output) else options.output)
+    output = OutputFolder(absolute_url(options.output))
     if options.files != "list" and not output.local:
         raise OptionError(f"files: {options.files!r} needs an output folder on this machine, got {options.output!r}")
     units = find_units(options.source, allow_pipe=options.allow_pipe)
-    with open_scores(options.scores) as table, output.lock(_LOCK_NAME), output.scratch(STATE_FOLDER) as scratch:
+    with open_scores(options.scores) as table, open_run(output) as scratch:
         sizes = _match(units, table)
         decisions = decide(table, options)
-        _agree(options, output, scratch)
+        _plan(options).begin(output, scratch, foreign=[KEPT_LIST])
         gallery = choose_gallery(decisions, options.seed)
         run = _Run(options, units, sizes, decisions, gallery, output, scratch)
         run.do(table, on_progress or (lambda done, total: None))
@@ -138,6 +135,7 @@ class _Run:
         self.names: dict[int, tuple[str | None, str]] = {}
 
     def do(self, table: ScoreTable, progress: Callable[[int, int], None]) -> None:
+        """All jobs; afterwards ``pictures`` and ``names`` are complete."""
         numbers = {unit.label: number for number, unit in enumerate(self._units)}
         workers = min(self._options.workers, len(self._units))
         done = 0
@@ -175,15 +173,15 @@ class _Run:
             label = printable(unit.label) if isinstance(unit, ShardUnit) else None
             self.names |= {row: (label, keys[row - begin]) for row in wanted}
             yield FilterJob(
-                unit,
-                target,
-                keys,
-                tuple(group["sha256"]),
-                self._decisions.states[begin:end].tobytes(),
-                tuple(row - begin for row in wanted),
-                self._options.files,
-                self._output,
-                scratch,
+                unit=unit,
+                output=self._output,
+                scratch=scratch,
+                target=target,
+                keys=keys,
+                sha256=tuple(group["sha256"]),
+                states=self._decisions.states[begin:end].tobytes(),
+                shown=tuple(row - begin for row in wanted),
+                files=self._options.files,
             )
 
     def _list_of_files(self) -> bytes:
@@ -229,42 +227,11 @@ def _match(units: Sequence[Unit], table: ScoreTable) -> list[int]:
     return [rows.get(label, 0) for label in expected]
 
 
-def _agree(options: CorpusFilterOptions, output: OutputFolder, scratch: Path) -> None:
-    """Leave the rule and a checksum of the scores; refuse to go on with others.
-
-    Raises:
-        ShardError: says what differs.
-    """
-    digest = hashlib.sha256()
-    with open_url(options.scores) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+def _plan(options: CorpusFilterOptions) -> RunPlan:
+    """The rule and the scores; the images are compared with these one by one."""
     rule = options.model_dump(include={"reject", "max_logit", "by", "per_source", "files", "seed"})
-    plan = {"format": _FORMAT, "version": _VERSION, "rule": rule, "scores": digest.hexdigest()}
-    earlier = output.read(_PLAN_NAME)
-    if earlier is None:
-        foreign = [name for name in output.names() if name.endswith(".tar") or name in (INDEX_NAME, KEPT_LIST)]
-        if foreign:
-            raise ShardError(f"{output.url}: already holds {foreign[0]!r} of another origin; name an empty folder")
-        output.publish_bytes(json.dumps(plan, indent=1, sort_keys=True).encode(), _PLAN_NAME, scratch)
-        return
-    remedy = "name another output folder, or empty this one"
-    try:
-        before = json.loads(earlier)
-        same = {name: before.get(name) == plan[name] for name in plan}
-        changed = [
-            f"{name} was {before['rule'].get(name)!r}, is {value!r}"
-            for name, value in rule.items()
-            if same["format"] and before["rule"].get(name) != value
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ShardError(f"{output.url}: damaged plan of an earlier run ({error!r}); {remedy}") from error
-    if not (same["format"] and same["version"]):
-        raise ShardError(f"{output.url}: begun by another command or version; {remedy}")
-    if changed:
-        raise ShardError(f"{output.url}: begun with another rule: {'; '.join(changed)}; go on with that, or {remedy}")
-    if not same["scores"]:
-        raise ShardError(f"{output.url}: begun with other scores than {options.scores}; {remedy}")
+    scores = InputChecksum(sha256_of(options.scores), lambda before: f"begun with other scores than {options.scores}")
+    return RunPlan(_FORMAT, _VERSION, "rule", rule, {"scores": scores})
 
 
 def _summary(options: CorpusFilterOptions, decisions: Decisions) -> dict[str, Any]:

@@ -78,6 +78,8 @@ class ShardUnit:
                 filesystem, path = fsspec.core.url_to_fs(self.url)
                 filesystem.invalidate_cache()
                 token = str(filesystem.ukey(path))
+        except FileNotFoundError as error:
+            raise ShardError(f"{self.url}: no such shard") from error
         # Remote file systems raise their client library's own errors.
         except Exception as error:
             raise ShardError(f"{self.url}: cannot be read: {type(error).__name__}: {error}") from error

@@ -15,11 +15,9 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -33,10 +31,12 @@ from synthpipe.corpus.image_units import FolderUnit, ShardUnit, StoredImage, Uni
 from synthpipe.corpus.score_cache import CachedScore, ScoreCache
 from synthpipe.corpus.score_table import ScoreRow, merge_parts, read_part, require_pyarrow, write_part
 from synthpipe.corpus.threads import one_thread
+from synthpipe.corpus.unit_job import UnitJob
 from synthpipe.errors import CheckpointError, ImageError, OptionError, ShardError
 from synthpipe.files.decode import BitDepthWarning, decode_image
-from synthpipe.files.storage import OutputFolder, is_local
+from synthpipe.files.storage import OutputFolder, absolute_url
 from synthpipe.shards.engine import run_jobs
+from synthpipe.shards.run_plan import differences
 from synthpipe.transforms.density import score_image
 
 if TYPE_CHECKING:
@@ -62,20 +62,18 @@ class ScoreSettings:
         return {"scorer": self.scorer, "tiles": self.tiles, "device": self.device, "synthpipe": __version__}
 
 
-@dataclass(frozen=True)
-class ScoreJob:
-    """All that :func:`score_unit` needs; ``scratch`` is a folder for unfinished files, None for one of its own."""
+@dataclass(frozen=True, kw_only=True)
+class ScoreJob(UnitJob):
+    """All that :func:`score_unit` needs.
 
-    unit: Unit
+    Args:
+        unit, output, scratch: see :class:`UnitJob`.
+        settings: what decides the numbers.
+        cache: folder of scores by content, None for none.
+    """
+
     settings: ScoreSettings
-    output: OutputFolder
-    scratch: str | None
     cache: str | None
-
-    @property
-    def name(self) -> str:
-        """The shard's label."""
-        return self.unit.label
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
     with parts.lock("lock"), parts.scratch("unfinished") as scratch:
         shared = str(scratch) if parts.local else None
         cache = os.path.abspath(options.cache) if options.cache else None
-        jobs = (ScoreJob(unit, settings, parts, shared, cache) for unit in units)
+        jobs = (ScoreJob(unit=unit, output=parts, scratch=shared, settings=settings, cache=cache) for unit in units)
         progress(0, len(units), 0)
         workers = min(options.workers, len(units))
         cuda = options.device == "cuda"
@@ -153,7 +151,7 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
             "kind": "shards" if isinstance(units[0], ShardUnit) else "folder",
             "weights": Path(weights).name,
         }
-        merge_parts(merged, _parts_of(units, settings, parts), columns, about)
+        merge_parts(merged, _parts_of(units, parts), columns, about)
         target.publish(merged, f"{parts_name}.parquet")
     return _report(options.output, done)
 
@@ -165,23 +163,23 @@ def score_unit(job: ScoreJob) -> UnitScores:
         ShardError: the shard cannot be read, or the file not written.
         CheckpointError: other weights than the run was begun with.
     """
-    finished = _finished_earlier(job.unit, job.settings, job.output)
-    if finished is not None:
-        return UnitScores(job.name, **finished[0]["counts"], reused=True)
     settings = job.settings
-    with one_thread(), ExitStack() as stack:
+    # Before a byte is read: a shard that changes meanwhile must not pass for one that was scored.
+    about = settings.identity() | {"fingerprint": job.unit.fingerprint()}
+    finished = _finished_earlier(job, about)
+    if finished is not None:
+        return finished
+    with one_thread(), job.scratch_folder() as scratch, job.unit.open() as (_, images):
         scorer = _scorer(settings.weights, settings.scorer, settings.device)
         scoring = _Scoring(scorer, settings, job.cache)
-        _, images = stack.enter_context(job.unit.open())
         rows = [scoring.row(image) for image in images]
         scoring.flush()
-        scratch = job.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="synthpipe-"))
+        errors = dict(sorted(Counter(row.error for row in rows if row.error).items()))
         name = _part_name(job.unit)
-        scores = UnitScores(job.name, len(rows), dict(sorted(Counter(row.error for row in rows if row.error).items())))
-        about = _part_about(job.unit, settings) | {"counts": {"images": scores.images, "errors": scores.errors}}
-        write_part(Path(scratch) / name, rows, table_columns(scorer), about)
-        job.output.publish(Path(scratch) / name, name)
-    return UnitScores(scores.name, scores.images, scores.errors, scoring.hits, scoring.misses)
+        about["counts"] = {"images": len(rows), "errors": errors}
+        write_part(scratch / name, rows, table_columns(scorer), about)
+        job.output.publish(scratch / name, name)
+    return UnitScores(job.name, len(rows), errors, scoring.hits, scoring.misses)
 
 
 def table_columns(scorer: DensityScorer) -> tuple[str, ...]:
@@ -204,6 +202,7 @@ class _Scoring:
         self.hits = self.misses = 0
 
     def row(self, image: StoredImage) -> ScoreRow:
+        """The image's row of the table, with the reason where it has no score."""
         row = ScoreRow(printable(image.key), printable(image.path), printable(_first_folder(image.origin)))
         if image.problem is not None:
             row.error = image.problem
@@ -280,10 +279,8 @@ def _check_device(device: str) -> None:
 
 def _place(output: str) -> tuple[OutputFolder, str]:
     """The folder that the table goes to, and the table's name without its suffix."""
-    folder, _, name = output.rpartition("/")
-    if is_local(output):
-        folder = os.path.abspath(folder.removeprefix("file://") or ("/" if output.startswith("/") else "."))
-    return OutputFolder(folder), name.removesuffix(".parquet")
+    folder, _, name = absolute_url(output).rpartition("/")
+    return OutputFolder(folder or "/"), name.removesuffix(".parquet")
 
 
 def _part_name(unit: Unit) -> str:
@@ -292,31 +289,28 @@ def _part_name(unit: Unit) -> str:
     return f"{unit.label.rsplit('/', 1)[-1].removesuffix('.tar')[:100]}-{mark}.parquet"
 
 
-def _part_about(unit: Unit, settings: ScoreSettings) -> dict[str, Any]:
-    return settings.identity() | {"fingerprint": unit.fingerprint()}
-
-
-def _finished_earlier(unit: Unit, settings: ScoreSettings, output: OutputFolder) -> tuple[dict[str, Any], Any] | None:
-    """The part of an earlier run, if it is of this shard as it is now, by this scorer with these settings."""
+def _read_part(unit: Unit, output: OutputFolder) -> tuple[dict[str, Any], Any] | None:
     data = output.read(_part_name(unit))
-    found = None if data is None else read_part(data)
-    if found is None:
+    return None if data is None else read_part(data)
+
+
+def _finished_earlier(job: ScoreJob, about: dict[str, Any]) -> UnitScores | None:
+    """What an earlier run counted, if its part is of this shard as it is now, by this scorer with these settings."""
+    found = _read_part(job.unit, job.output)
+    if found is None or about["fingerprint"] is None:
         return None
-    about, wanted = found[0], _part_about(unit, settings)
-    same = (
-        wanted["fingerprint"] is not None
-        and "counts" in about
-        and all(about.get(name) == value for name, value in wanted.items())
-    )
-    return found if same else None
+    before = found[0]
+    if differences({name: before.get(name) for name in about}, about):
+        return None
+    try:
+        return UnitScores(job.name, **before["counts"], reused=True)
+    except (KeyError, TypeError):
+        return None
 
 
-def _parts_of(
-    units: list[ShardUnit] | list[FolderUnit], settings: ScoreSettings, output: OutputFolder
-) -> Iterator[tuple[str | None, Any]]:
+def _parts_of(units: list[ShardUnit] | list[FolderUnit], output: OutputFolder) -> Iterator[tuple[str | None, Any]]:
     for unit in units:
-        data = output.read(_part_name(unit))
-        found = None if data is None else read_part(data)
+        found = _read_part(unit, output)
         if found is None:
             raise ShardError(f"{output.url}/{_part_name(unit)}: has vanished or was damaged during the run; run again")
         yield (printable(unit.label) if isinstance(unit, ShardUnit) else None), found[1]

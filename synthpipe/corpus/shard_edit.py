@@ -10,24 +10,21 @@ import hashlib
 import io
 import json
 import tarfile
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from synthpipe.corpus.image_units import ShardUnit, StoredImage, printable
-from synthpipe.corpus.shard_result import is_as_written, state_name
+from synthpipe.corpus.unit_job import UnitJob
 from synthpipe.errors import ImageError
 from synthpipe.files.decode import decode_image, encode_png
-from synthpipe.files.storage import OutputFolder
+from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
 from synthpipe.shards.tar_sink import TarSink
 
-__all__ = ["EditJob", "ImageEdit", "UnitEdited", "edit_shard", "read_result"]
+__all__ = ["EditJob", "ImageEdit", "UnitEdited", "edit_shard"]
 
 Pixels = NDArray[np.uint8]
 
@@ -42,42 +39,28 @@ class ImageEdit(Protocol):
         """The edit itself: ``(H, W, 3)`` uint8, RGB -> the same; raises ImageError for an image that it cannot take."""
 
 
-@dataclass(frozen=True)
-class EditJob:
-    """All that :func:`edit_shard` needs; ``scratch`` is a folder for unfinished files, None for one of the job's own.
+@dataclass(frozen=True, kw_only=True)
+class EditJob(UnitJob):
+    """All that :func:`edit_shard` needs.
 
-    ``broken``: samples whose image cannot be edited are left out (``"skip"``) or taken over as they are (``"copy"``).
+    Args:
+        unit, output, scratch: see :class:`UnitJob`.
+        target: file name of the new shard.
+        edit: what is done to each image.
+        broken: samples whose image cannot be edited are left out, or taken over as they are.
     """
 
     unit: ShardUnit
     target: str
     edit: ImageEdit
     broken: Literal["skip", "copy"]
-    output: OutputFolder
-    scratch: str | None
-
-    @property
-    def name(self) -> str:
-        """The shard's label."""
-        return self.unit.label
 
 
 @dataclass
-class UnitEdited:
-    """What became of one shard: 0 ``samples`` means that nothing is left of it, and there is no file.
+class UnitEdited(CountedResult):
+    """What became of one shard; ``counts`` and ``broken`` are images that were not edited, also those taken over."""
 
-    ``source`` is the fingerprint of the shard that was read; ``counts`` are images that were not edited, by reason, and
-    ``broken`` lists them as ``[path, reason, message]``.
-    """
-
-    name: str
-    source: str | None = None
-    samples: int = 0
-    bytes: int = 0
-    sha256: str = ""
     edited: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    broken: list[list[str]] = field(default_factory=list)
 
 
 def edit_shard(job: EditJob) -> UnitEdited:
@@ -88,37 +71,19 @@ def edit_shard(job: EditJob) -> UnitEdited:
     Raises:
         ShardError: the shard cannot be read or the new one not written.
     """
-    finished = _finished_earlier(job)
-    if finished is not None:
-        return finished
-    result = UnitEdited(job.name, job.unit.fingerprint())
+    source = job.unit.fingerprint()
+    if source is not None:
+        finished = finished_earlier(UnitEdited, job.name, job.target, job.output, source=source)
+        if finished is not None:
+            return finished
+    result = UnitEdited(job.name, source=source)
     edit = job.edit.open()
-    with ExitStack() as stack:
-        scratch = Path(job.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="synthpipe-")))
-        file, images = stack.enter_context(job.unit.open())
-        path = scratch / job.target
-        sink = stack.enter_context(TarSink(path))
+    with job.scratch_folder() as scratch, job.unit.open() as (file, images), TarSink(scratch / job.target) as sink:
         for image in images:
             _take_over(file, image, edit, job.broken, sink, result)
         sink.close()
-        if result.samples:
-            result.bytes, result.sha256 = sink.bytes, sink.digest.hexdigest()
-            job.output.publish(path, job.target)
-        # Written last: a shard counts as finished only with this beside it.
-        text = json.dumps(asdict(result), sort_keys=True)
-        job.output.publish_bytes(text.encode(), state_name(job.target), scratch)
+        publish_result(result, job.target, job.output, scratch, sink)
     return result
-
-
-def read_result(output: OutputFolder, target: str) -> UnitEdited | None:
-    """What an earlier :func:`edit_shard` left about a shard, or None where it left nothing usable."""
-    data = output.read(state_name(target))
-    if data is None:
-        return None
-    try:
-        return UnitEdited(**json.loads(data))
-    except (ValueError, TypeError):
-        return None
 
 
 def _take_over(
@@ -134,8 +99,7 @@ def _take_over(
             raise ImageError(f"{image.path or 'the shard'}: {image.problem.replace('_', ' ')}", image.problem)
         pixels = edit(decode_image(image.data, image.path))
     except ImageError as error:
-        result.counts[error.reason] = result.counts.get(error.reason, 0) + 1
-        result.broken.append([printable(image.path), error.reason, printable(str(error))])
+        result.leave_out(error.reason, printable(image.path), printable(str(error)))
         if broken == "copy" and image.blocks:
             sink.copy(file, image.blocks)
             result.samples += 1
@@ -184,13 +148,3 @@ def _about(text: bytes, before: bytes, after: bytes, pixels: Pixels) -> bytes | 
     facts = {"width": width, "height": height, "format": "png", "bytes": len(after)}
     about |= {name: value for name, value in facts.items() if name in about}
     return json.dumps(about | {"sha256": hashlib.sha256(after).hexdigest()}, sort_keys=True).encode()
-
-
-def _finished_earlier(job: EditJob) -> UnitEdited | None:
-    """The earlier result, if it is of the shard as it is now, still there, and still what was written."""
-    result = read_result(job.output, job.target)
-    if result is None or result.source is None or result.source != job.unit.fingerprint():
-        return None
-    if result.samples == 0:
-        return result
-    return result if is_as_written(job.output, job.target, result.bytes, result.sha256) else None

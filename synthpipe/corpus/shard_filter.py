@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from synthpipe.corpus.image_units import FolderUnit, StoredImage, Unit, printable
+from synthpipe.corpus.image_units import FolderUnit, ShardUnit, StoredImage, Unit, printable
 from synthpipe.corpus.keep_rule import State
-from synthpipe.corpus.shard_result import is_as_written, state_name
+from synthpipe.corpus.unit_job import UnitJob
 from synthpipe.errors import ImageError, OptionError, ShardError
 from synthpipe.files.decode import decode_image, encode_png, thumbnail
 from synthpipe.files.storage import OutputFolder
+from synthpipe.shards.job_result import JobResult, finished_earlier, publish_result
 from synthpipe.shards.tar_sink import TarSink
 
 __all__ = ["KEPT_FOLDER", "FilterJob", "Shown", "UnitKept", "filter_unit"]
@@ -44,41 +43,30 @@ class Shown:
     piece: bytes
 
 
-@dataclass(frozen=True)
-class FilterJob:
+@dataclass(frozen=True, kw_only=True)
+class FilterJob(UnitJob):
     """All that :func:`filter_unit` needs.
 
-    ``keys``, ``sha256`` and ``states`` are of the shard's images in order; ``shown`` are the places of those that the
-    report wants to show; ``scratch`` is a folder for unfinished files, None for one of the job's own.
+    Args:
+        unit, output, scratch: see :class:`UnitJob`.
+        target: file name of the new shard.
+        keys, sha256, states: of the unit's images in order, as they were scored.
+        shown: places of the images that the report wants to show.
+        files: what is made of the kept files of a folder.
     """
 
-    unit: Unit
     target: str
     keys: tuple[str, ...]
     sha256: tuple[str | None, ...]
     states: bytes
     shown: tuple[int, ...]
     files: Literal["list", "link", "copy"]
-    output: OutputFolder
-    scratch: str | None
-
-    @property
-    def name(self) -> str:
-        """The shard's label."""
-        return self.unit.label
 
 
 @dataclass
-class UnitKept:
-    """What became of one shard: 0 ``samples`` means that nothing is kept of it, and there is no file.
+class UnitKept(JobResult):
+    """What became of one unit; ``pictures`` are base64 of :class:`Shown`, by place in it."""
 
-    ``pictures`` are base64 of :class:`Shown`, by place in the shard.
-    """
-
-    name: str
-    samples: int = 0
-    bytes: int = 0
-    sha256: str = ""
     pictures: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -91,12 +79,9 @@ def filter_unit(job: FilterJob) -> UnitKept:
     finished = _finished_earlier(job)
     if finished is not None:
         return finished
-    result = UnitKept(job.name)
-    with ExitStack() as stack:
-        scratch = Path(job.scratch or stack.enter_context(tempfile.TemporaryDirectory(prefix="synthpipe-")))
-        file, images = stack.enter_context(job.unit.open())
-        path = scratch / job.target
-        sink = stack.enter_context(TarSink(path)) if file is not None else None
+    result = UnitKept(job.name, source=_source(job.unit))
+    with job.scratch_folder() as scratch, job.unit.open() as (file, images), ExitStack() as stack:
+        sink = stack.enter_context(TarSink(scratch / job.target)) if file is not None else None
         for place, image in _checked(images, job):
             if job.states[place] == State.KEPT:
                 result.samples += 1
@@ -108,13 +93,22 @@ def filter_unit(job: FilterJob) -> UnitKept:
                 result.pictures[str(place)] = [base64.b64encode(data).decode() for data in _pictures(image)]
         if sink is not None:
             sink.close()
-            if result.samples:
-                result.bytes, result.sha256 = sink.bytes, sink.digest.hexdigest()
-                job.output.publish(path, job.target)
-        # Written last: a shard counts as finished only with this beside it.
-        text = json.dumps(asdict(result), sort_keys=True)
-        job.output.publish_bytes(text.encode(), state_name(job.target), scratch)
+        publish_result(result, job.target, job.output, scratch, sink)
     return result
+
+
+def _finished_earlier(job: FilterJob) -> UnitKept | None:
+    if isinstance(job.unit, ShardUnit):
+        return finished_earlier(UnitKept, job.name, job.target, job.output)
+    # Links and copies are made again: nothing says that all of them are still there.
+    if job.files != "list":
+        return None
+    return finished_earlier(UnitKept, job.name, job.target, job.output, source=_source(job.unit), verify=None)
+
+
+def _source(unit: Unit) -> str | None:
+    """Of kept shards the bytes are those that were scored, whatever the source has become; of files there is a list."""
+    return unit.fingerprint() if isinstance(unit, FolderUnit) else None
 
 
 def _checked(images: Iterator[StoredImage], job: FilterJob) -> Iterator[tuple[int, StoredImage]]:
@@ -163,19 +157,3 @@ def _pictures(image: StoredImage) -> tuple[bytes, bytes]:
     top, left = max(height - _PIECE, 0) // 2, max(width - _PIECE, 0) // 2
     small, piece = thumbnail(pixels, _SMALL), pixels[top : top + _PIECE, left : left + _PIECE]
     return encode_png(small, optimize=True), encode_png(piece, optimize=True)
-
-
-def _finished_earlier(job: FilterJob) -> UnitKept | None:
-    """The earlier result, if the kept shard is still there and still what was written."""
-    data = job.output.read(state_name(job.target))
-    if data is None:
-        return None
-    try:
-        result = UnitKept(**json.loads(data))
-    except (ValueError, TypeError):
-        return None
-    if isinstance(job.unit, FolderUnit):
-        return result if job.files == "list" else None
-    if result.samples == 0:
-        return result
-    return result if is_as_written(job.output, job.target, result.bytes, result.sha256) else None

@@ -6,6 +6,7 @@ local file is renamed into place, a remote object is uploaded from a finished lo
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -19,14 +20,29 @@ from fsspec.implementations.local import LocalFileSystem
 
 from synthpipe.errors import ShardError
 
-__all__ = ["OutputFolder", "glob_urls", "is_local", "join_url", "open_url", "read_optional"]
+__all__ = [
+    "OutputFolder",
+    "absolute_url",
+    "glob_urls",
+    "is_local",
+    "join_url",
+    "open_url",
+    "read_optional",
+    "sha256_of",
+]
 
+_BLOCK = 1 << 20
 _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
 
 
 def is_local(url: str) -> bool:
     """True for a path on this machine, ``file://`` included."""
     return "://" not in url or url.startswith("file://")
+
+
+def absolute_url(url: str) -> str:
+    """The same place from the working directory of any other process: a local path from the root on, a URL as it is."""
+    return os.path.abspath(url.removeprefix("file://")) if is_local(url) else url
 
 
 def join_url(folder: str, name: str) -> str:
@@ -64,6 +80,19 @@ def read_optional(url: str) -> bytes | None:
         return None
     except Exception as error:
         raise ShardError(f"cannot read {url!r}: {_reason(error)}") from error
+
+
+def sha256_of(url: str) -> str:
+    """Checksum of a file's content, in hexadecimal; read in blocks.
+
+    Raises:
+        ShardError: it cannot be opened.
+    """
+    digest = hashlib.sha256()
+    with open_url(url) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def glob_urls(pattern: str) -> list[str]:
@@ -123,9 +152,9 @@ class OutputFolder:
         """The whole of a small file, or None where there is none."""
         return read_optional(join_url(self.url, name))
 
-    def open(self, name: str) -> Any:
-        """Open one file for reading bytes."""
-        return open_url(join_url(self.url, name))
+    def sha256(self, name: str) -> str:
+        """Checksum of one file, in hexadecimal."""
+        return sha256_of(join_url(self.url, name))
 
     def publish(self, finished: Path, name: str) -> None:
         """Move a finished local file to ``name`` in this folder, replacing what is there, in one step.

@@ -176,6 +176,7 @@ def _prepare_worker(slots: Any) -> None:
     assert parent is not None
 
     def watch() -> None:
+        """End this process as soon as the parent has ended."""
         connection.wait([parent.sentinel])
         os._exit(1)
 

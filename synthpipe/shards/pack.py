@@ -13,7 +13,6 @@ Beside the shards::
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,16 +23,13 @@ from synthpipe.errors import ShardError
 from synthpipe.files.source_files import SUFFIXES, SourceFolders
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.engine import run_jobs
-from synthpipe.shards.shard_index import INDEX_NAME, STATE_FOLDER, ShardIndex, ShardInfo
-from synthpipe.shards.shard_plan import ShardPlan, check_same_plan, make_plan
-from synthpipe.shards.shard_writer import ShardJob, read_result, write_shard
+from synthpipe.shards.job_result import REPORT_NAME, CountedResult, broken_images, publish_report
+from synthpipe.shards.run_plan import open_run, refuse_foreign_shards
+from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo
+from synthpipe.shards.shard_plan import ShardPlan, make_plan
+from synthpipe.shards.shard_writer import ShardJob, write_shard
 
 __all__ = ["REPORT_NAME", "ShardReport", "write_shards"]
-
-REPORT_NAME = "report.json"
-
-_PLAN_NAME = f"{STATE_FOLDER}/plan.json"
-_LOCK_NAME = f"{STATE_FOLDER}/lock"
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,9 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
     """
     folders = SourceFolders(options.inputs)
     output = OutputFolder(options.output)
-    with output.lock(_LOCK_NAME), output.scratch(STATE_FOLDER) as scratch:
-        _refuse_foreign_shards(output)
+    with open_run(output) as scratch:
+        # Also before a long walk over the folders.
+        refuse_foreign_shards(output)
         plan = make_plan(folders, options, scratch)
         ignored = dict(folders.ignored.most_common())
         if not plan.shards:
@@ -76,7 +73,7 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
                 f"no images in {', '.join(options.inputs)}: expected files ending in {', '.join(SUFFIXES)}, "
                 f"found {ignored or 'nothing'}"
             )
-        _agree(plan, output, scratch)
+        plan.for_resuming().begin(output, scratch)
         infos, left_out = _write_all(plan, options, output, scratch, on_progress or (lambda done, total: None))
         empty = tuple(name for name in map(plan.name, range(len(plan.shards))) if name not in infos)
         index = ShardIndex(tuple(infos[name] for name in sorted(infos)), options.output.rstrip("/"))
@@ -88,22 +85,6 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
             )
         output.publish_bytes(index.to_json().encode(), INDEX_NAME, scratch)
     return report
-
-
-def _refuse_foreign_shards(output: OutputFolder) -> None:
-    names = output.names()
-    foreign = [name for name in names if name.endswith(".tar") or name == INDEX_NAME]
-    if foreign and output.size(_PLAN_NAME) is None:
-        raise ShardError(f"{output.url}: already holds {foreign[0]!r} of another origin; name an empty folder")
-
-
-def _agree(plan: ShardPlan, output: OutputFolder, scratch: Path) -> None:
-    """Compare with the plan of an earlier run; where there was none, leave ours."""
-    earlier = output.read(_PLAN_NAME)
-    if earlier is None:
-        output.publish_bytes(plan.to_json().encode(), _PLAN_NAME, scratch)
-    else:
-        check_same_plan(plan, earlier, output.url)
 
 
 def _write_all(
@@ -128,7 +109,6 @@ def _write_all(
 
 
 def _publish_report(report: ShardReport, plan: ShardPlan, output: OutputFolder, scratch: Path) -> None:
-    """Counts, then one line for each broken image, read back shard by shard."""
     head = {
         "images": report.images,
         "written": report.index.samples,
@@ -136,14 +116,8 @@ def _publish_report(report: ShardReport, plan: ShardPlan, output: OutputFolder, 
         "ignored_files": report.ignored,
         "empty_shards": report.empty_shards,
     }
-    path = scratch / REPORT_NAME
-    with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(head, indent=1)[:-2] + ',\n "broken": [')
-        separator = "\n  "
-        for number in range(len(plan.shards)):
-            result = read_result(output, plan.name(number))
-            for source, reason, message in result.broken if result else ():
-                file.write(separator + json.dumps({"source": source, "reason": reason, "message": message}))
-                separator = ",\n  "
-        file.write("\n ]\n}\n")
-    output.publish(path, REPORT_NAME)
+    broken = (
+        {"source": source, "reason": reason, "message": message}
+        for _, source, reason, message in broken_images(CountedResult, map(plan.name, range(len(plan.shards))), output)
+    )
+    publish_report(head, broken, output, scratch)

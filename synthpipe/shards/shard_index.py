@@ -27,6 +27,7 @@ from synthpipe.shards.shard_scan import IMAGE_SUFFIXES, check_member_name, find_
 __all__ = [
     "IMAGE_SUFFIXES",
     "INDEX_NAME",
+    "PLAN_NAME",
     "STATE_FOLDER",
     "ShardIndex",
     "ShardInfo",
@@ -39,6 +40,8 @@ __all__ = [
 INDEX_NAME = "index.json"
 #: What `synthpipe shard` keeps beside the shards in order to resume.
 STATE_FOLDER = "_state"
+#: What a run was begun with; there is an index beside it once all is done.
+PLAN_NAME = f"{STATE_FOLDER}/plan.json"
 
 _FORMAT = "synthpipe-shards"
 _VERSION = 1
@@ -206,7 +209,7 @@ def _expand_folder(folder: str) -> list[str]:
     data = read_optional(join_url(folder, INDEX_NAME))
     if data is not None:
         return _parse_index(data, join_url(folder, INDEX_NAME)).urls()
-    if read_optional(join_url(folder, f"{STATE_FOLDER}/plan.json")) is not None:
+    if read_optional(join_url(folder, PLAN_NAME)) is not None:
         raise ShardError(
             f"{folder}: `synthpipe shard` has not finished here; run it again to complete it, or name the tar files"
         )

@@ -10,7 +10,7 @@ import gzip
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from synthpipe.config.shard import ShardOptions
-from synthpipe.errors import ShardError
 from synthpipe.files.source_files import SourceFile
+from synthpipe.shards.run_plan import InputChecksum, RunPlan
 
-__all__ = ["PlannedShard", "ShardPlan", "check_same_plan", "make_plan"]
+__all__ = ["PlannedShard", "ShardPlan", "make_plan"]
 
 _FORMAT = "synthpipe-shard-plan"
 _VERSION = 1
@@ -69,11 +69,19 @@ class ShardPlan:
             text = gzip.decompress(file.read(shard.length))
         return [SourceFile(*json.loads(line)) for line in text.splitlines()]
 
-    def to_json(self) -> str:
+    def for_resuming(self) -> RunPlan:
         """What is kept beside the shards, to tell at the next run whether anything has changed."""
-        head = {"format": _FORMAT, "version": _VERSION, "options": self.options, "digest": self.digest}
+
+        def difference(before: Mapping[str, Any]) -> str:
+            return (
+                f"the input has changed since the run began: {before['samples']} images then, {self.samples} now, or "
+                "other sizes or times of change"
+            )
+
+        # The digest depends on how the images are distributed, and so on the options.
+        digest = InputChecksum(self.digest, difference, with_options=True)
         totals = {"samples": self.samples, "shards": len(self.shards)}
-        return json.dumps(head | totals, indent=1, sort_keys=True) + "\n"
+        return RunPlan(_FORMAT, _VERSION, "options", self.options, {"digest": digest}, totals)
 
 
 def make_plan(files: Iterable[SourceFile], options: ShardOptions, folder: Path) -> ShardPlan:
@@ -97,38 +105,6 @@ def make_plan(files: Iterable[SourceFile], options: ShardOptions, folder: Path) 
             offset += length
     kept = {name: value for name, value in options.model_dump(mode="json").items() if name not in _FREE_OPTIONS}
     return ShardPlan(path, kept, digest.hexdigest(), tuple(shards))
-
-
-def check_same_plan(plan: ShardPlan, earlier: bytes, output: str) -> None:
-    """Refuse to go on with a run that was begun with other images or options.
-
-    Args:
-        plan: of this run.
-        earlier: what :meth:`ShardPlan.to_json` gave to the earlier run.
-        output: the output folder, for the message.
-
-    Raises:
-        ShardError: says which options differ, or how the images changed.
-    """
-    try:
-        before = json.loads(earlier)
-        options, digest, samples = before["options"], before["digest"], before["samples"]
-        version = before["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(f"{output}: damaged plan of an earlier run ({error!r}); empty the folder") from error
-    remedy = "name another output folder, or empty this one"
-    if version != _VERSION:
-        raise ShardError(f"{output}: begun by another synthpipe (plan version {version}, now {_VERSION}); {remedy}")
-    names = sorted(options.keys() | plan.options.keys())
-    changed = [name for name in names if options.get(name) != plan.options.get(name)]
-    if changed:
-        texts = [f"{name} was {options.get(name)!r}, is {plan.options.get(name)!r}" for name in changed]
-        raise ShardError(f"{output}: begun with other options: {'; '.join(texts)}; go on with those, or {remedy}")
-    if digest != plan.digest:
-        raise ShardError(
-            f"{output}: the input has changed since the run began: {samples} images then, {plan.samples} now, or other "
-            f"sizes or times of change; {remedy}"
-        )
 
 
 def _line(file: SourceFile) -> bytes:

@@ -6,12 +6,11 @@ import hashlib
 import json
 import os
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from webdataset import TarWriter
 
@@ -21,12 +20,12 @@ from synthpipe.files.containers import image_suffix
 from synthpipe.files.decode import BitDepthWarning, decode_image, encode_png
 from synthpipe.files.source_files import SourceFile
 from synthpipe.files.storage import OutputFolder
-from synthpipe.shards.shard_index import STATE_FOLDER
+from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
 from synthpipe.shards.shard_scan import check_member_name
+from synthpipe.shards.tar_sink import HashingFile
 
-__all__ = ["ShardJob", "ShardResult", "read_result", "write_shard"]
+__all__ = ["ShardJob", "write_shard"]
 
-_BLOCK = 1 << 20
 _FORMAT_NAMES = {"png": "png", "jpg": "jpeg", "webp": "webp", "tiff": "tiff"}
 
 
@@ -41,94 +40,32 @@ class ShardJob:
     scratch: Path
 
 
-@dataclass
-class ShardResult:
-    """What became of one shard: 0 ``samples`` means that none of its images could be used, and there is no file.
-
-    ``counts`` are images left out, by reason; ``broken`` lists them as ``[source, reason, message]``, except those
-    that are only too small.
-    """
-
-    name: str
-    samples: int = 0
-    bytes: int = 0
-    sha256: str = ""
-    counts: dict[str, int] = field(default_factory=dict)
-    broken: list[list[str]] = field(default_factory=list)
-
-
-def write_shard(job: ShardJob) -> ShardResult:
+def write_shard(job: ShardJob) -> CountedResult:
     """Write one shard, unless an earlier run has finished it.
 
-    The file appears under its name when it is whole.  At any time one image is in memory.
+    The file appears under its name when it is whole.  At any time one image is in memory.  Images that are only too
+    small are counted and not listed.
 
     Raises:
         ShardError: an image changed since the plan was made, a disk that cannot be read or written.
     """
-    finished = _finished_earlier(job)
+    finished = finished_earlier(CountedResult, job.name, job.name, job.output, verify=job.options.verify)
     if finished is not None:
         return finished
-    result = ShardResult(job.name)
-    path = job.scratch / job.name
-    with path.open("wb") as file:
-        sink = _HashingSink(file)
-        with _tar_writer(sink) as tar, _quiet_about_depth(job.options):
-            for entry in job.entries:
-                _write_entry(tar, entry, job.options, result)
-    if result.samples:
-        result.bytes, result.sha256 = sink.bytes, sink.digest.hexdigest()
-        job.output.publish(path, job.name)
-    else:
-        path.unlink()
-    # Written last: a shard counts as finished only with this beside it.
-    job.output.publish_bytes(json.dumps(asdict(result), sort_keys=True).encode(), _state_name(job.name), job.scratch)
+    result = CountedResult(job.name)
+    with HashingFile(job.scratch / job.name) as file, _quiet_about_depth(job.options), _tar_writer(file) as tar:
+        for entry in job.entries:
+            _write_entry(tar, entry, job.options, result)
+    publish_result(result, job.name, job.output, job.scratch, file)
     return result
 
 
-def read_result(output: OutputFolder, name: str) -> ShardResult | None:
-    """What an earlier :func:`write_shard` left about a shard, or None where it left nothing usable."""
-    data = output.read(_state_name(name))
-    if data is None:
-        return None
-    try:
-        return ShardResult(**json.loads(data))
-    except (ValueError, TypeError):
-        return None
-
-
-def _state_name(name: str) -> str:
-    return f"{STATE_FOLDER}/{name}.json"
-
-
-def _finished_earlier(job: ShardJob) -> ShardResult | None:
-    """The earlier result, if the shard is still there and still what was written."""
-    result = read_result(job.output, job.name)
-    if result is None or result.samples == 0:
-        return result
-    if job.output.size(job.name) != result.bytes:
-        return None
-    if job.options.verify == "size" or _checksum(job) == result.sha256:
-        return result
-    return None
-
-
-def _checksum(job: ShardJob) -> str:
-    digest = hashlib.sha256()
-    with job.output.open(job.name) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _write_entry(tar: TarWriter, entry: SourceFile, options: ShardOptions, result: ShardResult) -> None:
+def _write_entry(tar: TarWriter, entry: SourceFile, options: ShardOptions, result: CountedResult) -> None:
     try:
         sample = _sample(entry, options)
     except ImageError as error:
-        counts = Counter(result.counts)
-        counts[error.reason] += 1
-        result.counts = dict(counts)
-        if error.reason != "too_small":
-            result.broken.append([entry.source, error.reason, str(error)])
+        listed = entry.source if error.reason != "too_small" else None
+        result.leave_out(error.reason, listed, str(error))
         return
     check_member_name(entry.key, result.name)
     tar.write(sample)
@@ -178,9 +115,9 @@ def _read(entry: SourceFile) -> bytes:
     return data
 
 
-def _tar_writer(sink: _HashingSink) -> TarWriter:
+def _tar_writer(file: HashingFile) -> TarWriter:
     """A writer whose bytes depend on the samples alone; PAX holds names of any length and script."""
-    return TarWriter(sink, user="", group="", mode=0o444, mtime=0, encoder=False, format="PAX_FORMAT")
+    return TarWriter(file, user="", group="", mode=0o444, mtime=0, encoder=False, format="PAX_FORMAT")
 
 
 @contextmanager
@@ -190,18 +127,3 @@ def _quiet_about_depth(options: ShardOptions) -> Iterator[None]:
         if options.reencode is None:
             warnings.simplefilter("ignore", BitDepthWarning)
         yield
-
-
-class _HashingSink:
-    """Counts and hashes what passes through to ``file``."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.bytes = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, block: bytes) -> int:
-        """Pass on one block."""
-        self.bytes += len(block)
-        self.digest.update(block)
-        return self._file.write(block)

@@ -302,7 +302,7 @@ class TestUsage:
             (weights, expand_urls(shards)[0], cleaned),
         ):
             assert denoise(*argv) == 1
-            assert "begun otherwise: " in capsys.readouterr().err
+            assert "begun with other options: " in capsys.readouterr().err
         assert denoise(weights, shards, shards) == 1
         assert "another command or version" in capsys.readouterr().err
         assert everything(cleaned) == kept

@@ -1,0 +1,58 @@
+"""What the jobs on a corpus have in common: each is of one unit, and most write a new shard for it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from synthpipe.corpus.image_units import Unit
+from synthpipe.errors import ShardError
+from synthpipe.files.storage import OutputFolder
+
+__all__ = ["UnitJob", "target_names"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitJob:
+    """A job on one unit; it crosses process borders.
+
+    Args:
+        unit: what is read.
+        output: where the result goes.
+        scratch: folder for unfinished files; None for one of the job's own, where workers share no disk.
+    """
+
+    unit: Unit
+    output: OutputFolder
+    scratch: str | None
+
+    @property
+    def name(self) -> str:
+        """The unit's label."""
+        return self.unit.label
+
+    @contextmanager
+    def scratch_folder(self) -> Iterator[Path]:
+        """A local folder for unfinished files."""
+        if self.scratch is not None:
+            yield Path(self.scratch)
+            return
+        with tempfile.TemporaryDirectory(prefix="synthpipe-") as temporary:
+            yield Path(temporary)
+
+
+def target_names(units: Sequence[Unit]) -> list[str]:
+    """File name of each new shard: plain names, as an index wants them.
+
+    Raises:
+        ShardError: two shards would have one name.
+    """
+    names = [unit.label.replace("/", "-").removesuffix(".tar").lstrip(".") + ".tar" for unit in units]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ShardError(f"two shards would both be written to {twice[0]!r}; rename one, or take them separately")
+    return names
