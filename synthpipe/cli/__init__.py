@@ -25,6 +25,7 @@ _COMMANDS = (
     "preview",
     "score",
     "filter",
+    "options",
     "import_deflow",
 )
 

@@ -12,21 +12,55 @@ from synthpipe.config.reader import Options, parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
 
-__all__ = ["DatasetOptions", "FeedDataOptions", "parse_dataset_options"]
+__all__ = ["BASICSR_KEYS", "TRANSLATED", "DatasetOptions", "FeedDataOptions", "parse_dataset_options"]
 
 #: BasicSR makes a Python list of this many indices at each epoch: 25 MB and 0.3 s at this limit.
 _LONGEST = 1_000_000
 
-#: Keys of a dataset block that BasicSR itself reads, or that its own option files carry without reading them.
-_BASICSR_KEYS = frozenset(
-    (
-        *("name", "type", "phase", "dataset_enlarge_ratio", "use_shuffle", "io_backend"),
-        *("prefetch_mode", "num_prefetch_queue", "pin_memory", "persistent_workers", "num_worker_per_gpu"),
-    )
-)
+#: Keys of a dataset block that BasicSR itself reads, or that its own option files carry without reading them, each
+#: with its JSON schema.
+BASICSR_KEYS: dict[str, dict[str, Any]] = {
+    "name": {"type": "string", "description": "name of the data set in logs and errors"},
+    "type": {"const": "SynthPipeDataset", "description": "chooses this data set"},
+    "phase": {"const": "train", "default": "train", "description": "BasicSR sets it; a stream is for training alone"},
+    "dataset_enlarge_ratio": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+        "description": "BasicSR multiplies the length by it; a stream needs none",
+    },
+    "use_shuffle": {"type": "boolean", "description": "not read: the stream shuffles, see shuffle_buffer"},
+    "io_backend": {"type": "object", "description": "not read: the stream has its own readers"},
+    "num_worker_per_gpu": {
+        "enum": [0, None],
+        "default": 0,
+        "description": "BasicSR's own worker processes: none, the stream has its own, see workers",
+    },
+    "persistent_workers": {
+        "enum": [False, None],
+        "default": False,
+        "description": "whether those worker processes stay; there are none",
+    },
+    "prefetch_mode": {
+        "enum": ["cpu", "cuda", None],
+        "default": None,
+        "description": "how BasicSR fetches batches ahead; not needed, the stream does, see prefetch",
+    },
+    "num_prefetch_queue": {
+        "type": "integer",
+        "minimum": 1,
+        "default": 1,
+        "description": "batches that prefetch_mode cpu keeps ahead",
+    },
+    "pin_memory": {
+        "type": "boolean",
+        "default": False,
+        "description": "leave it false on a GPU, where the stream's batches are already",
+    },
+}
 
 #: BasicSR's names of options that a stream has, too.
-_TRANSLATED = {"batch_size_per_gpu": "batch_size", "use_hflip": "hflip", "use_rot": "rotate"}
+TRANSLATED = {"batch_size_per_gpu": "batch_size", "use_hflip": "hflip", "use_rot": "rotate"}
 
 
 class DatasetOptions(StreamOptions):
@@ -64,7 +98,7 @@ def parse_dataset_options(opt: Mapping[str, Any]) -> DatasetOptions:
         )
     if "batch_size" in opt:
         raise OptionError(f"{source}: unknown option 'batch_size'; BasicSR's name is 'batch_size_per_gpu'")
-    ours = {_TRANSLATED.get(key, key): value for key, value in opt.items() if key not in _BASICSR_KEYS}
+    ours = {TRANSLATED.get(key, key): value for key, value in opt.items() if key not in BASICSR_KEYS}
     options = parse_options(ours, DatasetOptions, source=source)
     if options.virtual_length * opt.get("dataset_enlarge_ratio", 1) > _LONGEST:
         raise OptionError(
@@ -75,7 +109,7 @@ def parse_dataset_options(opt: Mapping[str, Any]) -> DatasetOptions:
 
 
 class FeedDataOptions(Options):
-    """Top-level keys that the ``SynthPipe...Model`` types read."""
+    """Degrading in the model: the data set gives ``gt`` alone, the model makes ``lq`` of it in the main process."""
 
     scale: int = Field(ge=1, description="factor of super-resolution, a key of BasicSR itself")
     degrade: DegradeOptions | None = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from synthpipe.config.dde import Family
+from synthpipe.config.places import Folder
 from synthpipe.config.reader import Options
 
 __all__ = ["CalibrationOptions"]
@@ -25,7 +26,7 @@ class CalibrationOptions(Options):
         ("jpeg", "blur", "upscale", "noise", "screen", "page"),
         description="synthetic corruptions to tell from clean; may be empty where 'degraded' has folders",
     )
-    degraded: tuple[str, ...] = Field((), description="folders of really degraded images, each a family of its own")
+    degraded: tuple[Folder, ...] = Field((), description="folders of really degraded images, each a family of its own")
     tiles_per_image: int = Field(4, ge=1, le=256, description="tiles cut from each image")
     holdout: float = Field(0.25, gt=0, lt=1, description="share of the images that the fit does not see")
     reduce: float = Field(

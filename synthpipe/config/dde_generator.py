@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
+from synthpipe.config.places import File, Weights
 from synthpipe.config.reader import Options
 from synthpipe.config.run import DomainOptions, ReadingOptions, RunOptions
 
@@ -34,7 +35,7 @@ class ArrayData(Options):
     """Samples from a NumPy file: points ``(N, d)``, or images ``(N, H, W)`` or ``(N, C, H, W)``."""
 
     type: Literal["array"] = Field("array", description="chooses samples from a file")
-    file: str = Field(description=".npy; uint8 means 0..255, images in floating point must be in [0, 1]")
+    file: File = Field(description=".npy; uint8 means 0..255, images in floating point must be in [0, 1]")
     batch_size: int = Field(128, ge=1, description="samples per step over all processes")
 
 
@@ -113,7 +114,11 @@ class DensityFromWeights(Options):
     """A trained estimator of the data, held fixed; that of the samples starts as a copy of it."""
 
     type: Literal["weights"] = Field("weights", description="chooses a trained estimator")
-    path: str = Field(description=".safetensors of kind dde or dde_vector")
+    path: Weights = Field(description="weights of kind dde or dde_vector, a .safetensors file")
+
+
+_LEVEL = {"type": "number", "exclusiveMinimum": 0}
+_LEVEL_OR_RANGE = {"anyOf": [_LEVEL, {"type": "array", "prefixItems": [_LEVEL, _LEVEL], "minItems": 2, "maxItems": 2}]}
 
 
 class TrainDDEGeneratorOptions(RunOptions):
@@ -125,7 +130,7 @@ class TrainDDEGeneratorOptions(RunOptions):
     density: VectorDensity | LocalDensity | PyramidDensity | DensityFromWeights = Field(
         discriminator="type", description="the density estimators, one of the data and one of the samples"
     )
-    sigma: tuple[float, float] = Field(
+    sigma: Annotated[tuple[float, float], WithJsonSchema(_LEVEL_OR_RANGE)] = Field(
         description="one noise level, or [low, high] to draw from log-uniformly, on the data's scale: low sets the "
         "detail, high the far reach"
     )

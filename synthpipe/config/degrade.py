@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from synthpipe.config.places import Weights
 from synthpipe.config.reader import Options
 
 __all__ = [
@@ -26,7 +27,7 @@ class DeFlowDegradeOptions(Options):
     """A learned degradation: bicubic reduction, then a trained DeFlow."""
 
     type: Literal["deflow"] = Field("deflow", description="chooses a learned degradation")
-    weights: str = Field(
+    weights: Weights = Field(
         min_length=1, description="a .safetensors file, or the name of weights that ship with synthpipe (deflow_small)"
     )
     strength: float = Field(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
 
+from synthpipe.config.places import Weights
 from synthpipe.config.reader import Options
 
 __all__ = ["DenoiseOptions", "StreamDenoiseOptions"]
@@ -13,14 +14,29 @@ __all__ = ["DenoiseOptions", "StreamDenoiseOptions"]
 _SMALLEST_TILE = 64
 
 
+def _level(value: Any) -> str | float:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("expected auto, or a level from 0 to 1 (5 of 255 grey levels are 0.0196)")
+    return float(value)
+
+
+_Level = Annotated[
+    Literal["auto"] | float,
+    PlainValidator(_level),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "number", "minimum": 0, "maximum": 1}]}),
+]
+
+
 class DenoiseOptions(Options):
     """Which denoiser, and how strongly.  All noise levels are standard deviations on the [0, 1] scale."""
 
-    weights: str = Field(
+    weights: Weights = Field(
         min_length=1,
         description="a .safetensors file of any denoiser, or the name of shipped weights (blind_spot_small)",
     )
-    sigma: Literal["auto"] | float = Field(
+    sigma: _Level = Field(
         "auto",
         description="level of the noise to remove, from 0 to 1 (5 of 255 grey levels are 0.0196); auto: estimated for "
         "each image",
@@ -50,15 +66,6 @@ class DenoiseOptions(Options):
         description="pixels that tiles overlap on each side, at most a quarter of the tile; null: what the denoiser "
         "sees",
     )
-
-    @field_validator("sigma", mode="plain")
-    @classmethod
-    def _level(cls, value: Any) -> str | float:
-        if value == "auto":
-            return "auto"
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise ValueError("expected auto, or a level from 0 to 1 (5 of 255 grey levels are 0.0196)")
-        return float(value)
 
     @model_validator(mode="after")
     def _fits(self) -> DenoiseOptions:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from synthpipe.config.denoiser_data import NoisyDataOptions, PlainDenoiserModelOptions
+from synthpipe.config.places import Weights
 from synthpipe.config.run import RunOptions
 
 __all__ = ["TrainDistillOptions"]
@@ -16,7 +17,7 @@ class TrainDistillOptions(RunOptions):
     """``kind: distill``: a plain denoiser learns what a trained one of any kind says of noisy images."""
 
     kind: Literal["distill"] = Field("distill", description="chooses this kind of training")
-    teacher: str = Field(description="weights of a denoiser: a .safetensors file, or a shipped name")
+    teacher: Weights = Field(description="weights of a denoiser: a .safetensors file, or a shipped name")
     sigma: Annotated[float, Field(gt=0, le=1)] | None = Field(
         None,
         description="level of images that are noisy as they are, on the [0, 1] scale; null: estimated for each crop",

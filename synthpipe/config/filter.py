@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from synthpipe.config.places import FileOrURL, Weights
 from synthpipe.config.reader import Options
 
 __all__ = ["FilterOptions"]
@@ -21,7 +22,7 @@ class FilterOptions(Options):
     scorer; an image without a score is bad, and counted as ``unscored``.
     """
 
-    weights: str | None = Field(
+    weights: Weights | None = Field(
         None,
         min_length=1,
         description=f"the scorer: a .safetensors file or the name of shipped weights; null: {_DEFAULT_WEIGHTS}",
@@ -33,7 +34,7 @@ class FilterOptions(Options):
         description=f"scorer tiles looked at in each tile of the stream, at most; null: {_DEFAULT_TILES}, cheap "
         "beside a DeFlow",
     )
-    scores: str | None = Field(
+    scores: FileOrURL | None = Field(
         None,
         min_length=1,
         description="table that `synthpipe score` wrote for these shards, a path or a URL; null: a scorer judges",

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from synthpipe.config.denoiser_data import NoisyDataOptions, PlainDenoiserModelOptions
 from synthpipe.config.noise import ImpulseTrainingNoise
+from synthpipe.config.places import Weights
 from synthpipe.config.reader import Options
 from synthpipe.config.run import RunOptions
 
@@ -97,7 +98,7 @@ class TrainFlowPriorOptions(RunOptions):
 
     kind: Literal["flow_prior"] = Field("flow_prior", description="chooses this kind of training")
     model: PlainDenoiserModelOptions = Field(PlainDenoiserModelOptions(), description="the denoiser")
-    prior: str = Field(
+    prior: Weights = Field(
         description="weights of kind glow, a density of clean images: a file, or the name of shipped ones (glow_small)"
     )
     data: NoisyDataOptions = Field(description="the noisy images")

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from synthpipe.config.denoiser_data import ImageDataOptions
+from synthpipe.config.places import Weights
 from synthpipe.config.reader import Options
 from synthpipe.config.run import RunOptions
 
@@ -51,7 +52,9 @@ class DAEPriorOptions(Options):
     """The gradient of the prior from a denoising autoencoder R, a plain denoiser of the model's size (the paper's)."""
 
     type: Literal["dae"] = Field("dae", description="chooses this prior")
-    teacher: str | None = Field(None, description="weights of kind plain_denoiser that R starts from; null: untrained")
+    teacher: Weights | None = Field(
+        None, description="weights of kind plain_denoiser that R starts from; null: untrained"
+    )
     train: bool = Field(True, description="whether R is trained beside the model; false needs a teacher")
 
     @model_validator(mode="after")
@@ -65,7 +68,7 @@ class DDEPriorOptions(Options):
     """The prior itself: a trained density."""
 
     type: Literal["dde"] = Field(description="chooses this prior")
-    weights: str = Field(description="weights of kind dde; they are not trained further")
+    weights: Weights = Field(description="weights of kind dde; they are not trained further")
 
 
 class TrainMapDenoiserOptions(RunOptions):
@@ -76,7 +79,7 @@ class TrainMapDenoiserOptions(RunOptions):
     prior: DAEPriorOptions | DDEPriorOptions = Field(
         DAEPriorOptions(), discriminator="type", description="the prior of clean images"
     )
-    start_from: str | None = Field(
+    start_from: Weights | None = Field(
         None,
         description="weights of kind plain_denoiser, of the model's size, that the model starts from; null: untrained",
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, model_validator
 
+from synthpipe.config.places import Folder, Shards, Weights
 from synthpipe.config.reader import Options
 
 __all__ = [
@@ -26,10 +27,10 @@ AUGMENT_MEANING = "random turns of the crops; hflip: left-right; flips: also ups
 class DomainOptions(Options):
     """Where the images of one domain come from, and what is done to them before they are cropped."""
 
-    folder: str | tuple[str, ...] | None = Field(
+    folder: Folder | tuple[Folder, ...] | None = Field(
         None, description="folders of images, searched to any depth; exactly one of folder and shards"
     )
-    shards: str | tuple[str, ...] | None = Field(
+    shards: Shards | tuple[Shards, ...] | None = Field(
         None, description="shards, in place of folders: paths or URLs with {000..511} ranges, or folders with an index"
     )
     downscale: int = Field(
@@ -107,21 +108,22 @@ class ScheduleOptions(Options):
 
 
 class RunOptions(Options):
-    """What every kind of run has."""
+    """Where a run writes, how long it goes on, how weights follow gradients, what it logs and keeps."""
 
     kind: str = Field(description="kind of training")
-    run_dir: str = Field(description="folder of the run: options.yml, log.txt, tb/, samples/, checkpoints/")
+    run_dir: Folder = Field(description="folder of the run: options.yml, log.txt, tb/, samples/, checkpoints/")
     seed: int = Field(10, ge=0, lt=2**63, description="seed of all randomness; one seed gives the same bits")
     resume: Literal["auto", "never"] = Field(
         "never", description="auto: go on from the last checkpoint in run_dir; never: refuse a run_dir that has one"
     )
-    init_weights: str | None = Field(
+    init_weights: Weights | None = Field(
         None, description="weights of the same kind to start from, a .safetensors file; null: from the first batch"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu")
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = Field(
-        "32", description="of the numbers: single, or half where it is safe; 16-mixed scales the loss"
-    )
+    # The schema for editors has the number, too: YAML reads `precision: 32` as one.
+    precision: Annotated[
+        Literal["32", "bf16-mixed", "16-mixed"], WithJsonSchema({"enum": ["32", 32, "bf16-mixed", "16-mixed"]})
+    ] = Field("32", description="of the numbers: single, or half where it is safe; 16-mixed scales the loss")
     max_steps: int = Field(100_000, ge=1, description="steps in all, those before a resume included")
     max_minutes: float | None = Field(
         None, gt=0, description="stop cleanly after this wall-clock time of this process; null: at max_steps alone"

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from synthpipe.config.places import FileOrURL, Folder, FolderOrURL, ShardsOrFolder, Weights
 from synthpipe.config.reader import ALLOW_PIPE_MEANING, Options
 
 __all__ = ["CorpusFilterOptions", "EngineOptions", "ScoreOptions"]
@@ -25,19 +26,19 @@ class EngineOptions(Options):
 class ScoreOptions(EngineOptions):
     """What is scored, by what, and where the table goes."""
 
-    weights: str = Field(
+    weights: Weights = Field(
         min_length=1,
         description="a .safetensors file of kind density_scorer, or the name of shipped weights (scorer_small)",
     )
-    source: tuple[str, ...] = Field(
+    source: tuple[ShardsOrFolder, ...] = Field(
         min_length=1, description="shards (a folder with an index, a pattern, URLs), or folders of images"
     )
-    output: str = Field(
+    output: FileOrURL = Field(
         pattern=r"[^/]\.parquet$", description="the table: a path or an fsspec URL that ends in .parquet"
     )
     tiles: int = Field(16, ge=1, le=4096, description="tiles of each image that are looked at, at most")
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the scorer runs; cuda: one device for each worker")
-    cache: str | None = Field(
+    cache: Folder | None = Field(
         None, min_length=1, description="folder of scores by content, shared by runs, on a local disk; null: none"
     )
     allow_pipe: bool = Field(False, description=ALLOW_PIPE_MEANING)
@@ -52,9 +53,9 @@ class ScoreOptions(EngineOptions):
 class CorpusFilterOptions(EngineOptions):
     """What is kept of a scored corpus, and where it goes."""
 
-    source: tuple[str, ...] = Field(min_length=1, description="what was scored, named as it was then")
-    scores: str = Field(min_length=1, description="the table that `synthpipe score` wrote")
-    output: str = Field(min_length=1, description="folder for the kept shards, or for the list of kept files")
+    source: tuple[ShardsOrFolder, ...] = Field(min_length=1, description="what was scored, named as it was then")
+    scores: FileOrURL = Field(min_length=1, description="the table that `synthpipe score` wrote")
+    output: FolderOrURL = Field(min_length=1, description="folder for the kept shards, or for the list of kept files")
     reject: float | None = Field(
         None,
         ge=0,

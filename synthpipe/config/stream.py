@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.denoise import StreamDenoiseOptions
 from synthpipe.config.filter import FilterOptions
+from synthpipe.config.places import Folder, Shards
 from synthpipe.config.reader import ALLOW_PIPE_MEANING, Options
 
 __all__ = ["StreamOptions"]
@@ -21,7 +22,7 @@ class StreamOptions(Options):
     (``gt_size`` and ``gt_size / scale``) are cut from them.  Without, the stream yields clean patches of ``gt_size``.
     """
 
-    shards: str | tuple[str, ...] = Field(
+    shards: Shards | tuple[Shards, ...] = Field(
         min_length=1,
         description="shards of clean images: a path or URL with {000..511} ranges, a folder with an index, or a list "
         "of these",
@@ -105,7 +106,7 @@ class StreamOptions(Options):
         "white", description="transparent images: laid on white, or counted as bad"
     )
     allow_pipe: bool = Field(False, description=ALLOW_PIPE_MEANING)
-    spool_dir: str | None = Field(
+    spool_dir: Folder | None = Field(
         None, description="folder for remote shards while they are in use; null: the system's temporary folder"
     )
 
