@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from pydantic import Field
 
 from synthpipe.config.dde import Family
@@ -23,7 +25,7 @@ class CalibrationOptions(Options):
         (), description="noise levels at which the length of the gradient is a part too; each costs three levels"
     )
     families: tuple[Family, ...] = Field(
-        ("jpeg", "blur", "upscale", "noise", "screen", "page"),
+        get_args(Family),
         description="synthetic corruptions to tell from clean; may be empty where 'degraded' has folders",
     )
     degraded: tuple[Folder, ...] = Field((), description="folders of really degraded images, each a family of its own")

@@ -24,7 +24,7 @@ __all__ = [
 
 #: Name of the first domain of every estimator.
 CLEAN_NAME = "clean"
-#: ``synthpipe.transforms.corruptions.FAMILIES``.
+#: The only list of synthetic corruptions; :mod:`synthpipe.transforms.corruptions` has what each does.
 Family = Literal["jpeg", "blur", "upscale", "noise", "screen", "page"]
 #: Domains' names become column names of score files.
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]

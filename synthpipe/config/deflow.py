@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from synthpipe.config.reader import Options, expand_preset
+from synthpipe.config.reader import Options, PresetOptions
+from synthpipe.config.run import DomainOptions, ReadingOptions, RunOptions
 from synthpipe.flows.deflow_official import AIM_STATISTICS
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "NormalizationOptions",
     "RRDBEncoderOptions",
     "SmallEncoderOptions",
+    "TrainDeFlowOptions",
+    "UnpairedOptions",
 ]
 
 Triple = tuple[float, float, float]
@@ -56,12 +59,34 @@ class NormalizationOptions(Options):
     )
 
 
-class DeFlowModelOptions(Options):
-    """A DeFlow, from a preset or from parts; keys given beside ``preset`` override it.
+#: Published sizes with our corrections, and ``small``, which trains on two CPU cores.
+PRESETS: dict[str, dict[str, Any]] = {
+    "aim": {"scale": 8, "hidden": 128, "normalization": AIM_STATISTICS},
+    "ntire": {"scale": 4, "hidden": 64},
+    "dped": {"scale": 4, "hidden": 64},
+    "small": {
+        "scale": 4,
+        "steps": 4,
+        "transition_steps": 1,
+        "hidden": 32,
+        "encoder": {"type": "small", "features": 32},
+        "condition_noise": 0.015,
+        "covariance": "colour",
+        "coupling": "additive",
+        "whiten": True,
+        "scale_eps": 0.05,
+    },
+}
+
+
+class DeFlowModelOptions(PresetOptions):
+    """Arguments of :class:`synthpipe.flows.DeFlow`, from a preset or from parts; keys beside ``preset`` override it.
 
     The defaults are our corrections of the reference (``covariance_init`` 1, ``quant`` 255, no noise left in the
     output, no clamp); the published value stands beside each.
     """
+
+    presets: ClassVar = PRESETS
 
     preset: Literal["aim", "ntire", "dped", "small"] | None = Field(
         None,
@@ -102,31 +127,25 @@ class DeFlowModelOptions(Options):
     normalization: NormalizationOptions | None = Field(None, description="statistics of both domains; null: none")
     unconditional: bool = Field(False, description="set the reduced image to zero, an ablation of the paper")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_preset(cls, data: Any) -> Any:
-        return expand_preset(data, PRESETS)
 
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments for :class:`synthpipe.flows.DeFlow`, as plain JSON types."""
-        return self.model_dump(mode="json", exclude={"preset"})
+class UnpairedOptions(ReadingOptions):
+    """Two unpaired domains: every batch is half clean, half noisy."""
+
+    clean: DomainOptions = Field(description="the clean images")
+    noisy: DomainOptions = Field(description="the degraded images, which need not show the same things")
+    crop: int = Field(160, ge=8, description="side of the square crops in pixels")
+    batch_size: int = Field(8, ge=2, description="crops per step over all processes, half of them clean; even")
+
+    @model_validator(mode="after")
+    def _check(self) -> UnpairedOptions:
+        if self.batch_size % 2:
+            raise ValueError("expected an even 'batch_size': half of a batch is clean, half is noisy")
+        return self
 
 
-#: Published sizes with our corrections, and ``small``, which trains on two CPU cores.
-PRESETS: dict[str, dict[str, Any]] = {
-    "aim": {"scale": 8, "hidden": 128, "normalization": AIM_STATISTICS},
-    "ntire": {"scale": 4, "hidden": 64},
-    "dped": {"scale": 4, "hidden": 64},
-    "small": {
-        "scale": 4,
-        "steps": 4,
-        "transition_steps": 1,
-        "hidden": 32,
-        "encoder": {"type": "small", "features": 32},
-        "condition_noise": 0.015,
-        "covariance": "colour",
-        "coupling": "additive",
-        "whiten": True,
-        "scale_eps": 0.05,
-    },
-}
+class TrainDeFlowOptions(RunOptions):
+    """``kind: deflow``: a conditional flow on two unpaired domains."""
+
+    kind: Literal["deflow"] = Field("deflow", description="chooses this kind of training")
+    model: DeFlowModelOptions = Field(DeFlowModelOptions(), description="the flow")
+    data: UnpairedOptions = Field(description="the two piles of images")

@@ -1,4 +1,7 @@
-"""Options of degradations: what turns a clean tile into its low-quality partner."""
+"""Options of degradations: what turns a clean tile into its low-quality partner.
+
+:data:`DegradeOptions`, at the end, is the only list of them; :mod:`synthpipe.transforms.build` makes each a transform.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,6 @@ from pydantic import Field, model_validator
 
 from synthpipe.config.places import Weights
 from synthpipe.config.reader import Options
-
-__all__ = [
-    "BlurOptions",
-    "ClassicalDegradeOptions",
-    "DeFlowDegradeOptions",
-    "DegradeOptions",
-    "GaussianNoiseOptions",
-    "PoissonGaussianNoiseOptions",
-]
 
 _Sigma = Annotated[float, Field(ge=0, le=1)]
 _Triple = tuple[float, float, float]
@@ -112,4 +106,5 @@ class ClassicalDegradeOptions(Options):
         return self
 
 
+#: Every degradation, told apart by ``type``.
 DegradeOptions = Annotated[DeFlowDegradeOptions | ClassicalDegradeOptions, Field(discriminator="type")]

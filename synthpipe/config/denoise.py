@@ -75,6 +75,11 @@ class DenoiseOptions(Options):
             raise ValueError(f"tile: expected at least 4 times the overlap of {self.overlap}, got {self.tile}")
         return self
 
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of :class:`synthpipe.transforms.Denoise`, beside its model."""
+        names = set(DenoiseOptions.model_fields) - {"weights", "sigma"}
+        return {"sigma": self.known_sigma, **self.model_dump(include=names)}
+
     @property
     def known_sigma(self) -> float | None:
         """``sigma``, None for ``auto``."""

@@ -127,7 +127,7 @@ class TrainFlowPriorOptions(RunOptions):
     )
 
     @property
-    def correlation_used(self) -> str:
+    def correlation_used(self) -> Literal["known", "white", "measured"]:
         """``correlation``, with what it is where it is not given."""
         return self.correlation or ("known" if self.noise_model == "known" else "measured")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from synthpipe.config.denoiser_data import ImageDataOptions
-from synthpipe.config.reader import Options, expand_preset
+from synthpipe.config.reader import PresetOptions
 from synthpipe.config.run import RunOptions
 
 __all__ = ["PRESETS", "GlowModelOptions", "TrainGlowOptions"]
@@ -18,8 +18,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class GlowModelOptions(Options):
-    """A Glow, from a preset or from parts; keys given beside ``preset`` override it."""
+class GlowModelOptions(PresetOptions):
+    """Arguments of :class:`synthpipe.flows.Glow`, from a preset or from parts; keys beside ``preset`` override it."""
+
+    presets: ClassVar = PRESETS
 
     preset: Literal["reference"] | None = Field(None, description="reference: the published prior; null: the defaults")
     channels: Literal[1, 3] = Field(3, description="of the images: 3, or 1 for luma")
@@ -42,15 +44,6 @@ class GlowModelOptions(Options):
         le=1,
         description="standard deviation, on the [0, 1] scale, of noise put on images: the density is of images with it",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand_preset(cls, data: Any) -> Any:
-        return expand_preset(data, PRESETS)
-
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments for :class:`synthpipe.flows.Glow`."""
-        return self.model_dump(mode="json", exclude={"preset"})
 
 
 class TrainGlowOptions(RunOptions):

@@ -6,14 +6,14 @@ import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from synthpipe.errors import OptionError
 
-__all__ = ["ALLOW_PIPE_MEANING", "Options", "expand_preset", "parse_options", "read_options", "read_yaml"]
+__all__ = ["ALLOW_PIPE_MEANING", "Options", "PresetOptions", "parse_options", "read_options", "read_yaml"]
 
 #: Of the option ``allow_pipe``, which all that read shards have.
 ALLOW_PIPE_MEANING = "allow pipe: URLs, which run a shell command"
@@ -25,14 +25,24 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+class PresetOptions(Options):
+    """Options of a model whose key ``preset`` stands for others; keys given beside it override them."""
+
+    #: What each value of ``preset`` stands for.
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, data: Any) -> Any:
+        preset = data.get("preset") if isinstance(data, dict) else None
+        return {**cls.presets[preset], **data} if isinstance(preset, str) and preset in cls.presets else data
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the model's class, as plain JSON types."""
+        return self.model_dump(mode="json", exclude={"preset"})
+
+
 T = TypeVar("T", bound=Options)
-
-
-def expand_preset(data: Any, presets: Mapping[str, Mapping[str, Any]]) -> Any:
-    """``data`` over what its key ``preset`` stands for; for validators that run before all others."""
-    if isinstance(data, dict) and data.get("preset") in presets:
-        return {**presets[data["preset"]], **data}
-    return data
 
 
 def read_options(path: str | Path, schema: type[T], overrides: Sequence[str] = ()) -> T:

@@ -1,42 +1,31 @@
-"""Options of ``synthpipe train``: one schema per kind of run, found by the key ``kind``."""
+"""Options of ``synthpipe train``: one schema per kind of run, found by the key ``kind``.
+
+The table here is the only list of what can be trained.  A kind whose options are in ``config/STEM.py`` is built by
+``training/STEM.py``; nothing else lists it (:mod:`synthpipe.training.build`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field, model_validator
 
 from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.config.dde_generator import TrainDDEGeneratorOptions
-from synthpipe.config.deflow import DeFlowModelOptions
+from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.distillation import TrainDistillOptions
 from synthpipe.config.flow_prior import TrainFlowPriorOptions
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.reader import Options, read_options, read_yaml
-from synthpipe.config.run import DomainOptions, OptimizerOptions, ReadingOptions, RunOptions, ScheduleOptions
+from synthpipe.config.run import RunOptions
 from synthpipe.errors import OptionError
 
-__all__ = [
-    "DomainOptions",
-    "OptimizerOptions",
-    "RunOptions",
-    "ScheduleOptions",
-    "TrainDDEGeneratorOptions",
-    "TrainDeFlowOptions",
-    "TrainGlowOptions",
-    "TrainMapDenoiserOptions",
-    "TrainPlainDenoiserOptions",
-    "UnpairedOptions",
-    "changed_options",
-    "read_train_options",
-    "write_options",
-]
+__all__ = ["FREE_TO_CHANGE", "SCHEMAS", "changed_options", "read_train_options", "write_options"]
 
 #: Options that may differ between a run and its continuation: none of them changes a number.
 FREE_TO_CHANGE = frozenset(
@@ -56,41 +45,20 @@ FREE_TO_CHANGE = frozenset(
 )
 
 
-class UnpairedOptions(ReadingOptions):
-    """Two unpaired domains: every batch is half clean, half noisy."""
-
-    clean: DomainOptions = Field(description="the clean images")
-    noisy: DomainOptions = Field(description="the degraded images, which need not show the same things")
-    crop: int = Field(160, ge=8, description="side of the square crops in pixels")
-    batch_size: int = Field(8, ge=2, description="crops per step over all processes, half of them clean; even")
-
-    @model_validator(mode="after")
-    def _check(self) -> UnpairedOptions:
-        if self.batch_size % 2:
-            raise ValueError("expected an even 'batch_size': half of a batch is clean, half is noisy")
-        return self
-
-
-class TrainDeFlowOptions(RunOptions):
-    """``kind: deflow``: a conditional flow on two unpaired domains."""
-
-    kind: Literal["deflow"] = Field("deflow", description="chooses this kind of training")
-    model: DeFlowModelOptions = Field(DeFlowModelOptions(), description="the flow")
-    data: UnpairedOptions = Field(description="the two piles of images")
-
-
-#: The only list of what ``synthpipe train`` can train.
-SCHEMAS: dict[str, type[RunOptions]] = {
-    "dde": TrainDDEOptions,
-    "deflow": TrainDeFlowOptions,
-    "dde_generator": TrainDDEGeneratorOptions,
-    "plain_denoiser": TrainPlainDenoiserOptions,
-    "blind_spot": TrainBlindSpotOptions,
-    "map_denoiser": TrainMapDenoiserOptions,
-    "glow": TrainGlowOptions,
-    "flow_prior": TrainFlowPriorOptions,
-    "distill": TrainDistillOptions,
-}
+#: Options of every kind of run; a new kind is one line here.
+_KINDS: tuple[type[RunOptions], ...] = (
+    TrainDeFlowOptions,
+    TrainGlowOptions,
+    TrainFlowPriorOptions,
+    TrainBlindSpotOptions,
+    TrainPlainDenoiserOptions,
+    TrainMapDenoiserOptions,
+    TrainDistillOptions,
+    TrainDDEOptions,
+    TrainDDEGeneratorOptions,
+)
+#: The schema of each kind, by the value of its key ``kind``.
+SCHEMAS: dict[str, type[RunOptions]] = {schema.model_fields["kind"].default: schema for schema in _KINDS}
 
 
 def read_train_options(path: str | Path, overrides: Sequence[str] = ()) -> RunOptions:

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthpipe.config.blind_spot import TrainBlindSpotOptions
 from synthpipe.config.noise import TrainingNoise
-from synthpipe.config.training import OptimizerOptions
+from synthpipe.config.run import OptimizerOptions
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import choose_hole
 from synthpipe.denoisers.noise_model import AdditiveNoise, ImpulseNoise, noise_of
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective
-from synthpipe.training.data.image_data import noisy_crops
+from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.data.noise_measurement import measured_correlation
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["BlindSpotObjective", "build_objective"]
+__all__ = ["BlindSpotObjective", "build_objective", "build_run"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -31,7 +32,7 @@ _LEVEL_REWARD = 0.1
 _LEVEL_SPEED = 30
 
 
-class BlindSpotObjective(Objective):
+class BlindSpotObjective(Objective[BlindSpotDenoiser]):
     """Mean over pixels of :meth:`BlindSpotDenoiser.nll`, in float64 behind the network.
 
     Args:
@@ -54,32 +55,31 @@ class BlindSpotObjective(Objective):
         frame: int = 0,
         level_lr: float | None = None,
     ) -> None:
-        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        super().__init__(channels_last(model))
         self._noise, self._inference_hole, self._frame, self._level_lr = noise, inference_hole, frame, level_lr
         self.register_buffer("hole", torch.tensor(0))
         self._set_hole(hole)
 
     def _set_hole(self, hole: int) -> None:
         self.hole.fill_(hole)
-        model = cast(BlindSpotDenoiser, self.model)
-        model.hole = hole if self._inference_hole is None else self._inference_hole
+        self.model.hole = hole if self._inference_hole is None else self._inference_hole
 
     def load_companions(self, state: dict[str, Tensor]) -> None:
+        """Also sets the hole of the model that is trained."""
         super().load_companions(state)
         self._set_hole(int(self.hole))
 
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         """A learned level has a group of its own."""
-        model = cast(BlindSpotDenoiser, self.model)
-        groups: list[dict[str, Any]] = [{"params": list(model.net.parameters()), "lr": options.lr}]
-        if model.raw_level is not None:
+        groups: list[dict[str, Any]] = [{"params": list(self.model.net.parameters()), "lr": options.lr}]
+        if self.model.raw_level is not None:
             lr = _LEVEL_SPEED * options.lr if self._level_lr is None else self._level_lr
-            groups.append({"params": [model.raw_level], "lr": lr})
+            groups.append({"params": [self.model.raw_level], "lr": lr})
         return groups
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8."""
-        model = cast(BlindSpotDenoiser, self.model)
+        model = self.model
         noisy, clean, truth = noisy_crops(batch, model.channels, self._noise, generators)
         mu, factor = model.predict(noisy, int(self.hole))
         with torch.autocast(noisy.device.type, enabled=False):
@@ -97,19 +97,18 @@ class BlindSpotObjective(Objective):
             return loss.float(), numbers
 
     def _learned_std(self, mu: Tensor) -> Tensor:
-        noise = cast(BlindSpotDenoiser, self.model).learned_noise(len(mu))
+        noise = self.model.learned_noise(len(mu))
         if isinstance(noise, ImpulseNoise):
             return noise.alpha.mean()
         assert isinstance(noise, AdditiveNoise)
         return noise.variance(mu).sqrt().mean()
 
-    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: BlindSpotDenoiser, batch: Batch, seed: int) -> Tensor:
         """A row for each image: clean (as read) | noisy | from the surroundings | denoised."""
-        denoiser = cast(BlindSpotDenoiser, model)
         generators = picture_generators(seed, len(batch["x"]))
-        noisy, clean, truth = noisy_crops(batch, denoiser.channels, self._noise, generators)
-        mu, _ = denoiser.predict(noisy)
-        return picture_grid(torch.stack([clean, noisy, mu, denoiser.denoise(noisy, truth.get("sigma"))], 1))
+        noisy, clean, truth = noisy_crops(batch, model.channels, self._noise, generators)
+        mu, _ = model.predict(noisy)
+        return picture_grid(torch.stack([clean, noisy, mu, model.denoise(noisy, truth.get("sigma"))], 1))
 
 
 def build_objective(options: TrainBlindSpotOptions) -> BlindSpotObjective:
@@ -123,6 +122,11 @@ def build_objective(options: TrainBlindSpotOptions) -> BlindSpotObjective:
         options.frame,
         options.level_lr,
     )
+
+
+def build_run(options: TrainBlindSpotOptions) -> RunParts:
+    """A blind-spot denoiser, and crops of the images of one domain."""
+    return RunParts(partial(build_objective, options), partial(ImageData, options.data, options.seed))
 
 
 def _hole_of_the_noise(options: TrainBlindSpotOptions) -> int:

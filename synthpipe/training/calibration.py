@@ -132,7 +132,7 @@ class _Reader:
             if image is None:
                 continue
             tiles = self._copies(image, sample_seed(self._options.seed, 0, name))  # (families * n, 3, tile, tile)
-            parts = self._parts(tiles).unflatten(0, (len(families), -1))
+            parts = torch.unflatten(self._parts(tiles), 0, (len(families), -1))
             for family, few in zip(families, parts, strict=True):
                 found[family].append(few)
             if spread:

@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from synthpipe.config.dde import TrainDDEOptions
 from synthpipe.density.base import dde_loss
 from synthpipe.density.dde import DDE
 from synthpipe.images import luma, quantize_8bit, to_float
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective
-from synthpipe.training.data.domains import Degrader
+from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.data.domains import Degrader, DomainData, build_degraders
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["DDEObjective"]
+__all__ = ["DDEObjective", "build_objective", "build_run"]
 
 #: Thirds of the (logarithmic) range of noise levels, for the log.
 _BANDS = ("low", "mid", "high")
 
 
-class DDEObjective(Objective):
+class DDEObjective(Objective[DDE]):
     """Mean ``J`` of a batch with as many crops of each domain, each at a noise level of its own.
 
     Logged: ``J_<domain>``; ``J_low``, ``J_mid``, ``J_high`` over thirds of the range of noise levels, and
@@ -47,17 +48,16 @@ class DDEObjective(Objective):
     def __init__(
         self, model: DDE, degraders: Mapping[int, Degrader], crop: int, crops_per_context: int, grey: float = 0.0
     ) -> None:
-        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        super().__init__(channels_last(model))
         self._degraders, self._crop, self._crops, self._grey = dict(degraders), crop, crops_per_context, grey
         self._domains, self._sigma_range = model.domains, model.sigma_range
         self._sums: Tensor | None = None  # (3 bands, [crops, J, clean crops, gain])
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean ``J`` over crops of ``batch["x"]``, ``(B, 3, context, context)`` uint8, of ``batch["domain"]``."""
-        model = cast(DDE, self.model)
         x, domain = self.crops(batch, generators)  # (B * crops, C, crop, crop)
         sigma, noise = self._noise(x, generators)
-        j = dde_loss(model, x, sigma, noise, domain)
+        j = dde_loss(self.model, x, sigma, noise, domain)
         detached = j.detach()
         self._count(detached, sigma, noise, domain)
         sums = torch.zeros(len(self._domains), 2, device=x.device)
@@ -90,16 +90,15 @@ class DDEObjective(Objective):
         gains = {f"gain_db_{band}": row[3] / row[2] for band, row in zip(_BANDS, rows, strict=True) if row[2]}
         return numbers | gains
 
-    def pictures(self, model: torch.nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: DDE, batch: Batch, seed: int) -> Tensor:
         """A row for each image: as its domain has it | with noise of the middle level | denoised."""
-        density = cast(DDE, model)
         generators = picture_generators(seed, len(batch["x"]))
         x = self._degraded(batch, generators)
         low, high = self._sigma_range
         sigma = x.new_full((len(x),), math.sqrt(low * high))
         noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators])
         noisy = x + sigma[:, None, None, None] * noise.to(x)
-        return picture_grid(torch.stack([x, noisy, density.denoise(noisy, sigma, batch["domain"])], 1))
+        return picture_grid(torch.stack([x, noisy, model.denoise(noisy, sigma, batch["domain"])], 1))
 
     @torch.no_grad()
     def _degraded(self, batch: Batch, generators: Sequence[torch.Generator]) -> Tensor:
@@ -113,7 +112,7 @@ class DDEObjective(Objective):
             for number, degrade in self._degraders.items():
                 places = [place for place, found in enumerate(domain) if found == number]
                 x[places] = degrade(x[places], [generators[place] for place in places])
-            return luma(x) if cast(DDE, self.model).channels == 1 else x
+            return luma(x) if self.model.channels == 1 else x
 
     def _noise(self, x: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
         """Log-uniform levels ``(B * crops,)`` and standard normal noise of the shape of ``x``."""
@@ -136,3 +135,20 @@ class DDEObjective(Objective):
         rows = torch.stack([torch.ones_like(j), j, clean, clean * gain], 1)
         sums = torch.zeros(len(_BANDS), 4, device=j.device).index_add_(0, band, rows)
         self._sums = sums if self._sums is None else self._sums + sums
+
+
+def build_objective(options: TrainDDEOptions) -> DDEObjective:
+    """The objective that ``options`` describe.
+
+    Raises:
+        CheckpointError: DeFlow weights of a domain that are missing, damaged or of another kind.
+        OptionError: a context that a DeFlow cannot take.
+    """
+    data = options.data
+    model = DDE(**options.model.arguments(data.domains))
+    return DDEObjective(model, build_degraders(data), data.crop, data.crops_per_context, data.grey)
+
+
+def build_run(options: TrainDDEOptions) -> RunParts:
+    """A density, and images of all its domains."""
+    return RunParts(partial(build_objective, options), partial(DomainData, options.data, options.seed))

@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -36,12 +37,12 @@ from synthpipe.density.pyramid import PyramidDDE
 from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.images import luma, to_float
-from synthpipe.training.base import Objective
-from synthpipe.training.data.generator_data import sample_shape
+from synthpipe.training.base import Objective, RunParts
+from synthpipe.training.data.generator_data import build_source, sample_shape
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["DDEGeneratorObjective", "build_objective"]
+__all__ = ["DDEGeneratorObjective", "build_objective", "build_run"]
 
 #: The estimators' scale is watched at one in so many of the generator's turns, on one part in so many of the batch.
 _TURNS_BETWEEN, _PART = 20, 4
@@ -55,7 +56,7 @@ _CELLS = 160
 _SHOWN = 64
 
 
-class DDEGeneratorObjective(Objective):
+class DDEGeneratorObjective(Objective[DDEGenerator]):
     """Trains ``model`` towards the data's law.
 
     In every step both estimators descend their loss ``J``; in every ``options.every``-th, from ``options.start`` on,
@@ -73,8 +74,6 @@ class DDEGeneratorObjective(Objective):
     Raises:
         ShapeError: estimators of different noise levels.
     """
-
-    model: DDEGenerator
 
     def __init__(
         self,
@@ -126,9 +125,8 @@ class DDEGeneratorObjective(Objective):
         the two laws agree, and the slopes of both estimators, which should be 1."""
         return {name: float(value) for name, value in self._watched.items()}
 
-    def pictures(self, model: torch.nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: DDEGenerator, batch: Batch, seed: int) -> Tensor:
         """Points: real and generated as two densities side by side; images: a row of each."""
-        assert isinstance(model, DDEGenerator)
         x = self._as_floats(batch["x"])
         samples = model.sample(len(x), torch.Generator().manual_seed(seed))
         if x.ndim == 2:
@@ -214,6 +212,11 @@ def build_objective(options: TrainDDEGeneratorOptions) -> DDEGeneratorObjective:
         raise OptionError(f"these options make no run: {error}") from error
 
 
+def build_run(options: TrainDDEGeneratorOptions) -> RunParts:
+    """A generator between two estimators, and what it imitates."""
+    return RunParts(partial(build_objective, options), partial(build_source, options.data, options.seed))
+
+
 def _check_fit(
     data: PointData | ArrayData | ImageData,
     density: VectorDensity | LocalDensity | PyramidDensity | DensityFromWeights,
@@ -230,18 +233,26 @@ def _check_fit(
 
 def _build_density(options: TrainDDEGeneratorOptions, shape: tuple[int, ...]) -> DensityEstimator:
     chosen, sigma = options.density, options.sigma
-    if isinstance(chosen, VectorDensity):
-        return VectorDDE(shape[0], chosen.width, chosen.depth, chosen.spread, sigma)
-    if isinstance(chosen, PyramidDensity):
-        return PyramidDDE(shape[0], chosen.width, chosen.levels, sigma)
-    if isinstance(chosen, LocalDensity):
-        return DDE(shape[0], chosen.width, chosen.depth, chosen.outputs, sigma_range=sigma)
-    density = checkpoints.load(chosen.path)
+    match chosen:
+        case VectorDensity():
+            return VectorDDE(shape[0], chosen.width, chosen.depth, chosen.spread, sigma)
+        case PyramidDensity():
+            return PyramidDDE(shape[0], chosen.width, chosen.levels, sigma)
+        case LocalDensity():
+            return DDE(shape[0], chosen.width, chosen.depth, chosen.outputs, sigma_range=sigma)
+        case DensityFromWeights():
+            return _load_density(chosen.path, shape)
+        case _:
+            assert_never(chosen)
+
+
+def _load_density(path: str, shape: tuple[int, ...]) -> DensityEstimator:
+    density = checkpoints.load(path)
     if not isinstance(density, DensityEstimator):
-        raise OptionError(f"density.path {chosen.path!r}: expected a density, got a {type(density).__name__}")
+        raise OptionError(f"density.path {path!r}: expected a density, got a {type(density).__name__}")
     wanted = {"dim": shape[0]} if len(shape) == 1 else {"channels": shape[0]}
     if {name: density.config.get(name) for name in wanted} != wanted:
-        raise OptionError(f"density.path {chosen.path!r}: expected {wanted}, got a density of {density.config}")
+        raise OptionError(f"density.path {path!r}: expected {wanted}, got a density of {density.config}")
     return density
 
 

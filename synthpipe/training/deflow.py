@@ -7,43 +7,44 @@ per dimension; every batch holds as many clean as noisy images, so the mean over
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from synthpipe.config.training import OptimizerOptions
-from synthpipe.errors import TrainingError
+from synthpipe.config.deflow import TrainDeFlowOptions
+from synthpipe.config.run import OptimizerOptions
+from synthpipe.errors import OptionError, TrainingError
+from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import to_float
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective
-from synthpipe.training.data.unpaired import CLEAN, NOISY
+from synthpipe.training.base import Objective, RunParts
+from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["DeFlowObjective"]
+__all__ = ["DeFlowObjective", "build_objective", "build_run"]
 
 
-class DeFlowObjective(Objective):
+class DeFlowObjective(Objective[DeFlow]):
     """Mean bits per dimension of a half clean, half noisy batch.
 
     Args:
-        model: a :class:`synthpipe.flows.deflow.DeFlow`, or anything with its ``nll``, ``bits_per_dim``, ``initialize``
-            and ``degrade``.
+        model: the flow; anything with its ``nll``, ``bits_per_dim``, ``initialize`` and ``degrade`` will do.
     """
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, averaged over ``batch["x"]`` ``(B, 3, H, W)`` uint8 with ``batch["domain"]`` ``(B,)``."""
         x, domain = to_float(batch["x"]), batch["domain"]
-        model = cast(Any, self.model)
-        bits = model.bits_per_dim(model.nll(x, domain, generators), x.shape)  # (B,)
+        bits = self.model.bits_per_dim(self.model.nll(x, domain, generators), x.shape)  # (B,)
         detached = bits.detach()
         numbers = {"bpd_clean": detached[domain == CLEAN].mean(), "bpd_noisy": detached[domain == NOISY].mean()}
         return bits.mean(), numbers
 
     def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
         """Data-dependent ActNorm scales from the first batch."""
-        cast(Any, self.model).initialize(to_float(batch["x"]), batch["domain"], generators)
+        self.model.initialize(to_float(batch["x"]), batch["domain"], generators)
 
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         """Everything at ``lr``; the conditioning network (``model.encoder``) at ``encoder_lr`` where that is set."""
@@ -64,10 +65,29 @@ class DeFlowObjective(Objective):
         norms = getattr(self.model, "shift_norms", None)
         return {name: float(value) for name, value in norms().items()} if callable(norms) else {}
 
-    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: DeFlow, batch: Batch, seed: int) -> Tensor:
         """Rows of clean | degraded by the model | another image that is really noisy."""
         x = to_float(batch["x"])
         clean, noisy = x[batch["domain"] == CLEAN], x[batch["domain"] == NOISY]
         generators = picture_generators(seed, len(clean))
-        degraded = cast(Any, model).degrade(clean, generators).to(clean).clamp(0, 1)
+        degraded = model.degrade(clean, generators).to(clean).clamp(0, 1)
         return picture_grid(torch.stack([clean, degraded, noisy], dim=1), gap=2)
+
+
+def build_objective(options: TrainDeFlowOptions) -> DeFlowObjective:
+    """The objective that ``options`` describe.
+
+    Raises:
+        OptionError: crops that are no multiple of what the model needs.
+    """
+    model = DeFlow(**options.model.arguments())
+    if options.data.crop % model.size_multiple:
+        raise OptionError(
+            f"data.crop: expected a multiple of {model.size_multiple}, which this model needs, got {options.data.crop}"
+        )
+    return DeFlowObjective(model)
+
+
+def build_run(options: TrainDeFlowOptions) -> RunParts:
+    """A DeFlow, and crops of two unpaired domains."""
+    return RunParts(partial(build_objective, options), partial(UnpairedData, options.data, options.seed))

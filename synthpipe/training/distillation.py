@@ -7,10 +7,10 @@ has no blind spot, sees the noisy pixel itself, and costs a fraction (Wu et al.,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthpipe import checkpoints
 from synthpipe.config.distillation import TrainDistillOptions
@@ -20,15 +20,15 @@ from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.errors import OptionError
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective
-from synthpipe.training.data.image_data import noisy_crops
+from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["DistillObjective", "build_objective"]
+__all__ = ["DistillObjective", "build_objective", "build_run"]
 
 
-class DistillObjective(Objective):
+class DistillObjective(Objective[PlainDenoiser]):
     """Mean square of ``student(noisy, sigma) - teacher(noisy, sigma)``, in units of (1/255)^2.
 
     Args:
@@ -47,9 +47,8 @@ class DistillObjective(Objective):
         sigma: float | None = None,
         frame: int = 0,
     ) -> None:
-        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
-        teacher.eval().requires_grad_(False)
-        self.teacher = teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(channels_last(model))
+        self.teacher = channels_last(teacher.eval().requires_grad_(False))
         self._noise, self._sigma, self._frame = noise, sigma, frame
 
     def train(self, mode: bool = True) -> DistillObjective:
@@ -60,11 +59,10 @@ class DistillObjective(Objective):
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8, noisy or to be made so."""
-        model = cast(PlainDenoiser, self.model)
         noisy, clean, level, is_synthetic = self._noisy(batch, generators)
         with torch.no_grad(), torch.autocast(noisy.device.type, enabled=False):
             target = self.teacher(noisy, level)
-        learnt = model(noisy, level).float()
+        learnt = self.model(noisy, level).float()
         mse = self._inside(learnt - target).square().mean() * 255**2
         numbers = {"mse": mse.detach()}
         if is_synthetic:
@@ -72,17 +70,16 @@ class DistillObjective(Objective):
             numbers["psnr_teacher"] = self._psnr(target, clean)
         return mse, numbers
 
-    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: PlainDenoiser, batch: Batch, seed: int) -> Tensor:
         """A row for each image: noisy | teacher | student."""
         generators = picture_generators(seed, len(batch["x"]))
         noisy, _, level, _ = self._noisy(batch, generators)
-        results = [denoiser.denoise(noisy, level) for denoiser in (self.teacher, cast(PlainDenoiser, model))]
+        results = [denoiser.denoise(noisy, level) for denoiser in (self.teacher, model)]
         return picture_grid(torch.stack([noisy, *results], 1))
 
     def _noisy(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor, bool]:
         """Noisy crops, the crops as read, levels ``(B,)``, and whether the noise was added here."""
-        channels = cast(PlainDenoiser, self.model).channels
-        noisy, clean, truth = noisy_crops(batch, channels, self._noise, generators)
+        noisy, clean, truth = noisy_crops(batch, self.model.channels, self._noise, generators)
         if truth:
             return noisy, clean, truth["sigma"], True
         level = estimate_sigma(noisy) if self._sigma is None else noisy.new_full((len(noisy),), self._sigma)
@@ -113,3 +110,8 @@ def build_objective(options: TrainDistillOptions) -> DistillObjective:
         )
     student = PlainDenoiser(**options.model.arguments())
     return DistillObjective(student, teacher, options.data.noise, options.sigma, options.frame)
+
+
+def build_run(options: TrainDistillOptions) -> RunParts:
+    """A student beside its teacher, and crops of the images of one domain."""
+    return RunParts(partial(build_objective, options), partial(ImageData, options.data, options.seed))

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthpipe.errors import ImageError, ShapeError, TrainingError
 from synthpipe.files.decode import decode_image
+from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import crop_to_multiple, to_float, to_uint8
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.training.data.folder_domain import list_images
@@ -39,7 +39,7 @@ class Likelihood:
 
 @torch.no_grad()
 def held_out_likelihood(
-    model: nn.Module, folder: str | Path, domain: int, *, tile: int = 256, seed: int = 0, limit: int | None = None
+    model: DeFlow, folder: str | Path, domain: int, *, tile: int = 256, seed: int = 0, limit: int | None = None
 ) -> Likelihood:
     """Negative log-likelihood of all images below ``folder`` under a two-domain flow, on the model's device.
 
@@ -47,7 +47,7 @@ def held_out_likelihood(
     model's ``size_multiple`` is not scored.  The noise of an image follows from ``seed`` and its path below ``folder``.
 
     Args:
-        model: a :class:`synthpipe.flows.deflow.DeFlow` in eval mode.
+        model: in eval mode; of it, ``nll``, ``bits_per_dim`` and ``size_multiple`` are used.
         folder: searched with all below it.
         domain: 0 clean, 1 noisy.
         tile: largest side of a tile; bounds the memory.
@@ -58,17 +58,16 @@ def held_out_likelihood(
         TrainingError: no image in the folder can be used.
         ShapeError: ``tile`` is smaller than the model's ``size_multiple``.
     """
-    flow = cast(Any, model)
     device = next(model.parameters()).device
-    side = tile // flow.size_multiple * flow.size_multiple
+    side = tile // model.size_multiple * model.size_multiple
     if side == 0:
-        raise ShapeError(f"held_out_likelihood: tile must be at least {flow.size_multiple}, got {tile}")
+        raise ShapeError(f"held_out_likelihood: tile must be at least {model.size_multiple}, got {tile}")
     skipped: Counter[str] = Counter()
     nats: list[float] = []
     bits, values = 0.0, 0
     for path in list_images(folder)[:limit]:
         try:
-            image = _read(path, flow.size_multiple)
+            image = _read(path, model.size_multiple)
         except ImageError as error:
             skipped[error.reason] += 1
             continue
@@ -76,9 +75,9 @@ def held_out_likelihood(
         nats.append(0.0)
         for piece in _tiles(image, side):
             x = to_float(piece[None].to(device))
-            nll = flow.nll(x, torch.full((1,), domain, device=device), generator)
+            nll = model.nll(x, torch.full((1,), domain, device=device), generator)
             nats[-1] += float(nll)
-            bits += float(flow.bits_per_dim(nll, x.shape)) * x.numel()
+            bits += float(model.bits_per_dim(nll, x.shape)) * x.numel()
             values += x.numel()
     if not nats:
         raise TrainingError(f"held_out_likelihood: no image in {str(folder)!r} can be used (skipped {dict(skipped)})")
@@ -128,5 +127,5 @@ def _read(path: Path, multiple: int) -> Tensor:
 
 
 def _tiles(image: Tensor, side: int) -> Iterator[Tensor]:
-    for rows in image.split(side, dim=1):
-        yield from rows.split(side, dim=2)
+    for rows in torch.split(image, side, dim=1):
+        yield from torch.split(rows, side, dim=2)

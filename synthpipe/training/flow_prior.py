@@ -15,28 +15,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, cast
+from functools import partial
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthpipe import checkpoints
-from synthpipe.config.flow_prior import BlurTermOptions, SteinTermOptions, TrainFlowPriorOptions
+from synthpipe.config.flow_prior import BlurTermOptions, PlainTermOptions, SteinTermOptions, TrainFlowPriorOptions
 from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
 from synthpipe.errors import OptionError
+from synthpipe.flows.glow import Glow
 from synthpipe.flows.windows import cut_windows
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective
-from synthpipe.training.data.image_data import noisy_crops
+from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.data.noise_measurement import measured_correlation
 from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
 from synthpipe.training.pictures import picture_grid
 from synthpipe.training.prior_weight import AutomaticWeight, build_weight, residual_moments
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["FlowPriorObjective", "Prior", "build_objective", "limit_pull", "soft_clamp"]
+__all__ = ["FlowPriorObjective", "build_objective", "build_run", "limit_pull", "soft_clamp"]
 
 #: How far beyond [0, 1] the density is asked; a logit of the reference's form is defined up to 0.055.
 _MARGIN = 0.03
@@ -44,18 +46,7 @@ _MARGIN = 0.03
 _PROBE_STEP = 0.1
 
 
-class Prior(Protocol):
-    """A density of crops; :class:`synthpipe.flows.glow.Glow` is one."""
-
-    window: int
-    channels: int
-
-    def log_prob(self, x: Tensor, generator: Sequence[torch.Generator] | None) -> Tensor:
-        """Log-likelihood in nats ``(B,)`` of 8-bit crops ``(B, C, w, w)`` in [0, 1]."""
-        ...
-
-
-class FlowPriorObjective(Objective):
+class FlowPriorObjective(Objective[FlowPriorDenoiser]):
     """Data term plus weighted code length, in units of the noise's variance times the level in grey levels.
 
     The last factor lets all levels weigh in: without it the lowest ones take most of the gradient, with its square the
@@ -64,7 +55,8 @@ class FlowPriorObjective(Objective):
 
     Args:
         model: the denoiser.
-        prior: the density, frozen here; stands beside the model in checkpoints.
+        prior: the density of windows, frozen here; stands beside the model in checkpoints.  Of a Glow, ``window``,
+            ``channels`` and ``log_prob`` are used.
         options: of the run.
         correlation: of the noise where it was measured, :func:`~synthpipe.denoisers.noise_level.noise_correlation`;
             None: as the options know it.
@@ -76,11 +68,11 @@ class FlowPriorObjective(Objective):
     def __init__(
         self,
         model: FlowPriorDenoiser,
-        prior: nn.Module,
+        prior: Glow,
         options: TrainFlowPriorOptions,
         correlation: Tensor | None = None,
     ) -> None:
-        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        super().__init__(channels_last(model))
         self.prior = prior.eval().requires_grad_(False)
         self.weight = build_weight(options.weight)
         self._options = options
@@ -102,13 +94,12 @@ class FlowPriorObjective(Objective):
         """With an automatic weight, the level that the residual speaks of over the one it was told."""
         return {"level_ratio": self.weight.level_ratio()} if isinstance(self.weight, AutomaticWeight) else {}
 
-    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: FlowPriorDenoiser, batch: Batch, seed: int) -> Tensor:
         """A row for each image: noisy | denoised | four times their difference, or clean in place of it where known."""
-        denoiser = cast(FlowPriorDenoiser, model)
         generators = picture_generators(seed, len(batch["x"]))
         noisy, clean, truth = self._noisy(batch, generators)
         level = believed_noise(noisy, truth, self._options.noise_model, self.kernel).level
-        denoised = denoiser.denoise(noisy, level)
+        denoised = model.denoise(noisy, level)
         third = clean if truth else 0.5 + 4 * (noisy - denoised)
         return picture_grid(torch.stack([noisy, denoised, third], 1))
 
@@ -119,7 +110,7 @@ class FlowPriorObjective(Objective):
         corners = self._corners(noisy.shape[2], generators)
         outside = (denoised - denoised.clamp(0, 1)).square() / belief.level.square()[:, None, None, None]
         # Both terms of the loss see the same pixels.
-        window = cast(Prior, self.prior).window
+        window = self.prior.window
         data = cut_windows(self._data_term(noisy, denoised, belief, generators) + outside, window, corners)
         kappa = self.weight(belief.level) * self._warmth()
         bits = self._bits(cut_windows(denoised, window, corners), generators)
@@ -132,30 +123,31 @@ class FlowPriorObjective(Objective):
     # --- parts of the loss -----------------------------------------------------------------------------------------
 
     def _noisy(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        channels = cast(FlowPriorDenoiser, self.model).channels
-        return noisy_crops(batch, channels, self._options.data.noise, generators)
+        return noisy_crops(batch, self.model.channels, self._options.data.noise, generators)
 
     def _data_term(
         self, noisy: Tensor, denoised: Tensor, belief: NoiseBelief, generators: Sequence[torch.Generator]
     ) -> Tensor:
         """``(B, C, c, c)``: twice minus the log-likelihood of the residual, in its stead a blur or Stein's estimate."""
         chosen, residual = self._options.data_term, noisy - denoised
-        level = belief.level[:, None, None, None]
-        if isinstance(chosen, BlurTermOptions):
-            term = _blurred(residual, chosen.std).square() / level.square()
-        else:
-            term = self._gaussian_term(residual, denoised, belief)
+        variance = belief.level[:, None, None, None].square()
         stein = isinstance(chosen, SteinTermOptions)
         if stein or (self.weight.follows and self.training):
             with torch.set_grad_enabled(stein and torch.is_grad_enabled()):
                 probe = belief.draw(denoised.detach(), generators)
-                response = (self.model(noisy + _PROBE_STEP * probe, belief.level) - denoised) / _PROBE_STEP
-            if stein:
-                term = residual.square() / level.square() + 2 * probe * response / level.square()
+                response: Tensor = (self.model(noisy + _PROBE_STEP * probe, belief.level) - denoised) / _PROBE_STEP
             if self.weight.follows and self.training:
                 moments = residual_moments(residual.detach(), probe, response.detach(), belief.level)
                 self.weight.follow(belief.level, moments)
-        return term
+        match chosen:
+            case PlainTermOptions():
+                return self._gaussian_term(residual, denoised, belief)
+            case BlurTermOptions():
+                return _blurred(residual, chosen.std).square() / variance
+            case SteinTermOptions():
+                return residual.square() / variance + 2 * probe * response / variance
+            case _:
+                assert_never(chosen)
 
     def _gaussian_term(self, residual: Tensor, denoised: Tensor, belief: NoiseBelief) -> Tensor:
         """``r^2 / v(D) + log(v(D) / level^2)``, v the variance at the output's brightness."""
@@ -170,8 +162,8 @@ class FlowPriorObjective(Objective):
             # A residual that is the noise gives the data term's gradient this size in each value.
             shown = limit_pull(shown, self._options.max_pull * 2 * 255 / windows.numel())
         draws = [generator for generator in generators for _ in range(count)]
-        nats = -cast(Prior, self.prior).log_prob(shown, draws)
-        return self._means(nats.unflatten(0, (-1, count))) / (windows[0, 0].numel() * math.log(2))
+        nats = -self.prior.log_prob(shown, draws)
+        return self._means(nats.view(-1, count)) / (windows[0, 0].numel() * math.log(2))
 
     def _warmth(self) -> float:
         """What the prior's weight is multiplied by at this step, which is counted."""
@@ -183,8 +175,7 @@ class FlowPriorObjective(Objective):
 
     def _corners(self, side: int, generators: Sequence[torch.Generator]) -> list[tuple[int, int]]:
         """Of each image, where its grid of windows begins."""
-        window = cast(Prior, self.prior).window
-        slack = side % window + 1
+        slack = side % self.prior.window + 1
         places = [torch.randint(slack, (2,), generator=generator).tolist() for generator in generators]
         return [(top, left) for top, left in places]
 
@@ -212,14 +203,21 @@ def limit_pull(x: Tensor, limit: float) -> Tensor:
         return gradient * (limit / size).clamp(max=1.0).view(-1, *[1] * (gradient.ndim - 1))
 
     if y.requires_grad:
-        y.register_hook(cut)
+        y.register_hook(cut)  # type: ignore[no-untyped-call]
     return y
 
 
 def _known_kernel(options: TrainFlowPriorOptions) -> Tensor:
-    noise = options.data.noise
-    known = options.correlation_used == "known" and isinstance(noise, GaussianTrainingNoise)
-    return binomial_kernel(cast(GaussianTrainingNoise, noise).binomial if known else 0)
+    noise, chosen = options.data.noise, options.correlation_used
+    match chosen:
+        case "known":
+            return binomial_kernel(noise.binomial if isinstance(noise, GaussianTrainingNoise) else 0)
+        case "white":
+            return binomial_kernel(0)
+        case "measured":
+            raise OptionError("correlation: measured, but the objective was given no measured correlation")
+        case _:
+            assert_never(chosen)
 
 
 def _blurred(x: Tensor, std: float) -> Tensor:
@@ -239,12 +237,18 @@ def build_objective(options: TrainFlowPriorOptions) -> FlowPriorObjective:
         CheckpointError: no such weights, or not of kind glow.
     """
     prior = checkpoints.load(options.prior, kind="glow")
-    window, channels = cast(Prior, prior).window, cast(Prior, prior).channels
+    assert isinstance(prior, Glow)
+    channels = prior.channels
     if channels != options.model.channels:
         raise OptionError(f"model.channels: expected {channels}, as the prior has, got {options.model.channels}")
-    if options.data.crop < window:
-        raise OptionError(f"data.crop: expected at least {window}, the prior's window, got {options.data.crop}")
+    if options.data.crop < prior.window:
+        raise OptionError(f"data.crop: expected at least {prior.window}, the prior's window, got {options.data.crop}")
     measured = None
     if options.correlation_used == "measured":
         measured = measured_correlation(options.data, channels, options.seed)
     return FlowPriorObjective(FlowPriorDenoiser(**options.model.arguments()), prior, options, measured)
+
+
+def build_run(options: TrainFlowPriorOptions) -> RunParts:
+    """A denoiser beside a density of clean images, and crops of the images of one domain."""
+    return RunParts(partial(build_objective, options), partial(ImageData, options.data, options.seed))

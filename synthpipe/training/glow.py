@@ -3,57 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.flows.glow import Glow
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective
-from synthpipe.training.data.image_data import float_crops
+from synthpipe.training.base import Objective, RunParts
+from synthpipe.training.data.image_data import ImageData, float_crops
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["GlowObjective", "build_objective"]
+__all__ = ["GlowObjective", "build_objective", "build_run"]
 
 #: Samples are shown a little below the spread of the model, where they look best (Glow, section 6).
 TEMPERATURE = 0.7
 
 
-class GlowObjective(Objective):
+class GlowObjective(Objective[Glow]):
     """Mean negative log-likelihood, in bits per dimension, so that one ``clip_norm`` serves all windows.
 
     Args:
         model: the flow.
     """
 
-    def __init__(self, model: Glow) -> None:
-        super().__init__(model)
-
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, window, window)`` uint8; also logs nats per crop."""
-        model = cast(Glow, self.model)
-        x = float_crops(batch["x"], model.channels)
-        bits = model.bits_per_dim(x, generators).mean()
+        x = float_crops(batch["x"], self.model.channels)
+        bits = self.model.bits_per_dim(x, generators).mean()
         nats = bits.detach() * (x[0].numel() * torch.log(bits.new_tensor(2.0)))
         return bits, {"bits_per_dim": bits.detach(), "nll": nats}
 
     def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
         """Data-dependent ActNorm scales from the first batch."""
-        model = cast(Glow, self.model)
-        model.initialize(float_crops(batch["x"], model.channels), generators)
+        self.model.initialize(float_crops(batch["x"], self.model.channels), generators)
 
-    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: Glow, batch: Batch, seed: int) -> Tensor:
         """A row for each image: the image | four samples."""
-        flow = cast(Glow, model)
-        x = float_crops(batch["x"], flow.channels)
+        x = float_crops(batch["x"], model.channels)
         generators = picture_generators(seed, 4 * len(x))
-        samples = flow.sample(4 * len(x), generators, TEMPERATURE).unflatten(0, (len(x), 4))
-        return picture_grid(torch.cat([x[:, None], samples], 1))
+        samples = model.sample(4 * len(x), generators, TEMPERATURE)
+        return picture_grid(torch.cat([x[:, None], samples.view(len(x), 4, *samples.shape[1:])], 1))
 
 
 def build_objective(options: TrainGlowOptions) -> GlowObjective:
     """The objective that ``options`` describe."""
     return GlowObjective(Glow(**options.model.arguments()))
+
+
+def build_run(options: TrainGlowOptions) -> RunParts:
+    """A Glow, and crops of the images of one domain."""
+    return RunParts(partial(build_objective, options), partial(ImageData, options.data, options.seed))

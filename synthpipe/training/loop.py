@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, assert_never
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from synthpipe import checkpoints
-from synthpipe.config.training import RunOptions, ScheduleOptions
+from synthpipe.config.run import RunOptions, ScheduleOptions
 from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.seeds import sample_seed
 from synthpipe.training.base import BatchSource, Objective, step_generators
@@ -54,7 +54,7 @@ class Trainer:
     def __init__(
         self,
         options: RunOptions,
-        build_objective: Callable[[], Objective],
+        build_objective: Callable[[], Objective[Any]],
         build_data: Callable[[int, int], BatchSource],
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -157,7 +157,8 @@ class Trainer:
         limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
         norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
         numbers = self._mean_over_processes({"loss": loss.detach(), **numbers})
-        numbers["grad_norm"] = cast(Tensor, norm)
+        assert norm is not None, "clipping by norm gives the norm"
+        numbers["grad_norm"] = norm
         finite = bool(torch.isfinite(numbers["loss"]) & torch.isfinite(numbers["grad_norm"]))
         if finite or self.options.precision == "16-mixed":
             # The loss scaler sees a gradient that is not finite too: it skips the update and lowers its factor.
@@ -172,8 +173,13 @@ class Trainer:
     def _mean_over_processes(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.fabric.world_size == 1:
             return numbers
-        means = cast(Tensor, self.fabric.all_reduce(torch.stack(list(numbers.values())), reduce_op="mean"))
+        means = self._over_processes(torch.stack(list(numbers.values())), "mean")
         return dict(zip(numbers, means.unbind(), strict=True))
+
+    def _over_processes(self, values: Tensor, reduction: str) -> Tensor:
+        reduced = self.fabric.all_reduce(values, reduce_op=reduction)
+        assert isinstance(reduced, Tensor), "a tensor reduces to a tensor"
+        return reduced
 
     def _count_bad(self, finite: bool, numbers: dict[str, Tensor]) -> None:
         if finite:
@@ -199,7 +205,7 @@ class Trainer:
         # Clocks and signals differ between processes, but all must stop at the same step.
         over = self.stop() or (limit is not None and time.monotonic() - started > limit * 60)
         votes = torch.tensor(float(over), device=self.fabric.device)
-        return bool(cast(Tensor, self.fabric.all_reduce(votes, reduce_op="sum")) > 0)
+        return bool(self._over_processes(votes, "sum") > 0)
 
     def _log(self, meter: _Meter, bar: tqdm[Any]) -> None:
         self.last_numbers = meter.means() | self.objective.numbers()
@@ -349,10 +355,14 @@ def _no_buffer_exchange() -> dict[str, Any]:
 def lr_factor(options: ScheduleOptions, step: int, max_steps: int) -> float:
     """What the learning rates are multiplied by at ``step`` (0-based): warm-up times decay."""
     warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
-    if options.kind == "constant":
-        return warm * options.factor ** sum(step >= place * max_steps for place in options.milestones)
-    done = min(1.0, max(0, step - options.warmup_steps) / max(1, max_steps - 1 - options.warmup_steps))
-    return warm * (options.final + (1 - options.final) * (1 + math.cos(math.pi * done)) / 2)
+    match options.kind:
+        case "constant":
+            return warm * options.factor ** sum(step >= place * max_steps for place in options.milestones)
+        case "cosine":
+            done = min(1.0, max(0, step - options.warmup_steps) / max(1, max_steps - 1 - options.warmup_steps))
+            return warm * (options.final + (1 - options.final) * (1 + math.cos(math.pi * done)) / 2)
+        case _:
+            assert_never(options.kind)
 
 
 def _warmed_ema(decay: float) -> Callable[..., None]:
@@ -360,20 +370,21 @@ def _warmed_ema(decay: float) -> Callable[..., None]:
 
     def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
         n = int(count)
-        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, count)
+        library_average = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
+        library_average(averaged, current, count)
 
     return average
 
 
-def _build_optimizer(options: RunOptions, objective: Objective) -> torch.optim.Optimizer:
+def _build_optimizer(options: RunOptions, objective: Objective[Any]) -> torch.optim.Optimizer:
     chosen = options.optimizer
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
     return kinds[chosen.kind](
         objective.parameter_groups(chosen), betas=chosen.betas, eps=chosen.eps, weight_decay=chosen.weight_decay
     )
 
 
-def _weights_to_start_from(path: str, objective: Objective) -> dict[str, Tensor]:
+def _weights_to_start_from(path: str, objective: Objective[Any]) -> dict[str, Tensor]:
     model = checkpoints.load(path)
     theirs, ours = getattr(model, "config", None), getattr(objective.model, "config", None)
     if type(model) is not type(objective.model) or theirs != ours:

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeAlias, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from synthpipe import checkpoints
 from synthpipe.config.map_denoiser import DAEPriorOptions, DDEPriorOptions, TrainMapDenoiserOptions
-from synthpipe.config.training import OptimizerOptions
+from synthpipe.config.run import OptimizerOptions
 from synthpipe.denoisers.map_denoiser import MapDenoiser, dae_map_loss, dde_map_objective
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective
-from synthpipe.training.data.image_data import float_crops
+from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.data.image_data import ImageData, float_crops
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["AutoencoderPrior", "DensityPrior", "MapDenoiserObjective", "build_objective"]
-
+__all__ = ["AutoencoderPrior", "DensityPrior", "MapDenoiserObjective", "build_objective", "build_run"]
 
 #: What a plain denoiser and a MAP denoiser of the same network have in common.
 _SIZE = ("channels", "width", "depth")
@@ -45,7 +45,7 @@ class AutoencoderPrior(nn.Module):
 
     def __init__(self, denoiser: PlainDenoiser, trained: bool) -> None:
         super().__init__()
-        self.denoiser = denoiser.requires_grad_(trained).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.denoiser = channels_last(denoiser.requires_grad_(trained))
         self.trained = trained
 
     def loss(self, d: Tensor, v: Tensor, sigma: Tensor, s: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -56,7 +56,8 @@ class AutoencoderPrior(nn.Module):
 
     def own_loss(self, x: Tensor, s: Tensor, noise: Tensor) -> Tensor:
         """Mean square of ``R(x + s n) - x``, ``(B,)``."""
-        return (self.denoiser(x + _wide(s) * noise, s) - x).flatten(1).square().mean(1)
+        error: Tensor = self.denoiser(x + _wide(s) * noise, s) - x
+        return error.flatten(1).square().mean(1)
 
 
 class DensityPrior(nn.Module):
@@ -68,7 +69,7 @@ class DensityPrior(nn.Module):
 
     def __init__(self, density: DDE) -> None:
         super().__init__()
-        self.density = density.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.density = channels_last(density.requires_grad_(False))
 
     def loss(self, d: Tensor, v: Tensor, sigma: Tensor, s: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the model, ``(B,)``: the objective in units of a mean square over pixels, up to a constant.
@@ -82,7 +83,11 @@ class DensityPrior(nn.Module):
         return 2 * sigma.square() * per_value * objective, {"map_gain": (gain * per_value).mean()}
 
 
-class MapDenoiserObjective(Objective):
+#: Of clean images, what a MAP denoiser minimises.
+Prior: TypeAlias = AutoencoderPrior | DensityPrior
+
+
+class MapDenoiserObjective(Objective[MapDenoiser]):
     """A MAP denoiser, and the prior that it minimises.
 
     Each crop x gets a level sigma, log-uniform over the model's range, and the input ``v = x + t sigma n`` with t
@@ -96,17 +101,15 @@ class MapDenoiserObjective(Objective):
         level_power: an image's loss, in units of a mean square, is divided by sigma to this power.
     """
 
-    def __init__(
-        self, model: MapDenoiser, prior: AutoencoderPrior | DensityPrior, input_noise: float, level_power: float
-    ) -> None:
-        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    def __init__(self, model: MapDenoiser, prior: Prior, input_noise: float, level_power: float) -> None:
+        super().__init__(channels_last(model))
         self.prior = prior
         self._input_noise, self._power = input_noise, level_power
         self._middle = math.sqrt(model.sigma_range[0] * model.sigma_range[1])
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8 and clean."""
-        model = cast(MapDenoiser, self.model)
+        model = self.model
         with torch.autocast(batch["x"].device.type, enabled=False):
             x = float_crops(batch["x"], model.channels)
             sigma, strength = _levels(model.sigma_range, self._input_noise, generators)
@@ -127,14 +130,13 @@ class MapDenoiserObjective(Objective):
         """The model's parameters, and those of an autoencoder that is trained too."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": options.lr}]
 
-    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: MapDenoiser, batch: Batch, seed: int) -> Tensor:
         """A row for each image: clean | with noise of the middle level | its MAP estimate."""
-        denoiser = cast(MapDenoiser, model)
-        x = float_crops(batch["x"], denoiser.channels)
+        x = float_crops(batch["x"], model.channels)
         generators = picture_generators(seed, len(x))
         sigma = x.new_full((len(x),), self._middle)
         noisy = x + _wide(sigma) * _normal(x, generators)
-        return picture_grid(torch.stack([x, noisy, denoiser.denoise(noisy, sigma)], 1))
+        return picture_grid(torch.stack([x, noisy, model.denoise(noisy, sigma)], 1))
 
 
 def build_objective(options: TrainMapDenoiserOptions) -> MapDenoiserObjective:
@@ -145,14 +147,15 @@ def build_objective(options: TrainMapDenoiserOptions) -> MapDenoiserObjective:
         OptionError: a prior that does not fit the model.
     """
     model = MapDenoiser(**options.model.arguments())
-    prior: AutoencoderPrior | DensityPrior
-    if isinstance(options.prior, DAEPriorOptions):
-        prior = _autoencoder(options.prior, model)
-    else:
-        prior = _density(options.prior, model)
+    prior = _build_prior(options.prior, model)
     if options.start_from is not None:
         _start(model, options.start_from)
     return MapDenoiserObjective(model, prior, options.input_noise, options.level_power)
+
+
+def build_run(options: TrainMapDenoiserOptions) -> RunParts:
+    """A MAP denoiser beside its prior, and clean crops of the images of one domain."""
+    return RunParts(partial(build_objective, options), partial(ImageData, options.data, options.seed))
 
 
 def _start(model: MapDenoiser, path: str) -> None:
@@ -166,16 +169,27 @@ def _start(model: MapDenoiser, path: str) -> None:
     model.net.load_state_dict(start.net.state_dict())
 
 
+def _build_prior(options: DAEPriorOptions | DDEPriorOptions, model: MapDenoiser) -> Prior:
+    match options:
+        case DAEPriorOptions():
+            return _autoencoder(options, model)
+        case DDEPriorOptions():
+            return _density(options, model)
+        case _:
+            assert_never(options)
+
+
+def _check_channels(what: str, prior: PlainDenoiser | DDE, model: MapDenoiser) -> None:
+    if prior.channels != model.channels:
+        raise OptionError(f"{what} of {prior.channels} channel(s), expected model.channels, {model.channels}")
+
+
 def _autoencoder(options: DAEPriorOptions, model: MapDenoiser) -> AutoencoderPrior:
     if options.teacher is None:
         return AutoencoderPrior(PlainDenoiser(**{name: model.config[name] for name in _SIZE}), trained=True)
     teacher = checkpoints.load(options.teacher, kind="plain_denoiser")
     assert isinstance(teacher, PlainDenoiser)
-    if teacher.channels != model.channels:
-        raise OptionError(
-            f"prior.teacher {options.teacher!r}: a denoiser of {teacher.channels} channel(s), "
-            f"expected model.channels, {model.channels}"
-        )
+    _check_channels(f"prior.teacher {options.teacher!r}: a denoiser", teacher, model)
     if model.config["level_map"] and not teacher.config.get("level", True):
         raise OptionError(
             f"prior.teacher {options.teacher!r}: a denoiser that is not told the level, expected one that is"
@@ -186,11 +200,7 @@ def _autoencoder(options: DAEPriorOptions, model: MapDenoiser) -> AutoencoderPri
 def _density(options: DDEPriorOptions, model: MapDenoiser) -> DensityPrior:
     density = checkpoints.load(options.weights, kind="dde")
     assert isinstance(density, DDE)
-    if density.channels != model.channels:
-        raise OptionError(
-            f"prior.weights {options.weights!r}: a density of {density.channels} channel(s), "
-            f"expected model.channels, {model.channels}"
-        )
+    _check_channels(f"prior.weights {options.weights!r}: a density", density, model)
     needed = [model.smoothing * level for level in model.sigma_range]
     low, high = density.sigma_range
     if not (low <= needed[0] * 1.001 and needed[1] <= high * 1.001):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ def binomial_kernel(times: int) -> Tensor:
     for _ in range(times):
         line = F.conv1d(line, torch.tensor([[[1.0, 2.0, 1.0]]]), padding=2)
     line = line.flatten() / line.norm()
-    return line[:, None] * line[None, :]
+    return torch.outer(line, line)
 
 
 def kernel_of(correlation: Tensor) -> Tensor:
@@ -75,8 +76,10 @@ def kernel_of(correlation: Tensor) -> Tensor:
     padded = correlation.new_zeros(4 * n, 4 * n)
     padded[: 2 * n - 1, : 2 * n - 1] = torch.cat([rows.flip(1)[:, :-1], rows], 1)
     spectrum = torch.fft.fft2(padded.roll((1 - n, 1 - n), (0, 1))).real.clamp_min(0)
-    kernel = torch.fft.ifft2(spectrum.sqrt()).real.roll((n - 1, n - 1), (0, 1))[: 2 * n - 1, : 2 * n - 1]
-    return kernel / kernel.norm()
+    whole: Tensor = torch.fft.ifft2(spectrum.sqrt()).real
+    kernel = whole.roll((n - 1, n - 1), (0, 1))[: 2 * n - 1, : 2 * n - 1]
+    energy: Tensor = kernel.norm()
+    return kernel / energy
 
 
 def believed_noise(noisy: Tensor, truth: dict[str, Tensor], chosen: NoiseModel, kernel: Tensor) -> NoiseBelief:
@@ -90,22 +93,29 @@ def believed_noise(noisy: Tensor, truth: dict[str, Tensor], chosen: NoiseModel, 
         kernel: correlation, as in :class:`NoiseBelief`.
     """
     zero = noisy.new_zeros(len(noisy))
-    if isinstance(chosen, MeasuredNoiseOptions):
-        return _on_line(noisy, zero + chosen.a, zero + chosen.b, kernel)
-    if chosen == "estimated_line":
-        return _on_line(noisy, *estimate_noise_line(noisy), kernel)
-    if chosen == "known" and "lam" in truth:
-        return _on_line(noisy, 1 / truth["lam"], zero, kernel)
-    if chosen == "known" and "a" in truth:
-        return _on_line(noisy, truth["a"], truth["b"], kernel)
-    if chosen == "known":
-        level = truth["sigma"]
-    elif chosen == "estimated":
-        level = estimate_sigma(noisy)
-    else:
-        level = zero + float(chosen)
+    match chosen:
+        case MeasuredNoiseOptions():
+            return _on_line(noisy, zero + chosen.a, zero + chosen.b, kernel)
+        case "estimated_line":
+            return _on_line(noisy, *estimate_noise_line(noisy), kernel)
+        case "known" if "lam" in truth:
+            return _on_line(noisy, 1 / truth["lam"], zero, kernel)
+        case "known" if "a" in truth:
+            return _on_line(noisy, truth["a"], truth["b"], kernel)
+        case "known":
+            return _of_level(truth["sigma"], kernel)
+        case "estimated":
+            return _of_level(estimate_sigma(noisy), kernel)
+        case float() | int():
+            return _of_level(zero + chosen, kernel)
+        case _:
+            assert_never(chosen)
+
+
+def _of_level(level: Tensor, kernel: Tensor) -> NoiseBelief:
+    """The same at every brightness."""
     level = level.clamp_min(_LEAST)
-    return NoiseBelief(zero, level.square(), level, kernel)
+    return NoiseBelief(torch.zeros_like(level), level.square(), level, kernel)
 
 
 def _on_line(noisy: Tensor, slope: Tensor, offset: Tensor, kernel: Tensor) -> NoiseBelief:

@@ -6,25 +6,26 @@ The first makes the supervised twin of the denoisers that need no pairs; the sec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from functools import partial
+from typing import assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthpipe.config.noise import TrainingNoise
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective
-from synthpipe.training.data.image_data import noisy_crops
+from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.noise2void import mask_pixels
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["Noise2VoidObjective", "PlainDenoiserObjective", "build_objective"]
+__all__ = ["Noise2VoidObjective", "PlainDenoiserObjective", "build_objective", "build_run"]
 
 
-class PlainDenoiserObjective(Objective):
+class PlainDenoiserObjective(Objective[PlainDenoiser]):
     """Mean square of ``D(noisy, sigma) - clean``, in units of (1/255)^2.
 
     Args:
@@ -33,22 +34,20 @@ class PlainDenoiserObjective(Objective):
     """
 
     def __init__(self, model: PlainDenoiser, noise: TrainingNoise | None) -> None:
-        super().__init__(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        super().__init__(channels_last(model))
         self._noise = noise
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8 and clean."""
-        model = cast(PlainDenoiser, self.model)
-        noisy, clean, truth = noisy_crops(batch, model.channels, self._noise, generators)
-        mse = (model(noisy, truth["sigma"]) - clean).square().mean() * 255**2
+        noisy, clean, truth = noisy_crops(batch, self.model.channels, self._noise, generators)
+        mse = (self.model(noisy, truth["sigma"]) - clean).square().mean() * 255**2
         return mse, {"mse": mse.detach()}
 
-    def pictures(self, model: nn.Module, batch: Batch, seed: int) -> Tensor:
+    def pictures(self, model: PlainDenoiser, batch: Batch, seed: int) -> Tensor:
         """A row for each image: as read | noisy | denoised."""
-        denoiser = cast(PlainDenoiser, model)
         generators = picture_generators(seed, len(batch["x"]))
-        noisy, clean, truth = noisy_crops(batch, denoiser.channels, self._noise, generators)
-        return picture_grid(torch.stack([clean, noisy, denoiser.denoise(noisy, truth.get("sigma"))], 1))
+        noisy, clean, truth = noisy_crops(batch, model.channels, self._noise, generators)
+        return picture_grid(torch.stack([clean, noisy, model.denoise(noisy, truth.get("sigma"))], 1))
 
 
 class Noise2VoidObjective(PlainDenoiserObjective):
@@ -68,10 +67,9 @@ class Noise2VoidObjective(PlainDenoiserObjective):
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8."""
-        model = cast(PlainDenoiser, self.model)
-        noisy, _, _ = noisy_crops(batch, model.channels, self._noise, generators)
+        noisy, _, _ = noisy_crops(batch, self.model.channels, self._noise, generators)
         masked, mask = mask_pixels(noisy, self._share, generators)
-        squares = (model(masked, noisy.new_zeros(len(noisy))) - noisy).square().mean(1, keepdim=True) * mask
+        squares = (self.model(masked, noisy.new_zeros(len(noisy))) - noisy).square().mean(1, keepdim=True) * mask
         # Each image by its own number of masked pixels, so that the loss is a mean over images.
         mse = (squares.flatten(1).sum(1) / mask.flatten(1).sum(1)).mean() * 255**2
         return mse, {"mse_masked": mse.detach()}
@@ -79,8 +77,16 @@ class Noise2VoidObjective(PlainDenoiserObjective):
 
 def build_objective(options: TrainPlainDenoiserOptions) -> PlainDenoiserObjective:
     """The objective that ``options`` describe."""
-    supervised = options.target == "clean"
-    model = PlainDenoiser(**options.model.arguments(), level=supervised)
-    if supervised:
-        return PlainDenoiserObjective(model, options.data.noise)
-    return Noise2VoidObjective(model, options.data.noise, options.masked)
+    model = PlainDenoiser(**options.model.arguments(), level=options.target == "clean")
+    match options.target:
+        case "clean":
+            return PlainDenoiserObjective(model, options.data.noise)
+        case "noise2void":
+            return Noise2VoidObjective(model, options.data.noise, options.masked)
+        case _:
+            assert_never(options.target)
+
+
+def build_run(options: TrainPlainDenoiserOptions) -> RunParts:
+    """A plain denoiser, and crops of the images of one domain."""
+    return RunParts(partial(build_objective, options), partial(ImageData, options.data, options.seed))

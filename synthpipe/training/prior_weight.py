@@ -13,7 +13,7 @@ J))_ij``.  ``<p, (I - J) p>`` for a fresh draw p of the noise estimates the righ
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ def _products(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Means of ``a_i b_i`` and of ``a_i b_j`` over neighbours, both ways round, ``(B,)``."""
     beside = [a[..., 1:] * b[..., :-1], a[..., :-1] * b[..., 1:]]
     below = [a[..., 1:, :] * b[..., :-1, :], a[..., :-1, :] * b[..., 1:, :]]
-    return (a * b).flatten(1).mean(1), sum(p.flatten(1).mean(1) for p in beside + below) / 4  # type: ignore[return-value]
+    return (a * b).flatten(1).mean(1), sum((p.flatten(1).mean(1) for p in beside + below), a.new_zeros(())) / 4
 
 
 class FixedWeight(nn.Module):
@@ -139,13 +139,17 @@ class AutomaticWeight(nn.Module):
 
     def _deviation(self) -> Tensor:
         own, neighbour, own_due, neighbour_due = self.moments.unbind(1)
-        if self.rule == "variance":
-            return own - _PUBLISHED
-        if self.rule == "orthogonal":
-            return own - own_due
-        white = neighbour / own - neighbour_due / own_due
-        # Of almost no residual, ratios say nothing: without this a denoiser that has given up stays as it is.
-        return torch.where(own < _LEAST_RESIDUAL, own - _LEAST_RESIDUAL - _TOLERANCE["white"], white)
+        match self.rule:
+            case "variance":
+                return own - _PUBLISHED
+            case "orthogonal":
+                return own - own_due
+            case "white":
+                white = neighbour / own - neighbour_due / own_due
+                # Of almost no residual, ratios say nothing: without this a denoiser that has given up stays as it is.
+                return torch.where(own < _LEAST_RESIDUAL, own - _LEAST_RESIDUAL - _TOLERANCE["white"], white)
+            case _:
+                assert_never(self.rule)
 
     def _shares(self, level: Tensor) -> Tensor:
         """``(B, knots)``: what each knot has to say at each level; rows add up to 1."""
@@ -163,6 +167,12 @@ def build_weight(
     options: ExactWeightOptions | FixedWeightOptions | AutomaticWeightOptions,
 ) -> FixedWeight | AutomaticWeight:
     """The weight that ``options`` describe."""
-    if isinstance(options, AutomaticWeightOptions):
-        return AutomaticWeight(options)
-    return FixedWeight(options.kappa if isinstance(options, FixedWeightOptions) else 1.0)
+    match options:
+        case ExactWeightOptions():
+            return FixedWeight(1.0)
+        case FixedWeightOptions():
+            return FixedWeight(options.kappa)
+        case AutomaticWeightOptions():
+            return AutomaticWeight(options)
+        case _:
+            assert_never(options)

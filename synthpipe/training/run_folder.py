@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from synthpipe.config.reader import parse_options
-from synthpipe.config.training import RunOptions, changed_options, write_options
+from synthpipe.config.run import RunOptions
+from synthpipe.config.training import changed_options, write_options
 from synthpipe.errors import TrainingError
 from synthpipe.files.decode import encode_png
 from synthpipe.images import to_uint8

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import assert_never
 
 from synthpipe import checkpoints
-from synthpipe.config.degrade import ClassicalDegradeOptions, DeFlowDegradeOptions
+from synthpipe.config.degrade import ClassicalDegradeOptions, DeFlowDegradeOptions, DegradeOptions
 from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.filter import FilterOptions
 from synthpipe.denoisers.base import Denoiser
@@ -20,15 +20,22 @@ from synthpipe.transforms.density import DensityFilter, DensityScore, clean_thre
 __all__ = ["build_degrade", "build_denoise", "build_filter"]
 
 
-def build_degrade(options: DeFlowDegradeOptions | ClassicalDegradeOptions, scale: int) -> BatchTransform:
+def build_degrade(options: DegradeOptions, scale: int) -> BatchTransform:
     """The transform, on the CPU (``.to(device)`` moves it); ``scale`` is the ratio of ``gt`` to ``lq``.
+
+    A new degradation is one case here and one member of :data:`synthpipe.config.degrade.DegradeOptions`; the type
+    checker refuses one without the other.
 
     Raises:
         CheckpointError: DeFlow weights that are missing, damaged or of another kind.
     """
-    if isinstance(options, ClassicalDegradeOptions):
-        return ClassicalDegrade(options, scale)
-    return DeFlowDegrade(checkpoints.load(options.weights, kind="deflow"), scale, options.strength)
+    match options:
+        case DeFlowDegradeOptions():
+            return DeFlowDegrade(checkpoints.load(options.weights, kind="deflow"), scale, options.strength)
+        case ClassicalDegradeOptions():
+            return ClassicalDegrade(options, scale)
+        case _:
+            assert_never(options)
 
 
 def build_denoise(options: DenoiseOptions) -> Denoise:
@@ -46,16 +53,7 @@ def build_denoise(options: DenoiseOptions) -> Denoise:
         raise OptionError(
             f"denoise.hole: {options.weights} is no blind-spot network but a {type(model).__name__}; leave hole out"
         )
-    return Denoise(
-        model,
-        options.known_sigma,
-        min_sigma=options.min_sigma,
-        max_sigma=options.max_sigma,
-        hole=options.hole,
-        strength=options.strength,
-        tile=options.tile,
-        overlap=options.overlap,
-    )
+    return Denoise(model, **options.arguments())
 
 
 def build_filter(options: FilterOptions, side: int) -> tuple[DensityScore, DensityFilter]:
@@ -65,7 +63,8 @@ def build_filter(options: FilterOptions, side: int) -> tuple[DensityScore, Densi
         CheckpointError: scorer weights that are missing, damaged, of another kind, or not calibrated.
         OptionError: tiles smaller than the scorer's.
     """
-    scorer = cast(DensityScorer, checkpoints.load(options.scorer, kind="density_scorer"))
+    scorer = checkpoints.load(options.scorer, kind="density_scorer")
+    assert isinstance(scorer, DensityScorer)
     if side < scorer.tile:
         raise OptionError(
             f"filter: the stream cuts tiles of {side} pixels, the scorer {options.scorer!r} needs at least "

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe import images
-from synthpipe.config.degrade import BlurOptions, ClassicalDegradeOptions, GaussianNoiseOptions
+from synthpipe.config.degrade import (
+    BlurOptions,
+    ClassicalDegradeOptions,
+    GaussianNoiseOptions,
+    PoissonGaussianNoiseOptions,
+)
 from synthpipe.errors import ShapeError
 from synthpipe.seeds import generator_for
 from synthpipe.transforms.base import BatchTransform
@@ -61,36 +66,43 @@ class ClassicalDegrade(BatchTransform):
         return params
 
     def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """Add ``lq``; see the class for shapes and range."""
         images.check_images(batch["gt"], "ClassicalDegrade: gt")
         x = images.downscale_bicubic(batch["gt"], self.scale)
         if self.options.blur is not None:
             x = _blur(x, _kernels(params, _radius(self.options.blur)))
         if self.options.noise is not None:
-            x = x + self._noise(x, params)
+            x = x + _noise(x, self.options.noise, params)
         if self.options.jpeg_quality is not None:
             x = jpeg_round_trip(x, params["quality"])
         return {**batch, "lq": x}
 
-    def _noise(self, x: Tensor, params: dict[str, Any]) -> Tensor:
-        eps = params["eps"].to(x)
-        noise = self.options.noise
-        if isinstance(noise, GaussianNoiseOptions):
-            if noise.covariance is None:
-                return params["noise_sigma"].to(x)[:, None, None, None] * eps
-            return torch.einsum("ij,bjhw->bihw", _square_root(noise.covariance).to(x), eps)
-        assert noise is not None
-        a, b = x.new_tensor(noise.a)[:, None, None], x.new_tensor(noise.b)[:, None, None]
-        return (a * x.clamp(0, 1) + b).clamp(min=0).sqrt() * eps
+
+def _noise(x: Tensor, options: GaussianNoiseOptions | PoissonGaussianNoiseOptions, params: dict[str, Any]) -> Tensor:
+    """What is added to ``x`` ``(B, 3, H, W)``, of its shape."""
+    eps: Tensor = params["eps"].to(x)
+    match options:
+        case GaussianNoiseOptions() if options.covariance is not None:
+            return torch.einsum("ij,bjhw->bihw", _square_root(options.covariance).to(x), eps)
+        case GaussianNoiseOptions():
+            sigma: Tensor = params["noise_sigma"].to(x)
+            return sigma[:, None, None, None] * eps
+        case PoissonGaussianNoiseOptions():
+            a, b = x.new_tensor(options.a)[:, None, None], x.new_tensor(options.b)[:, None, None]
+            return (a * x.clamp(0, 1) + b).clamp(min=0).sqrt() * eps
+        case _:
+            assert_never(options)
 
 
 def _between(limits: tuple[float, float], u: Tensor) -> Tensor:
-    return limits[0] + u * (limits[1] - limits[0])
+    return u * (limits[1] - limits[0]) + limits[0]
 
 
 def _square_root(covariance: tuple[tuple[float, float, float], ...]) -> Tensor:
     """Symmetric square root; unlike Cholesky's it exists for singular matrices."""
     values, vectors = torch.linalg.eigh(torch.tensor(covariance, dtype=torch.float64))
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+    root: Tensor = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    return root
 
 
 def _radius(options: BlurOptions) -> int:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthpipe.config.dde import Family
 from synthpipe.errors import OptionError, ShapeError
 from synthpipe.images import check_images, quantize_8bit
 from synthpipe.transforms.graphics import draw_page, draw_screen
@@ -23,7 +25,7 @@ from synthpipe.transforms.jpeg import jpeg_round_trip
 __all__ = ["FAMILIES", "Corruption", "corrupt", "draw_corruption"]
 
 #: Strength of each family, drawn log-uniformly between the two.
-_STRENGTHS = {
+_STRENGTHS: dict[Family, tuple[float, float]] = {
     "jpeg": (4.0, 90.0),  # libjpeg quality
     "blur": (0.5, 3.0),  # standard deviation of a Gaussian, pixels
     "upscale": (1.4, 4.0),  # factor of reduction before enlargement
@@ -31,8 +33,8 @@ _STRENGTHS = {
     "screen": (1.0, 1.0),  # all or nothing
     "page": (1.0, 1.0),
 }
-FAMILIES = tuple(_STRENGTHS)
-_DRAWN = {"screen": draw_screen, "page": draw_page}
+#: All families, as the options name them.
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ class Corruption:
         seed: of noise and drawings.
     """
 
-    family: str
+    family: Family
     strength: float
     variant: float
     seed: int
 
 
-def draw_corruption(family: str, generator: torch.Generator) -> Corruption:
+def draw_corruption(family: Family, generator: torch.Generator) -> Corruption:
     """Draw strength and variant of ``family`` from ``generator``.
 
     Raises:
@@ -78,6 +80,7 @@ def corrupt(x: Tensor, corruptions: Sequence[Corruption]) -> Tensor:
 
     Raises:
         ShapeError: as many corruptions as images were expected, or no images.
+        OptionError: a family that does not exist.
     """
     check_images(x, "corrupt")
     if len(corruptions) != len(x):
@@ -94,14 +97,21 @@ def corrupt(x: Tensor, corruptions: Sequence[Corruption]) -> Tensor:
 
 
 def _one(x: Tensor, corruption: Corruption) -> Tensor:
-    if corruption.family in _DRAWN:
-        generator = torch.Generator().manual_seed(corruption.seed)
-        return _DRAWN[corruption.family](x.shape[2], x.shape[3], generator).to(x)[None]
-    if corruption.family == "blur":
-        return _blur(x, corruption.strength)
-    if corruption.family == "upscale":
-        return _enlarged(x, corruption.strength, "bicubic" if corruption.variant < 0.7 else "bilinear")
-    return _noisy(x, corruption)
+    """One image ``(1, 3, H, W)``, of any family but JPEG, which goes in batches."""
+    generator = torch.Generator().manual_seed(corruption.seed)
+    match corruption.family:
+        case "blur":
+            return _blur(x, corruption.strength)
+        case "upscale":
+            return _enlarged(x, corruption.strength, "bicubic" if corruption.variant < 0.7 else "bilinear")
+        case "noise":
+            return _noisy(x, corruption, generator)
+        case "screen":
+            return draw_screen(x.shape[2], x.shape[3], generator).to(x)[None]
+        case "page":
+            return draw_page(x.shape[2], x.shape[3], generator).to(x)[None]
+        case _:
+            raise OptionError(f"corrupt: unknown corruption {corruption.family!r}; known: {list(FAMILIES)}")
 
 
 def _blur(x: Tensor, sigma: float) -> Tensor:
@@ -121,9 +131,8 @@ def _enlarged(x: Tensor, factor: float, mode: str) -> Tensor:
     return F.interpolate(reduced, size=size, mode=mode, align_corners=False).clamp(0, 1)
 
 
-def _noisy(x: Tensor, corruption: Corruption) -> Tensor:
+def _noisy(x: Tensor, corruption: Corruption, generator: torch.Generator) -> Tensor:
     # Drawn on the CPU: the same noise on every device.
-    generator = torch.Generator().manual_seed(corruption.seed)
     grey = corruption.variant < 0.3
     noise = torch.randn(1, 1 if grey else x.shape[1], *x.shape[2:], generator=generator).to(x)
     if corruption.variant > 0.65:  # neighbouring pixels share noise, as after demosaicing

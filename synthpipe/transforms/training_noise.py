@@ -6,6 +6,7 @@ Clipped noise has another mean near black and white, which breaks every loss tha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
@@ -37,23 +38,31 @@ def add_noise(
         Images of the shape of ``x``, which leave [0, 1]; and ``(B,)`` each: ``sigma`` always (the standard deviation,
         over all pixels of the image where it depends on them), with ``lam``, ``a`` and ``b``, or ``alpha``.
     """
-    if isinstance(options, GaussianTrainingNoise):
-        sigma = _uniform(options.sigma, generators, x)
-        noise = torch.stack([_gaussian(x[0], options.binomial, generator) for generator in generators]).to(x)
-        return x + sigma[:, None, None, None] * noise, {"sigma": sigma}
-    if isinstance(options, PoissonTrainingNoise):
-        lam = _uniform(options.lam, generators, x)
-        counts = [torch.poisson((k * i).cpu(), generator) for k, i, generator in zip(lam, x, generators, strict=True)]
-        sigma = (x.flatten(1).mean(1) / lam).sqrt()
-        return torch.stack(counts).to(x) / lam[:, None, None, None], {"sigma": sigma, "lam": lam}
-    if isinstance(options, SignalDependentTrainingNoise):
-        a, b = _uniform(options.a, generators, x), _uniform(options.b, generators, x)
-        noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
-        variance = a[:, None, None, None] * x + b[:, None, None, None]
-        sigma = variance.flatten(1).mean(1).sqrt()
-        return x + variance.sqrt() * noise, {"sigma": sigma, "a": a, "b": b}
-    assert isinstance(options, ImpulseTrainingNoise)
-    alpha = _uniform(options.alpha, generators, x)
+    match options:
+        case GaussianTrainingNoise():
+            sigma = _uniform(options.sigma, generators, x)
+            noise = torch.stack([_gaussian(x[0], options.binomial, generator) for generator in generators]).to(x)
+            return x + sigma[:, None, None, None] * noise, {"sigma": sigma}
+        case PoissonTrainingNoise():
+            return _with_poisson(x, _uniform(options.lam, generators, x), generators)
+        case SignalDependentTrainingNoise():
+            a, b = _uniform(options.a, generators, x), _uniform(options.b, generators, x)
+            noise = torch.stack([torch.randn(x.shape[1:], generator=generator) for generator in generators]).to(x)
+            variance = a[:, None, None, None] * x + b[:, None, None, None]
+            return x + variance.sqrt() * noise, {"sigma": variance.flatten(1).mean(1).sqrt(), "a": a, "b": b}
+        case ImpulseTrainingNoise():
+            return _with_impulses(x, _uniform(options.alpha, generators, x), generators)
+        case _:
+            assert_never(options)
+
+
+def _with_poisson(x: Tensor, lam: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    counts = [torch.poisson((k * i).cpu(), generator) for k, i, generator in zip(lam, x, generators, strict=True)]
+    sigma = (x.flatten(1).mean(1) / lam).sqrt()
+    return torch.stack(counts).to(x) / lam[:, None, None, None], {"sigma": sigma, "lam": lam}
+
+
+def _with_impulses(x: Tensor, alpha: Tensor, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
     hit = torch.stack([torch.rand(1, *x.shape[2:], generator=generator) for generator in generators]).to(x)
     colour = torch.stack([torch.rand(x.shape[1:], generator=generator) for generator in generators]).to(x)
     noisy = torch.where(hit < alpha[:, None, None, None], colour, x)

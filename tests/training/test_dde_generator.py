@@ -395,7 +395,7 @@ def test_recipes_build(name: str, tmp_path: Path) -> None:
 
 
 def test_other_objectives_have_no_companions(run_data: Callable[..., dict[str, Any]]) -> None:
-    from synthpipe.config.training import TrainDeFlowOptions
+    from synthpipe.config.deflow import TrainDeFlowOptions
 
     settings = parse_options(run_data(max_steps=1, schedule={"milestones": []}), TrainDeFlowOptions)
     train(settings)

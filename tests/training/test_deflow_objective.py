@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from synthpipe.config.training import OptimizerOptions
+from synthpipe.config.run import OptimizerOptions
 from synthpipe.errors import TrainingError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.training.base import step_generators

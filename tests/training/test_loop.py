@@ -21,15 +21,10 @@ from torch import Tensor, nn
 from synthpipe import checkpoints, registry
 from synthpipe.cli import main
 from synthpipe.cli import train as train_command
+from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.reader import parse_options
-from synthpipe.config.training import (
-    RunOptions,
-    ScheduleOptions,
-    TrainDeFlowOptions,
-    changed_options,
-    read_train_options,
-    write_options,
-)
+from synthpipe.config.run import RunOptions, ScheduleOptions
+from synthpipe.config.training import changed_options, read_train_options, write_options
 from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.training import loop, train

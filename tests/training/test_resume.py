@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from synthpipe import checkpoints
+from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.reader import parse_options
-from synthpipe.config.training import RunOptions, TrainDeFlowOptions, write_options
+from synthpipe.config.run import RunOptions
+from synthpipe.config.training import write_options
 from synthpipe.errors import TrainingError
 from synthpipe.training import train
 

@@ -11,6 +11,7 @@ from synthpipe.config.reader import Options, parse_options
 from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.seeds import generator_for
+from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
@@ -55,9 +56,23 @@ def test_classical_options_make_the_classical_transform():
 
 
 def test_transforms_do_not_share_random_numbers():
-    salts = {DeFlowDegrade.salt, ClassicalDegrade.salt}
+    transforms = [cls for cls in BatchTransform.__subclasses__() if cls.__module__.startswith("synthpipe.")]
+    salts = [cls.salt for cls in transforms if cls.salt]
     draws = {float(torch.rand((), generator=generator_for(1, salt), dtype=torch.float64)) for salt in salts}
-    assert len(salts) == len(draws) == 2
+    assert {DeFlowDegrade, ClassicalDegrade} <= {cls for cls in transforms if cls.salt}
+    assert len(salts) == len(draws)
+
+
+def test_a_degradation_that_nothing_builds_is_no_deflow():
+    class Unknown(Options):
+        """With all that a DeFlow's options have."""
+
+        type: str = "unknown"
+        weights: str = "deflow_small"
+        strength: float = 1.0
+
+    with pytest.raises(AssertionError, match="unreachable, but got: Unknown"):
+        build_degrade(Unknown(), 4)
 
 
 def test_missing_weights_and_unknown_types():

@@ -7,12 +7,12 @@ objective (:func:`build_degraders`).  Domains of the user's own images are read 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
 
-from synthpipe.config.dde import CLEAN_NAME, CorruptionDomain, DDEDataOptions, DegradeDomain, ImagesDomain
+from synthpipe.config.dde import CLEAN_NAME, CorruptionDomain, DDEDataOptions, DegradeDomain, Family, ImagesDomain
 from synthpipe.config.run import DomainOptions
 from synthpipe.errors import OptionError
 from synthpipe.images import quantize_8bit
@@ -116,14 +116,19 @@ def build_degraders(options: DDEDataOptions) -> dict[int, Degrader]:
     """
     degraders: dict[int, Degrader] = {}
     for number, domain in enumerate(options.degraded, 1):
-        if isinstance(domain, CorruptionDomain):
-            degraders[number] = corruption_degrader(*domain.families)
-        elif isinstance(domain, DegradeDomain):
-            degraders[number] = transform_degrader(_transform(domain, options.context))
+        match domain:
+            case CorruptionDomain():
+                degraders[number] = corruption_degrader(*domain.families)
+            case DegradeDomain():
+                degraders[number] = transform_degrader(_transform(domain, options.context))
+            case ImagesDomain():
+                pass  # read as they are
+            case _:
+                assert_never(domain)
     return degraders
 
 
-def corruption_degrader(*families: str) -> Degrader:
+def corruption_degrader(*families: Family) -> Degrader:
     """A corruption of one of ``families``, of a strength drawn for each image."""
 
     def draw(generator: torch.Generator) -> Corruption:

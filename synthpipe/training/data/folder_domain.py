@@ -270,7 +270,8 @@ class FolderDomain:
         if self.options.resize_range is None:
             return 1.0
         low, high = self.options.resize_range
-        return low * (high / low) ** draw
+        factor: float = low * (high / low) ** draw
+        return factor
 
     def _resize(self, piece: Tensor) -> Tensor:
         # Back to 8 bits, like the images that are not resized: the flow dequantises by one grey level.

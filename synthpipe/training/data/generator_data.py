@@ -7,7 +7,7 @@ generator: one image, or up to ``BLOCK`` points, for which one generator each wo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 import torch
@@ -23,27 +23,33 @@ from synthpipe.transforms.batch import Batch
 
 __all__ = ["BLOCK", "ArraySource", "ImageSource", "PointSource", "build_source", "sample_shape"]
 
+#: Options of what a generator imitates.
+GeneratorData: TypeAlias = PointData | ArrayData | ImageData
 #: Points that share a generator.
 BLOCK = 256
 #: Points that a picture shows for every image that is asked for.
 _POINTS_PER_IMAGE = 5000
 
 
-def sample_shape(options: PointData | ArrayData | ImageData) -> tuple[int, ...]:
+def sample_shape(options: GeneratorData) -> tuple[int, ...]:
     """Shape of one sample: ``(d,)`` or ``(C, H, W)``.
 
     Raises:
         OptionError: a file that cannot be used.
     """
-    if isinstance(options, PointData):
-        return (2,)
-    if isinstance(options, ImageData):
-        return (options.channels, options.crop, options.crop)
-    return tuple(read_array(options.file).shape[1:])
+    match options:
+        case PointData():
+            return (2,)
+        case ArrayData():
+            return tuple(read_array(options.file).shape[1:])
+        case ImageData():
+            return (options.channels, options.crop, options.crop)
+        case _:
+            assert_never(options)
 
 
-def build_source(options: PointData | ArrayData | ImageData, seed: int, world_size: int = 1) -> BatchSource:
-    """The source that ``options`` describe.
+def build_source(options: GeneratorData, seed: int, rank: int = 0, world_size: int = 1) -> BatchSource:
+    """The source that ``options`` describe, for the only process of a run.
 
     Raises:
         OptionError: a file or name that cannot be used, or several processes.
@@ -54,11 +60,15 @@ def build_source(options: PointData | ArrayData | ImageData, seed: int, world_si
             f"kind dde_generator trains in one process, got {world_size}: the generator rests in most steps, which "
             "data-parallel training does not allow; start it without torchrun"
         )
-    if isinstance(options, PointData):
-        return PointSource(point_set(options.name), options.batch_size, seed)
-    if isinstance(options, ArrayData):
-        return ArraySource(options.file, options.batch_size, seed)
-    return ImageSource(options, seed)
+    match options:
+        case PointData():
+            return PointSource(point_set(options.name), options.batch_size, seed)
+        case ArrayData():
+            return ArraySource(options.file, options.batch_size, seed)
+        case ImageData():
+            return ImageSource(options, seed)
+        case _:
+            assert_never(options)
 
 
 def read_array(file: str) -> Tensor:

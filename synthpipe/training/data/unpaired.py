@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from synthpipe.config.training import UnpairedOptions
+from synthpipe.config.deflow import UnpairedOptions
 from synthpipe.errors import OptionError
 from synthpipe.training.data.readers import Crops, DomainReaders, read_domain
 from synthpipe.transforms.batch import Batch

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from synthpipe.config.deflow import TrainDeFlowOptions, UnpairedOptions
 from synthpipe.config.reader import parse_options
-from synthpipe.config.training import TrainDeFlowOptions, UnpairedOptions
 from synthpipe.errors import ShardError
 from synthpipe.training import train
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData

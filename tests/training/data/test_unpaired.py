@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from synthpipe.config.deflow import UnpairedOptions
 from synthpipe.config.reader import parse_options
-from synthpipe.config.training import UnpairedOptions
 from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.training.data.folder_domain import DecodedCache, FolderDomain, list_images, uniforms
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
