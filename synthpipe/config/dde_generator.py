@@ -28,7 +28,7 @@ class PointData(Options):
 
     type: Literal["points"] = Field("points", description="chooses points of a known law")
     name: str = Field(description="which law: two_spirals, eight_gaussians, checkerboard or rings")
-    batch_size: int = Field(1024, ge=1, description="points per step over all processes")
+    batch_size: int = Field(1024, ge=1, description="points per step")
 
 
 class ArrayData(Options):
@@ -36,7 +36,7 @@ class ArrayData(Options):
 
     type: Literal["array"] = Field("array", description="chooses samples from a file")
     file: File = Field(description=".npy; uint8 means 0..255, images in floating point must be in [0, 1]")
-    batch_size: int = Field(128, ge=1, description="samples per step over all processes")
+    batch_size: int = Field(128, ge=1, description="samples per step")
 
 
 class ImageData(ReadingOptions):
@@ -46,7 +46,7 @@ class ImageData(ReadingOptions):
     source: DomainOptions = Field(description="the images")
     crop: int = Field(32, ge=8, description="side of the square crops in pixels")
     channels: Literal[1, 3] = Field(3, description="of the images: 3, or 1 for luma")
-    batch_size: int = Field(32, ge=1, description="crops per step over all processes")
+    batch_size: int = Field(32, ge=1, description="crops per step")
 
 
 class GeneratorOptions(Options):

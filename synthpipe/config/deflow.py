@@ -93,7 +93,7 @@ class DeFlowModelOptions(PresetOptions):
         description="aim, ntire, dped: published sizes, for a GPU; small: trains on two CPU cores; null: the defaults",
     )
     scale: Literal[2, 4, 8, 16] = Field(4, description="the flow is conditioned on the image reduced by this, bicubic")
-    levels: int = Field(3, ge=2, le=6, description="squeezes; sides are padded to a multiple of 2^levels")
+    levels: int = Field(3, ge=2, le=6, description="squeezes; sides are padded to a multiple of 2^levels and of scale")
     steps: int = Field(16, ge=1, description="flow steps with a coupling, of each level")
     transition_steps: int = Field(2, ge=0, description="steps without a coupling at the start of each level")
     hidden: int = Field(64, ge=1, description="width of the networks of each coupling")
@@ -121,7 +121,8 @@ class DeFlowModelOptions(PresetOptions):
         0.001, gt=0, le=1, description="lower end of the couplings' scales; larger is safer against NaN"
     )
     coupling: Literal["affine", "additive"] = Field(
-        "affine", description="affine: published; additive: scales that depend on the reduced image alone"
+        "affine",
+        description="affine: published; additive: scales follow the colour of the reduced image alone, no contrast",
     )
     whiten: bool = Field(False, description="start each level at the whitening of the first batch; published false")
     normalization: NormalizationOptions | None = Field(None, description="statistics of both domains; null: none")

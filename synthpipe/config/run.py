@@ -117,7 +117,7 @@ class RunOptions(Options):
         "never", description="auto: go on from the last checkpoint in run_dir; never: refuse a run_dir that has one"
     )
     init_weights: Weights | None = Field(
-        None, description="weights of the same kind to start from, a .safetensors file; null: from the first batch"
+        None, description="weights of the same kind to start from, a .safetensors file; null: none"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one, else cpu")
     # The schema for editors has the number, too: YAML reads `precision: 32` as one.
