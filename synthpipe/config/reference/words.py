@@ -32,7 +32,7 @@ def type_words(node: Node) -> str:
         pattern = f" matching `{node['pattern']}`" if "pattern" in node and "format" not in node else ""
         return str(node.get("format", "text")) + pattern
     if node["type"] in ("integer", "number"):
-        return (node["type"] + " " + _bounds(node)).strip()
+        return f"{node['type']} {_bounds(node)}".strip()
     return {"boolean": "true or false", "null": "null", "object": "block"}[node["type"]]
 
 
