@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -78,6 +78,16 @@ class BlindSpotModelOptions(Options):
 
 class TrainBlindSpotOptions(RunOptions):
     """``kind: blind_spot``: a blind-spot denoiser, trained on noisy images alone."""
+
+    examples: ClassVar = (
+        """\
+kind: blind_spot
+run_dir: runs/blind_spot
+hole: auto                           # for noise that is correlated between pixels
+model: {level: total}                # the images are noisy as they are
+data: {images: {folder: /data/noisy_photos}}
+""",
+    )
 
     kind: Literal["blind_spot"] = Field("blind_spot", description="chooses this kind of training")
     model: BlindSpotModelOptions = Field(BlindSpotModelOptions(), description="the denoiser")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -130,6 +130,19 @@ class DDEDataOptions(ReadingOptions):
 
 class TrainDDEOptions(RunOptions):
     """``kind: dde``: a denoising density estimator of images, one head for each domain."""
+
+    examples: ClassVar = (
+        """\
+kind: dde
+run_dir: runs/dde
+data:
+  clean: {folder: /data/clean_photos}
+  degraded:
+    - {name: jpeg, type: corruption, family: jpeg}
+    - {name: scraped, type: images, folder: /data/bad_photos}
+  batch_size: 48
+""",
+    )
 
     kind: Literal["dde"] = Field("dde", description="chooses this kind of training")
     model: DDEModelOptions = Field(DDEModelOptions(), description="the estimator's network")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema, model_validator
 
@@ -123,6 +123,16 @@ _LEVEL_OR_RANGE = {"anyOf": [_LEVEL, {"type": "array", "prefixItems": [_LEVEL, _
 
 class TrainDDEGeneratorOptions(RunOptions):
     """``kind: dde_generator``: a generator whose law follows the data's; ``optimizer`` is the estimators'."""
+
+    examples: ClassVar = (
+        """\
+kind: dde_generator
+run_dir: runs/spirals
+data: {type: points, name: two_spirals}
+density: {type: vector}
+sigma: [0.05, 1.0]
+""",
+    )
 
     kind: Literal["dde_generator"] = Field("dde_generator", description="chooses this kind of training")
     data: PointData | ArrayData | ImageData = Field(discriminator="type", description="what is imitated")

@@ -147,6 +147,23 @@ class UnpairedOptions(ReadingOptions):
 class TrainDeFlowOptions(RunOptions):
     """``kind: deflow``: a conditional flow on two unpaired domains."""
 
+    examples: ClassVar = (
+        """\
+kind: deflow
+run_dir: runs/mine
+max_steps: 3000
+model: {preset: small}
+data:
+  clean: {folder: /data/clean_photos}
+  noisy: {folder: /data/noisy_photos}
+  crop: 64
+  batch_size: 16
+  augment: flips
+optimizer: {lr: 0.002}
+schedule: {kind: cosine, warmup_steps: 100}
+""",
+    )
+
     kind: Literal["deflow"] = Field("deflow", description="chooses this kind of training")
     model: DeFlowModelOptions = Field(DeFlowModelOptions(), description="the flow")
     data: UnpairedOptions = Field(description="the two piles of images")

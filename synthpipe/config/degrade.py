@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -19,6 +19,13 @@ _Triple = tuple[float, float, float]
 
 class DeFlowDegradeOptions(Options):
     """A learned degradation: bicubic reduction, then a trained DeFlow."""
+
+    examples: ClassVar = (
+        """\
+# learned: weights that ship with synthpipe, or a file that `synthpipe train` wrote
+degrade: {type: deflow, weights: deflow_small}
+""",
+    )
 
     type: Literal["deflow"] = Field("deflow", description="chooses a learned degradation")
     weights: Weights = Field(
@@ -87,6 +94,47 @@ class PoissonGaussianNoiseOptions(Options):
 
 class ClassicalDegradeOptions(Options):
     """A hand-made degradation: bicubic reduction, then blur, noise and JPEG, each optional."""
+
+    examples: ClassVar = (
+        """\
+# blur: each sample has its own width, from 0.4 to 1.5 low-resolution pixels, and direction
+degrade:
+  type: classical
+  blur: {sigma: [0.4, 1.5], ratio: [0.6, 1.0]}
+""",
+        """\
+# JPEG: each sample has its own quality
+degrade: {type: classical, jpeg_quality: [50, 95]}
+""",
+        """\
+# Poisson-Gaussian noise: sigma is 2 of 255 at black, sqrt(b), and 8 of 255 at white, sqrt(a + b); R, G, B
+degrade:
+  type: classical
+  noise: {type: poisson_gaussian, a: [0.00092, 0.00092, 0.00092], b: [0.00006, 0.00006, 0.00006]}
+""",
+        """\
+# white Gaussian noise of 1 to 10 of 255
+degrade:
+  type: classical
+  noise: {type: gaussian, sigma: [0.004, 0.04]}
+""",
+        """\
+# Gaussian noise of 5 of 255 that is alike in R, G and B (correlation 0.5)
+degrade:
+  type: classical
+  noise:
+    type: gaussian
+    covariance: [[0.0004, 0.0002, 0.0002], [0.0002, 0.0004, 0.0002], [0.0002, 0.0002, 0.0004]]
+""",
+        """\
+# all of it, in the order in which it is applied
+degrade:
+  type: classical
+  blur: {sigma: [0.3, 1.2]}
+  noise: {type: gaussian, sigma: [0.0, 0.02]}
+  jpeg_quality: [70, 95]
+""",
+    )
 
     type: Literal["classical"] = Field("classical", description="chooses a hand-made degradation")
     blur: BlurOptions | None = Field(None, description="blur after the reduction; null: none")

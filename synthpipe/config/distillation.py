@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,16 @@ __all__ = ["TrainDistillOptions"]
 
 class TrainDistillOptions(RunOptions):
     """``kind: distill``: a plain denoiser learns what a trained one of any kind says of noisy images."""
+
+    examples: ClassVar = (
+        """\
+kind: distill
+run_dir: runs/small
+teacher: blind_spot_small
+model: {width: 24, depth: 8}
+data: {images: {folder: /data/noisy_photos}}
+""",
+    )
 
     kind: Literal["distill"] = Field("distill", description="chooses this kind of training")
     teacher: Weights = Field(description="weights of a denoiser: a .safetensors file, or a shipped name")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -95,6 +95,18 @@ NoiseModel = (
 
 class TrainFlowPriorOptions(RunOptions):
     """``kind: flow_prior``: a denoiser from noisy images and a flow of clean ones."""
+
+    examples: ClassVar = (
+        """\
+kind: flow_prior
+run_dir: runs/flow_prior
+prior: glow_small
+noise_model: estimated_line          # of images that are noisy as they are
+data: {images: {folder: /data/noisy_photos}, crop: 40}
+data_term: {type: stein}
+weight: {type: automatic, rule: white}
+""",
+    )
 
     kind: Literal["flow_prior"] = Field("flow_prior", description="chooses this kind of training")
     model: PlainDenoiserModelOptions = Field(PlainDenoiserModelOptions(), description="the denoiser")

@@ -49,6 +49,15 @@ class GlowModelOptions(PresetOptions):
 class TrainGlowOptions(RunOptions):
     """``kind: glow``: the density of crops of one domain."""
 
+    examples: ClassVar = (
+        """\
+kind: glow
+run_dir: runs/glow
+model: {levels: 3, steps: 8, window: 32}
+data: {images: {folder: /data/clean_photos}, crop: 32}
+""",
+    )
+
     kind: Literal["glow"] = Field("glow", description="chooses this kind of training")
     model: GlowModelOptions = Field(GlowModelOptions(), description="the flow")
     data: ImageDataOptions = Field(description="the clean images; data.crop has to be model.window")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -73,6 +73,16 @@ class DDEPriorOptions(Options):
 
 class TrainMapDenoiserOptions(RunOptions):
     """``kind: map_denoiser``: the proximal operator of a prior of clean images, for one level or all of a range."""
+
+    examples: ClassVar = (
+        """\
+kind: map_denoiser
+run_dir: runs/map
+model: {width: 48, depth: 8, sigma_range: [0.008, 0.2]}
+prior: {type: dae, teacher: runs/plain/final.safetensors, train: false}
+data: {images: {folder: /data/clean_photos}}
+""",
+    )
 
     kind: Literal["map_denoiser"] = Field("map_denoiser", description="chooses this kind of training")
     model: MapModelOptions = Field(MapModelOptions(), description="the denoiser")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,16 @@ __all__ = ["TrainPlainDenoiserOptions"]
 
 class TrainPlainDenoiserOptions(RunOptions):
     """``kind: plain_denoiser``: a plain residual network trained by least squares."""
+
+    examples: ClassVar = (
+        """\
+kind: plain_denoiser
+run_dir: runs/plain
+data:
+  images: {folder: /data/clean_photos}
+  noise: {type: gaussian, sigma: [0.0, 0.2]}
+""",
+    )
 
     kind: Literal["plain_denoiser"] = Field("plain_denoiser", description="chooses this kind of training")
     target: Literal["clean", "noise2void"] = Field(

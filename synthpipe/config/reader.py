@@ -23,6 +23,8 @@ class Options(BaseModel):
     """Base of all option schemas: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    #: Documents for the option reference, YAML as it stands in a file; where a whole file or block has this schema.
+    examples: ClassVar[tuple[str, ...]] = ()
 
 
 class PresetOptions(Options):

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -24,6 +24,9 @@ from synthpipe.config.reference.topics import SHARED, TOPICS, topic_blocks
 from synthpipe.config.run import DomainOptions
 from synthpipe.config.stream import StreamOptions
 from synthpipe.config.training import read_train_options
+
+#: The values of ``type`` of a degradation.
+DEGRADATIONS = [schema.model_fields["type"].default for schema in get_args(get_args(DegradeOptions)[0])]
 
 
 def options_of(topic: str) -> dict[str, Option]:
@@ -104,7 +107,7 @@ def test_what_all_kinds_of_training_have_is_their_common_part() -> None:
         ("stream", "shards", "shards or list of shards", "required"),
         ("stream", "gt_size", "integer from 8 to 4096", "required"),
         ("stream", "tile", "integer from 8 to 2048 or null", "null"),
-        ("stream", "degrade", "block by type (deflow, classical) or null", "null"),
+        ("stream", "degrade", f"block by type ({', '.join(DEGRADATIONS)}) or null", "null"),
         ("stream", "degrade.blur.sigma", "list of 2 numbers > 0 and <= 8", "required"),
         ("stream", "degrade.jpeg_quality", "list of 2 integers from 1 to 100 or null", "null"),
         ("stream", "denoise.sigma", "auto or number from 0 to 1", "auto"),
@@ -199,6 +202,7 @@ def test_examples_are_read(topic: str, text: str, tmp_path: Path) -> None:
 
 def test_every_file_and_block_has_an_example() -> None:
     assert set(EXAMPLES) == {name for name, topic in TOPICS.items() if not topic.command and name != "train"}
+    assert all(EXAMPLES.values()), [name for name, texts in EXAMPLES.items() if not texts]
 
 
 def test_blur_jpeg_and_noise_of_degrade_have_examples() -> None:
@@ -206,4 +210,4 @@ def test_blur_jpeg_and_noise_of_degrade_have_examples() -> None:
     for key in ("blur", "noise", "jpeg_quality"):
         assert any(set(block) == {"type", key} for block in seen), f"{key} alone"
     assert {block["noise"]["type"] for block in seen if "noise" in block} == {"gaussian", "poisson_gaussian"}
-    assert {block["type"] for block in seen} == {"deflow", "classical"}
+    assert {block["type"] for block in seen} == set(DEGRADATIONS)
