@@ -12,7 +12,7 @@ is left where the surroundings tell a pixel best: a low percentile over the imag
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -148,11 +148,17 @@ class BlindSpotDenoiser(Denoiser):
         """The noise as learned, for ``count`` images; only for ``level="learned"``."""
         assert self.raw_level is not None, "only models with level='learned' have one"
         level = F.softplus(self.raw_level - 4) + 1e-3
-        if self.noise == "signal_dependent":
-            return SignalDependentNoise(level[:1].expand(count), level[1:].expand(count))
-        if self.noise == "poisson":
-            return PoissonNoise(1 / level.expand(count))
-        return (GaussianNoise if self.noise == "gaussian" else ImpulseNoise)(level.expand(count))
+        match self.noise:
+            case "gaussian":
+                return GaussianNoise(level.expand(count))
+            case "poisson":
+                return PoissonNoise(1 / level.expand(count))
+            case "signal_dependent":
+                return SignalDependentNoise(level[:1].expand(count), level[1:].expand(count))
+            case "impulse":
+                return ImpulseNoise(level.expand(count))
+            case _:
+                assert_never(self.noise)
 
     def total(self, mu: Tensor, factor: Tensor) -> Tensor:
         """Covariance ``(B, C, C, H, W)`` of the noisy pixel where the level is not ``"known"``, else of the clean."""
@@ -210,14 +216,24 @@ class BlindSpotDenoiser(Denoiser):
 
     def _noise_of_level(self, x: Tensor, mu: Tensor, factor: Tensor, sigma: Tensor) -> NoiseModel:
         """The model of noise whose mean level over the image is ``sigma``."""
-        if self.noise == "gaussian":
-            return GaussianNoise(sigma)
         mu = mu.detach().clamp(0, 1)
         brightness, variance = mu.mean((2, 3)), sigma.square()  # (B, C), (B,)
-        if self.noise == "poisson":
-            return PoissonNoise(brightness.mean(1).clamp(min=1e-3) / variance.clamp(min=1e-12))
-        if self.noise == "impulse":
-            return ImpulseNoise((variance / _distance_to_uniform(mu)).clamp(1e-6, 1 - 1e-6))
+        match self.noise:
+            case "gaussian":
+                return GaussianNoise(sigma)
+            case "poisson":
+                return PoissonNoise(brightness.mean(1).clamp(min=1e-3) / variance.clamp(min=1e-12))
+            case "impulse":
+                return ImpulseNoise((variance / _distance_to_uniform(mu)).clamp(1e-6, 1 - 1e-6))
+            case "signal_dependent":
+                return self._line_of_level(x, mu, factor, brightness, variance)
+            case _:
+                assert_never(self.noise)
+
+    def _line_of_level(
+        self, x: Tensor, mu: Tensor, factor: Tensor, brightness: Tensor, variance: Tensor
+    ) -> SignalDependentNoise:
+        """Noise over brightness as the prediction or the image shows it, scaled to ``variance`` ``(B,)``."""
         if self.level != "known":
             a, b = _low_line(mu, self.total(mu, factor.detach()))
         elif min(x.shape[2:]) >= 8:
