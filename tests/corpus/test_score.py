@@ -12,6 +12,7 @@ import weakref
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 import torch
 import webdataset
@@ -295,6 +296,22 @@ class TestResume:
         part.write_bytes(part.read_bytes()[:-9])
         assert score(weights, shards, out).reused_units == 2
         assert out.read_bytes() == whole
+
+    def test_a_shard_that_changes_while_it_is_scored_is_scored_again(
+        self, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shard = write_tar(tmp_path / "s.tar", [("0.png", encoded(0))])
+        other = write_tar(tmp_path / "new.tar", [("1.png", encoded(1)), ("2.png", encoded(2))])
+
+        def replaced_under_way(data: bytes, name: str) -> np.ndarray:
+            os.replace(other, shard)
+            return decode_image(data, name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shard_score, "decode_image", replaced_under_way)
+            score(weights, str(shard), tmp_path / "x.parquet")
+        assert score(weights, str(shard), tmp_path / "x.parquet").reused_units == 0
+        assert [row["key"] for row in rows_of(tmp_path / "x.parquet")] == ["1", "2"]
 
     def test_more_shards_cost_only_themselves(self, weights: str, shards: str, table: bytes, tmp_path: Path) -> None:
         out = tmp_path / "hr.parquet"

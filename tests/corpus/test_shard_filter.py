@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthpipe.config.score import CorpusFilterOptions
+from synthpipe.corpus import shard_filter
 from synthpipe.corpus.filter import FilterOutcome, filter_corpus
 from synthpipe.corpus.keep_rule import Decisions, State, choose_gallery, reject_threshold
 from synthpipe.errors import OptionError, ShardError
@@ -251,6 +252,14 @@ class TestBytes:
         keep(source, tmp_path / "x.parquet", tmp_path / "out", reject=0)
         assert [entry.name for entry in read_index(tmp_path / "out").shards] == ["one-s.tar", "two-s.tar"]
 
+    def test_a_file_url_is_a_folder_of_this_machine(
+        self, shards: str, scores: Path, kept_half: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        keep(shards, scores, f"file://{tmp_path}/out", reject=0.5)
+        assert everything(tmp_path / "out") == everything(kept_half)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
     def test_behind_a_url(self, shards: str, scores: Path, kept_half: Path) -> None:
         memory = fsspec.filesystem("memory")
         try:
@@ -340,6 +349,24 @@ class TestFolders:
         assert not (tmp_path / "out" / "index.json").exists()
         assert all((folder / name).is_file() for name in kept)
 
+    def test_a_finished_list_is_not_made_again(
+        self, weights: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        score(weights, str(folder), tmp_path / "x.parquet")
+        first = keep(str(folder), tmp_path / "x.parquet", tmp_path / "out", reject=0.5)
+        whole = everything(tmp_path / "out")
+        with monkeypatch.context() as patch:
+            patch.setattr(shard_filter, "decode_image", lambda *args: pytest.fail("read again"))
+            assert keep(str(folder), tmp_path / "x.parquet", tmp_path / "out", reject=0.5).pictures == first.pictures
+        assert everything(tmp_path / "out") == whole
+        # An earlier version left nothing about the files, so that they are looked at once more.
+        state = tmp_path / "out" / "_state" / "images-000000.tar.json"
+        about = json.loads(state.read_text())
+        del about["source"]
+        state.write_text(json.dumps(about))
+        keep(str(folder), tmp_path / "x.parquet", tmp_path / "out", reject=0.5)
+        assert everything(tmp_path / "out") == whole
+
     @pytest.mark.parametrize("mode", ["link", "copy"])
     def test_links_and_copies(self, weights: str, folder: Path, tmp_path: Path, mode: str) -> None:
         score(weights, str(folder), tmp_path / "x.parquet")
@@ -354,9 +381,12 @@ class TestFolders:
 
     def test_a_file_that_has_changed(self, weights: str, folder: Path, tmp_path: Path) -> None:
         score(weights, str(folder), tmp_path / "x.parquet")
+        keep(str(folder), tmp_path / "x.parquet", tmp_path / "finished", reject=0.5)
         (folder / "city" / "0.png").write_bytes(encoded(77))
         with pytest.raises(ShardError, match="'city/0' has other bytes than the one that was scored"):
             keep(str(folder), tmp_path / "x.parquet", tmp_path / "out", reject=0.5)
+        with pytest.raises(ShardError, match="'city/0' has other bytes than the one that was scored"):
+            keep(str(folder), tmp_path / "x.parquet", tmp_path / "finished", reject=0.5)
         (folder / "new.png").write_bytes(encoded(1))
         with pytest.raises(ShardError, match="scores of 12 files, but the source holds 13"):
             keep(str(folder), tmp_path / "x.parquet", tmp_path / "out", reject=0.5)
