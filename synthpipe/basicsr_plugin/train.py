@@ -94,7 +94,7 @@ class Session:
         from basicsr.utils import check_resume
 
         # BasicSR draws a seed in each process where none is given; the ranks of one run need one seed.
-        opt["manual_seed"] = _agree(opt["manual_seed"])
+        opt["manual_seed"] = _from_first_rank(opt["manual_seed"])
         self._opt = opt
         found = _find_checkpoint(opt)
         if found is None:
@@ -216,7 +216,7 @@ def _find_checkpoint(opt: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
             path = str(found[0]) if found else None
         elif given:
             path = str(given)
-    path = _agree(path)
+    path = _from_first_rank(path)
     if path is None:
         return None
     try:
@@ -225,7 +225,7 @@ def _find_checkpoint(opt: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
         raise CheckpointError(f"path.resume_state {path!r}: not a readable BasicSR state ({error})") from error
 
 
-def _agree(value: Any) -> Any:
+def _from_first_rank(value: Any) -> Any:
     """The first rank's value, on every rank."""
     if not torch.distributed.is_initialized():
         return value

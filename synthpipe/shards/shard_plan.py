@@ -73,6 +73,7 @@ class ShardPlan:
         """What is kept beside the shards, to tell at the next run whether anything has changed."""
 
         def difference(before: Mapping[str, Any]) -> str:
+            """What to say where the digest is another one."""
             return (
                 f"the input has changed since the run began: {before['samples']} images then, {self.samples} now, or "
                 "other sizes or times of change"
