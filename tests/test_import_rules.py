@@ -38,10 +38,10 @@ ANYWHERE = {"torch", "numpy"}
 ALLOWED = {
     "config": {"pydantic", "yaml"},
     "checkpoints": {"safetensors"},
-    "files": {"PIL", "fsspec", "webdataset"},
+    "files": {"PIL", "fsspec"},
     "shards": {"webdataset", "ray"},
-    "corpus": {"pyarrow", "fsspec", "webdataset"},
-    "pipeline": {"webdataset", "torchdata", "fsspec"},
+    "corpus": {"pyarrow"},
+    "pipeline": {"torchdata"},
     "preview": {"PIL"},
     "training": {"lightning_fabric", "lightning", "tqdm", "basicsr"},
     "basicsr_plugin": {"basicsr", "torchvision", "yaml"},

@@ -9,9 +9,7 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,21 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import fsspec
-from webdataset.tariterators import group_by_keys
-
 from synthpipe.errors import OptionError, ShardError
-from synthpipe.files.byte_source import is_local, local_path, open_remote
+from synthpipe.files.byte_source import is_local, open_remote
 from synthpipe.files.source_files import SourceFile, SourceFolders
-from synthpipe.shards.shard_index import INDEX_NAME, STATE_FOLDER, expand_urls
-from synthpipe.shards.shard_scan import IMAGE_SUFFIXES, check_member_name
+from synthpipe.files.storage import absolute_url, file_stamp, local_path
+from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, STATE_FOLDER, expand_urls
+from synthpipe.shards.tar_walk import TarMember, TarSample, walk_samples
 
 __all__ = ["FolderUnit", "ShardUnit", "StoredImage", "Unit", "find_units", "printable"]
 
 #: Files of a folder in one unit.
 _FILES = 200
-_COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
-_META = re.compile(r"__[^/]*__($|/)")
 
 
 @dataclass(eq=False)
@@ -70,20 +64,7 @@ class ShardUnit:
         """
         if self.url.startswith("pipe:"):
             return None
-        try:
-            if is_local(self.url):
-                status = os.stat(local_path(self.url))
-                token = f"{status.st_size} {status.st_mtime_ns}"
-            else:
-                filesystem, path = fsspec.core.url_to_fs(self.url)
-                filesystem.invalidate_cache()
-                token = str(filesystem.ukey(path))
-        except FileNotFoundError as error:
-            raise ShardError(f"{self.url}: no such shard") from error
-        # Remote file systems raise their client library's own errors.
-        except Exception as error:
-            raise ShardError(f"{self.url}: cannot be read: {type(error).__name__}: {error}") from error
-        return hashlib.sha256(token.encode()).hexdigest()
+        return hashlib.sha256(file_stamp(self.url).encode()).hexdigest()
 
     @contextmanager
     def open(self) -> Iterator[tuple[BinaryIO, Iterator[StoredImage]]]:
@@ -93,7 +74,7 @@ class ShardUnit:
             ShardError: it cannot be opened or fetched.
         """
         with _local_file(self.url) as file:
-            yield file, _images_of_shard(file, self.url)
+            yield file, _images_of_shard(file)
 
 
 @dataclass(frozen=True)
@@ -132,7 +113,7 @@ def find_units(source: Sequence[str], *, allow_pipe: bool = False) -> list[Shard
         return _folder_units(folders)
     urls = expand_urls(list(source), allow_pipe=allow_pipe)
     for url in urls:
-        if url.endswith(_COMPRESSED):
+        if url.endswith(COMPRESSED_SUFFIXES):
             raise ShardError(f"{url}: compressed shards cannot be copied from in parts; unpack it to a plain .tar")
     return [ShardUnit(label, _absolute(url)) for label, url in zip(_labels(urls), urls, strict=True)]
 
@@ -144,7 +125,7 @@ def printable(text: str) -> str:
 
 def _absolute(url: str) -> str:
     """Workers of a cluster have working folders of their own."""
-    return os.path.abspath(local_path(url)) if is_local(url) else url
+    return absolute_url(url) if is_local(url) else url
 
 
 def _is_image_folder(place: str) -> bool:
@@ -199,67 +180,25 @@ def _local_file(url: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _images_of_shard(file: BinaryIO, url: str) -> Iterator[StoredImage]:
-    """Samples as WebDataset groups them; where the tar is damaged, one more that says so."""
-    repeated: list[Exception] = []
-
-    def note(error: Exception) -> bool:
-        repeated.append(error)
-        return True
-
-    seen: set[str] = set()
-    damage: list[str] = []
-    for sample in group_by_keys(_members(file, url, damage), handler=note):
-        key = sample.pop("__key__")
-        sample.pop("__url__")
-        image = _image_of_sample(file, key, sample)
-        if repeated or key in seen:
-            image = StoredImage(key, image.path, image.origin, problem="duplicate_key")
-        repeated.clear()
-        seen.add(key)
-        yield image
-    if damage:
-        yield StoredImage("", "", "", problem="truncated_shard" if seen else "unreadable_shard")
+def _images_of_shard(file: BinaryIO) -> Iterator[StoredImage]:
+    """The image of each sample; where the tar is damaged, one more that says so."""
+    return (_image_of_sample(file, sample) for sample in walk_samples(file))
 
 
-def _members(file: BinaryIO, url: str, damage: list[str]) -> Iterator[dict[str, Any]]:
-    """``(name, begin, end, offset, size)`` of each regular file, for WebDataset to group."""
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (info := tar.next()) is not None:
-                # the tar would keep every header that it has seen
-                tar.members = []  # type: ignore[attr-defined]
-                if info.isreg() and not _META.match(info.name):
-                    # The library is now at the next header, so everything of this member lies before it.
-                    place = (info.name, info.offset, tar.offset, info.offset_data, info.size)
-                    yield {"fname": info.name, "data": place, "__url__": url}
-            # The library takes a damaged header for the end; the true end is a block of zeros.
-            file.seek(tar.offset)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                damage.append("damaged header")
-    except tarfile.TarError as error:
-        damage.append(str(error))
+def _image_of_sample(file: BinaryIO, sample: TarSample) -> StoredImage:
+    member, note = sample.image, sample.members.get("json")
+    name = sample.key if member is None else member.name
+    origin = None
+    if member is not None and note is not None and sample.problem in (None, "duplicate_key"):
+        origin = _origin(_read(file, note))
+    if member is None or sample.problem is not None:
+        return StoredImage(sample.key, name, origin or name, problem=sample.problem)
+    blocks = [(part.begin, part.end) for part in sample.members.values()]
+    return StoredImage(sample.key, name, origin or name, _read(file, member), blocks=blocks)
 
 
-def _image_of_sample(file: BinaryIO, key: str, members: dict[str, tuple[str, int, int, int, int]]) -> StoredImage:
-    suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in members), None)
-    if suffix is None:
-        return StoredImage(key, key, key, problem="missing_image")
-    name, _, _, offset, size = members[suffix]
-    try:
-        for member in members.values():
-            check_member_name(member[0], key)
-    except ShardError:
-        return StoredImage(key, name, name, problem="unsafe_name")
-    if max(member[3] + member[4] for member in members.values()) > os.fstat(file.fileno()).st_size:
-        return StoredImage(key, name, name, problem="truncated_shard")
-    data = _read(file, offset, size)
-    origin = _origin(_read(file, *members["json"][3:])) if "json" in members else None
-    return StoredImage(key, name, origin or name, data, blocks=[member[1:3] for member in members.values()])
-
-
-def _read(file: BinaryIO, offset: int, size: int) -> bytes:
-    return os.pread(file.fileno(), size, offset)
+def _read(file: BinaryIO, member: TarMember) -> bytes:
+    return os.pread(file.fileno(), member.size, member.offset)
 
 
 def _origin(text: bytes) -> str | None:

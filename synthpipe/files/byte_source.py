@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,13 +21,15 @@ import fsspec
 
 from synthpipe.files import storage
 
-__all__ = ["ByteSource", "LocalFile", "Spool", "is_local", "local_path", "open_remote", "open_source"]
+__all__ = ["ByteSource", "LocalFile", "Spool", "is_local", "open_remote", "open_source"]
 
 _log = logging.getLogger(__name__)
 
 _BLOCK = 4 << 20
 _ATTEMPTS = 3
 _FIRST_PAUSE = 0.2
+# 141: a part of the command has written to another part that wanted no more.
+_GOOD_STATUS = (0, 141)
 
 
 class ByteSource(Protocol):
@@ -47,33 +50,60 @@ def is_local(url: str) -> bool:
     return not url.startswith("pipe:") and storage.is_local(url)
 
 
-def local_path(url: str) -> str:
-    """The path that a local ``url`` names."""
-    return url.removeprefix("file://")
-
-
 def open_source(url: str, spool_dir: str | None = None) -> ByteSource:
     """Open a shard.
 
     Raises:
         OSError: it cannot be opened; ``FileNotFoundError`` where it does not exist.
     """
-    return LocalFile(local_path(url)) if is_local(url) else Spool(lambda: open_remote(url), url, spool_dir)
+    return LocalFile(storage.local_path(url)) if is_local(url) else Spool(lambda: open_remote(url), url, spool_dir)
 
 
 @contextmanager
 def open_remote(url: str) -> Iterator[IO[bytes]]:
-    """A sequential reader of a remote shard (``http(s)``, any fsspec protocol, or ``pipe:``)."""
-    if url.startswith("pipe:"):
-        import webdataset
+    """A sequential reader of a remote shard (``http(s)``, any fsspec protocol, or ``pipe:COMMAND``).
 
-        with webdataset.gopen(url) as pipe:
-            yield cast(IO[bytes], pipe)
+    Raises:
+        OSError: a command that fails; what remote file systems raise are errors of their own.
+    """
+    if url.startswith("pipe:"):
+        with _open_pipe(url.removeprefix("pipe:")) as pipe:
+            yield pipe
         return
     filesystem, path = fsspec.core.url_to_fs(url)
     options = _http_options() if url.startswith(("http://", "https://")) else {"block_size": 2 * _BLOCK}
     with filesystem.open(path, "rb", **options) as stream:
         yield stream
+
+
+@contextmanager
+def _open_pipe(command: str) -> Iterator[IO[bytes]]:
+    """What a shell command prints; a command whose reader stops early is ended."""
+    with subprocess.Popen(command, shell=True, stdout=subprocess.PIPE) as process:
+        try:
+            yield cast(IO[bytes], _PipeReader(process, command))
+        finally:
+            process.terminate()
+
+
+class _PipeReader:
+    """The output of a command; its end is an error where the command has failed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], command: str) -> None:
+        self._process = process
+        self._command = command
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to ``size`` bytes, all for -1; none at the end.
+
+        Raises:
+            OSError: at the end, where the command has failed.
+        """
+        assert self._process.stdout is not None
+        data = self._process.stdout.read(size)
+        if not data and size != 0 and self._process.wait() not in _GOOD_STATUS:
+            raise OSError(f"pipe:{self._command}: the command failed with status {self._process.returncode}")
+        return data
 
 
 def _http_options() -> dict[str, Any]:
@@ -90,18 +120,28 @@ def _http_options() -> dict[str, Any]:
 
 
 class LocalFile:
-    """A shard on a local or mounted file system."""
+    """A shard on a local or mounted file system.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
 
     def read_at(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``, fewer where the file ends; leaves :meth:`file` where it is."""
         return os.pread(self._file.fileno(), size, offset)
 
     def file(self) -> BinaryIO:
+        """The file itself, the same at every call, wherever it has been read to."""
         return self._file
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 
@@ -127,13 +167,20 @@ class Spool:
         self._thread.start()
 
     def read_at(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset``, once they have arrived; fewer where the shard or its transfer has ended.
+
+        Raises:
+            OSError: nothing has arrived and nothing will; ``FileNotFoundError`` for a shard that is not there.
+        """
         self._wait_for(offset + size)
         return os.pread(self._file.fileno(), max(min(size, self._available - offset), 0), offset)
 
     def file(self) -> BinaryIO:
+        """A new reader from the start, which waits for what is under way and cannot seek from the end."""
         return cast(BinaryIO, io.BufferedReader(_SpoolReader(self), buffer_size=512))
 
     def close(self) -> None:
+        """End the transfer; the copy vanishes."""
         self._stop.set()
         self._thread.join()
         self._file.close()
@@ -180,26 +227,37 @@ class Spool:
 
 
 class _SpoolReader(io.RawIOBase):
+    """What a spool holds and will hold, as a file of Python's."""
+
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._position = 0
 
     def readable(self) -> bool:
+        """Always."""
         return True
 
     def seekable(self) -> bool:
+        """Always, but not from the end."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a byte, counted from the start or from here; gives the new position.
+
+        Raises:
+            io.UnsupportedOperation: from the end.
+        """
         if whence == os.SEEK_END:
             raise io.UnsupportedOperation("the end of a shard under way is not known")
         self._position = offset if whence == os.SEEK_SET else self._position + offset
         return self._position
 
     def tell(self) -> int:
+        """The byte that is read next."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
+        """Fill ``buffer`` as far as the shard goes; gives the number of bytes."""
         data = self._spool.read_at(self._position, len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)

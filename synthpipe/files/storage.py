@@ -23,9 +23,12 @@ from synthpipe.errors import ShardError
 __all__ = [
     "OutputFolder",
     "absolute_url",
+    "file_stamp",
     "glob_urls",
+    "is_known_protocol",
     "is_local",
     "join_url",
+    "local_path",
     "open_url",
     "read_optional",
     "sha256_of",
@@ -40,9 +43,23 @@ def is_local(url: str) -> bool:
     return "://" not in url or url.startswith("file://")
 
 
+def local_path(url: str) -> str:
+    """The path that a local ``url`` names."""
+    return url.removeprefix("file://")
+
+
 def absolute_url(url: str) -> str:
     """The same place from the working directory of any other process: a local path from the root on, a URL as it is."""
-    return os.path.abspath(url.removeprefix("file://")) if is_local(url) else url
+    return os.path.abspath(local_path(url)) if is_local(url) else url
+
+
+def is_known_protocol(url: str) -> bool:
+    """Whether what speaks the protocol of ``url`` (``s3://…``) is known and installed."""
+    try:
+        fsspec.get_filesystem_class(url.split("://")[0])
+    except (ImportError, ValueError):
+        return False
+    return True
 
 
 def join_url(folder: str, name: str) -> str:
@@ -105,6 +122,28 @@ def glob_urls(pattern: str) -> list[str]:
     if "://" not in pattern:
         return found
     return [str(filesystem.unstrip_protocol(name)) for name in found]
+
+
+def file_stamp(url: str) -> str:
+    """A text that is another one once the file has been written to.
+
+    It is made of the size and the time of the last change, or of what an object store tells of them.
+
+    Raises:
+        ShardError: the file does not exist or cannot be reached.
+    """
+    try:
+        if is_local(url):
+            status = os.stat(local_path(url))
+            return f"{status.st_size} {status.st_mtime_ns}"
+        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem.invalidate_cache()
+        return str(filesystem.ukey(path))
+    except FileNotFoundError as error:
+        raise ShardError(f"{url}: no such shard") from error
+    # Every protocol has exceptions of its own.
+    except Exception as error:
+        raise ShardError(f"{url}: cannot be read: {_reason(error)}") from error
 
 
 class OutputFolder:

@@ -10,14 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
 
-import fsspec
-
 from synthpipe.errors import ImageError, ShardError, StreamError
 from synthpipe.files.byte_source import is_local, open_source
 from synthpipe.files.image_size import image_size
-from synthpipe.files.storage import join_url, read_optional
-from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo, expand_urls, read_index
-from synthpipe.shards.shard_reader import ShardReader, TarScan
+from synthpipe.files.storage import is_known_protocol, join_url, read_optional
+from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, ShardIndex, ShardInfo, expand_urls, read_index
+from synthpipe.shards.shard_reader import ShardReader
+from synthpipe.shards.tar_walk import TarSample, walk_samples
 
 __all__ = ["Corpus", "probe_sides", "read_corpus"]
 
@@ -58,8 +57,13 @@ class Corpus:
 def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_dir: str | None = None) -> Corpus:
     """Find the shards and their sample counts: from the index beside them, else by a scan of the headers.
 
-    A shard that cannot be read is taken to hold as many samples as the others do on average, so that its loss shows
-    in the stream's counts.
+    What is lost shows in the stream's counts: a shard that cannot be read is taken to hold as many samples as the
+    others do on average, and one without an index that is damaged further on has one sample more than can be found.
+
+    Args:
+        shards: anything that :func:`synthpipe.shards.shard_index.expand_urls` takes.
+        allow_pipe: let ``pipe:COMMAND`` through, which runs a shell.
+        spool_dir: folder for copies of remote shards while they are scanned.
 
     Raises:
         OptionError: ``pipe:`` that is not allowed, or a compressed shard.
@@ -67,7 +71,7 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
     """
     urls = expand_urls(shards if isinstance(shards, str) else list(shards), allow_pipe=allow_pipe)
     for url in urls:
-        if url.endswith((".gz", ".tgz", ".bz2", ".xz", ".zst")):
+        if url.endswith(COMPRESSED_SUFFIXES):
             raise ShardError(f"{url}: compressed shards have no addresses to read by; unpack it to a plain .tar")
     indexed = _indexed_shards(urls)
     known = {url: shard.samples for url, shard in indexed.items()}
@@ -129,19 +133,10 @@ def _index_of(folder: str) -> ShardIndex | None:
     try:
         return None if read_optional(join_url(folder, INDEX_NAME)) is None else read_index(folder)
     except ShardError as error:
-        if "://" in folder and not _can_open(folder):
+        if "://" in folder and not is_known_protocol(folder):
             raise
         _log.warning("%s; counting samples by a scan instead", error)
         return None
-
-
-def _can_open(url: str) -> bool:
-    """Whether what speaks the URL's protocol is known and installed."""
-    try:
-        fsspec.get_filesystem_class(url.split("://")[0])
-    except (ImportError, ValueError):
-        return False
-    return True
 
 
 def _scan_all(urls: Sequence[str], spool_dir: str | None) -> dict[str, int | None]:
@@ -157,23 +152,30 @@ def _scan_all(urls: Sequence[str], spool_dir: str | None) -> dict[str, int | Non
 
 
 def _scan(url: str, spool_dir: str | None) -> int | None:
-    """Samples in one shard up to any damage, or None where it cannot be read at all."""
+    """Samples in one shard, and one more where it is damaged; None where it cannot be read at all.
+
+    How many samples lie behind the damage cannot be known, so that the one stands for all of them.
+    """
+    count = 0
+    last: TarSample | None = None
     try:
         source = open_source(url, spool_dir)
+        try:
+            for sample in walk_samples(source.file()):
+                count, last = count + 1, sample
+        finally:
+            source.close()
     except OSError as error:
         _log.warning("%s: cannot be read: %s", url, error)
         return None
-    try:
-        scan = TarScan(source.file(), url)
-        count = sum(1 for _ in scan)
-    except OSError as error:
-        _log.warning("%s: cannot be read: %s", url, error)
+    if last is None:
+        _log.warning("%s: an archive without samples", url)
+    elif last.problem == "unreadable_shard":
+        _log.warning("%s: %s", url, last.detail)
         return None
-    finally:
-        source.close()
-    if scan.damage is not None:
-        _log.warning("%s: damaged (%s); its first %d samples are used", url, scan.damage, count)
-    return count if count or scan.damage is None else None
+    elif last.is_damage:
+        _log.warning("%s: %s; its first %d samples are used, what may follow is lost", url, last.detail, count - 1)
+    return count
 
 
 def check_ranks(corpus: Corpus, rank: int, world_size: int) -> None:

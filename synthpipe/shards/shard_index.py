@@ -22,17 +22,16 @@ from webdataset.shardlists import expand_urls as webdataset_expand
 
 from synthpipe.errors import OptionError, ShardError
 from synthpipe.files.storage import glob_urls, is_local, join_url, read_optional
-from synthpipe.shards.shard_scan import IMAGE_SUFFIXES, check_member_name, find_key, scan_shard
+from synthpipe.shards.shard_scan import find_key, scan_shard
 
 __all__ = [
-    "IMAGE_SUFFIXES",
+    "COMPRESSED_SUFFIXES",
     "INDEX_NAME",
     "PLAN_NAME",
     "STATE_FOLDER",
     "ShardIndex",
     "ShardInfo",
     "build_index",
-    "check_member_name",
     "expand_urls",
     "read_index",
 ]
@@ -42,6 +41,8 @@ INDEX_NAME = "index.json"
 STATE_FOLDER = "_state"
 #: What a run was begun with; there is an index beside it once all is done.
 PLAN_NAME = f"{STATE_FOLDER}/plan.json"
+#: What such shards hold can be counted, but not read by its address.
+COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 
 _FORMAT = "synthpipe-shards"
 _VERSION = 1

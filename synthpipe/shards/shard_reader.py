@@ -4,96 +4,34 @@ from __future__ import annotations
 
 import itertools
 import logging
-import re
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
 
-from webdataset.tariterators import group_by_keys
-
-from synthpipe.errors import ImageError, ShardError
+from synthpipe.errors import ImageError
 from synthpipe.files.byte_source import ByteSource, is_local, open_source
-from synthpipe.shards.shard_index import IMAGE_SUFFIXES, check_member_name
+from synthpipe.shards.tar_walk import TarSample, walk_samples
 
-__all__ = ["Member", "ShardReader", "ShardReaders", "TarScan"]
+__all__ = ["Member", "ShardReader", "ShardReaders"]
 
 _log = logging.getLogger(__name__)
 
 # Systems allow a process 256 to 1024 open files; a few hundred thousand addresses may lie in more shards.
 _OPEN_FILES = 64
 
-_META = re.compile(r"__[^/]*__($|/)")
-
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The image of one sample: where its bytes lie, or why it cannot be used."""
+    """The image of one sample: where its bytes lie, or why it cannot be used.
+
+    Without a name it stands for what a damaged shard has lost.
+    """
 
     key: str
     name: str
     offset: int
     size: int
     problem: str | None = None
-
-
-class TarScan:
-    """Samples of an uncompressed tar in order, from its headers; image bytes are stepped over.
-
-    Files are grouped as webdataset groups them.  A damaged tar ends the scan and sets :attr:`damage`.
-
-    Args:
-        file: a seekable reader.
-        url: what names of members begin with.
-    """
-
-    def __init__(self, file: BinaryIO, url: str) -> None:
-        self._file = file
-        self._url = url
-        #: What is wrong with the file, once the scan has come upon it.
-        self.damage: str | None = None
-
-    def __iter__(self) -> Iterator[Member]:
-        duplicates: list[Exception] = []
-
-        def note(error: Exception) -> bool:
-            duplicates.append(error)
-            return True
-
-        seen: set[str] = set()
-        for sample in group_by_keys(self._files(), handler=note):
-            key = sample.pop("__key__")
-            sample.pop("__url__")
-            member = _image_member(key, sample)
-            if duplicates or key in seen:
-                member = Member(key, member.name, 0, 0, problem="duplicate_key")
-            duplicates.clear()
-            seen.add(key)
-            yield member
-
-    def _files(self) -> Iterator[dict[str, Any]]:
-        try:
-            with tarfile.open(fileobj=self._file, mode="r:") as tar:
-                while (info := tar.next()) is not None:
-                    # the tar would keep every header that it has seen
-                    tar.members = []  # type: ignore[attr-defined]
-                    if info.isreg() and not _META.match(info.name):
-                        place = (info.name, info.offset_data, info.size)
-                        yield {"fname": info.name, "data": place, "__url__": self._url}
-        except tarfile.TarError as error:
-            self.damage = str(error)
-
-
-def _image_member(key: str, sample: dict[str, Any]) -> Member:
-    suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in sample), None)
-    if suffix is None:
-        return Member(key, key, 0, 0, problem="missing_image")
-    name, offset, size = sample[suffix]
-    try:
-        check_member_name(name, key)
-    except ShardError:
-        return Member(key, name, offset, size, problem="unsafe_name")
-    return Member(key, name, offset, size)
+    detail: str = ""
 
 
 class ShardReader:
@@ -111,8 +49,7 @@ class ShardReader:
         self._spool_dir = spool_dir
         self._members: list[Member] = []
         self._source: ByteSource | None = None
-        self._scan: TarScan | None = None
-        self._found: Iterator[Member] = iter(())
+        self._rest: Iterator[TarSample] | None = None
         self._failure: ImageError | None = None
 
     @property
@@ -133,7 +70,7 @@ class ShardReader:
 
         Raises:
             ImageError: reasons ``"missing_shard"``, ``"unreadable_shard"``, ``"truncated_shard"``,
-                ``"missing_image"``, ``"duplicate_key"``, ``"unsafe_name"``.
+                ``"missing_image"``, ``"duplicate_key"``, ``"unsafe_name"``, ``"sparse_file"``.
         """
         self.begin()
         if self._source is not None:
@@ -148,36 +85,39 @@ class ShardReader:
         """Close the file, keeping the places of its samples; a spooled copy vanishes."""
         if self._source is not None:
             self._source.close()
-        self._source = self._scan = None
+        self._source = self._rest = None
 
     def _read(self, number: int, source: ByteSource) -> tuple[Member, bytes]:
-        if len(self._members) <= number:
-            self._look_for(number, source)
-        member = self._members[number]
+        self._look_for(number, source)
+        if number < len(self._members):
+            member = self._members[number]
+        elif self._members and not self._members[-1].name:
+            # What should stand behind the damage is lost with it.
+            member = self._members[-1]
+        else:
+            raise ImageError(
+                f"{self.url}: sample {number} is missing: the shard ends after {len(self._members)} samples",
+                reason="truncated_shard" if self._members else "unreadable_shard",
+            )
+        place = f"{self.url}/{member.name}" if member.name else f"{self.url}: sample {number} is missing"
         if member.problem is not None:
-            raise ImageError(f"{self.url}/{member.name}: {member.problem.replace('_', ' ')}", reason=member.problem)
+            raise ImageError(f"{place}: {member.detail}", reason=member.problem)
         data = source.read_at(member.offset, member.size)
         if len(data) < member.size:
             raise ImageError(
-                f"{self.url}/{member.name}: the shard ends after {len(data)} of {member.size} bytes",
-                reason="truncated_shard",
+                f"{place}: the shard ends after {len(data)} of {member.size} bytes", reason="truncated_shard"
             )
         return member, data
 
     def _look_for(self, number: int, source: ByteSource) -> None:
-        """Scan on until sample ``number`` is found."""
-        if self._scan is None:
-            self._scan = TarScan(source.file(), self.url)
+        """Scan on until sample ``number`` is found, or the shard ends."""
+        if self._rest is None:
             # after a rest, over what is known already
-            self._found = itertools.islice(self._scan, len(self._members), None)
-        self._members.extend(itertools.islice(self._found, number + 1 - len(self._members)))
-        found = len(self._members)
-        if found <= number:
-            damage = f" ({self._scan.damage})" if self._scan.damage else ""
-            raise ImageError(
-                f"{self.url}: sample {number} is missing: the shard ends after {found} samples{damage}",
-                reason="truncated_shard" if found else "unreadable_shard",
-            )
+            self._rest = itertools.islice(walk_samples(source.file()), len(self._members), None)
+        for sample in itertools.islice(self._rest, max(number + 1 - len(self._members), 0)):
+            self._members.append(_member_of(sample))
+            if sample.is_damage:
+                _log.warning("%s: %s; samples behind that are lost", self.url, sample.detail)
 
     def _fail(self, error: OSError) -> None:
         missing = isinstance(error, FileNotFoundError)
@@ -185,6 +125,14 @@ class ShardReader:
         self._failure = ImageError(f"{self.url}: {text}", reason="missing_shard" if missing else "unreadable_shard")
         _log.warning("%s", self._failure)
         self.close()
+
+
+def _member_of(sample: TarSample) -> Member:
+    image = sample.image
+    if image is None:
+        # The key stands for the name that is not there.
+        return Member(sample.key, sample.key, 0, 0, sample.problem, sample.detail)
+    return Member(sample.key, image.name, image.offset, image.size, sample.problem, sample.detail)
 
 
 class ShardReaders:

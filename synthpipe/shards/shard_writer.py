@@ -21,8 +21,8 @@ from synthpipe.files.decode import BitDepthWarning, decode_image, encode_png
 from synthpipe.files.source_files import SourceFile
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
-from synthpipe.shards.shard_scan import check_member_name
 from synthpipe.shards.tar_sink import HashingFile
+from synthpipe.shards.tar_walk import check_member_name
 
 __all__ = ["ShardJob", "write_shard"]
 

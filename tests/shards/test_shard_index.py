@@ -21,7 +21,7 @@ from synthpipe.shards.shard_index import (
     expand_urls,
     read_index,
 )
-from synthpipe.shards.shard_scan import check_member_name
+from synthpipe.shards.tar_walk import check_member_name
 
 
 def tar(path: Path, *names: str, mode: str = "w") -> Path:
