@@ -189,7 +189,7 @@ class FlowPriorObjective(Objective[FlowPriorDenoiser]):
 
 
 def soft_clamp(x: Tensor) -> Tensor:
-    """The identity on [0, 1]; beyond, values bend and stay within 0.03 of it, where a density can be asked."""
+    """``x`` of any shape; beyond [0, 1], values bend and stay within 0.03 of it, where a density can be asked."""
     inside = x.clamp(0, 1)
     return inside + _MARGIN * torch.tanh((x - inside) / _MARGIN)
 
@@ -199,6 +199,7 @@ def limit_pull(x: Tensor, limit: float) -> Tensor:
     y = x.clone()
 
     def cut(gradient: Tensor) -> Tensor:
+        """``(B, ...)``, each image's part made no larger than ``limit``."""
         size = gradient.flatten(1).square().mean(1).sqrt().clamp_min(1e-30)
         return gradient * (limit / size).clamp(max=1.0).view(-1, *[1] * (gradient.ndim - 1))
 

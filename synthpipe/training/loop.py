@@ -305,13 +305,16 @@ class _Meter:
         self._started = time.monotonic()
 
     def add(self, numbers: dict[str, Tensor]) -> None:
+        """Count one step's scalars."""
         self._sums = {name: self._sums.get(name, 0) + value for name, value in numbers.items()}
         self._steps += 1
 
     def means(self) -> dict[str, float]:
+        """Of the steps so far; waits for the device."""
         return {name: float(total) / self._steps for name, total in self._sums.items()}
 
     def steps_per_second(self) -> float:
+        """By the clock, since this meter was made."""
         return self._steps / max(time.monotonic() - self._started, 1e-9)
 
 
@@ -369,6 +372,7 @@ def _warmed_ema(decay: float) -> Callable[..., None]:
     """The library's average with a decay that rises as (1 + n) / (10 + n), so that short runs forget their start."""
 
     def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        """Move ``averaged`` towards ``current``, in place, after ``count`` averages."""
         n = int(count)
         library_average = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
         library_average(averaged, current, count)

@@ -54,7 +54,7 @@ class NoiseBelief:
 
 
 def binomial_kernel(times: int) -> Tensor:
-    """The 3x3 binomial kernel filtered ``times`` - 1 times with itself, one of no width for 0; unit energy."""
+    """``times`` 3x3 binomial kernels in one, ``(2 times + 1, 2 times + 1)``, of unit energy; 0 gives a single pixel."""
     line = torch.ones(1, 1, 1)
     for _ in range(times):
         line = F.conv1d(line, torch.tensor([[[1.0, 2.0, 1.0]]]), padding=2)

@@ -115,7 +115,7 @@ class AutomaticWeight(nn.Module):
 
     @torch.no_grad()
     def follow(self, level: Tensor, moments: ResidualMoments) -> None:
-        """Move kappa by one step, from the moments of the images of this step."""
+        """Move kappa by one step, from the levels ``(B,)`` and moments of the images of this step."""
         shares = self._shares(level)  # (B, knots)
         sums = torch.cat([shares.T @ torch.stack(moments, 1), shares.sum(0)[:, None]], 1).to(self.moments)
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -116,6 +116,7 @@ class Denoise(BatchTransform):
 
     def _clean_some(self, x: Tensor, levels: Tensor) -> Tensor:
         def run(tile: Tensor, index: int) -> Tensor:
+            """One tile ``(B, 3, h, w)``, not clipped."""
             return self.model.denoise(tile.contiguous(memory_format=torch.channels_last), levels)
 
         blend = self.overlap < self.model.reach

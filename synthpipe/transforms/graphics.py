@@ -45,6 +45,7 @@ class _Draw:
         self.generator = generator
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        """From ``low`` up to ``high``."""
         return low + (high - low) * float(torch.rand((), generator=self.generator))
 
     def integer(self, low: int, high: int) -> int:

@@ -20,6 +20,7 @@ class _WithoutTitles(GenerateJsonSchema):
     """Leaves out the titles of fields, which only repeat their names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
+        """Never."""
         return False
 
 

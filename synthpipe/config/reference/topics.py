@@ -60,6 +60,7 @@ def _kind(kind: str) -> Topic:
     """The option file of one kind of training; it has to name its kind."""
 
     def schema() -> Node:
+        """That of the kind, with the key ``kind`` required."""
         made = json_schema(TRAINING[kind])
         return {**made, "required": ["kind", *made.get("required", ())]}
 

@@ -132,10 +132,12 @@ def corruption_degrader(*families: Family) -> Degrader:
     """A corruption of one of ``families``, of a strength drawn for each image."""
 
     def draw(generator: torch.Generator) -> Corruption:
+        """Family and strength for one image."""
         place = int(torch.randint(len(families), (1,), generator=generator)) if len(families) > 1 else 0
         return draw_corruption(families[place], generator)
 
     def degrade(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Each image with a corruption of its own; see :data:`Degrader`."""
         return corrupt(x, [draw(generator) for generator in generators])
 
     return degrade
@@ -145,6 +147,7 @@ def transform_degrader(transform: BatchTransform) -> Degrader:
     """A degradation of the stream at scale 1, frozen."""
 
     def degrade(x: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """``lq`` of the transform, on the device of ``x``; see :data:`Degrader`."""
         seeds = torch.cat([torch.randint(2**62, (1,), generator=generator) for generator in generators])
         keys = [str(seed) for seed in seeds.tolist()]
         with torch.no_grad():

@@ -71,7 +71,7 @@ class DecodedCache:
         self.reads = 0
 
     def get(self, index: int) -> Tensor:
-        """The decoded image; raises what ``read`` raises."""
+        """The decoded image ``(3, H, W)`` uint8; raises what ``read`` raises."""
         with self._lock:
             own_lock = self._reading.setdefault(index, threading.Lock())
         # One thread reads an image; others that want the same one wait for it instead of decoding it as well.

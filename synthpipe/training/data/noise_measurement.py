@@ -26,6 +26,9 @@ def measured_correlation(options: NoisyDataOptions, channels: int, seed: int) ->
         options: the images, how they are cropped and what noise is added to them.
         channels: of the model.
         seed: of the run.
+
+    Returns:
+        ``(6, 6)``.
     """
     data = ImageData(options, seed)
     try:
