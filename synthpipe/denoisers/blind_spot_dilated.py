@@ -18,13 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet
+from synthpipe.denoisers.blind_spot_net import BlindSpotNet, neighbours
 from synthpipe.errors import ShapeError
 
 __all__ = ["DilatedNet", "HoleConv"]
-
-#: Taps of a 3x3 kernel without its centre, (row, column) in the order of the weights.
-_TAPS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]
 
 _SLOPE = 0.1
 
@@ -63,11 +60,8 @@ class HoleConv(nn.Module):
         return F.conv2d(x, kernel, self.bias, padding=dilation, dilation=dilation)
 
     def _by_shifts(self, x: Tensor) -> Tensor:
-        height, width = x.shape[2:]
-        padded = F.pad(x, (1, 1, 1, 1))
-        shifted = [padded[..., 1 + r : 1 + r + height, 1 + c : 1 + c + width] for r, c in _TAPS]
         kernel = self.weight.transpose(1, 2).flatten(1)[..., None, None]  # (C_out, 8 * C_in, 1, 1), tap by tap
-        return F.conv2d(torch.cat(shifted, 1), kernel, self.bias)
+        return F.conv2d(neighbours(x, 1), kernel, self.bias)
 
 
 class DilatedNet(BlindSpotNet):
@@ -83,9 +77,6 @@ class DilatedNet(BlindSpotNet):
         hole_width: channels of each hole convolution.
         head: channels of the 1x1 convolutions before the last.
         residual: add over pairs of the trunk's convolutions, from the second on; features are taken after the sum.
-
-    Raises:
-        ShapeError: sizes that make no network.
     """
 
     def __init__(
@@ -98,13 +89,7 @@ class DilatedNet(BlindSpotNet):
         head: Sequence[int] = (96, 64, 32),
         residual: bool = False,
     ) -> None:
-        super().__init__()
-        if min(in_channels, out_channels, depth, width, hole_width, *head) < 1:
-            raise ShapeError(
-                f"DilatedNet: expected sizes of at least 1, got in_channels={in_channels}, "
-                f"out_channels={out_channels}, depth={depth}, width={width}, hole_width={hole_width}, head={list(head)}"
-            )
-        self.in_channels, self.out_channels = in_channels, out_channels
+        super().__init__(in_channels, out_channels, depth=depth, width=width, hole_width=hole_width, head=head)
         self._residual = residual
         inputs = [in_channels] + [width] * (depth - 1)  # of the hole convolution of each branch
         self.trunk = nn.ModuleList(_conv(i, width, 3) for i in inputs[:-1])
@@ -126,8 +111,8 @@ class DilatedNet(BlindSpotNet):
         return cls(in_channels, out_channels, **_PRESETS[name])
 
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:
-        if hole < 0:
-            raise ShapeError(f"DilatedNet: expected a hole of at least 0 pixels on each side, got {hole}")
+        """See :class:`BlindSpotNet`; values need no range, the result has none."""
+        self._check_hole(hole)
         seen, start = [x], x
         for place, conv in enumerate(self.trunk, 1):
             x = F.leaky_relu(conv(x), _SLOPE)

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.denoisers.blind_spot_net import BlindSpotNet
-from synthpipe.denoisers.half_plane import HalfPlaneUNet, check_hole, head, shift_down
-from synthpipe.errors import ShapeError
+from synthpipe.denoisers.half_plane import HalfPlaneUNet, head, shift_down
 
 __all__ = ["RotatedNet"]
 
@@ -30,9 +29,6 @@ class RotatedNet(BlindSpotNet):
         width: channels of the encoder; twice as many in the decoder.
         levels: halvings of the image.
         head_widths: channels of the 1x1 convolutions before the last.
-
-    Raises:
-        ShapeError: sizes that make no network.
     """
 
     def __init__(
@@ -43,19 +39,14 @@ class RotatedNet(BlindSpotNet):
         levels: int = 5,
         head_widths: Sequence[int] = (384, 96),
     ) -> None:
-        super().__init__()
-        if min(in_channels, out_channels, width, levels, *head_widths) < 1:
-            raise ShapeError(
-                f"RotatedNet: expected sizes of at least 1, got in_channels={in_channels}, "
-                f"out_channels={out_channels}, width={width}, levels={levels}, head_widths={list(head_widths)}"
-            )
-        self.in_channels, self.out_channels = in_channels, out_channels
+        super().__init__(in_channels, out_channels, width=width, levels=levels, head_widths=head_widths)
         self.unet = HalfPlaneUNet(in_channels, [width] * (levels + 1), [2 * width] * levels)
         self.head = head([8 * width, *head_widths], out_channels)
         self.grid = 2**levels
 
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:
-        check_hole("RotatedNet", hole)
+        """See :class:`BlindSpotNet`; values need no range, the result has none."""
+        self._check_hole(hole)
         height, width = x.shape[2:]
         x = F.pad(x, (0, -width % self.grid, 0, -height % self.grid))
         # Turned by 90 and 270 degrees the image has its sides exchanged, so these two make a batch of their own.
@@ -69,5 +60,6 @@ class RotatedNet(BlindSpotNet):
         return self.head(torch.cat(branches, 1))
 
     def reach(self, hole: int = 0) -> int:
+        """As far as the U-Net looks up, behind the hole, or to the sides, in pixels."""
         up, side = self.unet.reach
         return max(up + 1 + hole, side)

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet
-from synthpipe.denoisers.half_plane import LookingConv, check_hole, head, shift_down
+from synthpipe.denoisers.blind_spot_net import BlindSpotNet, neighbours
+from synthpipe.denoisers.half_plane import LookingConv, head, shift_down
 from synthpipe.errors import ShapeError
 
 __all__ = ["SweepNet"]
@@ -43,7 +43,7 @@ class SweepNet(BlindSpotNet):
         head_widths: channels of the 1x1 convolutions before the last.
 
     Raises:
-        ShapeError: sizes that make no network.
+        ShapeError: sizes below 1, or another number of ``up`` than one fewer than of ``deep``.
     """
 
     def __init__(
@@ -56,14 +56,9 @@ class SweepNet(BlindSpotNet):
         thin: int = 32,
         head_widths: Sequence[int] = (96, 48),
     ) -> None:
-        super().__init__()
-        if min(in_channels, out_channels, full, thin, *deep, *up, *head_widths) < 1 or len(up) + 1 != len(deep):
-            raise ShapeError(
-                "SweepNet: expected sizes of at least 1, one fewer of 'up' than of 'deep', got "
-                f"in_channels={in_channels}, out_channels={out_channels}, deep={list(deep)}, up={list(up)}, "
-                f"full={full}, thin={thin}, head_widths={list(head_widths)}"
-            )
-        self.in_channels, self.out_channels = in_channels, out_channels
+        super().__init__(in_channels, out_channels, deep=deep, up=up, full=full, thin=thin, head_widths=head_widths)
+        if len(up) + 1 != len(deep):
+            raise ShapeError(f"SweepNet: expected one fewer of 'up' than of 'deep', got deep={[*deep]}, up={[*up]}")
         self.grid = 2 ** len(deep)
         self.deep = _DeepSweep(in_channels, deep, up, full)
         self.thin = nn.Sequential(
@@ -75,9 +70,10 @@ class SweepNet(BlindSpotNet):
         self._start_from_neighbours()
 
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:
-        check_hole("SweepNet", hole)
+        """See :class:`BlindSpotNet`; values are best in [-0.5, 0.5], the first outputs begin as their local mean."""
+        self._check_hole(hole)
         height, width = x.shape[2:]
-        near = _neighbours(x, 1 + hole)
+        near = neighbours(x, 1 + hole)
         x = F.pad(x, (0, -width % self.grid, 0, -height % self.grid))
         vertical = shift_down(self.deep(torch.cat([x, x.flip(2)])), 1 + hole)
         above, below = vertical.chunk(2)
@@ -99,18 +95,9 @@ class SweepNet(BlindSpotNet):
             self.near.weight[channel, channel :: self.in_channels] = 1 / 8
 
     def reach(self, hole: int = 0) -> int:
+        """As far as the deep or the thin sweeps look, in pixels, whichever is farther."""
         up, side = self.deep.reach
         return max(up + 1 + hole, side + 2, sum(2 * along for along, _ in _STEPS) + 1 + hole + 2)
-
-
-def _neighbours(x: Tensor, distance: int) -> Tensor:
-    """``(B, C, H, W)`` -> ``(B, 8 * C, H, W)``: the pixels at that distance in 8 directions, zero outside."""
-    height, width = x.shape[2:]
-    padded = F.pad(x, (distance, distance, distance, distance))
-    places = [(row, column) for row in range(3) for column in range(3) if (row, column) != (1, 1)]
-    return torch.cat(
-        [padded[:, :, r * distance : r * distance + height, c * distance : c * distance + width] for r, c in places], 1
-    )
 
 
 class _DeepSweep(nn.Module):

@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.errors import ShapeError
-
-__all__ = ["HalfPlaneUNet", "LookingConv", "act", "check_hole", "conv1x1", "head", "shift_down"]
+__all__ = ["HalfPlaneUNet", "LookingConv", "act", "conv1x1", "head", "shift_down"]
 
 _SLOPE = 0.1
 
@@ -29,16 +27,6 @@ def shift_down(x: Tensor, rows: int) -> Tensor:
     """``(B, C, H, W)`` moved down, zeros above."""
     rows = min(rows, x.shape[2])
     return F.pad(x[:, :, : x.shape[2] - rows], (0, 0, rows, 0))
-
-
-def check_hole(name: str, hole: int) -> None:
-    """Refuse a negative hole.
-
-    Raises:
-        ShapeError: it is.
-    """
-    if hole < 0:
-        raise ShapeError(f"{name}: expected a hole of at least 0 pixels on each side, got {hole}")
 
 
 class LookingConv(nn.Conv2d):

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 
-__all__ = ["DensityEstimator", "dde_loss", "level_place"]
+__all__ = ["LEVEL_TERMS", "DensityEstimator", "dde_loss", "level_place", "level_terms"]
+
+#: Powers of the (scaled) logarithm of sigma that networks on images are linear in, layer by layer.
+LEVEL_TERMS = 4
 
 _Log = TypeVar("_Log", float, Tensor)
 
@@ -111,6 +114,12 @@ def level_place(log_sigma: _Log, sigma_range: Sequence[float]) -> _Log:
     """
     low, high = (math.log(level) for level in sigma_range)
     return (2 * log_sigma - low - high) / max(high - low, 1e-6)
+
+
+def level_terms(sigma: Tensor, sigma_range: Sequence[float]) -> Tensor:
+    """The first powers of :func:`level_place`, from 0 on; ``(B,)`` -> ``(B, LEVEL_TERMS)``."""
+    place = level_place(sigma.log(), sigma_range)
+    return torch.stack([place**power for power in range(LEVEL_TERMS)], 1)
 
 
 def _expand(sigma: Tensor, like: Tensor) -> Tensor:

@@ -16,14 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.density.base import DensityEstimator, level_place
+from synthpipe.density.base import LEVEL_TERMS, DensityEstimator, level_place, level_terms
 from synthpipe.errors import ShapeError
 from synthpipe.images import luma
 
 __all__ = ["DDE"]
 
-#: Powers of the (scaled) logarithm of sigma that the modulation of each layer is linear in.
-_LEVEL_TERMS = 4
 #: Standard deviation of fine detail in photographs, about; keeps ``R`` of order 1 at every level.
 _DETAIL = 0.02
 
@@ -78,7 +76,7 @@ class DDE(DensityEstimator):
         self.linear = nn.Conv2d(channels, heads, 3, bias=False)
         sizes = [channels] + [width] * (depth - 1)
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3) for i, o in itertools.pairwise(sizes))
-        self.levels = nn.ModuleList(nn.Linear(_LEVEL_TERMS, 2 * width, bias=False) for _ in self.convs)
+        self.levels = nn.ModuleList(nn.Linear(LEVEL_TERMS, 2 * width, bias=False) for _ in self.convs)
         self.head = nn.Conv2d(width, heads, 3)
         self._initialize()
 
@@ -115,7 +113,7 @@ class DDE(DensityEstimator):
         y = self._as_trained(y)
         if not pad:
             self._check_room(y)
-        terms = self._level_terms(sigma)
+        terms = level_terms(sigma, self.sigma_range)
         padding = 1 if pad else 0
         h = y - 0.5
         for conv, level in zip(self.convs, self.levels, strict=True):
@@ -177,7 +175,7 @@ class DDE(DensityEstimator):
         """
         t = level_place(math.log(level), self.sigma_range)
         # Numbers of Python: a small batch would feel every operation on tensors of one element.
-        terms, gain = centred.new_tensor([t**power for power in range(_LEVEL_TERMS)]), (level**2 + _DETAIL**2) ** -0.5
+        terms, gain = centred.new_tensor([t**power for power in range(LEVEL_TERMS)]), (level**2 + _DETAIL**2) ** -0.5
         h = centred
         for conv, level_of in zip(self.convs, self.levels, strict=True):
             assert isinstance(conv, nn.Conv2d)
@@ -200,11 +198,6 @@ class DDE(DensityEstimator):
         if domain is None:
             return total[:, 0]
         return total.gather(1, domain[:, None])[:, 0]
-
-    def _level_terms(self, sigma: Tensor) -> Tensor:
-        """``(B,)`` -> ``(B, _LEVEL_TERMS)``."""
-        t = level_place(sigma.log(), self.sigma_range)
-        return torch.stack([t**power for power in range(_LEVEL_TERMS)], 1)
 
     def _without_border(self, y: Tensor) -> Tensor:
         """What the last convolution sees of ``y`` where none is padded."""

@@ -12,15 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.density.base import DensityEstimator, level_place
+from synthpipe.density.base import LEVEL_TERMS, DensityEstimator, level_terms
 from synthpipe.errors import ShapeError
 
 __all__ = ["PyramidDDE"]
 
 #: Standard deviation of pixels about 0.5 that the untrained estimator assumes.
 _SPREAD = 0.25
-#: Powers of the (scaled) logarithm of sigma that each layer's gains are linear in.
-_LEVEL_TERMS = 4
 
 
 class PyramidDDE(DensityEstimator):
@@ -80,8 +78,7 @@ class PyramidDDE(DensityEstimator):
                 f"PyramidDDE: expected images (B, {self.channels}, H, W) and sigma (B,), got {tuple(y.shape)} and "
                 f"{tuple(sigma.shape)}"
             )
-        level = level_place(sigma.log(), self._sigma_range)
-        terms = torch.stack([level**power for power in range(_LEVEL_TERMS)], 1)
+        terms = level_terms(sigma, self._sigma_range)
         s = sigma[:, None, None, None]
         whitened = (y - 0.5) / (s.square() + _SPREAD**2).sqrt()
         h, seen = whitened, []
@@ -109,7 +106,7 @@ class _Block(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList([nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)])
-        self.gains = nn.ModuleList(nn.Linear(_LEVEL_TERMS, 2 * after, bias=False) for _ in self.convs)
+        self.gains = nn.ModuleList(nn.Linear(LEVEL_TERMS, 2 * after, bias=False) for _ in self.convs)
         for gain in self.gains:
             assert isinstance(gain, nn.Linear)
             nn.init.zeros_(gain.weight)

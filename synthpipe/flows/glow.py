@@ -53,7 +53,7 @@ class Glow(DataInitialized):
             and bits per dimension are no code length of the images themselves.
 
     Raises:
-        ShapeError: arguments that do not fit together.
+        ShapeError: a size, a window, priors or a smoothing out of what is said above.
     """
 
     def __init__(

@@ -163,10 +163,8 @@ def denoiser_like(model: BlindSpotDenoiser, hole: int) -> BlindSpotDenoiser:
 class Certain(BlindSpotNet):
     """Stands for a trained network: the true mean everywhere, the true standard deviation of the noisy pixel."""
 
-    in_channels, out_channels = 1, 2
-
     def __init__(self, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
+        super().__init__(1, 2)
         self.mean, self.std = mean, std
 
     def forward(self, x: Tensor, hole: int = 0) -> Tensor:
