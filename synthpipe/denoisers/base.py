@@ -15,6 +15,7 @@ Legend: B batch, C channels of the denoiser, H, W size.  Images are on the [0, 1
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Denoiser(nn.Module, ABC):
     config: dict[str, Any]
     #: 1 (grey; RGB images go through it channel by channel) or 3.
     channels: int
+    __call__: Callable[..., Tensor]
     #: Sides of images need no multiple.
     size_multiple: int = 1
 
@@ -73,7 +75,7 @@ class Denoiser(nn.Module, ABC):
             return self(x, sigma)
         if self.channels == 1:
             planes = self(x.flatten(0, 1)[:, None], sigma.repeat_interleave(x.shape[1]))  # (3 B, 1, H, W)
-            return planes[:, 0].unflatten(0, (len(x), x.shape[1]))
+            return torch.unflatten(planes[:, 0], 0, (len(x), x.shape[1]))
         return self(x.expand(-1, 3, -1, -1), sigma).mean(1, keepdim=True)
 
     def _check(self, x: Tensor, sigma: Tensor | None) -> None:

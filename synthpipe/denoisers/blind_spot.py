@@ -180,12 +180,12 @@ class BlindSpotDenoiser(Denoiser):
         return self._posterior(x, mu, factor, self._noise_of_level(x, mu, factor, sigma))
 
     def posterior_mean(self, x: Tensor, noise: NoiseModel, hole: int | None = None) -> Tensor:
-        """As :meth:`forward`, for noise whose parameters are known."""
+        """As :meth:`forward`, ``(B, C, H, W)``, for noise whose parameters are known."""
         return self._posterior(x, *self.predict(x, hole), noise)
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
-        """As :meth:`Denoiser.denoise`; where the level was unknown in training, it is read off the prediction."""
+        """See :class:`Denoiser`; where the level was unknown in training, it is read off the prediction."""
         if sigma is None and self.level != "known":
             self._check(x, None)
             sigma = self.own_sigma(x)
@@ -203,7 +203,7 @@ class BlindSpotDenoiser(Denoiser):
         """
         if x.shape[1] > self.channels:
             by_plane = self.own_sigma(x.flatten(0, 1)[:, None])
-            return by_plane.unflatten(0, x.shape[:2]).square().mean(1).sqrt()
+            return torch.unflatten(by_plane, 0, x.shape[:2]).square().mean(1).sqrt()
         mu, factor = self.predict(x.expand(-1, self.channels, -1, -1))
         if self.noise == "impulse":
             noise = self.learned_noise(len(x))

@@ -56,7 +56,7 @@ class HoleConv(nn.Module):
         if dilation == 1 and x.device.type != "cpu":
             return self._by_shifts(x)
         before, after = self.weight[..., :4], self.weight[..., 4:]
-        kernel = torch.cat([before, torch.zeros_like(before[..., :1]), after], -1).unflatten(-1, (3, 3))
+        kernel = torch.unflatten(torch.cat([before, torch.zeros_like(before[..., :1]), after], -1), -1, (3, 3))
         return F.conv2d(x, kernel, self.bias, padding=dilation, dilation=dilation)
 
     def _by_shifts(self, x: Tensor) -> Tensor:
@@ -124,7 +124,8 @@ class DilatedNet(BlindSpotNet):
             for place, (conv, features) in enumerate(zip(self.holes, seen, strict=True))
         ]
         # One activation for all branches: the gradient of a part of the concatenation is slow to work with.
-        return self.head(F.leaky_relu(torch.cat(branches, 1), _SLOPE))
+        out: Tensor = self.head(F.leaky_relu(torch.cat(branches, 1), _SLOPE))
+        return out
 
     def dilation(self, place: int, hole: int) -> int:
         """Of the hole convolution after ``place`` convolutions: the smallest that keeps the hole."""

@@ -57,7 +57,8 @@ class RotatedNet(BlindSpotNet):
         branches = [
             torch.rot90(seen[turns % 2][turns // 2], -turns, (2, 3))[:, :, :height, :width] for turns in range(4)
         ]
-        return self.head(torch.cat(branches, 1))
+        out: Tensor = self.head(torch.cat(branches, 1))
+        return out
 
     def reach(self, hole: int = 0) -> int:
         """As far as the U-Net looks up, behind the hole, or to the sides, in pixels."""

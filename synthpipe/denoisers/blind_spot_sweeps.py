@@ -85,7 +85,8 @@ class SweepNet(BlindSpotNet):
         aside = self.joined(torch.cat([aside, torch.cat([lying, lying.flip(2)])], 1))
         left, right = aside.chunk(2)
         features = torch.cat([known, left.transpose(2, 3), right.flip(2).transpose(2, 3)], 1)
-        return self.head(torch.cat([features[:, :, :height, :width], near], 1)) + self.near(near)
+        out: Tensor = self.head(torch.cat([features[:, :, :height, :width], near], 1)) + self.near(near)
+        return out
 
     @torch.no_grad()
     def _start_from_neighbours(self) -> None:
@@ -138,7 +139,8 @@ class _DeepSweep(nn.Module):
             h = F.interpolate(h, scale_factor=2.0, mode="nearest")
             h = self.up[level](torch.cat([h, skips[level]], 1))
         h = F.interpolate(h, scale_factor=2.0, mode="nearest")
-        return self.full(torch.cat([h, x], 1))
+        out: Tensor = self.full(torch.cat([h, x], 1))
+        return out
 
 
 def _conv(in_channels: int, out_channels: int) -> LookingConv:

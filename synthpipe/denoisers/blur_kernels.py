@@ -43,6 +43,9 @@ def check_kernel(kernel: Tensor, odd: bool = True) -> None:
 def gaussian_kernel(sigma: float, side: int | None = None) -> Tensor:
     """Isotropic Gaussian of ``sigma`` pixels, cut to ``side`` pixels (default: 4 ``sigma`` on each side).
 
+    Returns:
+        ``(side, side)`` float64, sums to 1.
+
     Raises:
         ShapeError: ``sigma`` is not positive, or ``side`` is even.
     """
@@ -60,6 +63,9 @@ def motion_kernel(height: int, width: int, generator: torch.Generator) -> Tensor
 
     The path is an integrated Ornstein-Uhlenbeck velocity, scaled to fill the frame but for two pixels on each side,
     drawn with bilinear weights; its centre of mass is moved to the middle as far as whole pixels allow.
+
+    Returns:
+        ``(height, width)`` float64, sums to 1.
 
     Raises:
         ShapeError: a side is even or under 7.
@@ -99,7 +105,7 @@ def bicubic_kernel(scale: int) -> tuple[Tensor, tuple[int, int]]:
     """Kernel and centre with which blurring and keeping each ``scale``-th pixel is antialiased bicubic reduction.
 
     Keys' cubic with a = -0.5, stretched by ``scale``: what :func:`synthpipe.images.downscale_bicubic` and MATLAB's
-    ``imresize`` do, away from the border.
+    ``imresize`` do, away from the border.  The kernel is ``(n, n)`` float64 and sums to 1.
 
     Raises:
         ShapeError: ``scale`` is under 1.

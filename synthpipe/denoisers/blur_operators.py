@@ -65,7 +65,7 @@ class Blur(DegradationOperator):
         """Where in the unknown image the observation's first pixel lies."""
 
     def first_guess(self, y: Tensor) -> Tensor:
-        """The observation, bicubically enlarged, with the shift by the kernel's centre of mass undone."""
+        """The observation bicubically enlarged to ``(B, C, H, W)``, moved back by the kernel's centre of mass."""
         axes = []
         for dim, side in enumerate(self.clean_size(*y.shape[2:])):
             mass = self.kernel.sum(1 - dim)
@@ -80,7 +80,7 @@ class Blur(DegradationOperator):
     def _transfer(self, height: int, width: int, like: Tensor) -> Tensor:
         """Of the circular convolution; computed in float64, because what blur removes is tiny in it."""
         kernel = self.kernel.to(like.device)
-        spectrum = torch.fft.rfft2(_wrap(kernel, self.centre, height, width))
+        spectrum: Tensor = torch.fft.rfft2(_wrap(kernel, self.centre, height, width))
         return spectrum.to(torch.complex128 if like.dtype == torch.float64 else torch.complex64)
 
 
@@ -88,18 +88,25 @@ class CircularBlur(Blur):
     """Blur that wraps around the border; every step is exact in the Fourier domain.  Arguments: :class:`Blur`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """K x: ``(B, C, H, W)`` -> ``(B, C, H / scale, W / scale)``.
+
+        Raises:
+            ShapeError: sides that are no multiples of the scale.
+        """
         height, width = x.shape[2:]
         if height % self.scale or width % self.scale:
             raise ShapeError(f"CircularBlur: sides must be multiples of the scale {self.scale}, got {height}x{width}")
         return _filter(x, self._transfer(height, width, x))[..., :: self.scale, :: self.scale]
 
     def adjoint(self, y: Tensor) -> Tensor:
+        """K^T y: ``(B, C, h, w)`` -> ``(B, C, scale h, scale w)``."""
         height, width = self.clean_size(*y.shape[2:])
         x = y.new_zeros(*y.shape[:2], height, width)
         x[..., :: self.scale, :: self.scale] = y
         return _filter(x, self._transfer(height, width, x).conj())
 
     def solve_gram(self, residual: Tensor, weight: Tensor) -> Tensor:
+        """``(K K^T + weight)^-1 residual``, ``(B, C, h, w)``, exactly: ``K K^T`` is a circular convolution."""
         height, width = self.clean_size(*residual.shape[2:])
         power = self._transfer(height, width, residual).abs().square()
         if self.scale > 1:
@@ -108,19 +115,23 @@ class CircularBlur(Blur):
         return _filter(residual, 1 / (power + weight[:, None, None, None]))
 
     def data_step(self, v: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        """See :class:`DegradationOperator`; ``(B, C, H, W)``."""
         if self.scale > 1:
             return super().data_step(v, y, weight)
         # The same in one go: three transforms in place of six.
         transfer, clean = self._transfer(v.shape[2], v.shape[3], v), torch.fft.rfft2(v)
         step = transfer.conj() * (torch.fft.rfft2(y) - transfer * clean)
         power = transfer.abs().square() + weight[:, None, None, None]
-        return torch.fft.irfft2(clean + step / power, s=v.shape[2:])
+        out: Tensor = torch.fft.irfft2(clean + step / power, s=v.shape[2:])
+        return out
 
     def clean_size(self, height: int, width: int) -> tuple[int, int]:
+        """``scale`` times the observation's."""
         return height * self.scale, width * self.scale
 
     @property
     def offset(self) -> tuple[int, int]:
+        """``(0, 0)``: the observation begins where the unknown image does."""
         return 0, 0
 
 
@@ -134,16 +145,23 @@ class ValidBlur(Blur):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """K x: ``(B, C, H, W)`` -> the pixels ``(B, C, h, w)`` whose whole kernel lies in ``x``.
+
+        Raises:
+            ShapeError: images that hold no such pixel.
+        """
         height, width = self._observed_size(*x.shape[2:])
         return self._valid(_filter(x, self._transfer(x.shape[2], x.shape[3], x)), height, width)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        """K^T y: ``(B, C, h, w)`` -> ``(B, C, H, W)`` of :meth:`clean_size`."""
         height, width = self.clean_size(*y.shape[2:])
         x = y.new_zeros(*y.shape[:2], height, width)
         self._valid(x, *y.shape[2:]).copy_(y)
         return _filter(x, self._transfer(height, width, x).conj())
 
     def solve_gram(self, residual: Tensor, weight: Tensor) -> Tensor:
+        """``(K K^T + weight)^-1 residual``, ``(B, C, h, w)``, by conjugate gradients."""
         height, width = residual.shape[2:]
         lags = self._lags(residual.device)
         reach = [side // 2 for side in lags.shape]
@@ -154,15 +172,18 @@ class ValidBlur(Blur):
         circulant = torch.fft.rfft2(_wrap(lags, reach, height, width)).real.clamp(min=0).to(residual)
 
         def gram(r: Tensor) -> Tensor:
+            """``(K K^T + weight) r``, ``(B, C, h, w)``."""
             return _filter(F.pad(r, (0, reach[1], 0, reach[0])), embedded)[..., :height, :width] + weight * r
 
         return _conjugate_gradients(gram, lambda r: _filter(r, 1 / (circulant + weight)), residual)
 
     def aligned(self, x: Tensor, height: int, width: int) -> Tensor:
+        """``(B, C, scale height, scale width)``, a view."""
         top, left = self.offset
         return x[..., top : top + self.scale * height, left : left + self.scale * width]
 
     def clean_size(self, height: int, width: int) -> tuple[int, int]:
+        """The observation's size times ``scale``, and what the kernel reaches beyond it."""
         # Past the last observed pixel there may be some that nothing observes; they belong to the answer all the same.
         sides = zip((height, width), self.kernel.shape, self.offset, strict=True)
         rows, columns = (max(self.scale * (n - 1) + k, o + self.scale * n) for n, k, o in sides)
@@ -170,6 +191,7 @@ class ValidBlur(Blur):
 
     @property
     def offset(self) -> tuple[int, int]:
+        """The kernel's last row and column, less its centre."""
         return self.kernel.shape[0] - 1 - self.centre[0], self.kernel.shape[1] - 1 - self.centre[1]
 
     def _observed_size(self, height: int, width: int) -> tuple[int, int]:
@@ -215,7 +237,8 @@ def _wrap(kernel: Tensor, centre: tuple[int, int] | list[int], height: int, widt
 
 
 def _filter(x: Tensor, transfer: Tensor) -> Tensor:
-    return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[2:])
+    out: Tensor = torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[2:])
+    return out
 
 
 def _conjugate_gradients(

@@ -55,6 +55,7 @@ class _DeepinvDenoiser(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor, sigma: Tensor | float, **_: Any) -> Tensor:
+        """``(B, C, H, W)`` with noise of ``sigma``, a number or ``(B,)`` -> the same shape."""
         level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).flatten().expand(len(x))
         return self.model(x, level)
 
@@ -97,7 +98,7 @@ def deepinv_physics(operator: DegradationOperator) -> Any:
     import_deepinv()
     physics = import_module("deepinv.physics")
 
-    class OperatorPhysics(physics.LinearPhysics):  # type: ignore[name-defined]
+    class OperatorPhysics(physics.LinearPhysics):  # type: ignore[name-defined, misc]
         """K, K^T and the data step."""
 
         def __init__(self) -> None:
@@ -105,13 +106,15 @@ def deepinv_physics(operator: DegradationOperator) -> Any:
             self.operator = operator
 
         def A(self, x: Tensor, **_: Any) -> Tensor:  # noqa: N802
+            """K x: ``(B, C, H, W)`` -> ``(B, C, h, w)``."""
             return self.operator(x)
 
         def A_adjoint(self, y: Tensor, **_: Any) -> Tensor:  # noqa: N802
+            """K^T y: ``(B, C, h, w)`` -> ``(B, C, H, W)``."""
             return self.operator.adjoint(y)
 
         def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: Tensor | float, **_: Any) -> Tensor:
-            """``argmin_x gamma / 2 ||K x - y||^2 + 1 / 2 ||x - z||^2``."""
+            """``argmin_x gamma / 2 ||K x - y||^2 + 1 / 2 ||x - z||^2``, ``(B, C, H, W)``."""
             if not isinstance(z, Tensor):
                 z = torch.full_like(self.operator.adjoint(y), z or 0.0)
             weight = 1 / torch.as_tensor(gamma, dtype=z.dtype, device=z.device).flatten().expand(len(z))

@@ -16,6 +16,7 @@ Legend: B batch, C channels, h, w size of what is observed, H, W of the unknown 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ __all__ = ["DegradationOperator", "Identity", "Mask"]
 
 class DegradationOperator(nn.Module, ABC):
     """K; see the module's docstring for what a subclass must keep."""
+
+    __call__: Callable[..., Tensor]
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ class DegradationOperator(nn.Module, ABC):
         return y
 
     def aligned(self, x: Tensor, height: int, width: int) -> Tensor:
-        """The part of the unknown image that lies under an observation of this size; all of it by default."""
+        """The part ``(B, C, s height, s width)`` of ``x`` under an observation of this size; all by default."""
         return x
 
     def measurements(self, y: Tensor) -> Tensor:
@@ -68,12 +71,15 @@ class Identity(DegradationOperator):
     """Noise alone."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` itself, ``(B, C, H, W)``."""
         return x
 
     def adjoint(self, y: Tensor) -> Tensor:
+        """``y`` itself, ``(B, C, H, W)``."""
         return y
 
     def solve_gram(self, residual: Tensor, weight: Tensor) -> Tensor:
+        """``residual / (1 + weight)``, ``(B, C, H, W)``."""
         return residual / (1 + weight[:, None, None, None])
 
 
@@ -99,6 +105,11 @@ class Mask(DegradationOperator):
         self.register_buffer("mask", mask)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x`` ``(B, C, H, W)`` with zeros where pixels are missing.
+
+        Raises:
+            ShapeError: images of another size than the mask.
+        """
         if x.shape[2:] != self.mask.shape[2:]:
             raise ShapeError(
                 f"Mask: expected images of {self.mask.shape[2]}x{self.mask.shape[3]} like the mask, got "
@@ -107,13 +118,15 @@ class Mask(DegradationOperator):
         return x * self.mask.to(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        """``y`` ``(B, C, H, W)`` with zeros where pixels are missing."""
         return y * self.mask.to(y)
 
     def solve_gram(self, residual: Tensor, weight: Tensor) -> Tensor:
+        """``residual / (mask + weight)``, ``(B, C, H, W)``."""
         return residual / (self.mask.to(residual) + weight[:, None, None, None])
 
     def first_guess(self, y: Tensor) -> Tensor:
-        """Missing pixels filled with the mean of the nearest ones: of 3x3 windows, where those are empty of 5x5, ..."""
+        """``y`` with missing pixels filled by the mean of 3x3 windows, where those are empty of 5x5, and so on."""
         known = self.mask.to(y).expand(len(y), y.shape[1], -1, -1)
         y = y * known
         filled, todo = y, known == 0
@@ -127,6 +140,7 @@ class Mask(DegradationOperator):
         return filled
 
     def measurements(self, y: Tensor) -> Tensor:
+        """How many values of each image the mask lets through, ``(B,)``."""
         return self.mask.to(y).expand_as(y).sum((1, 2, 3))
 
 

@@ -19,7 +19,7 @@ _SLOPE = 0.1
 
 
 def act(x: Tensor) -> Tensor:
-    """LeakyReLU, of slope 0.1 below 0 as in the source."""
+    """LeakyReLU, of slope 0.1 below 0 as in the source; any shape."""
     return F.leaky_relu(x, _SLOPE)
 
 
@@ -111,7 +111,8 @@ class HalfPlaneUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C_in, H, W)`` -> ``(B, decoder[0], H, W)``."""
-        skips, h = [x], self.first(x)
+        h: Tensor = self.first(x)
+        skips = [x]
         for level, conv in enumerate(self.down):
             h = conv(h)
             if level < self.levels:

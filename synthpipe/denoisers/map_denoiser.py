@@ -60,7 +60,8 @@ class FixedLevelNet(nn.Module):
         h = x
         for conv in self.convs:
             h = self.act(conv(h))
-        return self.out(h)
+        out: Tensor = self.out(h)
+        return out
 
 
 class MapDenoiser(Denoiser):
@@ -143,11 +144,14 @@ class MapDenoiser(Denoiser):
 
         ``sigma`` is the weight of the data, which need not be the level of any noise in ``x``.
         """
+        step: Tensor
         if isinstance(self.net, FixedLevelNet):
-            return x + self.net(x)
+            step = self.net(x)
+            return x + step
         low, high = self.sigma_range
         shrink = (sigma / low).clamp(max=1).square()
-        return x - shrink[:, None, None, None] * self.net(x, sigma.clamp(low, high))
+        step = self.net(x, sigma.clamp(low, high))
+        return x - shrink[:, None, None, None] * step
 
 
 def dae_map_loss(d: Tensor, r: Tensor, v: Tensor, sigma: Tensor, s: Tensor) -> Tensor:
@@ -204,4 +208,5 @@ def step_mismatch(d: Tensor, v: Tensor, score: Tensor, sigma: Tensor, again: Ten
     step = (d - v).flatten(1)
     scores = (score, score if again is None else again)
     first, second = (step - sigma.square()[:, None] * one.flatten(1) for one in scores)
-    return (first * second).sum(1).clamp(min=0).sqrt() / step.norm(dim=1)
+    length: Tensor = step.norm(dim=1)
+    return (first * second).sum(1).clamp(min=0).sqrt() / length

@@ -84,7 +84,7 @@ def noise_spectrum(x: Tensor) -> Tensor:
         raise ShapeError(f"noise_spectrum: expected images (B, C, H, W) of at least 8x8 pixels, got {tuple(x.shape)}")
     power, clipped, _ = _blocks(x)
     flat, _ = _flat_power(power, clipped, _SHARE)
-    return _without_image(flat, _coloured(flat)).unflatten(2, (_SIDE, _SIDE))
+    return torch.unflatten(_without_image(flat, _coloured(flat)), 2, (_SIDE, _SIDE))
 
 
 @torch.no_grad()
@@ -119,7 +119,7 @@ def choose_hole(correlation: Tensor, threshold: float = 0.1) -> int:
     """The smallest hole of a blind spot that noise cannot look into.
 
     Args:
-        correlation: of :func:`noise_correlation`.
+        correlation: ``(6, 6)`` of :func:`noise_correlation`.
         threshold: correlation that is let pass.
 
     Returns:
@@ -168,9 +168,10 @@ def _blocks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         stride += 1
     basis = _dct(planes.device)
     coefficients = F.conv2d(planes, basis.view(_FREQUENCIES, 1, _SIDE, _SIDE), stride=stride).flatten(2)
-    coefficients = coefficients.unflatten(0, x.shape[:2])  # (B, C, F, N)
+    coefficients = torch.unflatten(coefficients, 0, x.shape[:2])  # (B, C, F, N)
     at_end = ((planes == 0) | (planes == 1)).float()
-    clipped = F.avg_pool2d(at_end, _SIDE, stride).flatten(1).unflatten(0, x.shape[:2]).amax(1) > _CLIPPED
+    at_end = torch.unflatten(F.avg_pool2d(at_end, _SIDE, stride).flatten(1), 0, x.shape[:2])  # (B, C, N)
+    clipped = at_end.amax(1) > _CLIPPED
     return coefficients.square(), clipped, coefficients[:, :, 0] / _SIDE
 
 
@@ -249,7 +250,8 @@ def _short_range(power: Tensor) -> Tensor:
     left = basis.T @ (weight.square()[..., None] * basis)
     right = basis.T @ (weight.square() * power)[..., None]
     ridge = 1e-6 * left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] * torch.eye(9).to(power)
-    return (basis @ torch.linalg.solve(left + ridge, right))[..., 0].clamp(min=0)
+    covariance: Tensor = torch.linalg.solve(left + ridge, right)
+    return (basis @ covariance)[..., 0].clamp(min=0)
 
 
 def _lower_line(x: Tensor, variance: Tensor) -> tuple[float, float]:

@@ -64,6 +64,7 @@ class AdditiveNoise(NoiseModel):
         """``(B, C, H, W)``, where the clean image is about ``mu``."""
 
     def nll(self, y: Tensor, mu: Tensor, prior: Tensor) -> Tensor:
+        """``(B, H, W)``, nats; where a channel is saturated, of the channels one by one, each by its chance to be."""
         total = plus_diagonal(prior, self.variance(mu))
         white, logdet = whiten(total, y - mu)
         nll = 0.5 * (white.square().sum(1) + logdet + y.shape[1] * _LOG_2PI)
@@ -79,6 +80,7 @@ class AdditiveNoise(NoiseModel):
         return torch.where(cut, torch.where(side == 0, free, beyond).sum(1), nll)
 
     def posterior_mean(self, y: Tensor, mu: Tensor, prior: Tensor) -> Tensor:
+        """``y - S_n S_y^-1 (y - mu)``, ``(B, C, H, W)``, saturated values first replaced by their expectation."""
         variance = self.variance(mu)
         total = plus_diagonal(prior, variance)
         if self.saturates:
@@ -100,6 +102,7 @@ class GaussianNoise(AdditiveNoise):
     saturates: bool = True
 
     def variance(self, mu: Tensor) -> Tensor:
+        """``sigma^2``, ``(B, C, H, W)``, whatever ``mu``."""
         return _of_images(self.sigma, mu).square().expand_as(mu)
 
 
@@ -111,6 +114,7 @@ class PoissonNoise(AdditiveNoise):
     saturates = False
 
     def variance(self, mu: Tensor) -> Tensor:
+        """``max(mu, 0.001) / lam``, ``(B, C, H, W)``."""
         return mu.clamp(min=_DARKEST) / _of_images(self.lam, mu)
 
 
@@ -127,6 +131,7 @@ class SignalDependentNoise(AdditiveNoise):
     b: Tensor
 
     def variance(self, mu: Tensor) -> Tensor:
+        """``a mu + b``, ``(B, C, H, W)``, at least 1e-6."""
         a, b = _of_images(self.a, mu), _of_images(self.b, mu)
         return (a * mu.clamp(0, 1) + b).clamp(min=_LEAST_VARIANCE)
 
@@ -141,6 +146,7 @@ class ImpulseNoise(NoiseModel):
     alpha: Tensor
 
     def nll(self, y: Tensor, mu: Tensor, prior: Tensor) -> Tensor:
+        """``(B, H, W)``, nats, of a Gaussian with the mean and covariance of the mixture."""
         alpha = _of_images(self.alpha, mu)
         mean = 0.5 * alpha + (1 - alpha) * mu
         outer, alpha = mu[:, :, None] * mu[:, None], alpha[:, None]
@@ -151,6 +157,7 @@ class ImpulseNoise(NoiseModel):
         return 0.5 * (white.square().sum(1) + logdet + y.shape[1] * _LOG_2PI)
 
     def posterior_mean(self, y: Tensor, mu: Tensor, prior: Tensor) -> Tensor:
+        """``mu + w (y - mu)``, ``(B, C, H, W)``, with w the chance that the pixel was left alone."""
         alpha = _of_images(self.alpha, mu)
         white, logdet = whiten(prior, y - mu)
         log_density = -0.5 * (white.square().sum(1, keepdim=True) + logdet[:, None] + y.shape[1] * _LOG_2PI)

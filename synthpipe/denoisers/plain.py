@@ -58,7 +58,8 @@ class ResidualNet(nn.Module):
             h = torch.cat([h, level.to(x.dtype)], 1)
         for conv in self.convs:
             h = self.act(conv(h))
-        return self.out(h)
+        out: Tensor = self.out(h)
+        return out
 
 
 class PlainDenoiser(Denoiser):
@@ -87,4 +88,6 @@ class PlainDenoiser(Denoiser):
         return self._depth
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return x - self.net(x, sigma)
+        """Images ``(B, C, H, W)`` with noise of ``sigma`` ``(B,)`` -> clean ones, not clipped."""
+        noise: Tensor = self.net(x, sigma)
+        return x - noise

@@ -130,6 +130,7 @@ class Splitting(Method):
         return self.penalty * (_USUAL_SIGMA / sigma) ** self.noise_exponent
 
     def estimates(self, problem: Problem, denoise: Denoise, start: Tensor) -> Iterator[Tensor]:
+        """See :class:`Method`: ``iterations`` denoised images ``(B, C, H, W)``, not clipped."""
         z, dual = start, torch.zeros_like(start)
         before: Tensor | None = None
         penalty = self.penalty_at(problem.level)
@@ -179,6 +180,7 @@ class MeanShift(Method):
             )
 
     def estimates(self, problem: Problem, denoise: Denoise, start: Tensor) -> Iterator[Tensor]:
+        """See :class:`Method`: ``iterations`` images ``(B, C, H, W)`` in [0, 1]."""
         generator = torch.Generator().manual_seed(self.seed)
         operator, y = problem.operator, problem.y
         count = operator.measurements(y)

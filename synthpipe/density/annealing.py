@@ -110,6 +110,7 @@ def _next_beta(ratio: Tensor, beta: float, similarity: float) -> float:
     low, high = beta, 1.0
 
     def share(b: float) -> float:
+        """Of the particles that ``b`` leaves effective, in [0, 1]."""
         return effective_draws((b - beta) * ratio) / len(ratio)
 
     if share(1.0) >= similarity:
@@ -135,7 +136,7 @@ class _Walk:
         return self.log_density(y).double() - self.proposal.log_prob(y).double()
 
     def move(self, y: Tensor, stage: _Stage) -> tuple[Tensor, float]:
-        """``moves`` Hamiltonian moves that leave the stage's law as it is; the points and the share accepted."""
+        """``moves`` Hamiltonian moves, which leave the stage's law as it is: points ``(N, d)``, share accepted."""
         accepted = 0.0
         value, slope = self._target(y, stage.beta)
         for _ in range(self.moves):

@@ -56,7 +56,7 @@ class DensityEstimator(nn.Module, ABC):
         """
 
     def score(self, y: Tensor, sigma: Tensor, domain: Tensor | None = None, *, create_graph: bool = False) -> Tensor:
-        """``grad_y S(y, sigma)``, of the shape of ``y``.
+        """``grad_y S(y, sigma)``, of the shape of ``y`` ``(B, ...)``.
 
         Args:
             y, sigma, domain: as in :meth:`log_density`.
@@ -72,7 +72,7 @@ class DensityEstimator(nn.Module, ABC):
         return gradient
 
     def denoise(self, y: Tensor, sigma: Tensor, domain: Tensor | None = None) -> Tensor:
-        """``E[x | y]`` as the density sees it, ``y + sigma^2 grad S``; of the shape of ``y``."""
+        """``E[x | y]`` as the density sees it, ``y + sigma^2 grad S``; of the shape of ``y`` ``(B, ...)``."""
         return y + _expand(sigma, y) ** 2 * self.score(y, sigma, domain)
 
 

@@ -94,20 +94,21 @@ def fit_calibration(
     model.std[list(ignored)] = math.inf  # standardised, such a part is 0 everywhere
     expanded = model.expand(parts).detach()
     parameters = [model.weight, model.bias]
-    optimizer = torch.optim.LBFGS(
+    optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
         parameters, max_iter=_MAX_ITERATIONS, history_size=20, line_search_fn="strong_wolfe", tolerance_grad=1e-7
     )
 
-    def closure() -> Tensor:
+    def closure() -> float:
+        """The loss at the present weights, with its gradient in them."""
         optimizer.zero_grad()
         logit = expanded @ model.weight + model.bias
         losses = nn.functional.binary_cross_entropy_with_logits(logit, labels, reduction="none")
         loss = (shares * losses).sum() + 0.5 * ridge * model.weight.square().sum()
-        loss.backward()
-        return loss
+        torch.autograd.backward(loss)
+        return float(loss.detach())
 
     with torch.enable_grad():
         final = optimizer.step(closure)
-    if not math.isfinite(float(final.detach())):
+    if not math.isfinite(final):
         raise TrainingError("calibration: the fit did not converge; raise ridge")
     return model.float().requires_grad_(False)

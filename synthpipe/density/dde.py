@@ -125,7 +125,7 @@ class DDE(DensityEstimator):
         r = F.conv2d(h, self.head.weight, self.head.bias, padding=padding)
         r = r + F.conv2d(skip - 0.5, self.linear.weight, padding=padding)
         r = r * (sigma.square() + _DETAIL**2).rsqrt()[:, None, None, None]
-        return r.unflatten(1, (len(self.domains), self.outputs))
+        return torch.unflatten(r, 1, (len(self.domains), self.outputs))
 
     def energies(self, y: Tensor, sigma: Tensor, *, pad: bool = False) -> Tensor:
         """``||R||^2 / 2`` of every pixel and domain, ``(B, domains, H, W)``; arguments as in :meth:`residual`."""
@@ -145,7 +145,8 @@ class DDE(DensityEstimator):
         y = self._as_trained(y)
         self._check_room(y)
         r = self._residual_at(_centred(y), level, len(self.domains), padding=0)
-        return 0.5 * r.square_().mean((2, 3)).unflatten(1, (len(self.domains), self.outputs)).sum(2)
+        energies = r.square_().mean((2, 3))  # (B, domains * outputs)
+        return 0.5 * torch.unflatten(energies, 1, (len(self.domains), self.outputs)).sum(2)
 
     def clean_score(self, y: Tensor, level: float) -> Tensor:
         """:meth:`score` of the first domain at one noise level, the fast way; ``(B, channels, H, W)``.

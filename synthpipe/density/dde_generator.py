@@ -112,7 +112,8 @@ class DDEGenerator(nn.Module):
         reference = next(self.parameters())
         z = torch.randn(n, self.latent_size, generator=generator).to(reference)
         with torch.no_grad():
-            return self(z)
+            out: Tensor = self(z)
+        return out
 
 
 class _Residual(nn.Module):
@@ -135,6 +136,7 @@ class _Residual(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, z: Tensor) -> Tensor:
+        """``(B, latent)`` -> points ``(B, dim)``."""
         h = self.first(z)
         for inner, outer in zip(self.inner, self.outer, strict=True):
             h = h + outer(F.silu(inner(F.silu(h))))
@@ -152,10 +154,11 @@ class _Dense(nn.Module):
         self.last = nn.Linear(latent + depth * width, math.prod(shape))
 
     def forward(self, z: Tensor) -> Tensor:
+        """``(B, latent)`` -> ``(B, *shape)`` in [0, 1]."""
         seen = z
         for layer in self.hidden:
             seen = torch.cat([seen, F.silu(layer(seen))], 1)
-        return torch.sigmoid(self.last(seen)).unflatten(1, self.shape)
+        return torch.unflatten(torch.sigmoid(self.last(seen)), 1, self.shape)
 
 
 class _Conv(nn.Module):
@@ -180,14 +183,15 @@ class _Conv(nn.Module):
         self.last.weight.data.mul_(_SMALL)
 
     def forward(self, z: Tensor) -> Tensor:
+        """Latent and noise in one, ``(B, latent + noise)`` -> images ``(B, C, H, W)`` in [0, 1]."""
         areas = [self.latent, *(height * width for height, width in self.sizes)]
-        style, *noises = z.split(areas, 1)
-        h = self.base(style).unflatten(1, (-1, *self.sizes[0]))
+        style, *noises = torch.split(z, areas, 1)
+        h = torch.unflatten(self.base(style), 1, (-1, *self.sizes[0]))
         for level, size, noise in zip(self.levels, self.sizes, noises, strict=True):
             if h.shape[2:] != size:
                 # Twice the smaller size is at most one pixel too large.
                 h = F.interpolate(h, scale_factor=2.0, mode="bilinear")[:, :, : size[0], : size[1]]
-            h = level(h, style, noise.unflatten(1, (1, *size)))
+            h = level(h, style, torch.unflatten(noise, 1, (1, *size)))
         return torch.sigmoid(self.last(F.silu(h)))
 
 
@@ -209,6 +213,7 @@ class _Level(nn.Module):
             nn.init.zeros_(style.bias)
 
     def forward(self, h: Tensor, style: Tensor, noise: Tensor) -> Tensor:
+        """Features ``(B, before, h, w)``, latent ``(B, latent)``, noise ``(B, 1, h, w)`` -> ``(B, after, h, w)``."""
         for conv, norm, to_gains, gain in zip(self.convs, self.norms, self.styles, self.noise_gain, strict=True):
             scale, shift = to_gains(style)[:, :, None, None].chunk(2, 1)
             h = conv(F.silu(norm(h) * (1 + scale) + shift)) + gain * noise

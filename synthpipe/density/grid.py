@@ -75,7 +75,7 @@ def compare_on_grid(model: DensityEstimator, points: PointSet, sigma: float) -> 
 def _evaluate(model: DensityEstimator, grid: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
     """``S`` and its gradient on the grid, float64."""
     level = grid.new_full((len(grid),), sigma)
-    pairs = list(zip(grid.split(8192), level.split(8192), strict=True))
+    pairs = list(zip(torch.split(grid, 8192), torch.split(level, 8192), strict=True))
     with torch.no_grad():
         values = torch.cat([model.log_density(y, s) for y, s in pairs])
     return values.double(), torch.cat([model.score(y, s) for y, s in pairs]).double()

@@ -83,7 +83,7 @@ class StudentT:
         """
         if points.ndim != 2 or len(points) <= points.shape[1]:
             raise ShapeError(f"StudentT.fit: expected points (N, d) with N > d, got {tuple(points.shape)}")
-        covariance = torch.atleast_2d(torch.cov(points.T))
+        covariance = torch.cov(points.T).reshape(points.shape[1], points.shape[1])
         scale, failed = torch.linalg.cholesky_ex(covariance)
         if bool(failed):
             raise ShapeError(
@@ -102,7 +102,7 @@ class StudentT:
     def log_prob(self, y: Tensor) -> Tensor:
         """Normalised log-density of ``(N, d)`` in nats, ``(N,)``."""
         d, nu = len(self.location), self.dof
-        white = torch.linalg.solve_triangular(self.scale, (y - self.location).T, upper=False)
+        white: Tensor = torch.linalg.solve_triangular(self.scale, (y - self.location).T, upper=False)
         constant = math.lgamma((nu + d) / 2) - math.lgamma(nu / 2) - d / 2 * math.log(nu * math.pi)
         log_det = self.scale.diagonal().abs().log().sum()
         return constant - log_det - (nu + d) / 2 * (white.square().sum(0) / nu).log1p()
@@ -112,6 +112,7 @@ def at_level(model: DensityEstimator, sigma: float) -> LogDensity:
     """``S(., sigma)`` of ``model`` as a function of points alone."""
 
     def log_density(y: Tensor) -> Tensor:
+        """``(N, d)`` -> ``(N,)``."""
         return model.log_density(y, y.new_full((len(y),), sigma))
 
     return log_density

@@ -56,7 +56,7 @@ class PointSet(ABC):
         if not bool((levels > 0 if self.has_edges else levels >= 0).all()):
             raise ShapeError(f"{self.name}: sigma must be {'above' if self.has_edges else 'at least'} 0, got {sigma}")
         wide = points.double()
-        chunks = zip(wide.split(_CHUNK), levels.expand(len(points)).split(_CHUNK), strict=True)
+        chunks = zip(torch.split(wide, _CHUNK), torch.split(levels.expand(len(points)), _CHUNK), strict=True)
         parts = [self._log_density(y, s) for y, s in chunks]
         return torch.cat([*parts, wide.new_zeros(0)]).to(points.dtype)
 
@@ -80,6 +80,7 @@ class TwoSpirals(PointSet):
     _NODES = 320  # 2e-8 nats from 1024 nodes at sigma 0, less at more
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """See :class:`PointSet`."""
         u = torch.rand(n, 4, generator=generator, device=generator.device)
         arm = self._arm(self._TURN * u[:, 0].sqrt()) + self._SIDE * u[:, 1:3]
         arm = torch.where(u[:, 3:] < 0.5, arm, -arm)
@@ -123,6 +124,7 @@ class EightGaussians(PointSet):
         return self._RADIUS * torch.stack([angle.cos(), angle.sin()], 1)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """See :class:`PointSet`."""
         device = generator.device
         mode = torch.randint(8, (n,), generator=generator, device=device)
         noise = torch.randn(n, 2, generator=generator, device=device)
@@ -142,6 +144,7 @@ class Checkerboard(PointSet):
     has_edges = True
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """See :class:`PointSet`."""
         u = torch.rand(n, 2, generator=generator, device=generator.device)
         cell = torch.randint(8, (n,), generator=generator, device=generator.device)
         return self._corners(u)[cell] + 2 * u
@@ -168,6 +171,7 @@ class Rings(PointSet):
     _STD = 0.08
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """See :class:`PointSet`."""
         device = generator.device
         ring = torch.randint(4, (n,), generator=generator, device=device)
         angle = 2 * math.pi * torch.rand(n, generator=generator, device=device)
@@ -212,5 +216,6 @@ def _log_box(distance: Tensor, side: float, std: Tensor) -> Tensor:
     """The logarithm of :func:`_box`, without underflow at any distance; five times slower."""
     near = (-distance.abs() + side / 2) / std
     far = (-distance.abs() - side / 2) / std
-    upper, lower = torch.special.log_ndtr(near), torch.special.log_ndtr(far)
+    upper: Tensor = torch.special.log_ndtr(near)
+    lower: Tensor = torch.special.log_ndtr(far)
     return upper + torch.log(-torch.expm1(lower - upper)) - math.log(side)

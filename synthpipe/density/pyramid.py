@@ -112,6 +112,7 @@ class _Block(nn.Module):
             nn.init.zeros_(gain.weight)
 
     def forward(self, h: Tensor, terms: Tensor) -> Tensor:
+        """``(B, before, h, w)`` and powers of the level ``(B, LEVEL_TERMS)`` -> ``(B, after, h, w)``."""
         for conv, gain in zip(self.convs, self.gains, strict=True):
             scale, shift = gain(terms)[:, :, None, None].chunk(2, 1)
             h = F.silu(conv(h) * (1 + scale) + shift)

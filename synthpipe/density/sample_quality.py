@@ -47,7 +47,7 @@ def mode_shares(samples: Tensor, centres: Tensor) -> Tensor:
     """
     if samples.ndim != 2 or centres.ndim != 2 or samples.shape[1:] != centres.shape[1:] or not len(samples):
         raise ShapeError(f"mode_shares: expected (N, d) and (K, d), got {tuple(samples.shape)}, {tuple(centres.shape)}")
-    nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in samples.split(65536)])
+    nearest = torch.cat([torch.cdist(part, centres).argmin(1) for part in torch.split(samples, 65536)])
     return torch.bincount(nearest, minlength=len(centres)) / len(samples)
 
 

@@ -84,7 +84,7 @@ class DensityScorer(nn.Module):
 
     @property
     def quantiles(self) -> dict[int, Tensor]:
-        """Quantiles 0..100 % of the mean ``degraded_logit`` of clean images, by the number of tiles in the mean."""
+        """Quantiles 0..100 % ``(101,)`` of the mean ``degraded_logit`` of clean images, by its number of tiles."""
         return dict(zip(QUANTILE_TILES, self.quantile_table, strict=True))
 
     @property
@@ -119,7 +119,7 @@ class DensityScorer(nn.Module):
             raise ShapeError("DensityScorer: the tiles hold NaN or infinity; drop them before they are scored")
         # What a few tiles need stays in the cache of a CPU core; a GPU wants many at once.
         chunk = _CPU_CHUNK if tiles.device.type == "cpu" else _GPU_CHUNK
-        return torch.cat([self._parts_of(few) for few in tiles.split(chunk)])
+        return torch.cat([self._parts_of(few) for few in torch.split(tiles, chunk)])
 
     def _parts_of(self, tiles: Tensor) -> Tensor:
         grey = luma(tiles)

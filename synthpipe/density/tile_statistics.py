@@ -53,7 +53,7 @@ def _grid_excess(grey: Tensor) -> Tensor:
     difference = 255 * grey[:, 0].diff(dim=2)
     step = (difference[..., 1:-1] - (difference[..., :-2] + difference[..., 2:]) / 2).abs().mean(1)  # (N, W - 3)
     columns = step.shape[1] // 8 * 8
-    phases = step[:, :columns].unflatten(1, (-1, 8)).mean(1)  # (N, 8)
+    phases = torch.unflatten(step[:, :columns], 1, (-1, 8)).mean(1)  # (N, 8)
     strongest = phases.amax(1)
     others = (phases.sum(1) - strongest) / 7
     # Half a grey level: flat tiles have no grid.

@@ -84,4 +84,5 @@ class VectorDDE(DensityEstimator):
         for layer in self.hidden:
             h = F.silu(layer(h))
         tail = y.square().sum(1) / (2 * (2 * self.spread**2 + sigma.square()))
-        return _GAIN * self.head(h)[:, 0] - tail
+        out: Tensor = self.head(h)
+        return _GAIN * out[:, 0] - tail

@@ -35,10 +35,20 @@ class ActNorm(FlowLayer):
         self._ready = False
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``x`` ``(B, C, H, W)`` -> ``z`` of that shape and ``log|det|`` ``(B,)`` in nats.
+
+        Raises:
+            TrainingError: in eval mode, of a layer that was neither trained nor loaded.
+        """
         self._require_initialized(x)
         return (x + self.bias.to(x.dtype)) * self.logs.to(x.dtype).exp(), self._logdet(x)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``z`` ``(B, C, H, W)`` -> ``x`` and the log-determinant ``(B,)`` of this direction.
+
+        Raises:
+            TrainingError: of a layer that was neither trained nor loaded.
+        """
         self._require_initialized(None)
         return z * (-self.logs.to(z.dtype)).exp() - self.bias.to(z.dtype), -self._logdet(z)
 

@@ -26,11 +26,11 @@ class FlowLayer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Data to latent, with the log-determinant."""
+        """Data ``(B, C, H, W)`` to latent, of that shape in most layers, with the log-determinant ``(B,)`` in nats."""
 
     @abstractmethod
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Latent to data, with the log-determinant of this direction."""
+        """Latent to data, with the log-determinant ``(B,)`` of this direction."""
 
 
 class Sequential(FlowLayer):
@@ -41,6 +41,7 @@ class Sequential(FlowLayer):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``x`` through the layers in order -> ``z`` and the sum ``(B,)`` of the log-determinants, in nats."""
         total = x.new_zeros(x.shape[0])
         for layer in self.layers:
             x, logdet = layer(x, cond)
@@ -48,6 +49,7 @@ class Sequential(FlowLayer):
         return x, total
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``z`` through the inverses, the last layer first -> ``x`` and the sum ``(B,)`` of their log-determinants."""
         total = z.new_zeros(z.shape[0])
         for layer in reversed(self.layers):
             z, logdet = layer.inverse(z, cond)  # type: ignore[operator]

@@ -30,7 +30,8 @@ class ZeroConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in, H, W)`` -> ``(B, out, H, W)``."""
-        return self.conv(x) * (3 * self.logs).exp()
+        out: Tensor = self.conv(x) * (3 * self.logs).exp()
+        return out
 
 
 class ColourNet(nn.Module):
@@ -51,7 +52,8 @@ class ColourNet(nn.Module):
 
     def forward(self, cond: Tensor) -> Tensor:
         """``(B, 3 + F, H, W)`` -> ``(B, out, H, W)``."""
-        return self.conv2(self.conv1(cond[:, :3]).relu())
+        out: Tensor = self.conv2(self.conv1(cond[:, :3]).relu())
+        return out
 
 
 class _SubNet(nn.Module):
@@ -71,7 +73,8 @@ class _SubNet(nn.Module):
         """``(B, in, H, W)`` -> ``(B, out, H, W)``."""
         x = self.norm1(self.conv1(x))[0].relu()
         x = self.norm2(self.conv2(x))[0].relu()
-        return self.out(x)
+        out: Tensor = self.out(x)
+        return out
 
 
 class AffineCoupling(FlowLayer):
@@ -92,11 +95,13 @@ class AffineCoupling(FlowLayer):
         self.scale = nn.Parameter(torch.ones(self.mapped, 1, 1))
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``x`` ``(B, C, H, W)`` -> ``z`` of that shape and ``sum(s)`` ``(B,)`` in nats."""
         x1, x2 = x[:, : self.mapped], x[:, self.mapped :]
         s, t = self._maps(x2)
         return torch.cat([(x1 + t) * s.exp(), x2], dim=1), s.flatten(1).sum(1)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``x1 = z1 / exp(s) - t``: ``z`` ``(B, C, H, W)`` -> ``x`` and ``-sum(s)`` ``(B,)``."""
         z1, z2 = z[:, : self.mapped], z[:, self.mapped :]
         s, t = self._maps(z2)
         return torch.cat([z1 * (-s).exp() - t, z2], dim=1), -s.flatten(1).sum(1)
@@ -137,6 +142,11 @@ class ConditionalCoupling(FlowLayer):
         self.colour_net = ColourNet(channels) if additive else None
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``x`` ``(B, C, H, W)`` given ``cond`` ``(B, F, H, W)`` -> ``z`` and ``log|det|`` ``(B,)`` in nats.
+
+        Raises:
+            ShapeError: no ``cond``.
+        """
         cond = _require(cond)
         x1, x2 = x[:, : self.kept], x[:, self.kept :]
         s1, t1 = self._self_maps(x1, cond)
@@ -145,6 +155,11 @@ class ConditionalCoupling(FlowLayer):
         return z, -_sum_of_logs(s1) - _sum_of_logs(s2)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``z`` ``(B, C, H, W)`` given ``cond`` ``(B, F, H, W)`` -> ``x``, and its log-determinant ``(B,)``.
+
+        Raises:
+            ShapeError: no ``cond``.
+        """
         cond = _require(cond)
         s2, t2 = self._cond_maps(cond, z.dtype)
         x = (z + t2) * s2

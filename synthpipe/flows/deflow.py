@@ -132,7 +132,7 @@ class DeFlow(DataInitialized):
     def features(self, lr: Tensor) -> list[Tensor]:
         """Conditioning features, one per level, finest first, from ``lr`` ``(B, 3, H / scale, W / scale)``."""
         lr = torch.zeros_like(lr) if self.config["unconditional"] else lr
-        features = self.encoder(lr)
+        features: list[Tensor] = self.encoder(lr)
         if not self.with_colour:
             return features
         return [torch.cat([_resized(lr, map_.shape[2:]).to(map_.dtype), map_], dim=1) for map_ in features]
@@ -212,14 +212,15 @@ class DeFlow(DataInitialized):
         return -(self.log_prob(dequantised, domain, features) + logdet)
 
     def bits_per_dim(self, nll: Tensor, shape: Sequence[int]) -> Tensor:
-        """:func:`bits_per_dim` with this model's quantisation."""
+        """:func:`bits_per_dim`, ``(B,)``, with this model's quantisation."""
         return bits_per_dim(nll, shape, self.config["quant"])
 
     @torch.no_grad()
     def initialize(self, x: Tensor, domain: Tensor, generator: Generators | None = None) -> None:
         """Set every ActNorm from one batch of both domains; layers that are initialised stay as they are.
 
-        With ``whiten``, the first 1x1 convolution of each level starts from this batch, too, in a new network.
+        Arguments as of :meth:`nll`.  With ``whiten``, the first 1x1 convolution of each level starts from ``x``
+        ``(B, 3, H, W)``, too, in a new network.
         """
         with self._starting(self.config["whiten"]):
             self.nll(x, domain, generator)
@@ -252,6 +253,7 @@ class DeFlow(DataInitialized):
         """
 
         def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
+            """A latent ``(B, C, h, w)`` and its draw of u."""
             return z + strength * shift.shift(_randn(z, generators), cond)
 
         y = self._translate(x, CLEAN, generators, move, "DeFlow.degrade")
@@ -261,15 +263,14 @@ class DeFlow(DataInitialized):
 
     @torch.no_grad()
     def clean(self, y: Tensor, generators: Generators, temperature: float = 1.0) -> Tensor:
-        """Noisy images to clean ones: a draw from the posterior of z_clean given z_noisy.
+        """Noisy images ``(B, 3, H, W)`` to clean ones: a draw from the posterior of z_clean given z_noisy.
 
-        Args and returns as in :meth:`degrade`; ``temperature`` scales the posterior's spread, 0 gives its mean.
-
-        Raises:
-            ShapeError: as in :meth:`degrade`.
+        Arguments, result and errors as of :meth:`degrade`; ``temperature`` scales the posterior's spread, 0 gives its
+        mean.
         """
 
         def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
+            """A latent ``(B, C, h, w)`` without its part of u."""
             return shift.remove(z, temperature * _randn(_with_extra(z, shift), generators), cond)
 
         x = self._translate(y, NOISY, generators, move, "DeFlow.clean")
@@ -345,7 +346,7 @@ class DeFlow(DataInitialized):
         return quantize_8bit(downscale_bicubic(x, self.scale))
 
     def _add_condition_noise(self, lr: Tensor, generators: Generators | None) -> Tensor:
-        return lr + self.config["condition_noise"] * _randn(lr, generators)
+        return lr + float(self.config["condition_noise"]) * _randn(lr, generators)
 
     def _check_size(self, x: Tensor, name: str) -> None:
         height, width = x.shape[2:]

@@ -30,7 +30,7 @@ def normal_like(like: Tensor, generators: Generators | None, name: str) -> Tenso
 
 
 def uniform_like(like: Tensor, generators: Generators | None, name: str) -> Tensor:
-    """Numbers from the uniform law on [0, 1); as :func:`normal_like` otherwise."""
+    """Numbers from the uniform law on [0, 1), of ``like``'s shape ``(B, ...)``; as :func:`normal_like` otherwise."""
     return _draw(torch.rand, like, generators, name)
 
 

@@ -26,12 +26,14 @@ class LogitMap(FlowLayer):
     _SLOPE = _GAIN / (_LOW * (1 - _LOW))
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Values ``(B, C, H, W)`` in [0, 1], or beyond -> logits, and ``log|det|`` ``(B,)`` in nats."""
         y = (255 * x + 0.5) / 256
         inside = y.clamp(0, 1)
         p = self._LOW + self._GAIN * inside
         return torch.logit(p) + self._SLOPE * (y - inside), self._logdet(p)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits ``(B, C, H, W)`` -> values, and the log-determinant ``(B,)`` of this direction."""
         inside = z.clamp(-self._EDGE, self._EDGE)
         p = torch.sigmoid(inside)
         y = (p - self._LOW) / self._GAIN + (z - inside) / self._SLOPE
@@ -57,11 +59,13 @@ class TailMap(FlowLayer):
         self.logs = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Long-tailed latents ``(B, C, H, W)`` -> about normal ones, and ``log|det|`` ``(B,)`` in nats."""
         x = x * (-self.logs.to(x.dtype)).exp()
         inner = self._power(x) * x.asinh()
         return inner.sinh(), self._logdet(x, inner)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """About normal latents -> long-tailed ones, and the log-determinant ``(B,)`` of this direction."""
         inner = z.asinh()
         x = (inner / self._power(z)).sinh()
         return x * self.logs.to(z.dtype).exp(), -self._logdet(x, inner)

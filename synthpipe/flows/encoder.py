@@ -156,10 +156,12 @@ class _DenseBlock(nn.Module):
         self.convs = nn.ModuleList(convs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, features, h, w)`` -> the same shape."""
         dense = x
         for conv in self.convs[:4]:
             dense = torch.cat([dense, F.leaky_relu(conv(dense), _SLOPE)], 1)
-        return x + 0.2 * self.convs[4](dense)
+        out: Tensor = x + 0.2 * self.convs[4](dense)
+        return out
 
 
 class _ResidualBlock(nn.Module):
@@ -170,7 +172,9 @@ class _ResidualBlock(nn.Module):
         self.dense = nn.Sequential(*(_DenseBlock(features, growth) for _ in range(3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + 0.2 * self.dense(x)
+        """``(B, features, h, w)`` -> the same shape."""
+        out: Tensor = x + 0.2 * self.dense(x)
+        return out
 
 
 class _ResidualPair(nn.Module):
@@ -182,6 +186,7 @@ class _ResidualPair(nn.Module):
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, features, h, w)`` -> the same shape, after the activation."""
         return F.leaky_relu(x + self.conv2(F.leaky_relu(self.conv1(x), _SLOPE)), _SLOPE)
 
 

@@ -175,7 +175,7 @@ class Glow(DataInitialized):
         count = windows.shape[1]
         windows = self._with_noise(windows, generator).flatten(0, 1)
         by_window = self._log_likelihood(windows) / windows[0].numel()
-        return by_window.unflatten(0, (len(x), count)).mean(1)
+        return torch.unflatten(by_window, 0, (len(x), count)).mean(1)
 
     # --- sampling --------------------------------------------------------------------------------------------------
 
@@ -204,7 +204,8 @@ class Glow(DataInitialized):
     def initialize(self, x: Tensor, generator: Generators | None = None) -> None:
         """Set every ActNorm from one batch of crops, in place; layers that are initialised stay as they are.
 
-        With ``whiten``, the first 1x1 convolution of each level starts from this batch, too, in a new model.
+        Arguments as of :meth:`log_prob`, x ``(B, C, W, W)``.  With ``whiten``, the first 1x1 convolution of each level
+        starts from this batch, too, in a new model.
         """
         with self._starting(self.config["whiten"]):
             self.log_prob(x, generator)

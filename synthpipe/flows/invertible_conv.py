@@ -36,12 +36,14 @@ class InvertibleConv(FlowLayer):
         self.log_s = nn.Parameter(diagonal.abs().log().float())
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``W x``: ``(B, C, H, W)`` -> the same shape, and ``H W sum(log_s)`` ``(B,)`` in nats."""
         with torch.autocast(x.device.type, enabled=False):
             lower, upper = self._factors(x.dtype)
             z = _conv1x1(x, self.permutation.to(x.dtype) @ lower @ upper)
         return z, self._logdet(x)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``W^-1 z``: ``(B, C, H, W)`` -> the same shape, and ``-H W sum(log_s)`` ``(B,)``."""
         # In float64: a long flow multiplies the error of each inverse.
         with torch.autocast(z.device.type, enabled=False):
             lower, upper = self._factors(torch.float64)

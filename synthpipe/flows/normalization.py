@@ -56,7 +56,7 @@ class DomainNormalization(nn.Module):
         return self._select(lr, gain * lr + offset, domain.bool())
 
     def undo(self, x: Tensor, domain: Tensor) -> Tensor:
-        """Images on clean statistics back to those of their domain; the inverse of :meth:`normalize` without clamp."""
+        """Images ``(B, 3, H, W)`` from clean statistics to their domain's: inverts :meth:`normalize` without clamp."""
         gain, offset = (part.to(x) for part in self.image)
         return torch.where(domain.bool()[:, None, None, None], (x - offset) / gain, x)
 

@@ -86,19 +86,22 @@ class FullShift(DomainShift):
         self.factor = nn.Parameter(torch.eye(channels) * init)
 
     def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
+        """``log N(z; mu, I + A A^T)``, ``(B, C, H, W)`` -> ``(B,)`` in nats, at full precision under autocast too."""
         with torch.autocast(z.device.type, enabled=False):
             factor = self.factor.to(z.dtype)
             cholesky = torch.linalg.cholesky(_identity(factor) + factor @ factor.T)
             centred = (z - self.mean.to(z.dtype)).flatten(2)  # (B, C, HW)
-            white = torch.linalg.solve_triangular(cholesky.expand(len(z), -1, -1), centred, upper=False)
-            log_det = cholesky.diagonal().log().sum() * centred.shape[2]
+            white: Tensor = torch.linalg.solve_triangular(cholesky.expand(len(z), -1, -1), centred, upper=False)
+            log_det: Tensor = cholesky.diagonal().log().sum() * centred.shape[2]
         return standard_normal_log_prob(white) - log_det
 
     def shift(self, eps: Tensor, cond: Tensor) -> Tensor:
+        """``A eps + mu``, both ``(B, C, H, W)``."""
         with torch.autocast(eps.device.type, enabled=False):
             return torch.einsum("ij,bjhw->bihw", self.factor.to(eps.dtype), eps) + self.mean.to(eps.dtype)
 
     def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+        """``gain (z - mu) + root eps`` with the posterior's matrices, ``(B, C, H, W)``."""
         # S may be singular, so no Cholesky: S = Q diag(s) Q^T gives all three matrices at once, in float64.
         factor = self.factor.double()
         s, q = torch.linalg.eigh(factor @ factor.T)
@@ -111,6 +114,7 @@ class FullShift(DomainShift):
             return mean + torch.einsum("ij,bjhw->bihw", root.to(z.dtype), eps)
 
     def norm(self) -> float:
+        """Root mean square, over channels, of the standard deviations ``sqrt(diag(A A^T))``; in latent units."""
         return float(self.factor.detach().square().sum(1).mean().sqrt())
 
 
@@ -133,17 +137,21 @@ class DiagonalShift(DomainShift):
         return F.softplus(self.raw.to(dtype))
 
     def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
+        """``log N(z; mu, I + S)``, channel by channel: ``(B, C, H, W)`` -> ``(B,)`` in nats."""
         log_prob = _normal_log_prob(z - self.mean.to(z.dtype), 1 + self.variance(cond, z.dtype))
         return log_prob.flatten(1).sum(1)
 
     def shift(self, eps: Tensor, cond: Tensor) -> Tensor:
+        """``sqrt(S) eps + mu``, both ``(B, C, H, W)``."""
         return eps * self.variance(cond, eps.dtype).sqrt() + self.mean.to(eps.dtype)
 
     def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+        """``(z - mu) / (1 + S) + sqrt(S / (1 + S)) eps``, ``(B, C, H, W)``."""
         variance = self.variance(cond, z.dtype)
         return (z - self.mean.to(z.dtype)) / (1 + variance) + eps * (variance / (1 + variance)).sqrt()
 
     def norm(self) -> float:
+        """Root mean square, over channels, of the standard deviations without what follows cond; in latent units."""
         return float(F.softplus(self.raw.detach()).mean().sqrt())
 
 
@@ -185,22 +193,27 @@ class ColourShift(DiagonalShift):
         self.colour_net = ColourNet(channels)
 
     def variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
+        """``(B, C, H, W)``, above 0, by the colour: the first three channels of ``cond`` ``(B, 3 + F, H, W)``."""
         return F.softplus(self.raw.to(dtype) + self.colour_net(cond).to(dtype))
 
     def log_prob_clean(self, z: Tensor, cond: Tensor) -> Tensor:
+        """``log sum_k p_k N(z; 0, V_k)`` over all positions: ``(B, C, H, W)`` -> ``(B,)`` in nats."""
         weights, clean = self._mixture(cond, z.dtype)
         return torch.logsumexp(weights + self._by_component(z, clean), dim=1).flatten(1).sum(1)
 
     def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
+        """``log sum_k p_k N(z; mu, V_k + S)`` over all positions: ``(B, C, H, W)`` -> ``(B,)`` in nats."""
         weights, clean = self._mixture(cond, z.dtype)
         total = clean + self.variance(cond, z.dtype)[:, None]
         return torch.logsumexp(weights + self._by_component(z - self.mean.to(z.dtype), total), dim=1).flatten(1).sum(1)
 
     def draw_clean(self, eps: Tensor, cond: Tensor) -> Tensor:
+        """``(B, C, H, W)`` from ``eps`` ``(B, C + 1, H, W)``, whose last channel picks the component."""
         weights, clean = self._mixture(cond, eps.dtype)
         return eps[:, :-1] * _pick(clean, weights, eps[:, -1:]).sqrt()
 
     def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+        """``(B, C, H, W)``; the last channel of ``eps`` ``(B, C + 1, H, W)`` picks from the components' posterior."""
         weights, clean = self._mixture(cond, z.dtype)
         centred, variance = z - self.mean.to(z.dtype), self.variance(cond, z.dtype)
         posterior = torch.log_softmax(weights + self._by_component(centred, clean + variance[:, None]), dim=1)

@@ -20,6 +20,11 @@ class Squeeze(FlowLayer):
     """
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(B, C, H, W)`` -> ``(B, 4 C, H / 2, W / 2)``, and zeros ``(B,)``.
+
+        Raises:
+            ShapeError: odd sides.
+        """
         if x.shape[2] % 2 or x.shape[3] % 2:
             raise ShapeError(
                 f"Squeeze: height and width must be even, got {x.shape[2]}x{x.shape[3]}; "
@@ -28,6 +33,7 @@ class Squeeze(FlowLayer):
         return F.pixel_unshuffle(x, 2), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``(B, 4 C, H, W)`` -> ``(B, C, 2 H, 2 W)``, and zeros ``(B,)``."""
         return F.pixel_shuffle(z, 2), z.new_zeros(z.shape[0])
 
 

@@ -20,5 +20,6 @@ def cut_windows(x: Tensor, window: int, corners: Sequence[Sequence[int]]) -> Ten
     """
     height, width = (side // window * window for side in x.shape[2:])
     parts = [image[:, top : top + height, left : left + width] for image, (top, left) in zip(x, corners, strict=True)]
-    grids = torch.stack(parts).unflatten(3, (-1, window)).unflatten(2, (-1, window))  # (B, C, rows, w, columns, w)
+    columns = torch.unflatten(torch.stack(parts), 3, (-1, window))
+    grids = torch.unflatten(columns, 2, (-1, window))  # (B, C, rows, w, columns, w)
     return grids.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
