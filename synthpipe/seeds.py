@@ -27,9 +27,14 @@ def picture_generators(seed: int, count: int) -> list[torch.Generator]:
 
 def uniforms(*key: int | str) -> tuple[float, ...]:
     """Eight numbers in [0, 1) from a hash of ``key``: the same on every machine and in every version."""
-    digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=64).digest()
+    digest = hashlib.blake2b(_bytes("/".join(map(str, key))), digest_size=64).digest()
     return tuple((int.from_bytes(digest[at : at + 8], "little") >> 11) * 2.0**-53 for at in range(0, 64, 8))
 
 
 def _hash63(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+    return int.from_bytes(hashlib.blake2b(_bytes(text), digest_size=8).digest(), "little") >> 1
+
+
+def _bytes(text: str) -> bytes:
+    # A file's name need not be UTF-8; Python then holds its bytes as lone surrogates.
+    return text.encode("utf-8", "surrogatepass")

@@ -24,13 +24,14 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.containers import is_truncated
+from synthpipe.files.image_formats import IMAGE_FORMATS
 
 __all__ = ["FORMATS", "AlphaPolicy", "BitDepthWarning", "decode_image", "encode_png", "thumbnail"]
 
 AlphaPolicy = Literal["white", "refuse"]
 
 #: Pillow's names of the formats that are read; everything else is refused as unreadable.
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
+FORMATS = tuple(IMAGE_FORMATS)
 
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,25 +11,37 @@ from numpy.typing import NDArray
 
 from synthpipe.errors import ImageError, OptionError
 from synthpipe.files.decode import decode_image
+from synthpipe.files.folder_walk import image_status, walk_image_folders
 
-__all__ = ["SUFFIXES", "list_images", "read_image"]
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+__all__ = ["list_images", "read_image"]
 
 
-def list_images(source: str | Path) -> list[Path]:
+def list_images(source: str | Path, passed_over: Counter[str] | None = None) -> list[Path]:
     """Image files below a folder, sorted by relative path; or the one file that ``source`` is.
+
+    The order, by code points of the whole path, is what seeds of training runs rest on.
+
+    Args:
+        source: a folder, searched as :mod:`synthpipe.files.folder_walk` says, or one image.
+        passed_over: counts of what was found and not taken, by suffix or reason, are added here.
 
     Raises:
         OptionError: ``source`` does not exist.
+        ShardError: a folder that the disk or network does not list.
     """
     root = Path(source)
     if root.is_file():
         return [root]
     if not root.is_dir():
         raise OptionError(f"{root}: expected a folder of images or an image file, found nothing")
-    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+    counts = Counter[str]() if passed_over is None else passed_over
+    found = [
+        folder.below + name
+        for folder in walk_image_folders(root, counts)
+        for name in folder.names
+        if image_status(os.path.join(folder.path, name), counts) is not None
+    ]
+    return [root / below for below in sorted(found)]
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:

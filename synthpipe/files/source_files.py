@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from synthpipe.errors import OptionError, ShardError
+from synthpipe.errors import OptionError
+from synthpipe.files.folder_walk import image_status, walk_image_folders
 
-__all__ = ["SUFFIXES", "SourceFile", "SourceFolders"]
-
-#: Files with these suffixes (in any case) are taken for images.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+__all__ = ["SourceFile", "SourceFolders"]
 
 # A dot would end the key for WebDataset; the others are special to file systems, globs or URLs.
 _SPECIAL = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029.%\\\\/:*?"<>|]')
@@ -37,19 +35,18 @@ class SourceFile(NamedTuple):
 
 @dataclass
 class SourceFolders:
-    """Walks several folders in sorted order, to any depth, following links.
-
-    Names that begin with a dot are passed over, as are files that are no images by their suffix.
+    """The images of several folders, in the order of :func:`synthpipe.files.folder_walk.walk_image_folders`.
 
     Args:
         folders: what to search; where there are several, keys begin with the folder's name.
 
     Raises:
         OptionError: a folder does not exist, or lies in another one (its images would come twice).
+        ShardError: on the walk, a folder that the disk or network does not list.
     """
 
     folders: Sequence[str]
-    #: What the last walk passed over, by suffix.
+    #: What the last walk passed over, by suffix or reason.
     ignored: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -66,54 +63,30 @@ class SourceFolders:
         self.ignored.clear()
         roots = [Path(folder).resolve() for folder in self.folders]
         if len(roots) == 1:
-            yield from self._walk(roots[0], "", "", ())
+            yield from self._files(roots[0], "", "")
             return
         for root, label in zip(roots, _labels(roots), strict=True):
-            yield from self._walk(root, f"{label}/", f"{_safe_part(label)}/", ())
+            yield from self._files(root, f"{label}/", f"{_safe_part(label)}/")
 
-    def _walk(self, folder: Path, source: str, key: str, above: tuple[tuple[int, int], ...]) -> Iterator[SourceFile]:
-        """Files of ``folder`` and below; ``above`` are the folders on the way here, against circular links."""
-        status = folder.stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            self.ignored["(circular link)"] += 1
-            return
-        images, folders = self._listing(folder)
-        for position, name in enumerate(images):
-            stem, suffix = os.path.splitext(name)
-            # Sorted by stem, files that differ in their suffix only are neighbours.
-            neighbours = images[max(position - 1, 0) : position] + images[position + 1 : position + 2]
-            shared = any(os.path.splitext(other)[0] == stem for other in neighbours)
-            path = os.path.join(folder, name)
-            try:
-                file = os.stat(path)
-            except FileNotFoundError:
-                self.ignored["(dangling link)"] += 1
-                continue
-            # No escape ends in `%suffix`, so it cannot meet another file's key.
-            name_key = _safe_part(stem) + (f"%{suffix[1:]}" if shared else "")
-            yield SourceFile(key + name_key, source + name, path, file.st_size, file.st_mtime_ns)
-        for name in folders:
-            yield from self._walk(folder / name, f"{source}{name}/", f"{key}{_safe_part(name)}/", (*above, identity))
+    def _files(self, root: Path, source: str, key: str) -> Iterator[SourceFile]:
+        for folder in walk_image_folders(root, self.ignored):
+            key_below = "".join(f"{_safe_part(part)}/" for part in folder.below.split("/")[:-1])
+            for name, name_key in zip(folder.names, _name_keys(folder.names), strict=True):
+                path = os.path.join(folder.path, name)
+                status = image_status(path, self.ignored)
+                if status is not None:
+                    place = source + folder.below + name
+                    yield SourceFile(key + key_below + name_key, place, path, status.st_size, status.st_mtime_ns)
 
-    def _listing(self, folder: Path) -> tuple[list[str], list[str]]:
-        """Sorted names of the images and of the folders; names alone, for a folder may hold millions."""
-        images, folders = [], []
-        try:
-            with os.scandir(folder) as found:
-                for entry in found:
-                    if entry.name.startswith("."):
-                        self.ignored["(hidden)"] += 1
-                    elif entry.is_dir():
-                        folders.append(entry.name)
-                    elif entry.name.lower().endswith(SUFFIXES):
-                        images.append(entry.name)
-                    else:
-                        self.ignored[os.path.splitext(entry.name)[1].lower() or "(no suffix)"] += 1
-        except OSError as error:
-            message = f"cannot list the folder {str(folder)!r}: {error.strerror}; its images would be lost"
-            raise ShardError(message) from error
-        return sorted(images, key=lambda name: "\0".join(os.path.splitext(name))), sorted(folders)
+
+def _name_keys(names: Sequence[str]) -> Iterator[str]:
+    """Keys of files of one folder, sorted by stem: the suffix is part of a key where two files share a stem."""
+    for position, name in enumerate(names):
+        stem, suffix = os.path.splitext(name)
+        neighbours = (*names[max(position - 1, 0) : position], *names[position + 1 : position + 2])
+        shared = any(os.path.splitext(other)[0] == stem for other in neighbours)
+        # No escape ends in `%suffix`, so it cannot meet another file's key.
+        yield _safe_part(stem) + (f"%{suffix[1:]}" if shared else "")
 
 
 def _safe_part(part: str) -> str:

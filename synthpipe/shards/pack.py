@@ -20,7 +20,8 @@ from pathlib import Path
 
 from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ShardError
-from synthpipe.files.source_files import SUFFIXES, SourceFolders
+from synthpipe.files.folder_walk import expected_images
+from synthpipe.files.source_files import SourceFolders
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.job_result import REPORT_NAME, CountedResult, broken_images, publish_report
@@ -36,7 +37,7 @@ __all__ = ["REPORT_NAME", "ShardReport", "write_shards"]
 class ShardReport:
     """What came of a run: ``images`` found, the ``index`` of shards, and counts of what was left out.
 
-    ``left_out`` counts images by reason; ``ignored`` counts files that were not taken for images, by suffix;
+    ``left_out`` counts images by reason; ``ignored`` counts what was not taken for images, by suffix or reason;
     ``empty_shards`` are planned shards none of whose images could be used, so that their number is missing.
     """
 
@@ -67,12 +68,9 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
         # Also before a long walk over the folders.
         refuse_foreign_shards(output)
         plan = make_plan(folders, options, scratch)
-        ignored = dict(folders.ignored.most_common())
+        ignored = dict(sorted(folders.ignored.items(), key=lambda kind: (-kind[1], kind[0])))
         if not plan.shards:
-            raise ShardError(
-                f"no images in {', '.join(options.inputs)}: expected files ending in {', '.join(SUFFIXES)}, "
-                f"found {ignored or 'nothing'}"
-            )
+            raise ShardError(f"no images in {', '.join(options.inputs)}: {expected_images(folders.ignored)}")
         plan.for_resuming().begin(output, scratch)
         infos, left_out = _write_all(plan, options, output, scratch, on_progress or (lambda done, total: None))
         empty = tuple(name for name in map(plan.name, range(len(plan.shards))) if name not in infos)

@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 from webdataset.tariterators import base_plus_ext
 
 from synthpipe.errors import ShardError
+from synthpipe.files import image_formats
 from synthpipe.shards.tar_header import TarDamage, TarHeader, read_header
 
 __all__ = [
@@ -28,8 +29,8 @@ __all__ = [
     "walk_samples",
 ]
 
-#: Suffixes of members that hold the image; of several in a sample the first of this list counts.
-IMAGE_SUFFIXES = ("png", "jpg", "jpeg", "webp", "tif", "tiff")
+#: Suffixes of members that hold the image, without the dot; of several in a sample the first of this list counts.
+IMAGE_SUFFIXES = tuple(suffix.removeprefix(".") for suffix in image_formats.IMAGE_SUFFIXES)
 
 # What WebDataset passes over.
 _META = re.compile(r"__[^/]*__($|/)")

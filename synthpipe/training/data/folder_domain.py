@@ -24,6 +24,7 @@ from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.errors import ImageError, TrainingError
 from synthpipe.files import image_files
 from synthpipe.files.decode import decode_image
+from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.image_size import image_size
 from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
 from synthpipe.seeds import uniforms
@@ -39,18 +40,24 @@ HEADER_THREADS = 8
 BORDER = 4
 
 
-def list_images(folder: str | Path) -> list[Path]:
+def list_images(folder: str | Path, passed_over: Counter[str] | None = None) -> list[Path]:
     """All image files below ``folder``, sorted by their path relative to it.
+
+    Args:
+        folder: searched with all below it, links to folders included.
+        passed_over: counts of what was found and not taken, by suffix or reason, are added here.
 
     Raises:
         TrainingError: no such folder, or none in it.
     """
     if not Path(folder).is_dir():
         raise TrainingError(f"image folder {str(folder)!r} does not exist; give an existing folder")
-    found = image_files.list_images(folder)
+    here: Counter[str] = Counter()
+    found = image_files.list_images(folder, here)
     if not found:
-        expected = ", ".join(sorted(image_files.SUFFIXES))
-        raise TrainingError(f"image folder {str(folder)!r}: no images; expected files ending in {expected}")
+        raise TrainingError(f"image folder {str(folder)!r}: no images; {expected_images(here)}")
+    if passed_over is not None:
+        passed_over.update(here)
     return found
 
 
@@ -119,10 +126,11 @@ class FolderDomain:
         self.skipped: Counter[str] = Counter()
         self._broken: set[int] = set()
         self._lock = threading.Lock()
-        found = [path for folder in options.places for path in list_images(folder)]
+        passed_over: Counter[str] = Counter()
+        found = [path for folder in options.places for path in list_images(folder, passed_over)]
         self._paths, areas = self._large_enough(found)
         listing = "\n".join(f"{path.name} {area}" for path, area in zip(self._paths, areas, strict=True))
-        self._fingerprint = hashlib.blake2b(listing.encode(), digest_size=16).hexdigest()
+        self._fingerprint = hashlib.blake2b(listing.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         shares = np.asarray(areas if options.weight == "area" else [1.0] * len(areas), dtype=np.float64)
         self._cumulative = np.cumsum(shares) / shares.sum()
         limit = reading.cache_mb * 2**20
@@ -139,12 +147,13 @@ class FolderDomain:
             )
         self._cache = DecodedCache(limit, self._read)
         logger.info(
-            "%s: %d images, %.1f megapixels%s%s",
+            "%s: %d images, %.1f megapixels%s%s%s",
             name,
             len(self._paths),
             sum(areas) / 1e6,
             "" if fits else f" (outgrow cache_mb: {self._stay} crops in a row from each)",
             f", skipped {dict(self.skipped)}" if self.skipped else "",
+            f"; passed over: {passed_over_text(passed_over)}" if passed_over else "",
         )
 
     def __len__(self) -> int:
