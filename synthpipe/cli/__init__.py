@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 usage (bad arguments or options).
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         module = import_module(f"synthpipe.cli.{name}")
         module.add_parser(commands).set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # The name of a file or folder need not be text; the error stream is like this from the start.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(args.run(args))
     except OptionError as error:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthpipe.cli.command import add_command, given_options, log_lines
+from synthpipe.cli.image_folder import check_device
 from synthpipe.errors import OptionError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
-_EXAMPLE = """example:
+_EXAMPLE = """\
   synthpipe train recipes/scorer_small/train.yml run_dir=runs/dde data.clean.folder=photos
   synthpipe calibrate runs/dde/final.safetensors photos mine.safetensors --degraded scraped_bad
   synthpipe score mine.safetensors shards-{000..063}.tar scores.parquet"""
@@ -23,13 +24,13 @@ _EXAMPLE = """example:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "calibrate",
         help="fit a quality scorer on clean images, from a trained density",
         description="Cut tiles from clean images, corrupt copies of them, and fit the log-odds that a tile is "
         "degraded. Prints how well it does on images that the fit did not see, beside the bits of a lossless coder.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     parser.add_argument("weights", metavar="DDE_WEIGHTS", help="a trained density (`kind: dde`)")
     parser.add_argument("clean", metavar="CLEAN_FOLDER", help="folder of clean images (nested is fine)")
@@ -78,13 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
     options = _options(args)
     dde: Any = checkpoints.load(args.weights, kind="dde")
-    logger = logging.getLogger("synthpipe")
-    console = logging.StreamHandler(sys.stderr)
-    logger.addHandler(console)
-    try:
+    with log_lines(logging.INFO):
         scorer, info = calibrate(dde, args.clean, options, progress=True)
-    finally:
-        logger.removeHandler(console)
     density = checkpoints.read_header(args.weights)["info"]
     path = checkpoints.save(args.target, scorer, {"calibration": info, "density": density})
     print(_table(info))
@@ -94,19 +90,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _options(args: argparse.Namespace) -> CalibrationOptions:
     from synthpipe.config.calibration import CalibrationOptions
-    from synthpipe.config.reader import parse_options
 
-    names = CalibrationOptions.model_fields
-    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
-    options = parse_options(given, CalibrationOptions, source="synthpipe calibrate")
+    options = given_options(args, CalibrationOptions)
     if args.target.suffix != ".safetensors":
         raise OptionError(f"OUT: expected a file name ending in .safetensors, got {str(args.target)!r}")
-    import torch
-
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"--device: {args.device!r} cannot be used here: {error}") from error
+    check_device(args.device)
     return options
 
 

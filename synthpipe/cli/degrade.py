@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from synthpipe.cli.command import add_command
 from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, check_device, convert_images
 from synthpipe.errors import ImageError, OptionError
 
@@ -18,12 +19,13 @@ __all__ = ["add_parser", "run"]
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "degrade",
         help="degrade a folder of images with a trained DeFlow",
         description="Write a degraded PNG for every image below IN, under the same relative name. "
         "An image's result depends on the seed and its relative name alone. Broken images are skipped and listed.",
-        epilog="example: synthpipe degrade deflow_small photos/ degraded/ --scale 4 --samples 2",
+        example="synthpipe degrade deflow_small photos/ degraded/ --scale 4 --samples 2",
     )
     add_folder_arguments(parser)
     parser.add_argument("--scale", type=int, default=1, help="reduce bicubically by this first (default 1)")

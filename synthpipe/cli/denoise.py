@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from synthpipe.cli.command import add_command, given_options, progress_bar
 from synthpipe.cli.image_folder import check_device, convert_images
 from synthpipe.cli.score import add_engine_arguments
 from synthpipe.errors import OptionError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
-example:
   synthpipe denoise blind_spot_small photos/ cleaned/ --max-sigma 0.03
   synthpipe denoise mine.safetensors /data/hr /data/hr_clean --sigma auto --min-sigma 0.008 --workers 8
 
@@ -33,12 +33,12 @@ same command goes on where it stopped.  Noise levels are standard deviations on 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "denoise",
         help="clean the images of a folder or of shards with a trained denoiser",
         description="Denoise every image of a folder or of shards with any trained denoiser.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     parser.add_argument("weights", metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights")
     parser.add_argument("source", nargs="+", metavar="IN", help="a folder of images, one image, or shards")
@@ -68,19 +68,17 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Denoise; 0 if any image worked, 1 if none did."""
     from synthpipe.config.denoise import DenoiseOptions
-    from synthpipe.config.reader import parse_options
-    from synthpipe.corpus.image_units import ShardUnit, find_units
-    from synthpipe.files.image_files import SUFFIXES
+    from synthpipe.corpus.image_units import ShardUnit, find_units, is_image_folder
+    from synthpipe.files.image_formats import has_image_suffix
 
-    given = {name: value for name in DenoiseOptions.model_fields if (value := getattr(args, name)) is not None}
-    options = parse_options(given, DenoiseOptions, source="synthpipe denoise")
+    options = given_options(args, DenoiseOptions)
     check_device(args.device)
-    first = Path(args.source[0])
-    if len(args.source) == 1 and first.is_file() and first.suffix.lower() in SUFFIXES:
+    if all(is_image_folder(place) for place in args.source):
+        return _denoise_folder(options, args)
+    if len(args.source) == 1 and has_image_suffix(args.source[0]) and Path(args.source[0]).is_file():
         return _denoise_folder(options, args)
     units = find_units(args.source, allow_pipe=bool(args.allow_pipe))
-    shards = [unit for unit in units if isinstance(unit, ShardUnit)]
-    return _denoise_shards(options, shards, args) if shards else _denoise_folder(options, args)
+    return _denoise_shards(options, [unit for unit in units if isinstance(unit, ShardUnit)], args)
 
 
 def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
@@ -103,8 +101,6 @@ def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
 
 
 def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from synthpipe.corpus.denoise_edit import DenoiseEdit
     from synthpipe.corpus.edit import REPORT_NAME, edit_corpus
     from synthpipe.shards.engine import default_workers
@@ -114,13 +110,7 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
     workers = args.workers or default_workers(cuda=cuda)
     # Each worker process sees one device, by the name "cuda".
     apart = cuda and (workers > 1 or engine == "ray")
-    with tqdm(unit="shard", disable=None) as bar:
-
-        def show(done: int, total: int, images: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"{images} images", refresh=False)
-            bar.update(done - bar.n)
-
+    with progress_bar("shard") as show:
         report = edit_corpus(
             units,
             DenoiseEdit.of(options, "cuda" if apart else args.device),

@@ -6,12 +6,12 @@ import argparse
 import sys
 from typing import Any
 
+from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
 from synthpipe.cli.score import add_engine_arguments
 
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
-example:
   synthpipe score scorer_small /data/hr hr.parquet
   synthpipe filter /data/hr hr.parquet /data/hr_kept --reject 0.2
 
@@ -23,13 +23,13 @@ Images without a score are left out and counted.  After an interruption the same
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "filter",
         help="write the part of a scored corpus that is not degraded",
         description="Reject the worst images of a corpus by the scores of `synthpipe score`; write the others, and a "
         "report.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="what was scored: shards, or folders of images")
     parser.add_argument("scores", metavar="SCORES.parquet", help="the table that `synthpipe score` wrote")
@@ -51,25 +51,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Filter; 0 if anything was kept, 1 if nothing was."""
-    from tqdm import tqdm
-
-    from synthpipe.config.reader import parse_options
     from synthpipe.config.score import CorpusFilterOptions
     from synthpipe.corpus.filter import HTML_NAME, filter_corpus
     from synthpipe.corpus.keep_rule import State
     from synthpipe.filter_report import render_report
     from synthpipe.shards.engine import default_workers
 
-    names = CorpusFilterOptions.model_fields
-    given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
-    given |= {"source": tuple(args.source), "workers": args.workers or default_workers()}
-    options = parse_options(given, CorpusFilterOptions, source="synthpipe filter")
-    with tqdm(unit="image", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    workers = args.workers or default_workers()
+    options = given_options(args, CorpusFilterOptions, source=tuple(args.source), workers=workers)
+    with progress_bar("image") as show:
         outcome = filter_corpus(options, show, render_report)
     decisions, index = outcome.decisions, outcome.index
     rejected = decisions.count(State.REJECTED)
@@ -81,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out, {decisions.by} is not finite: {decisions.count(State.NOT_FINITE)}")
     if index.shards:
         print(f"{index.samples} samples in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB")
+    print_passed_over(outcome.passed_over)
     print(f"{options.output.rstrip('/')}/{HTML_NAME}")
     if not outcome.kept:
         print("synthpipe filter: nothing was kept; the report shows the values", file=sys.stderr)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from synthpipe.cli.command import print_passed_over
 from synthpipe.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def convert_images(
     """Convert every image below ``source``; broken ones are skipped and listed on the error stream.
 
     Args:
-        source: a folder, searched to any depth, or one image.
+        source: a folder, searched to any depth, links to folders included, or one image.
         target: folder of the results, PNG files under the same relative names; two images that differ in suffix alone
             keep theirs.
         convert: ``(image (1, 3, H, W) float32 in [0, 1], relative name without suffix)`` -> results by what is added
@@ -74,9 +75,14 @@ def convert_images(
     """
     from tqdm import tqdm
 
+    from synthpipe.files.folder_walk import expected_images
     from synthpipe.files.image_files import list_images
 
-    paths = list_images(source)
+    passed_over: Counter[str] = Counter()
+    paths = list_images(source, passed_over)
+    if not paths:
+        print(f"synthpipe {command}: no images in {source}: {expected_images(passed_over)}", file=sys.stderr)
+        return 1
     names = _relative_names(paths, source)
     failed: Counter[str] = Counter()
     for path in tqdm(paths, unit="image", disable=None):
@@ -85,6 +91,7 @@ def convert_images(
         except ImageError as error:
             failed[error.reason] += 1
             tqdm.write(f"skipped: {error}", file=sys.stderr)
+    print_passed_over(passed_over)
     done = len(paths) - failed.total()
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
     print(f"{target}: {done} of {len(paths)} images {verb}" + (f"; skipped: {reasons}" if reasons else ""))

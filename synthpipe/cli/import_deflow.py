@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthpipe.cli.command import add_command
 from synthpipe.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ _TERMS = (
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "import-deflow",
         help="convert official DeFlow weights (.pth) to .safetensors",
         description="Convert official DeFlow weights (a plain state_dict) to synthpipe's format. "
         "Only tensors are read: a file that holds other objects is refused, nothing in it is executed.",
-        epilog="example: synthpipe import-deflow DeFlow-AIM-RWSR-100k.pth deflow_aim.safetensors --config aim",
+        example="synthpipe import-deflow DeFlow-AIM-RWSR-100k.pth deflow_aim.safetensors --config aim",
     )
     parser.add_argument("source", type=Path, metavar="IN.pth", help="the official state_dict")
     parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="the file to write")

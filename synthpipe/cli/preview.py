@@ -6,19 +6,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from synthpipe.errors import OptionError
+from synthpipe.cli.command import add_command, print_passed_over
+from synthpipe.cli.image_folder import check_at_least
 
 __all__ = ["add_parser", "run"]
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "preview",
         help="draw what a stream makes",
         description="Write OUT_DIR/preview.png: clean | degraded | real degraded | difference x8, from the stream that "
         "OPTIONS.yml describes (a stream option file, or a BasicSR option file with a SynthPipeDataset).",
-        epilog="example: synthpipe preview train_esrgan.yml runs/look --real noisy_photos/",
+        example="synthpipe preview train_esrgan.yml runs/look --real noisy_photos/",
     )
     parser.add_argument("options", metavar="OPTIONS.yml", help="stream options, or a BasicSR option file")
     parser.add_argument("target", type=Path, metavar="OUT_DIR", help="folder for preview.png")
@@ -36,10 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.files.decode import encode_png
     from synthpipe.preview import make_preview, preview_options
 
-    for name, low in (("rows", 1), ("crop", 9), ("zoom", 1)):
-        value = getattr(args, name)
-        if value is not None and value < low:
-            raise OptionError(f"--{name}: expected at least {low}, got {value}")
+    check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1})
     options = preview_options(read_yaml(args.options), args.options)
     made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=args.device)
     args.target.mkdir(parents=True, exist_ok=True)
@@ -49,5 +48,6 @@ def run(args: argparse.Namespace) -> int:
     sigma = " / ".join(f"{255 * value:.1f}" for value in noise.sigma)
     correlation = f"lag-1 correlation {noise.lag1_h:.2f} across, {noise.lag1_v:.2f} down"
     print(f"degraded - clean: sigma R / G / B {sigma} of 255, {correlation}")
+    print_passed_over(made.passed_over)
     print(path)
     return 0

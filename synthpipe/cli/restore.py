@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synthpipe.cli.command import add_command
 from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, check_device, convert_images
 from synthpipe.errors import CheckpointError, ImageError, OptionError, ShapeError
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
-example:
   synthpipe restore map_small blurred/ sharp/ --task deblur --kernel kernel.png
   synthpipe restore map_small small/ large/ --task sr --scale 2
   synthpipe restore map_small holes/ whole/ --task inpaint --mask masks/ --sigma 0.004
@@ -44,13 +44,13 @@ _SCHEDULES: dict[str, dict[str, float]] = {
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "restore",
         help="deblur, enlarge, fill or denoise a folder of images with any trained denoiser",
         description="Restore every image below IN with a trained denoiser as the prior (plug and play), and write a "
         "PNG under the same relative name. Broken images are skipped and listed.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     add_folder_arguments(parser)
     parser.add_argument("--task", required=True, choices=["deblur", "sr", "inpaint", "denoise"])
@@ -211,16 +211,16 @@ def _read_mask(place: Path, x: Tensor, name: str) -> Tensor:
     """``(1, 1, H, W)``, 1 where a pixel is there."""
     import torch
 
-    from synthpipe.files.image_files import SUFFIXES, read_image
+    from synthpipe.files.image_files import read_image
+    from synthpipe.files.image_formats import IMAGE_SUFFIXES
 
     path = place
     if place.is_dir():
-        found = [
-            place / f"{name}{suffix}" for suffix in ("", *sorted(SUFFIXES)) if (place / f"{name}{suffix}").is_file()
-        ]
-        if not found:
+        named = (place / f"{name}{suffix}" for suffix in ("", *sorted(IMAGE_SUFFIXES)))
+        found = next((path for path in named if path.is_file()), None)
+        if found is None:
             raise ImageError(f"--mask: no image {name}.png, ... in {place}", "no_mask")
-        path = found[0]
+        path = found
     elif not place.is_file():
         raise OptionError(f"--mask: expected an image or a folder of images, found nothing at {place}")
     missing = torch.from_numpy(read_image(path)).float().mean(2) >= 128

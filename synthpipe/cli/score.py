@@ -6,10 +6,11 @@ import argparse
 import sys
 from typing import Any
 
+from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
+
 __all__ = ["add_engine_arguments", "add_parser", "run"]
 
 _EXAMPLE = """\
-example:
   synthpipe score scorer_small /data/hr hr.parquet --workers 8 --cache ~/.cache/synthpipe
   synthpipe filter /data/hr hr.parquet /data/hr_kept --reject 0.2
 
@@ -22,12 +23,12 @@ after an interruption the same command goes on where it stopped.
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "score",
         help="rate how degraded each image of a corpus is",
         description="Score every image of shards or folders with a density scorer and write a Parquet table.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     parser.add_argument("weights", metavar="WEIGHTS", help="a scorer's .safetensors file, or shipped: scorer_small")
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="shards, or folders of images")
@@ -56,27 +57,18 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score; 0 if any image has a score, 1 if none has."""
-    from tqdm import tqdm
-
-    from synthpipe.config.reader import parse_options
     from synthpipe.config.score import ScoreOptions
     from synthpipe.corpus.score import score_corpus
     from synthpipe.shards.engine import default_workers
 
-    given = {name: value for name in ScoreOptions.model_fields if (value := getattr(args, name, None)) is not None}
-    given |= {"source": tuple(args.source), "workers": args.workers or default_workers(cuda=args.device == "cuda")}
-    options = parse_options(given, ScoreOptions, source="synthpipe score")
-    with tqdm(unit="shard", disable=None) as bar:
-
-        def show(done: int, total: int, images: int) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"{images} images", refresh=False)
-            bar.update(done - bar.n)
-
+    workers = args.workers or default_workers(cuda=args.device == "cuda")
+    options = given_options(args, ScoreOptions, source=tuple(args.source), workers=workers)
+    with progress_bar("shard") as show:
         report = score_corpus(options, show)
     print(f"{report.output}: {report.scored} of {report.images} images scored, in {report.units} parts")
     if report.errors:
         print("without a score: " + ", ".join(f"{count} {reason}" for reason, count in report.errors.items()))
+    print_passed_over(report.passed_over)
     if report.reused_units:
         print(f"from an earlier run: {report.reused_units} parts")
     if options.cache is not None:

@@ -7,10 +7,11 @@ import re
 import sys
 from typing import Any
 
+from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
+
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
-example:
   synthpipe shard photos/ more_photos/ /data/hr --workers 8 --max-bytes 512M --min-size 256
 
 The shards /data/hr/shard-000000.tar, ... hold the files as they are (PNG, JPEG, WebP, TIFF) and a JSON with size,
@@ -22,13 +23,13 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add the command to ``synthpipe``."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    """Declare the command's arguments."""
+    parser = add_command(
+        subparsers,
         "shard",
         help="image folders to WebDataset shards",
         description="Pack image folders into WebDataset tar shards with an index.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="IN_DIR", help="folder of images, searched to any depth")
@@ -54,34 +55,22 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Write the shards; returns the exit code."""
-    from tqdm import tqdm
-
-    from synthpipe.config.reader import parse_options
     from synthpipe.config.shard import ShardOptions
     from synthpipe.shards.engine import default_workers
     from synthpipe.shards.pack import REPORT_NAME, write_shards
 
-    given = {name: value for name in ShardOptions.model_fields if (value := getattr(args, name, None)) is not None}
-    given.setdefault("workers", default_workers())
-    if args.sorted:
-        given["seed"] = None
-    options = parse_options(given | {"inputs": tuple(args.inputs)}, ShardOptions, source="synthpipe shard")
+    more: dict[str, Any] = {"seed": None} if args.sorted else {}
+    workers = default_workers() if args.workers is None else args.workers
+    options = given_options(args, ShardOptions, inputs=tuple(args.inputs), workers=workers, **more)
     print("listing images ...", file=sys.stderr)
-    # disable=None: a bar on a terminal, nothing in a log file
-    with tqdm(unit="image", disable=None) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with progress_bar("image") as show:
         report = write_shards(options, show)
     index = report.index
     print(f"{index.samples} of {report.images} images in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB")
     if report.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
         print(f"left out: {reasons}; see {index.root}/{REPORT_NAME}")
-    if report.ignored:
-        print(f"not images: {', '.join(f'{count} {suffix}' for suffix, count in report.ignored.items())}")
+    print_passed_over(report.ignored)
     return 0
 
 

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
-from tqdm import tqdm
+from synthpipe.cli.command import add_command, log_lines
 
 __all__ = ["add_parser", "run"]
 
-_EXAMPLE = """example:
+_EXAMPLE = """\
   synthpipe train recipes/deflow_small/train.yml run_dir=runs/a data.clean.folder=clean data.noisy.folder=noisy
   synthpipe train recipes/deflow_small/train.yml run_dir=runs/a ... --resume
   torchrun --nproc_per_node=2 -m synthpipe train recipes/deflow_aim/train.yml"""
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Register the command."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    """Declare the command's arguments."""
+    parser = add_command(
+        subparsers,
         "train",
         help="train a model from an option file",
         description="Train a model from an option file; writes run_dir/final.safetensors.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     parser.add_argument("options", metavar="OPTIONS.yml", help="option file, such as recipes/deflow_small/train.yml")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="options that replace those of the file")
@@ -43,15 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     overrides = [*args.overrides, *(["resume=auto"] if args.resume else [])]
     options = read_train_options(args.options, overrides)
-    logger = logging.getLogger("synthpipe")
-    console = _Console(sys.stderr)
-    console.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(console)
-    try:
-        with _asked_to_stop() as asked:
-            path = train(options, stop=asked)
-    finally:
-        logger.removeHandler(console)
+    with log_lines(), _asked_to_stop() as asked:
+        path = train(options, stop=asked)
     print(path)
     return 0
 
@@ -74,10 +65,3 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
     finally:
         for number in signals:
             signal.signal(number, previous[number])
-
-
-class _Console(logging.StreamHandler[TextIO]):
-    """Writes lines above a progress bar instead of through it."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=self.stream)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ class FilterOutcome:
     """What came of a run.
 
     ``pictures`` are by row of the table, ``names`` the shard (None for files) and key of the same rows.  ``index`` has
-    no shards where nothing was kept or the source was a folder.
+    no shards where nothing was kept or the source was a folder.  ``passed_over`` counts what lay in folders beside the
+    images, by suffix or reason.
     """
 
     options: CorpusFilterOptions
@@ -59,6 +61,7 @@ class FilterOutcome:
     pictures: dict[int, Shown]
     names: dict[int, tuple[str | None, str]]
     index: ShardIndex
+    passed_over: dict[str, int]
 
     @property
     def images(self) -> int:
@@ -92,7 +95,8 @@ def filter_corpus(
     output = OutputFolder(absolute_url(options.output))
     if options.files != "list" and not output.local:
         raise OptionError(f"files: {options.files!r} needs an output folder on this machine, got {options.output!r}")
-    units = find_units(options.source, allow_pipe=options.allow_pipe)
+    passed_over: Counter[str] = Counter()
+    units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over)
     with open_scores(options.scores) as table, open_run(output) as scratch:
         sizes = _match(units, table)
         decisions = decide(table, options)
@@ -100,7 +104,9 @@ def filter_corpus(
         gallery = choose_gallery(decisions, options.seed)
         run = _Run(options, units, sizes, decisions, gallery, output, scratch)
         run.do(table, on_progress or (lambda done, total: None))
-        outcome = FilterOutcome(options, table.about, decisions, gallery, run.pictures, run.names, run.index())
+        outcome = FilterOutcome(
+            options, table.about, decisions, gallery, run.pictures, run.names, run.index(), dict(passed_over)
+        )
         run.finish()
         if render is not None:
             output.publish_bytes(render(outcome, table).encode(), HTML_NAME, scratch)

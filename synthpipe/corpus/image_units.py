@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,12 +20,13 @@ from typing import Any, BinaryIO
 
 from synthpipe.errors import OptionError, ShardError
 from synthpipe.files.byte_source import is_local, open_remote
+from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.source_files import SourceFile, SourceFolders
 from synthpipe.files.storage import absolute_url, file_stamp, local_path
 from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, STATE_FOLDER, expand_urls
 from synthpipe.shards.tar_walk import TarMember, TarSample, walk_samples
 
-__all__ = ["FolderUnit", "ShardUnit", "StoredImage", "Unit", "find_units", "printable"]
+__all__ = ["FolderUnit", "ShardUnit", "StoredImage", "Unit", "find_units", "is_image_folder", "printable"]
 
 #: Files of a folder in one unit.
 _FILES = 200
@@ -98,19 +100,26 @@ class FolderUnit:
 Unit = ShardUnit | FolderUnit
 
 
-def find_units(source: Sequence[str], *, allow_pipe: bool = False) -> list[ShardUnit] | list[FolderUnit]:
+def find_units(
+    source: Sequence[str], *, allow_pipe: bool = False, passed_over: Counter[str] | None = None
+) -> list[ShardUnit] | list[FolderUnit]:
     """Shards in any spelling that :func:`synthpipe.shards.shard_index.expand_urls` takes, or folders of images.
+
+    Args:
+        source: paths, patterns and URLs.
+        allow_pipe: whether ``pipe:`` URLs may run shell commands.
+        passed_over: counts of what lies in folders beside the images, by suffix or reason, are added here.
 
     Raises:
         OptionError: shards and folders of images at once, ``pipe:`` that is not allowed, a shard named twice.
         ShardError: no images, no shards, or compressed ones.
     """
-    folders = [place for place in source if _is_image_folder(place)]
+    folders = [place for place in source if is_image_folder(place)]
     if folders and len(folders) < len(source):
         other = next(place for place in source if place not in folders)
         raise OptionError(f"{folders[0]!r} is a folder of images and {other!r} is not; take them one after the other")
     if folders:
-        return _folder_units(folders)
+        return _folder_units(folders, passed_over)
     urls = expand_urls(list(source), allow_pipe=allow_pipe)
     for url in urls:
         if url.endswith(COMPRESSED_SUFFIXES):
@@ -128,7 +137,8 @@ def _absolute(url: str) -> str:
     return absolute_url(url) if is_local(url) else url
 
 
-def _is_image_folder(place: str) -> bool:
+def is_image_folder(place: str) -> bool:
+    """Whether this is a folder on this machine that holds no shards."""
     if "://" in place or place.startswith("pipe:") or not Path(place).is_dir():
         return False
     folder = Path(place)
@@ -137,16 +147,16 @@ def _is_image_folder(place: str) -> bool:
     )
 
 
-def _folder_units(folders: list[str]) -> list[FolderUnit]:
+def _folder_units(folders: list[str], passed_over: Counter[str] | None) -> list[FolderUnit]:
     found = SourceFolders(folders)
     files = iter(found)
     units: list[FolderUnit] = []
     while entries := tuple(itertools.islice(files, _FILES)):
         units.append(FolderUnit(f"images-{len(units):06d}", entries))
     if not units:
-        raise ShardError(
-            f"no images and no shards in {', '.join(folders)}; passed over: {dict(found.ignored) or 'nothing'}"
-        )
+        raise ShardError(f"no images and no shards in {', '.join(folders)}: {expected_images(found.ignored)}")
+    if passed_over is not None:
+        passed_over.update(found.ignored)
     return units
 
 

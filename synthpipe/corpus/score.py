@@ -93,7 +93,10 @@ class UnitScores:
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What came of a run: the table's URL, images in it, images without a score by reason, and who did the work."""
+    """What came of a run: the table's URL, images in it, images without a score by reason, and who did the work.
+
+    ``passed_over`` counts what lay in folders beside the images, by suffix or reason.
+    """
 
     output: str
     units: int
@@ -102,6 +105,7 @@ class ScoreReport:
     hits: int
     misses: int
     reused_units: int
+    passed_over: dict[str, int]
 
     @property
     def scored(self) -> int:
@@ -127,7 +131,8 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
     scorer = _load(weights)
     columns = table_columns(scorer)
     settings = ScoreSettings(weights, checkpoints.fingerprint_of(scorer), options.tiles, options.device)
-    units = find_units(options.source, allow_pipe=options.allow_pipe)
+    passed_over: Counter[str] = Counter()
+    units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over)
     target, parts_name = _place(options.output)
     parts = OutputFolder(f"{target.url.rstrip('/')}/{parts_name}.parts")
     done: list[UnitScores] = []
@@ -153,7 +158,7 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
         }
         merge_parts(merged, _parts_of(units, parts), columns, about)
         target.publish(merged, f"{parts_name}.parquet")
-    return _report(options.output, done)
+    return _report(options.output, done, passed_over)
 
 
 def score_unit(job: ScoreJob) -> UnitScores:
@@ -316,7 +321,7 @@ def _parts_of(units: list[ShardUnit] | list[FolderUnit], output: OutputFolder) -
         yield (printable(unit.label) if isinstance(unit, ShardUnit) else None), found[1]
 
 
-def _report(output: str, done: list[UnitScores]) -> ScoreReport:
+def _report(output: str, done: list[UnitScores], passed_over: Counter[str]) -> ScoreReport:
     errors: Counter[str] = Counter()
     for scores in done:
         errors.update(scores.errors)
@@ -328,4 +333,5 @@ def _report(output: str, done: list[UnitScores]) -> ScoreReport:
         sum(scores.hits for scores in done),
         sum(scores.misses for scores in done),
         sum(scores.reused for scores in done),
+        dict(passed_over),
     )

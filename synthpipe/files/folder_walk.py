@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,15 +101,15 @@ def image_status(path: str, passed_over: Counter[str]) -> os.stat_result | None:
     return status
 
 
-def passed_over_text(passed_over: Counter[str]) -> str:
+def passed_over_text(passed_over: Mapping[str, int]) -> str:
     """Counts for a message, the most frequent first, as in ``"12 .bmp, 1 (hidden)"``; empty where there are none."""
     kinds = sorted(passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
-    shown = [f"{count} {kind}" for kind, count in kinds[:_KINDS_SHOWN]]
+    shown = [f"{count} {kind if kind.isprintable() else ascii(kind)}" for kind, count in kinds[:_KINDS_SHOWN]]
     rest = sum(count for _, count in kinds[_KINDS_SHOWN:])
-    return ", ".join([*shown, f"{rest} of {len(kinds) - _KINDS_SHOWN} other kinds"] if rest else shown)
+    return ", ".join([*shown, f"{rest} of other kinds"] if rest else shown)
 
 
-def expected_images(passed_over: Counter[str]) -> str:
+def expected_images(passed_over: Mapping[str, int]) -> str:
     """The end of a message on a folder without images: what counts as an image, and what was found instead."""
     return f"expected files ending in {', '.join(IMAGE_SUFFIXES)}, found {passed_over_text(passed_over) or 'nothing'}"
 

@@ -1,4 +1,4 @@
-"""The image formats that are read, and the suffixes that tell them: the one table behind folders, shards and decoding."""
+"""The image formats that are read, and the suffixes that tell them: one table for folders, shards and decoding."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from synthpipe.config.basicsr import parse_dataset_options
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import ImageError, OptionError, StreamError
+from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.noise_statistics import NoiseStatistics, local_mean, measure_noise
 from synthpipe.pipeline import build_stream
@@ -50,11 +52,15 @@ _CHANGES = {
 
 @dataclass(frozen=True)
 class Preview:
-    """The picture, and the statistics of what the degradation added in all crops that were looked at."""
+    """The picture, and the statistics of what the degradation added in all crops that were looked at.
+
+    ``passed_over`` counts what lay beside the images in the folder of real ones, by suffix or reason.
+    """
 
     picture: NDArray[np.uint8]
     degraded: NoiseStatistics
     rows: int
+    passed_over: dict[str, int] = field(default_factory=dict)
 
 
 def preview_options(data: Mapping[str, Any], source: str) -> StreamOptions:
@@ -107,14 +113,15 @@ def make_preview(
     chosen = _best_of_each(names, scores, rows)
     shown = [[_pixels(clean[i]), _pixels(lq[i])] for i in chosen]
     titles = ["clean", "degraded"]
+    passed_over: Counter[str] = Counter()
     if real is not None:
         titles.append("real degraded")
-        beside = _real_crops(Path(real), [clean[i] for i in chosen], options.seed)
+        beside = _real_crops(Path(real), [clean[i] for i in chosen], options.seed, passed_over)
         shown = [[*row, _pixels(crop)] for row, crop in zip(shown, beside, strict=True)]
     titles.append(f"difference x{_AMPLIFY}")
     shown = [[*row, _pixels(0.5 + _AMPLIFY * (lq[i] - clean[i]))] for row, i in zip(shown, chosen, strict=True)]
     statistics = measure_noise(zip(lq, clean, strict=True))
-    return Preview(picture=draw_grid(titles, shown, zoom), degraded=statistics, rows=len(chosen))
+    return Preview(draw_grid(titles, shown, zoom), statistics, len(chosen), dict(passed_over))
 
 
 def interest(x: Tensor) -> float:
@@ -170,10 +177,10 @@ def _best_of_each(names: Sequence[str], scores: Sequence[float], rows: int) -> l
     return sorted((first + rest)[:rows])
 
 
-def _real_crops(folder: Path, beside: Sequence[Tensor], seed: int) -> list[Tensor]:
+def _real_crops(folder: Path, beside: Sequence[Tensor], seed: int, passed_over: Counter[str]) -> list[Tensor]:
     """For each given crop a real one of the same size and like brightness, all different."""
     side = beside[0].shape[-1]
-    candidates = _candidates(folder, side, seed)
+    candidates = _candidates(folder, side, seed, passed_over)
     chosen: list[Tensor] = []
     used: set[int] = set()
     for crop in beside:
@@ -186,9 +193,11 @@ def _real_crops(folder: Path, beside: Sequence[Tensor], seed: int) -> list[Tenso
     return chosen
 
 
-def _candidates(folder: Path, side: int, seed: int) -> list[tuple[Tensor, float]]:
+def _candidates(folder: Path, side: int, seed: int, passed_over: Counter[str]) -> list[tuple[Tensor, float]]:
     rng = np.random.default_rng(seed)
-    paths = list_images(folder)
+    paths = list_images(folder, passed_over)
+    if not paths:
+        raise ImageError(f"{folder}: no real image for the preview: {expected_images(passed_over)}", "none")
     found: list[tuple[Tensor, float]] = []
     failures = []
     for k in rng.permutation(len(paths)):
@@ -209,9 +218,7 @@ def _candidates(folder: Path, side: int, seed: int) -> list[tuple[Tensor, float]
         if len(found) >= _REAL_IMAGES * _REAL_CROPS:
             break
     if not found:
-        raise ImageError(
-            f"{folder}: no usable real image for the preview; {'; '.join(failures[:3]) or 'none found'}", "none"
-        )
+        raise ImageError(f"{folder}: no usable real image for the preview; {'; '.join(failures[:3])}", "none")
     return found
 
 

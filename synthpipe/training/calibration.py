@@ -25,6 +25,7 @@ from synthpipe.density.detection import auroc, caught_share, pair_accuracy
 from synthpipe.density.scorer import QUANTILE_TILES, DensityScorer
 from synthpipe.density.scorer_parts import PartSettings, known_parts
 from synthpipe.errors import ImageError, OptionError, TrainingError
+from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.image_files import read_image
 from synthpipe.images import to_float, to_uint8
 from synthpipe.seeds import generator_for, sample_seed
@@ -65,7 +66,8 @@ def calibrate(
 
     Args:
         dde: a density whose first domain is clean.
-        clean: folders of clean images, searched with all below them; broken and small ones are skipped and counted.
+        clean: folders of clean images, searched with all below them, links to folders included; broken and small ones
+            are skipped and counted, and the log has counts of what else lies there.
         options: tiles, levels, families and seed.
         progress: show a bar on a terminal.
 
@@ -233,11 +235,14 @@ def _split(
     folders: Sequence[str | Path], options: CalibrationOptions, name: str
 ) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
     """Images to fit on and images held out, each with a name that moving the folder does not change."""
+    passed_over: Counter[str] = Counter()
     named = [
         (f"{number}/{path.relative_to(folder).as_posix()}", path)
         for number, folder in enumerate(folders)
-        for path in list_images(folder)
+        for path in list_images(folder, passed_over)
     ]
+    if passed_over:
+        logger.info("calibrate: %s: passed over: %s", ", ".join(map(str, folders)), passed_over_text(passed_over))
     held = round(options.holdout * len(named))
     if not 0 < held < len(named):
         raise TrainingError(

@@ -29,12 +29,14 @@ class Likelihood:
         bits_per_dim: true bits per dimension, mean over all values of all images.
         images: how many were used.
         skipped: how many were not, by reason.
+        passed_over: what lay in the folder beside the images, by suffix or reason.
     """
 
     nll: float
     bits_per_dim: float
     images: int
     skipped: dict[str, int] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -63,9 +65,10 @@ def held_out_likelihood(
     if side == 0:
         raise ShapeError(f"held_out_likelihood: tile must be at least {model.size_multiple}, got {tile}")
     skipped: Counter[str] = Counter()
+    passed_over: Counter[str] = Counter()
     nats: list[float] = []
     bits, values = 0.0, 0
-    for path in list_images(folder)[:limit]:
+    for path in list_images(folder, passed_over)[:limit]:
         try:
             image = _read(path, model.size_multiple)
         except ImageError as error:
@@ -81,7 +84,7 @@ def held_out_likelihood(
             values += x.numel()
     if not nats:
         raise TrainingError(f"held_out_likelihood: no image in {str(folder)!r} can be used (skipped {dict(skipped)})")
-    return Likelihood(sum(nats) / len(nats), bits / values, len(nats), dict(skipped))
+    return Likelihood(sum(nats) / len(nats), bits / values, len(nats), dict(skipped), dict(passed_over))
 
 
 def psnr_ssim(images: Tensor, references: Tensor, border: int = 0) -> tuple[float, float]:

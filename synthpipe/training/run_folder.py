@@ -84,7 +84,7 @@ class RunFolder:
                 f"training needs tensorboard, which is not installed ({error}); run: pip install 'synthpipe[train]'"
             ) from error
         step = None if resume_from is None else int(resume_from.stem.removeprefix("step_"))
-        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         level = logger.level
         logger.addHandler(handler)

@@ -45,7 +45,7 @@ def test_what_a_user_sees(folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr()
     assert "5 of 6 images in 3 shards, 0.0 MB" in said.out
     assert f"left out: 1 unreadable; see {out}/report.json" in said.out
-    assert "not images: 1 .txt" in said.out
+    assert "passed over: 1 .txt" in said.err
     assert "%|" not in said.err  # no bar in a log file
     assert [entry.name for entry in read_index(out).shards] == ["hr-000000.tar", "hr-000001.tar", "hr-000002.tar"]
 

@@ -240,7 +240,7 @@ class TestBrokenImages:
     def test_no_images(self, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / "a.bmp").write_text("x")
-        with pytest.raises(ShardError, match=r"no images in .*found \{'.bmp': 1\}"):
+        with pytest.raises(ShardError, match=r"no images in .*found 1 \.bmp$"):
             write(tmp_path / "in", tmp_path / "out")
 
 

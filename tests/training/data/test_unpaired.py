@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from synthpipe.config.deflow import UnpairedOptions
 from synthpipe.config.reader import parse_options
+from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.training.data.folder_domain import DecodedCache, FolderDomain, list_images, uniforms
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
@@ -238,7 +242,7 @@ def test_refusals_name_the_folder_and_the_way_out(
         domain({**photos, "clean": str(tmp_path / "nowhere")})
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
-    with pytest.raises(TrainingError, match=r"empty': no images; expected files ending in .*\.png"):
+    with pytest.raises(TrainingError, match=r"empty': no images; expected files ending in \.png, .*found 1 \.txt"):
         domain({**photos, "clean": str(tmp_path / "empty")})
     write_image(tmp_path / "tiny" / "a.png", 12, 30)
     with pytest.raises(TrainingError, match=r"none of 1 images can be used .*needs 16 .*largest has 12"):
@@ -261,6 +265,43 @@ def test_a_state_of_other_images_is_refused(photos: dict[str, str], write_image:
     with pytest.raises(TrainingError, match=r"noisy: the images in .* are not those of the run"):
         changed.load_state_dict(state)
     changed.close()
+
+
+def test_crops_and_fingerprint_of_a_plain_folder_are_those_of_earlier_versions(tmp_path: Path) -> None:
+    """Runs that were begun at commit 433fa2b, which gave these numbers, go on with the same bits."""
+    names = ["b.png", "B.PNG", "a-b.png", "a/x.png", "a/b/1.png", "a b/z.png", "é.png", "写真/あ.png", "x.png/in.png"]
+    for place, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        y, x = np.mgrid[: 40 + place, : 50 + 2 * place]
+        Image.fromarray(np.stack([x * 5, y * 5, x + y + 20 * place], 2).astype(np.uint8)).save(tmp_path / name)
+    source = FolderDomain("clean", DomainOptions(folder=str(tmp_path)), ReadingOptions(), 32, 4, 7)
+    assert source.fingerprint == "0fe88ed543d0986a19abb567b2935932"
+    digest = hashlib.sha256()
+    for step in range(12):
+        for slot in range(3):
+            digest.update(source.crop(step, slot)[0].numpy().tobytes())
+    assert digest.hexdigest()[:32] == "67a0f932a289f00421b4364cc32cf604"
+
+
+def test_linked_folders_are_read_and_the_rest_is_logged(
+    tmp_path: Path, photos: dict[str, str], write_image: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    write_image(tmp_path / "store" / "far.png", 40, 40)
+    (tmp_path / "clean" / "linked").symlink_to(tmp_path / "store")
+    (tmp_path / "clean" / "old.bmp").write_bytes(b"x")
+    (tmp_path / "clean" / "._0.png").write_bytes(b"x")
+    caplog.set_level("INFO", "synthpipe")
+    source = domain({**photos, "clean": str(tmp_path / "clean")})
+    assert any(source.crop(step, 0)[1].endswith("linked/far.png") for step in range(50))
+    assert re.search(r"clean: 4 images, .* megapixels; passed over: 1 \(hidden\), 1 \.bmp", caplog.text)
+
+
+def test_names_that_are_no_text_can_be_trained_on(tmp_path: Path, photos: dict[str, str]) -> None:
+    odd = tmp_path / "odd" / os.fsdecode(b"\xff")
+    coded(odd / os.fsdecode(b"\xe9.png"), 18, 17)
+    source = domain({**photos, "clean": str(tmp_path / "odd")})
+    assert source.crop(0, 0)[1] == str(odd / os.fsdecode(b"\xe9.png"))
+    assert len(source.fingerprint) == 32
 
 
 @pytest.mark.parametrize(
