@@ -9,12 +9,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from synthpipe.cli.command import add_command
 from synthpipe.errors import OptionError
 
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
-example:
   synthpipe options                                          # all names
   synthpipe options stream
   synthpipe options train deflow                             # one kind of training; `options train`: what all have
@@ -25,12 +25,12 @@ example:
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Declare the command's arguments."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
+    parser = add_command(
+        subparsers,
         "options",
         help="say what every option means",
         description="Print the options of a file, a block or a command: name, type, default and meaning.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        example=_EXAMPLE,
     )
     parser.add_argument(
         "name", nargs="*", metavar="NAME", help="such as stream, degrade or train deflow (default: list)"
