@@ -16,7 +16,7 @@ from synthpipe.files.folder_walk import expected_images, passed_over_text, walk_
 from synthpipe.files.image_files import list_images
 from synthpipe.files.image_formats import IMAGE_FORMATS, IMAGE_SUFFIXES, has_image_suffix
 from synthpipe.files.source_files import SourceFolders
-from synthpipe.shards import shard_scan
+from synthpipe.shards import tar_walk
 
 #: Nested, of mixed case, composed and decomposed letters, names that sort around "/".  The two orders below are what
 #: commit 433fa2b gave, which had one walk for each: shards and training runs begun with it go on.
@@ -175,6 +175,6 @@ def test_suffixes_are_those_of_the_formats_by_pillow() -> None:
     assert {suffix: known[suffix] for suffix in IMAGE_SUFFIXES} == {
         suffix: name for name, suffixes in IMAGE_FORMATS.items() for suffix in suffixes
     }
-    assert shard_scan.IMAGE_SUFFIXES == ("png", "jpg", "jpeg", "webp", "tif", "tiff")
+    assert tar_walk.IMAGE_SUFFIXES == ("png", "jpg", "jpeg", "webp", "tif", "tiff")
     assert all(map(has_image_suffix, ("a.PNG", "b.c.Jpeg")))
     assert not any(map(has_image_suffix, ("png", ".png", "a.png ", "a.png.txt")))
