@@ -12,6 +12,7 @@ RANKS = {
     "_version": 0,
     "errors": 0,
     "seeds": 0.1,
+    "philox": 0.1,
     "images": 0.1,
     "noise_statistics": 0.1,
     "noise_fit": 0.2,

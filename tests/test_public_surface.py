@@ -18,7 +18,7 @@ PUBLIC = {
     "synthpipe.checkpoints": {"fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save"},
     "synthpipe.denoisers": {"Denoiser", "Problem", "restore"},
     "synthpipe.density": {"DensityEstimator", "dde_loss"},
-    "synthpipe.flows": {"CLEAN", "NOISY", "bits_per_dim"},
+    "synthpipe.flows": {"CLEAN", "FrozenDeFlow", "NOISY", "bits_per_dim"},
     "synthpipe.transforms": {
         "Batch",
         "BatchTransform",

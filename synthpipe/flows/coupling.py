@@ -14,7 +14,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import FlowLayer
 
-__all__ = ["AffineCoupling", "ColourNet", "ConditionalCoupling", "ZeroConv"]
+__all__ = ["AffineCoupling", "ColourNet", "ConditionalCoupling", "SubNet", "ZeroConv"]
 
 
 class ZeroConv(nn.Module):
@@ -56,7 +56,7 @@ class ColourNet(nn.Module):
         return out
 
 
-class _SubNet(nn.Module):
+class SubNet(nn.Module):
     """conv3x3 - ActNorm - ReLU - conv1x1 - ActNorm - ReLU - ZeroConv."""
 
     def __init__(self, in_channels: int, out_channels: int, hidden: int) -> None:
@@ -91,7 +91,7 @@ class AffineCoupling(FlowLayer):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.mapped = channels - channels // 2
-        self.net = _SubNet(channels // 2, 2 * self.mapped, hidden)
+        self.net = SubNet(channels // 2, 2 * self.mapped, hidden)
         self.scale = nn.Parameter(torch.ones(self.mapped, 1, 1))
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -137,8 +137,8 @@ class ConditionalCoupling(FlowLayer):
         self.scale_eps = scale_eps
         self.additive = additive
         rest = channels - self.kept
-        self.self_net = _SubNet(self.kept + cond_channels, rest if additive else 2 * rest, hidden)
-        self.cond_net = _SubNet(cond_channels, channels if additive else 2 * channels, hidden)
+        self.self_net = SubNet(self.kept + cond_channels, rest if additive else 2 * rest, hidden)
+        self.cond_net = SubNet(cond_channels, channels if additive else 2 * channels, hidden)
         self.colour_net = ColourNet(channels) if additive else None
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ from synthpipe.flows.prior import ColourShift, DiagonalShift, DomainShift, FullS
 from synthpipe.flows.reshape import SplitPrior, Squeeze
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
-__all__ = ["CLEAN", "NOISY", "DeFlow", "bits_per_dim"]
+__all__ = ["CLEAN", "NOISY", "DeFlow", "bits_per_dim", "resized_colour"]
 
 CLEAN, NOISY = 0, 1
 _ENCODERS: dict[str, type[RRDBEncoder] | type[SmallEncoder]] = {"rrdb": RRDBEncoder, "small": SmallEncoder}
@@ -135,7 +135,7 @@ class DeFlow(DataInitialized):
         features: list[Tensor] = self.encoder(lr)
         if not self.with_colour:
             return features
-        return [torch.cat([_resized(lr, map_.shape[2:]).to(map_.dtype), map_], dim=1) for map_ in features]
+        return [torch.cat([resized_colour(lr, map_.shape[2:]).to(map_.dtype), map_], dim=1) for map_ in features]
 
     def encode(self, x: Tensor, features: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
         """Image to latents.
@@ -415,7 +415,7 @@ def _with_extra(z: Tensor, shift: DomainShift) -> Tensor:
     return z.new_empty(len(z), z.shape[1] + shift.extra_draws, *z.shape[2:])
 
 
-def _resized(lr: Tensor, size: Sequence[int]) -> Tensor:
+def resized_colour(lr: Tensor, size: Sequence[int]) -> Tensor:
     """``lr`` at a level's size: bilinear above its own, averaged below."""
     if lr.shape[2] >= size[0]:
         return F.adaptive_avg_pool2d(lr, (size[0], size[1]))

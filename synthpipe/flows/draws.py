@@ -1,15 +1,17 @@
-"""Noise of a tensor's shape from explicit generators, on whatever device they and the tensor live."""
+"""Noise of a tensor's shape: from explicit generators, or from seeds; on whatever device the tensor lives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
+from synthpipe.philox import normals, uniforms
 
-__all__ = ["Generators", "normal_like", "uniform_like"]
+__all__ = ["GeneratorNoise", "Generators", "Noise", "SeededNoise", "normal_like", "uniform_like"]
 
 #: One generator for each image, so that its noise does not depend on its neighbours; or one for all.
 Generators = Sequence[torch.Generator] | torch.Generator
@@ -42,3 +44,56 @@ def _draw(kind: Callable[..., Tensor], like: Tensor, generators: Generators | No
         raise ShapeError(f"{name}: expected one generator per image, {len(like)}, got {len(generators)}")
     rows = [kind(like.shape[1:], generator=g, device=g.device, dtype=like.dtype) for g in generators]
     return torch.stack(rows).to(like.device)
+
+
+class Noise(Protocol):
+    """Random numbers of the shape ``(B, ...)``, dtype and device of ``like``; ``purpose`` tells draws apart.
+
+    The numbers of one image do not depend on the others.
+    """
+
+    def normal(self, like: Tensor, purpose: int) -> Tensor:
+        """From the standard normal law."""
+
+    def uniform(self, like: Tensor, purpose: int) -> Tensor:
+        """From the uniform law on [0, 1)."""
+
+
+class GeneratorNoise:
+    """Numbers drawn in turn, whatever they are for.
+
+    Args:
+        generators: one per image, or one for all.
+    """
+
+    def __init__(self, generators: Generators) -> None:
+        self._generators = generators
+
+    def normal(self, like: Tensor, purpose: int) -> Tensor:
+        """The next numbers; raises :class:`ShapeError` for a wrong number of generators."""
+        return normal_like(like, self._generators, "noise")
+
+    def uniform(self, like: Tensor, purpose: int) -> Tensor:
+        """The next numbers; raises as :meth:`normal`."""
+        return uniform_like(like, self._generators, "noise")
+
+
+class SeededNoise:
+    """Numbers that are functions of an image's seed, their purpose and their place: the same in any order and batch.
+
+    Nothing is read from the device, so that this can stand inside a CUDA graph.
+
+    Args:
+        seeds: ``(B,)`` int64, on the device of the images.
+    """
+
+    def __init__(self, seeds: Tensor) -> None:
+        self._seeds = seeds
+
+    def normal(self, like: Tensor, purpose: int) -> Tensor:
+        """See :func:`synthpipe.philox.normals`."""
+        return normals(self._seeds, purpose, like.shape[1:], like.dtype)
+
+    def uniform(self, like: Tensor, purpose: int) -> Tensor:
+        """See :func:`synthpipe.philox.uniforms`."""
+        return uniforms(self._seeds, purpose, like.shape[1:], like.dtype)

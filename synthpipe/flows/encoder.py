@@ -5,6 +5,7 @@ An encoder MUST
 * take ``lr`` ``(B, 3, H / scale, W / scale)``, RGB in [0, 1] (condition noise may leave it), and return a list of
   ``levels`` maps, finest first: entry ``l - 1`` is ``(B, out_channels[l - 1], H / 2**l, W / 2**l)``;
 * carry ``scale``, ``levels`` and ``out_channels``;
+* offer the same maps in parts, before nearest-neighbour enlargement: ``parts`` and ``part_sizes``;
 * treat the images of a batch independently of each other.
 
 Sizes below are given by ``doublings = log2(scale) - l``: how many times level ``l`` is the size of ``lr``, in powers
@@ -79,6 +80,23 @@ class RRDBEncoder(nn.Module):
         Raises:
             ShapeError: not 3 channels, or sides that the coarsest level does not divide.
         """
+        return [
+            torch.cat([_enlarged(map_, factor) for map_, factor in parts], 1)  # (B, features * (1 + taps), H, W)
+            for parts in self.parts(lr)
+        ]
+
+    def part_sizes(self) -> list[list[tuple[int, int]]]:
+        """(channels, enlargement) of what :meth:`parts` gives for each level."""
+        features = self.conv_first.out_channels
+        tapped = [[(features * len(self.taps), 2 ** max(d, 0))] if self.taps else [] for d in self.doublings]
+        return [[(features, 1), *taps] for taps in tapped]
+
+    def parts(self, lr: Tensor) -> list[list[tuple[Tensor, int]]]:
+        """For each level the maps that make it up, each with the factor by which nearest neighbour enlarges it.
+
+        Raises:
+            ShapeError: as :meth:`forward`.
+        """
         _check_lr(type(self).__name__, lr, self.doublings[-1])
         x = self.conv_first(lr)
         tapped: list[Tensor] = []
@@ -90,11 +108,12 @@ class RRDBEncoder(nn.Module):
         own = [last]  # own[d] is d doublings above lr
         for conv in self.up_convs:
             own.append(F.leaky_relu(conv(_nearest(own[-1], 1)), _SLOPE))
-        taps = torch.cat(tapped, 1) if tapped else last[:, :0]
-        return [
-            torch.cat([own[d] if d >= 0 else _bilinear(last, d), _nearest(taps, d)], 1)  # (B, features * (1 + taps))
-            for d in self.doublings
-        ]
+        levels = [[(own[d] if d >= 0 else _bilinear(last, d), 1)] for d in self.doublings]
+        if tapped:
+            taps = torch.cat(tapped, 1)
+            for parts, d in zip(levels, self.doublings, strict=True):
+                parts.append((_nearest(taps, min(d, 0)), 2 ** max(d, 0)))
+        return levels
 
 
 class SmallEncoder(nn.Module):
@@ -125,6 +144,14 @@ class SmallEncoder(nn.Module):
         self.heads = nn.ModuleList(
             nn.Conv2d(features * 4 ** max(-d, 0), features * 4 ** max(d, 0), 1) for d in self.doublings
         )
+
+    def part_sizes(self) -> list[list[tuple[int, int]]]:
+        """(channels, enlargement) of what :meth:`parts` gives for each level."""
+        return [[(channels, 1)] for channels in self.out_channels]
+
+    def parts(self, lr: Tensor) -> list[list[tuple[Tensor, int]]]:
+        """As :meth:`forward`, each level as its one map, which is not enlarged."""
+        return [[(map_, 1)] for map_ in self(lr)]
 
     def forward(self, lr: Tensor) -> list[Tensor]:
         """``lr`` ``(B, 3, h, w)`` to one map per level, finest first; all values after LeakyReLU.
@@ -211,6 +238,10 @@ def _check_lr(name: str, lr: Tensor, coarsest: int) -> None:
             f"{name}: expected lr (B, 3, h, w) with h and w multiples of {multiple}, got {tuple(lr.shape)}; "
             "pad the image to the flow's size_multiple first"
         )
+
+
+def _enlarged(x: Tensor, factor: int) -> Tensor:
+    return x if factor == 1 else F.interpolate(x, scale_factor=float(factor), mode="nearest")
 
 
 def _nearest(x: Tensor, doublings: int) -> Tensor:

@@ -38,8 +38,7 @@ class InvertibleConv(FlowLayer):
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """``W x``: ``(B, C, H, W)`` -> the same shape, and ``H W sum(log_s)`` ``(B,)`` in nats."""
         with torch.autocast(x.device.type, enabled=False):
-            lower, upper = self._factors(x.dtype)
-            z = _conv1x1(x, self.permutation.to(x.dtype) @ lower @ upper)
+            z = _conv1x1(x, self.weight(x.dtype))
         return z, self._logdet(x)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -50,6 +49,11 @@ class InvertibleConv(FlowLayer):
             inner = torch.linalg.solve_triangular(lower, self.permutation.double().T, upper=False)
             x = _conv1x1(z, torch.linalg.solve_triangular(upper, inner, upper=True).to(z.dtype))
         return x, -self._logdet(z)
+
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """W ``(C, C)``, multiplied from its factors in ``dtype``."""
+        lower, upper = self._factors(dtype)
+        return self.permutation.to(dtype) @ lower @ upper
 
     @torch.no_grad()
     def whiten(self, x: Tensor) -> None:

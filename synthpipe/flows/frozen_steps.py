@@ -1,0 +1,325 @@
+"""Steps of a DeFlow for use alone: what only training needs is folded away or dropped, what can be is computed once.
+
+Each function or class is one transformation and equals the plain modules by itself (tests/flows/test_frozen_steps.py):
+
+* :func:`fold_linear`: ActNorms and 1x1 convolutions in a row are one matrix and one vector, inverted once in float64;
+* :func:`fold_subnet`: ActNorms and ``exp(3 logs)`` of a sub-network go into its convolutions;
+* :class:`FirstConvs`: the first convolutions of many sub-networks on the same features are one call, and maps enlarged
+  by nearest neighbour are convolved at their own size;
+* :class:`FrozenLevel`: what depends on the features alone is computed once, for encode and decode; log-determinants go;
+* :class:`FrozenSplit`: the same for the split after level 1.
+
+Legend: B batch, C channels of the flow, F channels of the features, D width of the sub-networks, S steps of the level,
+H, W its size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from synthpipe.flows.actnorm import ActNorm
+from synthpipe.flows.base import FlowLayer, Sequential
+from synthpipe.flows.coupling import ConditionalCoupling, SubNet, ZeroConv
+from synthpipe.flows.invertible_conv import InvertibleConv
+from synthpipe.flows.reshape import SplitPrior, Squeeze
+from synthpipe.flows.upsampled_conv import UpsampledConv
+
+__all__ = [
+    "FirstConvs",
+    "FoldedSubNet",
+    "FrozenLevel",
+    "FrozenSplit",
+    "LevelCondition",
+    "MapPart",
+    "fold_linear",
+    "fold_subnet",
+]
+
+#: A map ``(B, channels, h, w)`` and by how much it is to be enlarged by nearest neighbour.
+MapPart = tuple[Tensor, int]
+_Conv = tuple[Tensor, Tensor]
+
+#: Bytes that first convolutions give in one call, at most: those of all steps of ``aim`` are 200 MiB for each tile.
+#: On a CPU the result should stay in its cache, on a GPU few calls are what matters.
+_CALL_BYTES = {"cpu": 1 << 24, "cuda": 1 << 30}
+
+
+def fold_linear(layers: Sequence[FlowLayer]) -> tuple[Tensor, Tensor]:
+    """``M`` ``(C, C)`` and ``c`` ``(C,)`` in float64 with ``layers(x) = M x + c`` at every position.
+
+    Args:
+        layers: ActNorms and 1x1 convolutions in the order of the forward direction, at least one.
+
+    Raises:
+        TypeError: any other layer.
+    """
+    steps = [_linear(layer) for layer in layers]
+    matrix, offset = steps[0]
+    for step, shift in steps[1:]:
+        matrix, offset = step @ matrix, step @ offset + shift
+    return matrix, offset
+
+
+def _linear(layer: FlowLayer) -> _Conv:
+    if isinstance(layer, ActNorm):
+        scale = layer.logs.detach().double().exp().flatten()
+        return torch.diag(scale), layer.bias.detach().double().flatten() * scale
+    if isinstance(layer, InvertibleConv):
+        weight = layer.weight(torch.float64).detach()
+        return weight, weight.new_zeros(len(weight))
+    raise TypeError(f"fold_linear: expected ActNorm or InvertibleConv, got {type(layer).__name__}")
+
+
+@dataclass(frozen=True)
+class FoldedSubNet:
+    """``out(relu(mid(relu(first(x)))))``: weight and bias of three convolutions, 3x3, 1x1 and 3x3, float64."""
+
+    first: _Conv
+    mid: _Conv
+    out: _Conv
+
+
+def fold_subnet(net: SubNet) -> FoldedSubNet:
+    """The convolutions of a sub-network with its ActNorms and the scale of its output in them."""
+    return FoldedSubNet(_fold_norm(net.conv1, net.norm1), _fold_norm(net.conv2, net.norm2), _fold_zero_conv(net.out))
+
+
+def _fold_norm(conv: nn.Conv2d, norm: ActNorm) -> _Conv:
+    scale = norm.logs.detach().double().exp().flatten()
+    return conv.weight.detach().double() * scale[:, None, None, None], norm.bias.detach().double().flatten() * scale
+
+
+def _fold_zero_conv(zero: ZeroConv) -> _Conv:
+    assert zero.conv.bias is not None
+    scale = (3 * zero.logs.detach().double()).exp().flatten()
+    return zero.conv.weight.detach().double() * scale[:, None, None, None], zero.conv.bias.detach().double() * scale
+
+
+def _even_then_odd(conv: _Conv, odd_bias: float = 0.0) -> _Conv:
+    """Interleaved output channels sorted into two blocks; ``odd_bias`` is added to the second."""
+    weight, bias = conv
+    return torch.cat([weight[0::2], weight[1::2]]), torch.cat([bias[0::2], bias[1::2] + odd_bias])
+
+
+class FirstConvs(nn.Module):
+    """First convolutions, 3x3, of several sub-networks on the same features, which may be enlarged maps.
+
+    Args:
+        convs: weight ``(D, F, 3, 3)`` and bias ``(D,)`` of each.
+        parts: (channels, enlargement) of the maps that make up the F channels, in order.
+        dtype: of weights and results.
+    """
+
+    def __init__(self, convs: Sequence[_Conv], parts: Sequence[tuple[int, int]], dtype: torch.dtype) -> None:
+        super().__init__()
+        self._width, self._count = len(convs[0][1]), len(convs)
+        weight = torch.cat([weight for weight, _ in convs])
+        pieces = torch.split(weight, [channels for channels, _ in parts], dim=1)
+        by_size: dict[int, list[Tensor]] = {1: []}
+        for piece, (_, factor) in zip(pieces, parts, strict=True):
+            by_size.setdefault(factor, []).append(piece)
+        # Maps of one size are convolved together; every level has features of its own size.
+        self.register_buffer("weight", torch.cat(by_size.pop(1), 1).to(dtype), persistent=False)
+        self.register_buffer("bias", torch.cat([bias for _, bias in convs]).to(dtype), persistent=False)
+        self._factors = tuple(by_size)
+        self.enlarged = nn.ModuleList(UpsampledConv(torch.cat(by_size[size], 1), size).to(dtype) for size in by_size)
+
+    def forward(self, maps: Sequence[MapPart]) -> Iterator[Tensor]:
+        """``(B, D, H, W)`` of each sub-network in turn, as many in one call as :data:`_CALL_BYTES` allows."""
+        own = _joined(maps, 1)
+        small = [_joined(maps, factor) for factor in self._factors]
+        one = own.shape[0] * self._width * own.shape[2] * own.shape[3] * own.element_size()
+        step = max(_CALL_BYTES.get(own.device.type, 1 << 28) // one, 1)
+        for begin in range(0, self._count, step):
+            outputs = slice(begin * self._width, min(begin + step, self._count) * self._width)
+            out = F.conv2d(own, self.get_buffer("weight")[outputs], self.get_buffer("bias")[outputs], padding=1)
+            for conv, map_ in zip(self.enlarged, small, strict=True):
+                assert isinstance(conv, UpsampledConv)
+                conv.add_to(out, map_, outputs)
+            yield from torch.split(out, self._width, dim=1)
+
+
+def _joined(maps: Sequence[MapPart], factor: int) -> Tensor:
+    return torch.cat([map_ for map_, size in maps if size == factor], 1)
+
+
+@dataclass(frozen=True)
+class LevelCondition:
+    """What one level needs of the features, by step."""
+
+    #: What the first convolution of the self sub-network sees of the features, ``(B, D, H, W)``.
+    self_first: list[Tensor]
+    #: Scale and shift of all channels, ``(B, C, H, W)``.
+    scale: list[Tensor]
+    shift: list[Tensor]
+
+
+class FrozenLevel(nn.Module):
+    """One level of a DeFlow without its log-determinants.
+
+    Args:
+        level: the plain one, initialised.
+        parts: (channels, enlargement) of the maps that make up the level's features.
+        condition_dtype: of the part that depends on the features alone.  Both directions use the same numbers, so
+            that half precision there changes the flow slightly and its invertibility not at all.
+    """
+
+    def __init__(self, level: Sequential, parts: Sequence[tuple[int, int]], condition_dtype: torch.dtype) -> None:
+        super().__init__()
+        linears, couplings = _steps_of(level)
+        self._dtype = couplings[0].self_net.conv1.weight.dtype
+        self.steps = len(couplings)
+        self.kept, self.additive = couplings[0].kept, couplings[0].additive
+        self.scale_eps = couplings[0].scale_eps
+        self._condition_dtype = condition_dtype
+        forward = [fold_linear(layers) for layers in linears]
+        inverse = [torch.linalg.inv(matrix) for matrix, _ in forward]
+        self._keep("matrix", torch.stack([matrix for matrix, _ in forward]))
+        self._keep("offset", torch.stack([offset for _, offset in forward])[..., None])
+        self._keep("inverse_matrix", torch.stack(inverse))
+        offsets = [-back @ offset for back, (_, offset) in zip(inverse, forward, strict=True)]
+        self._keep("inverse_offset", torch.stack(offsets)[..., None])
+        nets = [fold_subnet(coupling.self_net) for coupling in couplings]
+        self._keep_convs("self_mid", [net.mid for net in nets], self._dtype)
+        self._keep_convs("self_out", [self._sorted(net.out) for net in nets], self._dtype)
+        self._keep("self_first", torch.stack([net.first[0][:, : self.kept] for net in nets]))
+        cond_nets = [fold_subnet(coupling.cond_net) for coupling in couplings]
+        self._keep_convs("cond_mid", [net.mid for net in cond_nets], condition_dtype)
+        self._keep_convs("cond_out", [self._sorted(net.out) for net in cond_nets], condition_dtype)
+        # Apart, because one kind is kept for the way back and the other is not.
+        self.self_firsts = FirstConvs(
+            [(net.first[0][:, self.kept :], net.first[1]) for net in nets], parts, condition_dtype
+        )
+        self.cond_firsts = FirstConvs([net.first for net in cond_nets], parts, condition_dtype)
+        self.colour_nets = nn.ModuleList(
+            copy.deepcopy(net) for coupling in couplings if (net := coupling.colour_net) is not None
+        )
+
+    def condition(self, maps: Sequence[MapPart]) -> LevelCondition:
+        """All that follows from the level's features; where scales follow the colour, ``maps[0]`` is the colour."""
+        typed = [(map_.to(self._condition_dtype), factor) for map_, factor in maps]
+        condition = LevelCondition(list(self.self_firsts(typed)), [], [])
+        for step, first in enumerate(self.cond_firsts(typed)):
+            hidden = self._conv("cond_mid", step, first.relu_()).relu_()
+            out = self._conv("cond_out", step, hidden, padding=1).to(self._dtype)
+            if self.additive:
+                raw = self.colour_nets[step](maps[0][0].to(self._dtype)) + 2
+                shift, scale = out, raw.sigmoid_().add_(self.scale_eps)
+            else:
+                shift, raw = out.chunk(2, dim=1)
+                scale = raw.sigmoid().add_(self.scale_eps)
+            condition.scale.append(scale)
+            condition.shift.append(shift)
+        return condition
+
+    def encode(self, x: Tensor, condition: LevelCondition) -> Tensor:
+        """``(B, C / 4, 2 H, 2 W)`` to ``(B, C, H, W)``: the forward direction of the plain level."""
+        x = F.pixel_unshuffle(x, 2)
+        for step in range(self.steps):
+            x = self._linear("", step, x)
+            rest = x[:, self.kept :]
+            scale, shift = self._self_maps(step, x[:, : self.kept], condition)
+            if scale is not None:
+                rest.div_(scale)
+            rest.sub_(shift)
+            x = x.div_(condition.scale[step]).sub_(condition.shift[step])
+        return x
+
+    def decode(self, z: Tensor, condition: LevelCondition) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, C / 4, 2 H, 2 W)``: the inverse direction of the plain level."""
+        for step in reversed(range(self.steps)):
+            z = (z + condition.shift[step]).mul_(condition.scale[step])
+            rest = z[:, self.kept :]
+            scale, shift = self._self_maps(step, z[:, : self.kept], condition)
+            rest.add_(shift)
+            if scale is not None:
+                rest.mul_(scale)
+            z = self._linear("inverse_", step, z)
+        return F.pixel_shuffle(z, 2)
+
+    def _self_maps(self, step: int, kept: Tensor, condition: LevelCondition) -> tuple[Tensor | None, Tensor]:
+        """Scale (None: 1) and shift of the second half, ``(B, C - C // 2, H, W)``."""
+        hidden = F.conv2d(kept, self.get_buffer("self_first")[step], padding=1).add_(condition.self_first[step]).relu_()
+        out = self._conv("self_out", step, self._conv("self_mid", step, hidden).relu_(), padding=1)
+        if self.additive:
+            return None, out
+        shift, raw = out.chunk(2, dim=1)
+        return raw.sigmoid().add_(self.scale_eps), shift
+
+    def _linear(self, direction: str, step: int, x: Tensor) -> Tensor:
+        # A matrix product, no convolution: cuDNN rounds float32 convolutions to TF32 by default.
+        matrix = self.get_buffer(f"{direction}matrix")[step].expand(len(x), -1, -1)
+        return torch.baddbmm(self.get_buffer(f"{direction}offset")[step], matrix, x.flatten(2)).view_as(x)
+
+    def _conv(self, name: str, step: int, x: Tensor, padding: int = 0) -> Tensor:
+        weight, bias = self.get_buffer(f"{name}_weight")[step], self.get_buffer(f"{name}_bias")[step]
+        return F.conv2d(x, weight, bias, padding=padding)
+
+    def _sorted(self, out: _Conv) -> _Conv:
+        """Shifts, then raw scales with the 2 that the sigmoid expects; additive nets give shifts alone."""
+        return out if self.additive else _even_then_odd(out, odd_bias=2.0)
+
+    def _keep_convs(self, name: str, convs: Sequence[_Conv], dtype: torch.dtype) -> None:
+        self._keep(f"{name}_weight", torch.stack([weight for weight, _ in convs]), dtype)
+        self._keep(f"{name}_bias", torch.stack([bias for _, bias in convs]), dtype)
+
+    def _keep(self, name: str, value: Tensor, dtype: torch.dtype | None = None) -> None:
+        self.register_buffer(name, value.to(dtype or self._dtype).contiguous(), persistent=False)
+
+
+class FrozenSplit(nn.Module):
+    """The split after level 1 without its log-determinant.
+
+    Args:
+        split: the plain one.
+    """
+
+    def __init__(self, split: SplitPrior) -> None:
+        super().__init__()
+        self.kept, self.additive = split.kept, split.additive
+        folded = _fold_zero_conv(split.net)
+        weight, bias = folded if split.additive else _even_then_odd(folded)
+        dtype = split.net.conv.weight.dtype
+        self.register_buffer("weight", weight.to(dtype), persistent=False)
+        self.register_buffer("bias", bias.to(dtype), persistent=False)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, C, H, W)`` to the kept channels ``(B, C // 2, H, W)`` and the standardised others."""
+        kept, rest = x[:, : self.kept].contiguous(), x[:, self.kept :]
+        mean, logs = self._prior(kept)
+        return kept, rest - mean if logs is None else (rest - mean) * (-logs).exp()
+
+    def decode(self, kept: Tensor, eps: Tensor) -> Tensor:
+        """The inverse of :meth:`encode`."""
+        mean, logs = self._prior(kept)
+        return torch.cat([kept, eps + mean if logs is None else eps * logs.exp() + mean], dim=1)
+
+    def _prior(self, kept: Tensor) -> tuple[Tensor, Tensor | None]:
+        out = F.conv2d(kept, self.get_buffer("weight"), self.get_buffer("bias"), padding=1)
+        if self.additive:
+            return out, None
+        mean, logs = out.chunk(2, dim=1)
+        return mean, logs
+
+
+def _steps_of(level: Sequential) -> tuple[list[list[FlowLayer]], list[ConditionalCoupling]]:
+    """The linear layers before each coupling, and the couplings."""
+    linears: list[list[FlowLayer]] = [[]]
+    couplings = []
+    for layer in level.layers:
+        if isinstance(layer, Squeeze):
+            continue
+        if isinstance(layer, ConditionalCoupling):
+            couplings.append(layer)
+            linears.append([])
+        else:
+            assert isinstance(layer, FlowLayer)
+            linears[-1].append(layer)
+    assert not linears[-1], "a level ends with a coupling"
+    return linears[:-1], couplings

@@ -1,0 +1,84 @@
+"""Counter-based random numbers in tensor operations: a function of (seed, position), on any device and in any batch.
+
+Philox4x32-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3): ten rounds
+of 32-bit multiplications turn a 128-bit counter and a 64-bit key into 128 random bits.  The key is a sample's seed,
+the counter a position, so that nothing has to be drawn in order, and no generator's state is kept.
+
+Unsigned 32-bit words lie in int64 tensors; products of 64 bits wrap, and masks restore the words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["normals", "philox_words", "uniforms"]
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+def philox_words(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Four random words for each counter and key.
+
+    Args:
+        counter: four words, int64 in 0..2^32 - 1, of shapes that broadcast with each other and with the key.
+        key: two words of the same kind.
+
+    Returns:
+        Four words, int64 in 0..2^32 - 1.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for round_ in range(_ROUNDS):
+        if round_:
+            k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        # The shift brings copies of the sign with it, which the mask takes away.
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & _WORD) ^ c1 ^ k0,
+            p1 & _WORD,
+            ((p0 >> 32) & _WORD) ^ c3 ^ k1,
+            p0 & _WORD,
+        )
+    return c0, c1, c2, c3
+
+
+def normals(seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal numbers ``(B, *shape)``, each row a function of its seed and ``stream`` alone.
+
+    By Box and Muller's transform of Philox's words; the words are the same on every device, the normals within float
+    rounding.  Numbers of another ``shape`` with as many or fewer elements begin with the same values.
+
+    Args:
+        seeds: ``(B,)`` int64, on the device where the numbers are wanted.
+        stream: tells draws for different purposes apart, 0..2^32 - 1.
+        shape: of one row.
+        dtype: float32 or float64.
+    """
+    uniform = (_words(seeds, stream, shape).to(dtype) + 0.5) * 2.0**-32  # (B, N, 4), above 0
+    radius = (-2 * uniform[..., 0::2].log()).sqrt()
+    angle = (2 * math.pi) * uniform[..., 1::2]
+    return _rows(torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1), shape)
+
+
+def uniforms(seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Numbers ``(B, *shape)`` from the uniform law on [0, 1), multiples of 2^-24; arguments as :func:`normals`."""
+    return _rows((_words(seeds, stream, shape) >> 8).to(dtype) * 2.0**-24, shape)
+
+
+def _words(seeds: Tensor, stream: int, shape: Sequence[int]) -> Tensor:
+    """At least as many words as a row has elements, ``(B, N, 4)``."""
+    blocks = torch.arange(-(-math.prod(shape) // 4), device=seeds.device)
+    zero = torch.zeros_like(blocks)
+    keys = [(seeds & _WORD)[:, None], ((seeds >> 32) & _WORD)[:, None]]
+    return torch.stack(philox_words([blocks & _WORD, blocks >> 32, zero + stream, zero], keys), dim=-1)
+
+
+def _rows(numbers: Tensor, shape: Sequence[int]) -> Tensor:
+    return numbers.flatten(1)[:, : math.prod(shape)].reshape(len(numbers), *shape)

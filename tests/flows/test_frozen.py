@@ -1,0 +1,171 @@
+"""The frozen DeFlow against the plain one: the same images from the same seeds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from synthpipe import checkpoints
+from synthpipe.errors import ShapeError
+from synthpipe.flows.deflow import CLEAN, DeFlow
+from synthpipe.flows.draws import GeneratorNoise, SeededNoise
+from synthpipe.flows.frozen import FrozenDeFlow
+from tests.flows.test_deflow import RRDB, SMALL, STATISTICS, generators, images, tiny
+
+VARIANTS = {
+    "full": {},
+    "rrdb, scale 8": {"scale": 8, "encoder": RRDB},
+    "rrdb, scale 4": {"encoder": RRDB, "steps": 2},
+    "rrdb, scale 2, no transition": {"scale": 2, "encoder": RRDB, "transition_steps": 0},
+    "rrdb, no taps": {"encoder": {**RRDB, "taps": []}},
+    "diagonal": {"covariance": "diagonal"},
+    "colour, rrdb": {"covariance": "colour", "encoder": RRDB},
+    "additive": {"coupling": "additive", "covariance": "colour"},
+    "additive, full, two levels": {"coupling": "additive", "levels": 2},
+    "normalised": {"normalization": STATISTICS},
+    "normalised, clamped": {"normalization": {**STATISTICS, "clamp": True}},
+    "noise stays": {"dequantize_output": True, "quant": 32},
+    "unconditional": {"unconditional": True, "coupling": "additive"},
+}
+
+
+@pytest.fixture(params=VARIANTS, ids=str)
+def model(request: pytest.FixtureRequest) -> DeFlow:
+    return tiny(**VARIANTS[request.param])
+
+
+def test_degrades_as_the_plain_model(model: DeFlow) -> None:
+    x = images(3, 20, 28)  # no multiple of 8: padded and cut back
+    expected = model.degrade(x, generators(1, 2, 3), 0.7)
+    assert_close(FrozenDeFlow(model).degrade(x, generators(1, 2, 3), 0.7), expected, atol=1e-9, rtol=0)
+
+
+def test_cleans_as_the_plain_model(model: DeFlow) -> None:
+    y = images(2, 16, 24)
+    expected = model.clean(y, generators(4, 5), 0.5)
+    assert_close(FrozenDeFlow(model).clean(y, generators(4, 5), 0.5), expected, atol=1e-9, rtol=0)
+
+
+def test_in_float32_within_the_promised_tolerance(model: DeFlow) -> None:
+    model = model.float()
+    x = images(2, 16, 24).float()
+    frozen = FrozenDeFlow(model)
+    expected = model.degrade(x, generators(1, 2))
+    assert_close(frozen.degrade(x, generators(1, 2)), expected, atol=1e-4, rtol=0)
+
+
+def test_round_trip_in_float32() -> None:
+    for variant in ({}, {"encoder": RRDB}, {"coupling": "additive", "covariance": "colour"}):
+        x = images(2, 16, 24).float()
+        frozen = FrozenDeFlow(tiny(**variant).float())
+        assert_close(frozen.degrade(x, generators(1, 2), 0.0), x, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("variant", [{}, {"encoder": RRDB, "scale": 8}, {"coupling": "additive"}])
+def test_a_condition_in_bfloat16_leaves_the_round_trip_as_it_is(variant: dict) -> None:
+    x = images(2, 16, 24).float()
+    model = tiny(**variant).float()
+    half = FrozenDeFlow(model, torch.bfloat16)
+    assert_close(half.degrade(x, generators(1, 2), 0.0), x, atol=1e-5, rtol=0)
+    moved = half.degrade(x, generators(1, 2))
+    plain = model.degrade(x, generators(1, 2))
+    assert not torch.equal(moved, plain)
+    # bfloat16 has 8 bits: far from the sigmas of u, 1 here
+    assert float((moved - plain).square().mean().sqrt()) < 0.02 * float((plain - x).square().mean().sqrt())
+
+
+def test_the_shipped_weights_give_the_same_8_bit_images() -> None:
+    model = checkpoints.load("deflow_small")
+    assert isinstance(model, DeFlow)
+    x = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
+    plain = model.degrade(x, generators(1, 2))
+    frozen = FrozenDeFlow(model).degrade(x, generators(1, 2))
+    assert_close(frozen, plain, atol=1e-4, rtol=0)
+    levels = [(image.clamp(0, 1) * 255).round() for image in (frozen, plain)]
+    assert float((levels[0] != levels[1]).double().mean()) < 0.01
+
+
+def test_further_draws_share_what_does_not_depend_on_the_shift() -> None:
+    model = tiny(encoder=RRDB)
+    frozen = FrozenDeFlow(model)
+    x = images(2, 16, 16)
+    encoded = frozen.encode(x, CLEAN, GeneratorNoise(generators(1, 2)))
+    expected = frozen.degrade(x, generators(1, 2))
+    shared = GeneratorNoise(generators(1, 2))
+    frozen.encode(x, CLEAN, shared)  # takes the condition's draws
+    assert_close(frozen.degrade_encoded(encoded, shared), expected)
+    again = frozen.degrade_encoded(encoded, shared)
+    assert not torch.allclose(again, expected, atol=1e-2)
+    assert torch.equal(
+        encoded.latents[0], frozen.encode(x, CLEAN, GeneratorNoise(generators(1, 2))).latents[0]
+    )  # untouched by draws
+
+
+def test_seeds_decide_whatever_stands_beside_them() -> None:
+    frozen = FrozenDeFlow(tiny(coupling="additive", covariance="colour", dequantize_output=True))
+    x = images(3, 16, 16)
+    seeds = torch.tensor([5, 2**61 + 1, 7])
+    together = frozen.degrade_with(x, SeededNoise(seeds))
+    for row in (2, 0, 1):
+        alone = frozen.degrade_with(x[row : row + 1], SeededNoise(seeds[row : row + 1]))
+        assert_close(alone[0], together[row], atol=1e-12, rtol=0)
+    other = frozen.degrade_with(x, SeededNoise(seeds + 1))
+    assert float((other - together).abs().mean()) > 1e-3
+
+
+def test_seeded_noise_has_the_law_of_the_plain_models() -> None:
+    model = tiny()
+    x = images(1, 16, 16).expand(200, -1, -1, -1)
+    seeded = FrozenDeFlow(model).degrade_with(x, SeededNoise(torch.arange(200)))
+    plain = model.degrade(x, generators(*range(200)))
+    spread, expected = (float((y - y.mean(0)).square().mean().sqrt()) for y in (seeded, plain))
+    assert spread == pytest.approx(expected, rel=0.05)
+    assert_close(seeded.mean(), plain.mean(), atol=5 * expected / 200**0.5, rtol=0)
+
+
+def test_strength_for_each_image() -> None:
+    frozen = FrozenDeFlow(tiny())
+    x = images(2, 16, 16)
+    mixed = frozen.degrade(x, generators(1, 2), torch.tensor([0.25, 1.5]))
+    for row, strength in enumerate((0.25, 1.5)):
+        alone = frozen.degrade(x, generators(1, 2), strength)
+        assert_close(mixed[row], alone[row])
+
+
+def test_later_changes_of_the_model_do_not_reach_it() -> None:
+    model = tiny(coupling="additive", covariance="colour", normalization=STATISTICS)
+    frozen = FrozenDeFlow(model)
+    x = images(1, 16, 16)
+    before = frozen.degrade(x, generators(1))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    assert torch.equal(frozen.degrade(x, generators(1)), before)
+
+
+def test_what_cannot_be_frozen_or_degraded_is_refused() -> None:
+    with pytest.raises(ShapeError, match="never trained"):
+        FrozenDeFlow(DeFlow(scale=4, steps=1, hidden=4, encoder=SMALL))
+    frozen = FrozenDeFlow(tiny())
+    with pytest.raises(ShapeError, match="expected RGB images"):
+        frozen.degrade(torch.zeros(1, 1, 8, 8), generators(1))
+    with pytest.raises(ShapeError, match="hold NaN or infinity"):
+        frozen.degrade(torch.full((1, 3, 8, 8), float("nan")), generators(1))
+    with pytest.raises(ShapeError, match="one generator per image"):
+        frozen.degrade(images(2), generators(1))
+
+
+def _damaged(model: DeFlow) -> DeFlow:
+    with torch.no_grad():
+        model.shifts[0].mean.fill_(float("inf"))  # type: ignore[union-attr, operator]
+    return model
+
+
+def test_nan_out_is_refused_unless_the_caller_takes_it() -> None:
+    frozen = FrozenDeFlow(_damaged(tiny()))
+    with pytest.raises(ShapeError, match="the flow gave NaN or infinity"):
+        frozen.degrade(images(1), generators(1))
+    out: Tensor = frozen.degrade(images(1), generators(1), refuse_nonfinite=False)
+    assert not bool(torch.isfinite(out).all())

@@ -1,0 +1,99 @@
+"""Counter-based noise: its authors' vectors, its law, and that only seed, stream and position count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.testing import assert_close
+
+from synthpipe.philox import normals, philox_words, uniforms
+
+#: `kat_vectors` of Random123 1.14, the authors' own library: counter, key, result of philox4x32 with 10 rounds.
+VECTORS = [
+    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]
+
+
+def words(text: str) -> list[int]:
+    return [int(word, 16) for word in text.split()]
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), VECTORS)
+def test_gives_the_authors_vectors(counter: str, key: str, expected: str) -> None:
+    result = philox_words(*([torch.tensor([word]) for word in words(text)] for text in (counter, key)))
+    assert [int(word) for word in result] == words(expected)
+
+
+def test_many_counters_and_keys_in_one_call() -> None:
+    counters = [[torch.tensor(word) for word in words(counter)] for counter, _, _ in VECTORS]
+    keys = [[torch.tensor(word) for word in words(key)] for _, key, _ in VECTORS]
+    joined = philox_words(
+        [torch.stack(c) for c in zip(*counters, strict=True)], [torch.stack(k) for k in zip(*keys, strict=True)]
+    )
+    assert torch.stack(joined, 1).tolist() == [words(expected) for _, _, expected in VECTORS]
+
+
+def test_are_standard_normal() -> None:
+    x = normals(torch.arange(4), 0, (250_000,)).double().numpy()
+    assert stats.kstest(x.ravel(), "norm").pvalue > 0.01
+    for row in x:
+        assert stats.kstest(row, "norm").pvalue > 1e-3
+    # tails, which a uniform of too few bits would cut off: 1e6 numbers pass 4.5 about 6.8 times
+    assert 4.2 < np.abs(x).max() < 6.8
+
+
+def test_uniform_numbers_are_uniform_and_below_1() -> None:
+    x = uniforms(torch.arange(4), 0, (250_000,)).double().numpy()
+    assert stats.kstest(x.ravel(), "uniform").pvalue > 0.01
+    assert x.min() >= 0
+    assert x.max() < 1
+
+
+def test_neighbouring_seeds_streams_and_positions_are_independent() -> None:
+    count = 200_000
+    base = normals(torch.tensor([7]), 0, (count,))[0].double()
+    others = {
+        "next seed": normals(torch.tensor([8]), 0, (count,))[0],
+        "a high bit of the seed": normals(torch.tensor([7 + (1 << 40)]), 0, (count,))[0],
+        "next stream": normals(torch.tensor([7]), 1, (count,))[0],
+        "next position": base.roll(1),
+        "four positions on": base.roll(4),
+    }
+    for what, other in others.items():
+        for first, second in ((base, other.double()), (base.square(), other.double().square())):
+            correlation = float(np.corrcoef(first.numpy(), second.numpy())[0, 1])
+            assert abs(correlation) < 5 / count**0.5, what
+
+
+def test_a_row_depends_on_its_own_seed_alone() -> None:
+    seeds = torch.tensor([3, 2**62 + 5, 0, 3])
+    together = normals(seeds, 2, (3, 5, 7))
+    assert together.shape == (4, 3, 5, 7)
+    assert torch.equal(together[0], together[3])
+    for row, seed in zip(together, seeds, strict=True):
+        assert torch.equal(normals(seed[None], 2, (3, 5, 7))[0], row)
+
+
+def test_a_longer_draw_begins_with_the_shorter_one() -> None:
+    seeds = torch.tensor([11, 12])
+    assert torch.equal(normals(seeds, 0, (1001,))[:, :7], normals(seeds, 0, (7,)))
+
+
+def test_float64_is_the_same_draw_to_more_digits() -> None:
+    seeds = torch.tensor([1])
+    assert_close(normals(seeds, 0, (4096,)).double(), normals(seeds, 0, (4096,), torch.float64), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.gpu
+def test_a_seed_means_the_same_noise_on_the_gpu() -> None:
+    counter = [torch.arange(100_000), torch.full((1,), 0xFFFFFFFF), torch.zeros(1).long(), torch.ones(1).long()]
+    key = [torch.tensor([0x89ABCDEF]), torch.tensor([0xFEDCBA98])]
+    on_gpu = philox_words([word.cuda() for word in counter], [word.cuda() for word in key])
+    for mine, theirs in zip(philox_words(counter, key), on_gpu, strict=True):
+        assert torch.equal(mine, theirs.cpu())
+    seeds = torch.tensor([5, 6])
+    assert_close(normals(seeds.cuda(), 0, (4096,)).cpu(), normals(seeds, 0, (4096,)), atol=1e-5, rtol=1e-5)
