@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command, given_options, log_lines
 from synthpipe.cli.image_folder import check_device
-from synthpipe.errors import OptionError
+from synthpipe.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
     from synthpipe.config.calibration import CalibrationOptions
+    from synthpipe.density import DDE
 
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
   synthpipe train recipes/scorer_small/train.yml run_dir=runs/dde data.clean.folder=photos
   synthpipe calibrate runs/dde/final.safetensors photos mine.safetensors --degraded scraped_bad
+  synthpipe calibrate scorer_small photos mine.safetensors      # under the density that ships
   synthpipe score mine.safetensors shards-{000..063}.tar scores.parquet"""
 
 
@@ -32,7 +34,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "degraded. Prints how well it does on images that the fit did not see, beside the bits of a lossless coder.",
         example=_EXAMPLE,
     )
-    parser.add_argument("weights", metavar="DDE_WEIGHTS", help="a trained density (`kind: dde`)")
+    parser.add_argument("weights", metavar="WEIGHTS", help="a trained density (`kind: dde`), or a scorer that holds one")
     parser.add_argument("clean", metavar="CLEAN_FOLDER", help="folder of clean images (nested is fine)")
     parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="the scorer to write")
     parser.add_argument(
@@ -78,14 +80,27 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.training.calibration import calibrate
 
     options = _options(args)
-    dde: Any = checkpoints.load(args.weights, kind="dde")
+    dde, density = _density(args.weights)
     with log_lines(logging.INFO):
         scorer, info = calibrate(dde, args.clean, options, progress=True)
-    density = checkpoints.read_header(args.weights)["info"]
     path = checkpoints.save(args.target, scorer, {"calibration": info, "density": density})
     print(_table(info))
     print(path)
     return 0
+
+
+def _density(weights: str) -> tuple[DDE, dict[str, Any]]:
+    """The density of a file of kind ``dde``, or the one inside a scorer, and what its file says of it."""
+    from synthpipe import checkpoints
+    from synthpipe.density import DDE, DensityScorer
+
+    header = checkpoints.read_header(weights)
+    model = checkpoints.load(weights)
+    if isinstance(model, DensityScorer):
+        return model.dde, header["info"].get("density", header["info"])
+    if isinstance(model, DDE):
+        return model, header["info"]
+    raise CheckpointError(f"{weights}: holds a {header['kind']!r} model, expected 'dde' or 'density_scorer'")
 
 
 def _options(args: argparse.Namespace) -> CalibrationOptions:

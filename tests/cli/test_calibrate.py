@@ -59,6 +59,20 @@ def test_writes_a_scorer_and_prints_what_it_is_worth(
     assert f"{row['auroc']:.3f}" == out[2].split()[1]
 
 
+def test_a_scorer_is_calibrated_anew_under_the_density_that_it_holds(dde: str, clean: str, tmp_path: Path) -> None:
+    first, again, other = (str(tmp_path / f"{name}.safetensors") for name in ("first", "again", "other"))
+    assert main(["calibrate", dde, clean, first, *FEW]) == 0
+    assert main(["calibrate", first, clean, again, *FEW]) == 0
+    assert Path(again).read_bytes() == Path(first).read_bytes()
+    assert main(["calibrate", first, clean, other, *FEW, "--seed", "1"]) == 0
+    assert Path(other).read_bytes() != Path(first).read_bytes()
+
+
+def test_other_weights_are_refused_by_kind(clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "mmse_small", clean, str(tmp_path / "a.safetensors"), *FEW]) == 1
+    assert "holds a 'plain_denoiser' model, expected 'dde' or 'density_scorer'" in capsys.readouterr().err
+
+
 def test_a_folder_of_degraded_images_is_a_family(
     dde: str, clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
