@@ -34,7 +34,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "degraded. Prints how well it does on images that the fit did not see, beside the bits of a lossless coder.",
         example=_EXAMPLE,
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help="a trained density (`kind: dde`), or a scorer that holds one")
+    parser.add_argument("weights", metavar="WEIGHTS", help="a trained density (`kind: dde`), or a scorer with one")
     parser.add_argument("clean", metavar="CLEAN_FOLDER", help="folder of clean images (nested is fine)")
     parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="the scorer to write")
     parser.add_argument(
