@@ -90,7 +90,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
             "by `synthpipe import-deflow`"
         )
     try:
-        header = json.loads(metadata[_HEADER_KEY])
+        header: dict[str, Any] = json.loads(metadata[_HEADER_KEY])
     except json.JSONDecodeError as error:
         raise CheckpointError(f"{path}: the synthpipe header is damaged ({error})") from error
     missing = [key for key in _REQUIRED if key not in header]

@@ -22,7 +22,7 @@ VAL_SIDE = 192
 def photograph(name: str) -> np.ndarray:
     """One photograph, uint8 ``(H, W, 3)``."""
     if name == "motorcycle":
-        return np.asarray(data.stereo_motorcycle()[0])
+        return np.asarray(data.stereo_motorcycle()[0])  # type: ignore[no-untyped-call]
     return np.asarray(getattr(data, name)())
 
 

@@ -66,8 +66,8 @@ def _import_torchvision() -> None:
             missing = _MISSING_OPERATOR.search(str(error))
             if missing is None:
                 raise
-            library = torch.library.Library("torchvision", "FRAGMENT")
-            library.define(_SCHEMA.format(missing[1]))
+            library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+            library.define(_SCHEMA.format(missing[1]))  # type: ignore[no-untyped-call]
             declared.append(library)
             for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
                 del sys.modules[name]

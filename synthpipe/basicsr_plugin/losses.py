@@ -26,7 +26,7 @@ __all__ = ["SynthPipePerceptualLoss", "find_vgg_weights"]
 _LAYOUTS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
 
-class SynthPipePerceptualLoss(PerceptualLoss):
+class SynthPipePerceptualLoss(PerceptualLoss):  # type: ignore[misc]
     """Distance between VGG features of images ``(B, 3, H, W)`` in [0, 1]: (perceptual, style), each a scalar or None.
 
     Args:
@@ -111,7 +111,7 @@ def _load_features(path: Path, vgg_type: str) -> nn.Module:
     tensors = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     layout = vgg.cfgs[_LAYOUTS[vgg_type.removesuffix("_bn")]]
     with torch.device("meta"):  # nothing to initialise, and no draw from the global generator
-        features = vgg.make_layers(layout, batch_norm=vgg_type.endswith("_bn"))
+        features: nn.Module = vgg.make_layers(layout, batch_norm=vgg_type.endswith("_bn"))
     try:
         features.load_state_dict(tensors, assign=True)
     except RuntimeError as error:

@@ -116,13 +116,13 @@ class DegradeInFeedData:
         return {"gt": torch.stack(cuts_gt), "lq": torch.stack(cuts_lq)}
 
 
-class SynthPipeSRModel(DegradeInFeedData, SRModel):
+class SynthPipeSRModel(DegradeInFeedData, SRModel):  # type: ignore[misc]
     """BasicSR's ``SRModel`` (pixel loss) that degrades in ``feed_data``."""
 
 
-class SynthPipeSRGANModel(DegradeInFeedData, SRGANModel):
+class SynthPipeSRGANModel(DegradeInFeedData, SRGANModel):  # type: ignore[misc]
     """BasicSR's ``SRGANModel`` that degrades in ``feed_data``."""
 
 
-class SynthPipeESRGANModel(DegradeInFeedData, ESRGANModel):
+class SynthPipeESRGANModel(DegradeInFeedData, ESRGANModel):  # type: ignore[misc]
     """BasicSR's ``ESRGANModel`` (relativistic GAN) that degrades in ``feed_data``."""

@@ -26,7 +26,7 @@ __all__ = ["OnDevice", "Produced", "TileLoader"]
 _WORKER_PREFETCH = 2
 
 
-class TileLoader(BaseNode[Record]):
+class TileLoader(BaseNode[Record]):  # type: ignore[misc]
     """Records of tiles from the reader processes, in an order that does not depend on their speed.
 
     Args:
@@ -141,7 +141,7 @@ class Produced:
         return self.item
 
 
-class OnDevice(BaseNode[Produced]):
+class OnDevice(BaseNode[Produced]):  # type: ignore[misc]
     """Runs its source on a CUDA stream of its own, so that work ahead overlaps with training; on the CPU it only
     carries errors across threads unchanged.
 
@@ -154,7 +154,8 @@ class OnDevice(BaseNode[Produced]):
         super().__init__()
         self._source = source
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        cuda = device.type == "cuda"
+        self._stream = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
 
     def reset(self, initial_state: dict[str, Any] | None = None) -> None:
         super().reset(initial_state)
@@ -162,7 +163,8 @@ class OnDevice(BaseNode[Produced]):
             self._source.reset(initial_state)
 
     def get_state(self) -> dict[str, Any]:
-        return self._source.state_dict()
+        state: dict[str, Any] = self._source.state_dict()
+        return state
 
     def next(self) -> Produced:
         try:

@@ -25,7 +25,7 @@ __all__ = ["Emitted", "PatchPool"]
 Emitted = dict[str, Any]
 
 
-class PatchPool(BaseNode[Emitted]):
+class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
     """Records of tiles in, batches of patches out.
 
     Args:

@@ -45,9 +45,11 @@ class Pass:
 
     def state(self) -> dict[str, Any]:
         """Where the batch taken last left off."""
-        state = self._last.state_dict()
-        # With a snapshot for every item, none is ever older than that item.
-        return state["snapshot"] if self._prefetcher is not None else state
+        state: dict[str, Any] = self._last.state_dict()
+        if self._prefetcher is not None:
+            # With a snapshot for every item, none is ever older than that item.
+            state = state["snapshot"]
+        return state
 
     def take(self) -> Any:
         """The next item; raises StopIteration at the end, and what went wrong in readers and on the device."""
@@ -120,7 +122,8 @@ class Stream(Iterator[Batch]):
             raise
         self._counts = item["counts"]
         self._report_epochs(item["epoch"])
-        return item["batch"]
+        batch: Batch = item["batch"]
+        return batch
 
     def counts(self) -> dict[str, int]:
         """Images ``used``, and what was skipped by reason, among all that went into the patches emitted so far.

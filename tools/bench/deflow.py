@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from report import paired_seconds, print_result
@@ -41,7 +42,7 @@ def train_call(model: DeFlow, batch: int, size: int, device: torch.device) -> Ca
     def call() -> object:
         loss = model.bits_per_dim(model.nll(x, domain), x.shape).mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         return optimizer.step()
 
     return call
@@ -63,14 +64,14 @@ def main() -> None:
     model = build(args.preset, device)
     if args.what == "degrade":
         x = torch.rand(args.tiles, 3, args.size, args.size, device=device)
-        calls = degrade_call(model, x, True), degrade_call(model, x, False)
-        labels = {"compared": "bfloat16 autocast / float32", "preset": args.preset, "tiles": args.tiles}
+        ours, peer = degrade_call(model, x, True), degrade_call(model, x, False)
+        labels: dict[str, Any] = {"compared": "bfloat16 autocast / float32", "preset": args.preset, "tiles": args.tiles}
     else:
         other = build(args.peer, device)
-        calls = tuple(train_call(m, args.batch, args.size, device) for m in (model, other))  # type: ignore[assignment]
+        ours, peer = (train_call(m, args.batch, args.size, device) for m in (model, other))
         labels = {"compared": f"{args.preset} / {args.peer}", "batch": args.batch}
-    ours, peer = paired_seconds(*calls, device, args.rounds)
-    print_result(f"deflow_{args.what}", ours, peer, "seconds", device, size=args.size, **labels)
+    seconds = paired_seconds(ours, peer, device, args.rounds)
+    print_result(f"deflow_{args.what}", *seconds, "seconds", device, size=args.size, **labels)
 
 
 if __name__ == "__main__":

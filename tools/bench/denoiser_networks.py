@@ -103,7 +103,8 @@ def build(net: Net, device: torch.device) -> BlindSpotDenoiser:
     """A denoiser with random weights."""
     torch.manual_seed(0)
     model = BlindSpotDenoiser(3, net=net).to(device)
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 # Costs
@@ -257,7 +258,8 @@ def train(net: Net, seed: int, images: list[Tensor], args: argparse.Namespace, d
     )
     data = ImageData(options, seed)
     optimizer = torch.optim.Adam(objective.model.parameters(), lr=args.lr, betas=(0.9, 0.99))
-    averaged = AveragedModel(objective.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema))
+    average = get_ema_multi_avg_fn(args.ema)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(objective.model, multi_avg_fn=average)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     found: dict[str, Any] = {}
     spent, step = 0.0, 0

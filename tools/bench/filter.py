@@ -20,6 +20,7 @@ import argparse
 import io
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,10 @@ def rounded(values: np.ndarray) -> Picture:
 def corruptions(rng: np.random.Generator, grey: bool) -> dict[str, Callable[[Picture], Picture]]:
     """The rows that have an original beside them."""
     return {
-        **{f"jpeg {quality}": (lambda p, q=quality: jpeg(p, q)) for quality in (5, 10, 30, 75)},
-        **{f"blur {sigma:g}": (lambda p, s=sigma: blur(p, s)) for sigma in (0.7, 1.0, 2.0)},
-        "upscaled x2": lambda p: upscaled(p, 2),
-        **{f"noise {sigma}": (lambda p, s=sigma: noisy(p, s, rng, grey)) for sigma in (5, 10, 25)},
+        **{f"jpeg {quality}": partial(jpeg, quality=quality) for quality in (5, 10, 30, 75)},
+        **{f"blur {sigma:g}": partial(blur, sigma=sigma) for sigma in (0.7, 1.0, 2.0)},
+        "upscaled x2": partial(upscaled, factor=2),
+        **{f"noise {sigma}": partial(noisy, sigma=sigma, rng=rng, grey=grey) for sigma in (5, 10, 25)},
     }
 
 
@@ -233,7 +234,7 @@ def judge_picture(scorer: Any, picture: Picture) -> tuple[float, float, float]:
 @torch.inference_mode()
 def badness(scorer: Any, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
     """Every column of the scorer, and the simple statistics that are no part of it; ``(N,)`` each."""
-    columns = torch.cat([scorer(chunk) for chunk in tiles.split(64)])
+    columns = torch.cat([scorer(chunk) for chunk in torch.split(tiles, 64)])
     grey = (luma(tiles)[:, 0] * 255).round().numpy()
     laplacian = torch.tensor([float(laplace(tile).var()) for tile in grey])
     coded = torch.tensor([len(zlib.compress(tile.astype(np.uint8).tobytes(), 9)) * 8 / TILE**2 for tile in grey])

@@ -42,10 +42,11 @@ def main() -> None:
                 pull(ours, args.batches), pull(peer, args.batches), device, args.rounds, warmup=1, clock=clock
             )
             counts = ours.counts()
-    rates = [[args.batches * args.batch / value for value in values] for values in seconds]
+    ours_rate, peer_rate = ([args.batches * args.batch / value for value in values] for values in seconds)
     print_result(
         "filter_stream",
-        *rates,
+        ours_rate,
+        peer_rate,
         "patches/s",
         device,
         compared="the same stream without a filter",

@@ -146,9 +146,10 @@ def multiply_adds(model: nn.Module) -> int:
 
 def load(weights: str, device: str) -> Denoiser:
     """A denoiser in the layout that is fastest for it."""
-    model: Any = checkpoints.load(weights)
+    model = checkpoints.load(weights)
     assert isinstance(model, Denoiser), f"{weights} holds no denoiser"
-    return model.requires_grad_(False).to(device, memory_format=torch.channels_last)
+    model.requires_grad_(False).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
 
 
 def cut_crops(data: Path, count: int, channels: int) -> Tensor:

@@ -95,8 +95,9 @@ def scorer_alone(scorer: DensityScorer, rounds: int) -> dict[str, Any]:
     rgb_seconds, grey_seconds = measure(lambda: scorer(tiles), lambda: scorer(grey))
     seen = grey if scorer.dde.channels == 1 else tiles
     steps: dict[str, Callable[[], object]] = {
-        f"energies_{level:g}": lambda level=level: scorer.dde.mean_energies(seen[:8], level) for level in scorer.levels
-    } | {f"norm_{level:g}": lambda level=level: scorer.dde.clean_score(seen[:8], level) for level in scorer.norm_levels}
+        **{f"energies_{level:g}": partial(scorer.dde.mean_energies, seen[:8], level) for level in scorer.levels},
+        **{f"norm_{level:g}": partial(scorer.dde.clean_score, seen[:8], level) for level in scorer.norm_levels},
+    }
     times = {name: measure(step, lambda: None)[0] for name, step in steps.items()}
     return {
         "side": scorer.tile,
@@ -109,7 +110,7 @@ def scorer_alone(scorer: DensityScorer, rounds: int) -> dict[str, Any]:
 
 def cut_images(data: Path | None, side: int, count: int) -> list[np.ndarray]:
     """``(side, side, 3)`` uint8 from the middle of pictures that are large enough, or smoothed noise."""
-    found = []
+    found: list[np.ndarray] = []
     for path in sorted(data.glob("*.png")) if data is not None else ():
         with Image.open(path) as image:
             if min(image.size) >= side and len(found) < count:
