@@ -121,6 +121,7 @@ def cpu_distributed() -> Iterator[None]:
             super().__init__(module, **options)
 
     def init_gloo(launcher: str, **_: Any) -> None:
+        """Stands in for BasicSR's ``init_dist``, which wants CUDA; raises OptionError for another launcher."""
         if launcher != "pytorch":
             raise OptionError(f"--launcher {launcher}: without CUDA expected 'pytorch', under torchrun")
         torch.distributed.init_process_group("gloo")

@@ -24,9 +24,15 @@ class Stream(Protocol):
     """What :func:`synthpipe.pipeline.build_stream` returns."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-    def close(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the batch taken last left off, in plain types."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batch behind ``state``."""
+
+    def close(self) -> None:
+        """Stop the readers; the stream gives no more batches."""
 
 
 class StreamLoader:

@@ -163,6 +163,7 @@ class Session:
 
     def _feeding(self, feed_data: Callable[[Any], None]) -> Callable[[Any], None]:
         def feed(data: Any) -> None:
+            """``feed_data``, and tell the loader which batch has been trained on."""
             feed_data(data)
             if self._loader is not None and SERIAL in data:
                 self._loader.mark_trained(data[SERIAL])
@@ -173,6 +174,7 @@ class Session:
         self, save: Callable[[int, int], None], opt: dict[str, Any], degrade: dict[str, Any] | None
     ) -> Callable[[int, int], None]:
         def save_all(epoch: int, current_iter: int) -> None:
+            """``save``, with the state of the stream and of random numbers beside it."""
             if current_iter != -1:  # -1: the final networks, without a state
                 content = {
                     "loader": self._loader.state_dict() if self._loader else None,
@@ -190,6 +192,7 @@ class Session:
 
     def _resuming(self, resume_training: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
         def resume_all(state: dict[str, Any]) -> None:
+            """``resume_training``, then the random numbers as they were."""
             resume_training(state)
             if self._resumed is not None:
                 resume.restore_rng(self._resumed["rng"])
@@ -199,6 +202,7 @@ class Session:
 
 def _validating(validation: Callable[..., None]) -> Callable[..., None]:
     def validate(*args: Any, **options: Any) -> None:
+        """``validation``, without a trace in the state of random numbers."""
         # BasicSR validates after saving; drawing here would part a resumed run from the uninterrupted one.
         with resume.keep_rng():
             validation(*args, **options)
@@ -241,6 +245,7 @@ def _barrier() -> None:
 
 def _first_rank_first(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any) -> None:
+        """``function``, then wait for all ranks."""
         function(*args)
         _barrier()
 
@@ -249,6 +254,7 @@ def _first_rank_first(function: Callable[..., None]) -> Callable[..., None]:
 
 def _first_rank_only(function: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any) -> None:
+        """``function`` on the first rank; the others wait for it."""
         if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
             function(*args)
         _barrier()

@@ -67,6 +67,7 @@ def progress_bar(unit: str) -> Iterator[Progress]:
     with tqdm(unit=unit, disable=None) as bar:
 
         def show(done: int, total: int, images: int | None = None) -> None:
+            """Move the bar to ``done`` of ``total``; ``images`` is written behind it."""
             bar.total = total
             if images is not None:
                 bar.set_postfix_str(f"{images} images", refresh=False)

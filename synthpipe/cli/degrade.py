@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     model: Any = checkpoints.load(args.weights, kind="deflow").requires_grad_(False).to(args.device)
 
     def degrade(x: Tensor, name: str) -> dict[str, Tensor]:
+        """``x`` ``(1, 3, H, W)`` reduced by ``--scale`` and degraded, for each suffix of the file name."""
         return _degrade_samples(model, x, name, args)
 
     return convert_images(args.source, args.target, degrade, "degrade", "degraded")
@@ -76,6 +77,7 @@ def _degrade_image(model: DeFlow, x: Tensor, seed: int, args: argparse.Namespace
     from synthpipe.transforms.tiling import apply_tiled
 
     def degrade(tile: Tensor, index: int) -> Tensor:
+        """One tile, ``(1, 3, h, w)`` in and out, with the draws that belong to its number."""
         generator = generator_for(seed, f"degrade tile {index}")
         return model.degrade(tile.to(args.device), [generator], args.strength).cpu()
 

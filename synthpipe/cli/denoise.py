@@ -92,6 +92,7 @@ def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
     transform = build_denoise(options).to(args.device)
 
     def clean(x: Tensor, name: str) -> dict[str, Tensor]:
+        """The image without noise, ``(1, 3, H, W)`` in and out, on the CPU."""
         y = transform.clean(x.to(args.device)).cpu()
         if not bool(torch.isfinite(y).all()):
             raise ImageError("the denoiser gave NaN or infinity", "not_finite")

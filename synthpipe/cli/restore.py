@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     denoise = _tiled(_load(args), args.tile)
 
     def convert(x: Tensor, name: str) -> dict[str, Tensor]:
+        """The restored image, on the CPU; ImageError where ``x`` does not fit the operator, and for NaN."""
         try:
             operator = operator_for(x, name).to(args.device)
             problem = Problem(operator, _observed(operator, x.to(args.device), args), sigma)
@@ -147,6 +148,7 @@ def _tiled(model: Denoiser, tile: int) -> Callable[[Tensor, Tensor], Tensor]:
     side = max(tile, 4 * (model.reach + model.grid))
 
     def denoise(x: Tensor, level: Tensor) -> Tensor:
+        """``x`` ``(B, C, H, W)`` without noise of standard deviation ``level`` ``(B,)``."""
         return apply_tiled(lambda part, _: model.denoise(part, level), x, side, model.reach, model.grid)
 
     return denoise

@@ -55,6 +55,7 @@ def _asked_to_stop() -> Iterator[Callable[[], bool]]:
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
+        """Remember the signal; the next one of its kind is handled as before."""
         came.append(number)
         signal.signal(number, previous[signal.Signals(number)])
 

@@ -120,6 +120,7 @@ class FrozenDeFlow(nn.Module):
         encoded = self.encode(y, NOISY, noise)
 
         def move(z: Tensor, shift: DomainShift, cond: Tensor, purpose: int) -> Tensor:
+            """Take a drawn shift of the degraded domain off the latents of one level."""
             like = z.new_empty(len(z), z.shape[1] + shift.extra_draws, *z.shape[2:])
             return shift.remove(z, temperature * noise.normal(like, purpose), cond)
 
@@ -157,6 +158,7 @@ class FrozenDeFlow(nn.Module):
             strength = strength.to(encoded.latents[0])[:, None, None, None]
 
         def move(z: Tensor, shift: DomainShift, cond: Tensor, purpose: int) -> Tensor:
+            """Add ``strength`` times a drawn shift to the latents of one level."""
             return z + strength * shift.shift(noise.normal(z, purpose), cond)
 
         return self._decode(encoded, move)

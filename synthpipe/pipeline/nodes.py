@@ -62,6 +62,7 @@ class TileLoader(BaseNode[Record]):  # type: ignore[misc]
         self._records: Any = None
 
     def reset(self, initial_state: dict[str, Any] | None = None) -> None:
+        """Begin at the first epoch, or where the record behind ``initial_state`` ended; stops earlier readers."""
         super().reset(initial_state)
         state = initial_state or {"epoch": self._first_epoch, "loader": None, "ended": False}
         self._epoch = state["epoch"]
@@ -71,10 +72,12 @@ class TileLoader(BaseNode[Record]):  # type: ignore[misc]
             self._start(state["loader"])
 
     def get_state(self) -> dict[str, Any]:
+        """Where the record taken last ended: plain types, with the state of each reader."""
         loader = None if self._loader is None else self._loader.state_dict()
         return {"epoch": self._epoch, "loader": loader, "ended": self._ended}
 
     def next(self) -> Record:
+        """The next record, in the order of the plan; raises what a reader met."""
         while not self._ended:
             try:
                 return next(self._records)
@@ -158,15 +161,18 @@ class OnDevice(BaseNode[Produced]):  # type: ignore[misc]
         self._stream = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
 
     def reset(self, initial_state: dict[str, Any] | None = None) -> None:
+        """Begin as the source does, on this node's CUDA stream."""
         super().reset(initial_state)
         with self._on_stream():
             self._source.reset(initial_state)
 
     def get_state(self) -> dict[str, Any]:
+        """The state of the source; this node has none."""
         state: dict[str, Any] = self._source.state_dict()
         return state
 
     def next(self) -> Produced:
+        """The source's next item, or the error that making it met."""
         try:
             with self._on_stream():
                 item = next(self._source)

@@ -62,6 +62,7 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         self._limit = limit
 
     def reset(self, initial_state: dict[str, Any] | None = None) -> None:
+        """Begin with an empty pool, or degrade the block behind ``initial_state`` again and go on inside it."""
         super().reset(initial_state)
         state = initial_state or {"source": None, "tally": None, "block": 0, "taken": 0, "batches": 0}
         self._source.reset(state["source"])
@@ -74,10 +75,12 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         self._state = self._standing()
 
     def get_state(self) -> dict[str, Any]:
+        """Where the block of the last batch began in the source, and how much of it has been emitted."""
         # As of the last batch: an error on the way to the next one must not cost what that had taken already.
         return self._state
 
     def next(self) -> Emitted:
+        """The next batch with its counts; StopIteration at the limit, and when no patch, or no whole batch, is left."""
         if self._limit is not None and self._batches >= self._limit:
             raise StopIteration
         parts: list[Batch] = []
@@ -162,6 +165,7 @@ class _Block:
         self._patches: Batch = {}
 
     def add(self, patches: Batch) -> None:
+        """Put patches at the end of a block that is not complete."""
         if batch_length(patches):
             self._chunks.append(patches)
             self.size += batch_length(patches)
@@ -175,6 +179,7 @@ class _Block:
             self._patches = select_samples(self._patches, torch.randperm(self.size, generator=generator))
 
     def left(self) -> int:
+        """Patches that have not been taken."""
         return self.size - self.taken
 
     def take(self, count: int) -> Batch:
