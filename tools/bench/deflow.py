@@ -20,13 +20,17 @@ from synthpipe.flows import DeFlow
 
 
 def build(preset: str, device: torch.device) -> DeFlow:
+    """A flow of random weights."""
     model = DeFlow(**DeFlowModelOptions.model_validate({"preset": preset}).arguments())
     model.mark_initialized()
     return model.to(device)
 
 
 def degrade_call(model: DeFlow, x: torch.Tensor, reduced: bool) -> Callable[[], object]:
+    """Degrading tiles ``(B, 3, H, W)`` in [0, 1], in bfloat16 where ``reduced``."""
+
     def call() -> object:
+        """Once."""
         generators = [torch.Generator().manual_seed(i) for i in range(len(x))]
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=reduced):
             return model.degrade(x, generators)
@@ -35,11 +39,13 @@ def degrade_call(model: DeFlow, x: torch.Tensor, reduced: bool) -> Callable[[], 
 
 
 def train_call(model: DeFlow, batch: int, size: int, device: torch.device) -> Callable[[], object]:
+    """Training steps on a batch of noise, half of it in either domain."""
     x = torch.rand(batch, 3, size, size, device=device)
     domain = torch.arange(batch, device=device) % 2
     optimizer = torch.optim.Adam(model.parameters(), 1e-5)
 
     def call() -> object:
+        """Likelihood, gradient and update."""
         loss = model.bits_per_dim(model.nll(x, domain), x.shape).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
@@ -49,6 +55,7 @@ def train_call(model: DeFlow, batch: int, size: int, device: torch.device) -> Ca
 
 
 def main() -> None:
+    """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["degrade", "train"])
     parser.add_argument("--preset", choices=sorted(PRESETS), default="small")

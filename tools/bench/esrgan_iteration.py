@@ -33,9 +33,11 @@ def build_esrgan(recipe: str, device: torch.device) -> Any:
 
 
 def iteration(model: Any, next_batch: Callable[[], dict[str, Any]]) -> Callable[[], object]:
+    """Training ``model`` on batch after batch."""
     count = 0
 
     def call() -> object:
+        """One iteration, as BasicSR's trainer makes it."""
         nonlocal count
         count += 1
         model.feed_data(next_batch())
@@ -45,6 +47,7 @@ def iteration(model: Any, next_batch: Callable[[], dict[str, Any]]) -> Callable[
 
 
 def open_stream(opt: dict[str, Any], args: argparse.Namespace) -> Stream:
+    """The stream that an option file's training block asks for."""
     train = opt["datasets"]["train"]
     return build_stream(
         {
@@ -60,6 +63,7 @@ def open_stream(opt: dict[str, Any], args: argparse.Namespace) -> Stream:
 
 
 def main() -> None:
+    """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", required=True, help="shards of clean images")
     parser.add_argument("--recipe", default="recipes/demo/esrgan.yml", help="BasicSR option file: networks and sizes")

@@ -51,6 +51,7 @@ def write_shards(folder: Path, shards: int, images: int, side: int, suffix: str)
 
 
 def ours(urls: list[str], images: int, args: argparse.Namespace) -> Iterator[Any]:
+    """Endless batches ``(B, 3, tile, tile)`` uint8 from shards of ``images`` images each."""
     settings = SourceSettings(
         urls=tuple(urls),
         counts=(images,) * len(urls),
@@ -82,6 +83,7 @@ def ours(urls: list[str], images: int, args: argparse.Namespace) -> Iterator[Any
 
 
 def peer_sample(sample: dict[str, Any], suffix: str, tile: int) -> np.ndarray:
+    """``(3, tile, tile)`` uint8, cut, flipped and turned at random."""
     image = decode_image(sample[suffix], sample["__key__"])
     top, left = random.randrange(image.shape[0] - tile + 1), random.randrange(image.shape[1] - tile + 1)
     image = image[top : top + tile, left : left + tile]
@@ -91,10 +93,12 @@ def peer_sample(sample: dict[str, Any], suffix: str, tile: int) -> np.ndarray:
 
 
 def peer_batch(samples: list[np.ndarray]) -> torch.Tensor:
+    """``(B, 3, tile, tile)`` uint8."""
     return torch.from_numpy(np.stack(samples))
 
 
 def peer(urls: list[str], args: argparse.Namespace) -> Iterator[Any]:
+    """The same batches from webdataset's own parts."""
     dataset = wds.DataPipeline(
         wds.ResampledShards(urls, seed=0, deterministic=True),
         wds.split_by_worker,
@@ -115,6 +119,7 @@ def rate(batches: Iterator[Any], images: int) -> float:
 
 
 def main() -> None:
+    """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--images", type=int, default=400, help="images in a round")
