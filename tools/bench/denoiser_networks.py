@@ -137,6 +137,7 @@ def multiply_adds(net: nn.Module, device: torch.device, side: int = 64) -> float
     total = 0
 
     def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        """Add what one convolution takes for its output."""
         nonlocal total
         assert isinstance(module, nn.Conv2d | HoleConv)
         total += module.weight[0].numel() * output.numel()
@@ -154,6 +155,7 @@ def one_image(model: BlindSpotDenoiser, device: torch.device, side: int = SIDE) 
     x = torch.rand(1, 3, side, side, device=device).to(memory_format=torch.channels_last)
 
     def run() -> object:
+        """Once."""
         with torch.no_grad():
             return model.net(x)
 
@@ -168,6 +170,7 @@ def one_step(model: BlindSpotDenoiser, device: torch.device, side: int = STEP_CR
     slots = list(range(STEP_BATCH))
 
     def run() -> object:
+        """One step."""
         optimizer.zero_grad()
         loss, _ = objective({"x": x, "slot": slots}, step_generators(0, 0, slots))
         loss.backward()

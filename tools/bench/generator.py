@@ -53,6 +53,7 @@ def ways(model: DeFlow, x: Tensor) -> dict[str, Call]:
     seeds = torch.arange(len(x), device=x.device)
 
     def generators() -> list[torch.Generator]:
+        """Fresh ones, so that every call draws the same."""
         return [torch.Generator().manual_seed(seed) for seed in range(len(x))]
 
     encoded = frozen.encode(x, CLEAN, GeneratorNoise(generators()))
@@ -73,6 +74,7 @@ def ways(model: DeFlow, x: Tensor) -> dict[str, Call]:
 
 
 def main() -> None:
+    """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
     parser.add_argument("--tiles", type=int, default=1)

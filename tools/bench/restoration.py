@@ -102,6 +102,7 @@ def run_method(problem: Problem, model: Denoiser, method: Method, crops: Tensor)
     started = clock()
 
     def note(_: int, image: Tensor) -> None:
+        """Seconds of one iteration and PSNR after it; what PSNR takes is not counted."""
         nonlocal started
         seconds.append(clock() - started)
         curve.append(float(psnr(image, crops).mean()))
@@ -174,6 +175,7 @@ def _clock(device: torch.device) -> Callable[[], float]:
         return time.process_time
 
     def clock() -> float:
+        """Seconds, when all that was asked of the device is done."""
         torch.cuda.synchronize(device)
         return time.perf_counter()
 
