@@ -29,6 +29,7 @@ from synthpipe.seeds import sample_seed
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.build import build_degrade, build_denoise, build_filter
 from synthpipe.transforms.denoise import Denoise
+from synthpipe.transforms.density import DensityFilter, DensityScore
 
 __all__ = ["build_stream"]
 
@@ -76,10 +77,7 @@ def build_stream(
         CheckpointError: weights of the denoiser, the filter or the degradation.
         StreamError: ranks that do not fit.
     """
-    if not isinstance(options, StreamOptions):
-        options = parse_options(options, StreamOptions, source="stream options")
-    if options.spool_dir is not None and not Path(options.spool_dir).is_dir():
-        raise OptionError(f"spool_dir: no such folder {options.spool_dir!r}; make it first")
+    options = _checked(options)
     corpus = read_corpus(options.shards, allow_pipe=options.allow_pipe, spool_dir=options.spool_dir)
     check_ranks(corpus, rank, world_size)
     if degrade is None and options.degrade is not None:
@@ -93,28 +91,29 @@ def build_stream(
     shape = _Shape(options, corpus, rank, world_size, tile, border, degrade is not None, keep)
     if options.filter is not None and keep is None:
         judges = build_filter(options.filter, shape.source_tile)
-    recipe = _Recipe(
-        shape,
-        torch.device(device),
-        None if denoise is None else denoise.to(device),
-        [transform.to(device) for transform in transforms],
-        [judge.to(device) for judge in judges or ()],
-        None if degrade is None else degrade.to(device),
-    )
-    parts = IdentityParts(
-        options=options,
-        corpus=corpus,
-        tile=tile,
-        border=border,
-        patches_per_tile=shape.patches_per_tile,
-        rank=rank,
-        world_size=world_size,
-        keep=keep,
-        judges=judges,
-        degrade=degrade,
-        transforms=tuple(transforms),
-    )
-    return Stream(recipe.make_pass, stream_identity(parts), shape.patches // options.batch_size, options.epochs)
+    stages = _Stages(denoise, tuple(transforms), judges, degrade)
+    recipe = _Recipe(shape, stages, torch.device(device))
+    identity = stream_identity(_identity_parts(shape, stages))
+    return Stream(recipe.make_pass, identity, shape.patches // options.batch_size, options.epochs)
+
+
+def _checked(options: StreamOptions | Mapping[str, Any]) -> StreamOptions:
+    """Options of the schema, with a spool folder that is there."""
+    if not isinstance(options, StreamOptions):
+        options = parse_options(options, StreamOptions, source="stream options")
+    if options.spool_dir is not None and not Path(options.spool_dir).is_dir():
+        raise OptionError(f"spool_dir: no such folder {options.spool_dir!r}; make it first")
+    return options
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """What tiles go through on the device, in this order."""
+
+    denoise: Denoise | None
+    transforms: tuple[BatchTransform, ...]
+    judges: tuple[DensityScore, DensityFilter] | None
+    degrade: BatchTransform | None
 
 
 @dataclass(frozen=True)
@@ -200,25 +199,17 @@ class _Shape:
 class _Recipe:
     """Makes the nodes of each pass."""
 
-    def __init__(
-        self,
-        shape: _Shape,
-        device: torch.device,
-        denoise: BatchTransform | None,
-        transforms: list[BatchTransform],
-        judges: list[BatchTransform],
-        degrade: BatchTransform | None,
-    ) -> None:
+    def __init__(self, shape: _Shape, stages: _Stages, device: torch.device) -> None:
         self._shape = shape
         self._device = device
         options = shape.options
         self._stage = DeviceStage(
             device,
-            denoise,
+            None if stages.denoise is None else stages.denoise.to(device),
             shape.border,
-            transforms,
-            judges,
-            degrade,
+            [transform.to(device) for transform in stages.transforms],
+            [judge.to(device) for judge in stages.judges or ()],
+            None if stages.degrade is None else stages.degrade.to(device),
             scale=options.scale,
             lq_size=options.lq_size,
             margin=options.margin,
@@ -258,6 +249,22 @@ class _Recipe:
             limit=limit,
         )
         return Pass(tiles, pool, OnDevice(pool, self._device), self._prefetch or 0)
+
+
+def _identity_parts(shape: _Shape, stages: _Stages) -> IdentityParts:
+    return IdentityParts(
+        options=shape.options,
+        corpus=shape.corpus,
+        tile=shape.tile,
+        border=shape.border,
+        patches_per_tile=shape.patches_per_tile,
+        rank=shape.rank,
+        world_size=shape.world_size,
+        keep=shape.keep,
+        judges=stages.judges,
+        degrade=stages.degrade,
+        transforms=stages.transforms,
+    )
 
 
 def _border(options: StreamOptions, denoise: Denoise | None) -> int:

@@ -17,13 +17,33 @@ from synthpipe.config.run import OptimizerOptions
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["BatchSource", "Objective", "RunParts", "channels_last", "step_generators"]
+__all__ = ["BatchSource", "Objective", "ResumableData", "RunParts", "channels_last", "step_generators"]
 
 #: The class of the model that an objective trains.
 M = TypeVar("M", bound=nn.Module)
 
 
-class BatchSource(Protocol):
+class ResumableData(Protocol):
+    """Data without end that continues where a state was taken."""
+
+    def describe(self) -> dict[str, Any]:
+        """What JSON can hold, for the weights' header: where the images are from, how many, what was skipped."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dictionaries that continue after what was handed out last."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``; called before anything is handed out."""
+        ...
+
+    def close(self) -> None:
+        """Stop threads and processes."""
+        ...
+
+
+class BatchSource(ResumableData, Protocol):
     """Batches without end, with state.
 
     A batch is a dictionary; tensors in it are moved to the device.  Images MUST be uint8: under mixed precision the
@@ -37,22 +57,6 @@ class BatchSource(Protocol):
 
     def example(self, count: int) -> Batch | None:
         """The batch for sample pictures of ``count`` images, the same at every call; None: show one trained on."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What JSON can hold about the data, for the weights' header."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Numbers, strings, lists and dictionaries that continue after the last batch handed out."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; called before the first batch."""
-        ...
-
-    def close(self) -> None:
-        """Stop threads and processes."""
         ...
 
 

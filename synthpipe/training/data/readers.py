@@ -12,6 +12,7 @@ from torch import Tensor
 
 from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.errors import TrainingError
+from synthpipe.training.base import ResumableData
 from synthpipe.training.data.folder_domain import FolderDomain
 from synthpipe.training.data.shard_domain import ShardDomainReader
 
@@ -21,7 +22,7 @@ __all__ = ["Crops", "DomainReader", "DomainReaders", "FolderReader", "read_domai
 Crops = tuple[Tensor, list[str]]
 
 
-class DomainReader(Protocol):
+class DomainReader(ResumableData, Protocol):
     """One domain: this process's images of each step, in order."""
 
     def next(self) -> Crops:
@@ -30,22 +31,6 @@ class DomainReader(Protocol):
 
     def example(self, count: int) -> Crops | None:
         """``count`` crops that no step uses, the same at every call; None where that would move the reading."""
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What JSON can hold: where the images are from, how many are used and what was skipped."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What continues after the last crops handed out."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; called before the first :meth:`next`."""
-        ...
-
-    def close(self) -> None:
-        """Stop threads and processes."""
         ...
 
 
