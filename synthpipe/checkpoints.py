@@ -109,6 +109,14 @@ def load(path: str | Path, kind: str | None = None) -> nn.Module:
     Raises:
         CheckpointError: missing, damaged, of another kind, of another version, or with other tensors than
             its configuration says.
+
+    >>> from synthpipe import checkpoints
+    >>> flow = checkpoints.load("deflow_small", kind="deflow")
+    >>> type(flow).__name__, flow.training
+    ('DeFlow', False)
+    >>> checkpoints.load("map_small", kind="deflow")
+    Traceback (most recent call last):
+    synthpipe.errors.CheckpointError: ...map_small.safetensors: holds a 'map_denoiser' model, expected 'deflow'
     """
     path = resolve(path)
     header = read_header(path)

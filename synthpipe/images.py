@@ -45,6 +45,11 @@ def to_float(x: Tensor) -> Tensor:
 
     Raises:
         ShapeError: ``x`` is not uint8.
+
+    >>> import torch
+    >>> from synthpipe.images import to_float
+    >>> to_float(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    tensor([0.0000, 0.2000, 1.0000])
     """
     if x.dtype != torch.uint8:
         raise ShapeError(f"to_float: expected uint8 images, got {x.dtype}")
@@ -52,7 +57,13 @@ def to_float(x: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Images in [0, 1] to uint8, clipped and rounded to the nearest level."""
+    """Images in [0, 1] to uint8, clipped and rounded to the nearest level.
+
+    >>> import torch
+    >>> from synthpipe.images import to_uint8
+    >>> to_uint8(torch.tensor([-0.1, 0.2, 1.5]))
+    tensor([  0,  51, 255], dtype=torch.uint8)
+    """
     return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -74,6 +85,11 @@ def crop_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
     Raises:
         ShapeError: a side is shorter than ``multiple``.
+
+    >>> import torch
+    >>> from synthpipe.images import crop_to_multiple
+    >>> crop_to_multiple(torch.rand(1, 3, 97, 130), 8).shape
+    torch.Size([1, 3, 96, 128])
     """
     height, width = x.shape[-2] // multiple * multiple, x.shape[-1] // multiple * multiple
     if height == 0 or width == 0:
@@ -96,6 +112,11 @@ def downscale_bicubic(x: Tensor, scale: int) -> Tensor:
 
     Raises:
         ShapeError: H or W is no multiple of ``scale``.
+
+    >>> import torch
+    >>> from synthpipe.images import downscale_bicubic
+    >>> downscale_bicubic(torch.rand(2, 3, 96, 128), 4).shape
+    torch.Size([2, 3, 24, 32])
     """
     if x.shape[-2] % scale or x.shape[-1] % scale:
         raise ShapeError(

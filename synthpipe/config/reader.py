@@ -86,6 +86,12 @@ def parse_options(data: Mapping[str, Any], schema: type[T], source: str = "optio
 
     Raises:
         OptionError: one line per problem: source, key path, what was expected, what came.
+
+    >>> from synthpipe.config.reader import parse_options
+    >>> from synthpipe.config.stream import StreamOptions
+    >>> parse_options({"shards": "shards", "gt_size": 64, "bach_size": 8}, StreamOptions, source="train.yml")
+    Traceback (most recent call last):
+    synthpipe.errors.OptionError: train.yml: unknown option 'bach_size'; did you mean 'batch_size'?
     """
     try:
         return schema.model_validate(dict(data))

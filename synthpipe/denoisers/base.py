@@ -66,6 +66,12 @@ class Denoiser(nn.Module, ABC):
 
         Raises:
             ShapeError: no such images, a wrong number of levels, or NaN.
+
+        >>> import torch
+        >>> from synthpipe import checkpoints
+        >>> model = checkpoints.load("blind_spot_small")
+        >>> model.denoise(torch.rand(2, 3, 48, 64)).shape  # each at its estimated level
+        torch.Size([2, 3, 48, 64])
         """
         self._check(x, sigma)
         if sigma is None:

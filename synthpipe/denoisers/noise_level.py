@@ -61,6 +61,12 @@ def estimate_sigma(x: Tensor) -> Tensor:
     Returns:
         ``(B,)``, root mean square over channels, on the scale of ``x``.  Images with a side below 8 go by the median of
         their finest diagonal Haar details (Donoho & Johnstone 1994); 0 for a single row or column.
+
+    >>> import torch
+    >>> from synthpipe.denoisers.noise_level import estimate_sigma
+    >>> estimate = estimate_sigma(0.5 + 0.1 * torch.randn(1, 3, 96, 96))
+    >>> bool(abs(estimate - 0.1) < 0.01)
+    True
     """
     if min(x.shape[2:]) < _SIDE:
         return _haar_sigma(x)

@@ -268,6 +268,15 @@ def restore(
     Raises:
         OptionError: no such method.
         SynthPipeError: the iteration left the finite numbers.
+
+    >>> import torch
+    >>> from synthpipe import checkpoints
+    >>> from synthpipe.denoisers import Problem, restore
+    >>> from synthpipe.denoisers.blur_operators import CircularBlur
+    >>> operator = CircularBlur(torch.full((5, 5), 1 / 25))
+    >>> y = operator(torch.rand(1, 3, 48, 64))
+    >>> restore(Problem(operator, y, sigma=0.02), checkpoints.load("map_small")).image.shape
+    torch.Size([1, 3, 48, 64])
     """
     method = method_named(method) if isinstance(method, str) else method
     denoise = denoiser.denoise if isinstance(denoiser, Denoiser) else denoiser

@@ -28,6 +28,11 @@ def list_images(source: str | Path, passed_over: Counter[str] | None = None) -> 
     Raises:
         OptionError: ``source`` does not exist.
         ShardError: a folder that the disk or network does not list.
+
+    >>> from synthpipe.files.image_files import list_images, read_image
+    >>> first, *_ = list_images("photos")
+    >>> read_image(first).shape
+    (160, 192, 3)
     """
     root = Path(source)
     if root.is_file():

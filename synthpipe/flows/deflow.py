@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows.actnorm import ActNorm
-from synthpipe.flows.base import FlowLayer, Sequential
+from synthpipe.flows.base import FlowLayer, Sequential, bits_per_dim
 from synthpipe.flows.coupling import ConditionalCoupling
 from synthpipe.flows.draws import Generators, normal_like, uniform_like
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
@@ -250,6 +250,14 @@ class DeFlow(DataInitialized):
 
         Raises:
             ShapeError: wrong shape or NaN, coming in or going out.
+
+        >>> import torch
+        >>> from synthpipe import checkpoints
+        >>> flow = checkpoints.load("deflow_small", kind="deflow")
+        >>> clean = torch.rand(2, 3, 50, 62)
+        >>> noisy = flow.degrade(clean, [torch.Generator().manual_seed(number) for number in (7, 8)])
+        >>> noisy.shape
+        torch.Size([2, 3, 50, 62])
         """
 
         def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
@@ -359,18 +367,6 @@ class DeFlow(DataInitialized):
     def _latent_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         widths, side = _channels(len(self.levels)), 2 ** len(self.levels)
         return [(widths[0] - self.split.kept, height // 2, width // 2), (widths[-1], height // side, width // side)]
-
-
-def bits_per_dim(nll: Tensor, shape: Sequence[int], quant: int) -> Tensor:
-    """True bits per dimension of images whose levels are 1 / quant apart: an upper bound on the code length.
-
-    Args:
-        nll: ``(B,)`` in nats, a density on the [0, 1] scale of images dequantised by noise of width 1 / quant.
-        shape: of the images, ``(..., C, H, W)``.
-        quant: 1 over the distance of two levels.  (The reference prints ``3 * bits_per_dim - 10`` at quant 32.)
-    """
-    dims = math.prod(shape[-3:])
-    return (nll / dims + math.log(quant)) / math.log(2)
 
 
 def _channels(levels: int) -> list[int]:

@@ -76,6 +76,15 @@ def build_stream(
         ShardError: no shards, or no table of scores.
         CheckpointError: weights of the denoiser, the filter or the degradation.
         StreamError: ranks that do not fit.
+
+    >>> from synthpipe.pipeline import build_stream
+    >>> degrade = {"type": "deflow", "weights": "deflow_small"}
+    >>> options = {"shards": "shards", "gt_size": 64, "batch_size": 2, "degrade": degrade}
+    >>> with build_stream(options) as stream:  # the folder that `synthpipe shard photos shards` made
+    ...     batch = next(stream)
+    ...     state = stream.state_dict()  # an equal stream goes on here after load_state_dict(state)
+    >>> batch["gt"].shape, batch["lq"].shape
+    (torch.Size([2, 3, 64, 64]), torch.Size([2, 3, 16, 16]))
     """
     options = _checked(options)
     corpus = read_corpus(options.shards, allow_pipe=options.allow_pipe, spool_dir=options.spool_dir)

@@ -35,6 +35,15 @@ class ClassicalDegrade(BatchTransform):
 
     Raises:
         ShapeError: ``gt`` is no finite RGB batch, its sides are no multiples of ``scale``, or seeds are missing.
+
+    >>> import torch
+    >>> from synthpipe.config.degrade import ClassicalDegradeOptions
+    >>> from synthpipe.config.reader import parse_options
+    >>> from synthpipe.transforms import ClassicalDegrade
+    >>> options = parse_options({"type": "classical", "blur": {"sigma": [0.5, 1.5]}}, ClassicalDegradeOptions)
+    >>> batch = ClassicalDegrade(options, scale=4)({"gt": torch.rand(1, 3, 64, 64), "seed": torch.tensor([5])})
+    >>> batch["lq"].shape
+    torch.Size([1, 3, 16, 16])
     """
 
     salt = "classical"

@@ -31,6 +31,14 @@ class DeFlowDegrade(BatchTransform):
 
     Raises:
         ShapeError: ``model`` is no DeFlow, or is untrained, or ``scale`` is below 1.
+
+    >>> import torch
+    >>> from synthpipe import checkpoints
+    >>> from synthpipe.transforms import DeFlowDegrade
+    >>> degrade = DeFlowDegrade(checkpoints.load("deflow_small"), scale=4)
+    >>> batch = degrade({"gt": torch.rand(2, 3, 128, 160), "seed": torch.tensor([5, 6])})
+    >>> batch["lq"].shape
+    torch.Size([2, 3, 32, 40])
     """
 
     salt = "deflow"

@@ -41,6 +41,14 @@ class Denoise(BatchTransform):
 
     Raises:
         ShapeError: ``model`` is no denoiser, a hole for one that has none, or settings out of range.
+
+    >>> import torch
+    >>> from synthpipe import checkpoints
+    >>> from synthpipe.transforms import Denoise
+    >>> denoise = Denoise(checkpoints.load("map_small"), sigma=0.1)
+    >>> noisy = 0.5 + 0.1 * torch.randn(1, 3, 48, 64)
+    >>> bool(denoise.clean(noisy).std() < noisy.std() / 2)
+    True
     """
 
     def __init__(

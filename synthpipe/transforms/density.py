@@ -74,6 +74,14 @@ def score_image(scorer: DensityScorer, image: Tensor, tiles: int = 16) -> dict[s
     Raises:
         ImageError: smaller than a tile; the reason is ``too_small``.
         ShapeError: no such image, or NaN.
+
+    >>> import torch
+    >>> from synthpipe import checkpoints
+    >>> from synthpipe.transforms.density import score_image
+    >>> scorer = checkpoints.load("scorer_small", kind="density_scorer")
+    >>> noise = score_image(scorer, torch.rand(3, 100, 130))
+    >>> noise["degraded_logit"] > 0  # more like the degraded images that it was fitted on
+    True
     """
     if image.ndim != 3 or image.shape[0] != 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
         raise ShapeError(
