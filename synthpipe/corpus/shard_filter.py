@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, assert_never
 
 from synthpipe.corpus.image_units import FolderUnit, ShardUnit, StoredImage, Unit, printable
 from synthpipe.corpus.keep_rule import State
@@ -128,20 +128,23 @@ def _checked(images: Iterator[StoredImage], job: FilterJob) -> Iterator[tuple[in
         raise ShardError(f"{job.name}: holds {place + 1} images, scored were {len(job.keys)}; {remedy}")
 
 
-def _place_file(image: StoredImage, output: OutputFolder, mode: Literal["list", "link", "copy"]) -> None:
+def _place_file(image: StoredImage, output: OutputFolder, mode: Literal["link", "copy"]) -> None:
     target = Path(output.url.removeprefix("file://")) / KEPT_FOLDER / image.path
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}.tmp")
     temporary.unlink(missing_ok=True)
-    if mode == "copy":
-        shutil.copy2(image.file, temporary)
-    else:
-        try:
-            os.link(os.path.realpath(image.file), temporary)
-        except OSError as error:
-            raise OptionError(
-                f"{target}: no link can be made to {image.file} ({error.strerror}); use files: copy"
-            ) from error
+    match mode:
+        case "copy":
+            shutil.copy2(image.file, temporary)
+        case "link":
+            try:
+                os.link(os.path.realpath(image.file), temporary)
+            except OSError as error:
+                raise OptionError(
+                    f"{target}: no link can be made to {image.file} ({error.strerror}); use files: copy"
+                ) from error
+        case _:
+            assert_never(mode)
     os.replace(temporary, target)
     # A rename onto another name of the same file does nothing, by POSIX.
     temporary.unlink(missing_ok=True)

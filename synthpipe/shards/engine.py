@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, assert_never
 
 from synthpipe.errors import OptionError, ShardError, SynthPipeError
 
@@ -84,11 +84,15 @@ def run_jobs(
         ShardError: workers keep dying, or Ray does not start.
         SynthPipeError: what ``function`` raises.
     """
-    if engine == "ray":
-        return _run_ray(function, jobs, workers, cuda)
-    if workers == 1:
-        return (_attempt(function, job) for job in jobs)
-    return _run_pool(function, jobs, workers, cuda)
+    match engine:
+        case "ray":
+            return _run_ray(function, jobs, workers, cuda)
+        case "local" if workers == 1:
+            return (_attempt(function, job) for job in jobs)
+        case "local":
+            return _run_pool(function, jobs, workers, cuda)
+        case _:
+            assert_never(engine)
 
 
 def _attempt(function: Callable[[J], R], job: J) -> R:

@@ -94,5 +94,7 @@ def test_presets_expand_and_can_be_overridden(preset: str) -> None:
 def test_unknown_keys_of_a_preset_are_found() -> None:
     with pytest.raises(OptionError, match=r"'preset'.*'aim', 'ntire', 'dped' or 'small'"):
         parse_options({"preset": "tiny"}, DeFlowModelOptions)
+    with pytest.raises(OptionError, match=r"'preset'.*got \['small'\]"):
+        parse_options({"preset": ["small"]}, DeFlowModelOptions)
     with pytest.raises(OptionError, match="did you mean 'weights'"):
         parse_options({"weigths": "x"}, DeFlowDegradeOptions)
