@@ -17,6 +17,7 @@ from synthpipe.files.image_files import list_images
 from synthpipe.files.image_formats import IMAGE_FORMATS, IMAGE_SUFFIXES, has_image_suffix
 from synthpipe.files.source_files import SourceFolders
 from synthpipe.shards import tar_walk
+from tests.files.file_tree import make
 
 #: Nested, of mixed case, composed and decomposed letters, names that sort around "/".  The two orders below are what
 #: commit 433fa2b gave, which had one walk for each: shards and training runs begun with it go on.
@@ -27,14 +28,6 @@ BY_PATH = """100%.png B.PNG Z/02.tif Z/10.png Z/2.jpg Z/2.png _x.png a~b/z.webp 
 a/X.PNG a/b/1.JPG a/x.png b.png e\u0301.png x.png/in.png ~t.png å/k.png é.png 写真/あ.jpeg"""
 BY_FOLDER = """100%.png B.PNG _x.png a.jpg a.png a-b.png a.jpg.png b.png e\u0301.png ~t.png é.png Z/02.tif Z/10.png
 Z/2.jpg Z/2.png a/X.PNG a/x.png a/b/1.JPG a~b/z.webp a.b/y.tiff x.png/in.png å/k.png 写真/あ.jpeg"""
-
-
-def make(folder: Path, *names: str | bytes) -> Path:
-    for name in names:
-        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), os.fsencode(name))))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return folder
 
 
 def below(folder: Path, passed_over: Counter[str] | None = None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -13,14 +12,7 @@ from webdataset.tariterators import base_plus_ext
 
 from synthpipe.errors import OptionError
 from synthpipe.files.source_files import SourceFolders
-
-
-def make(folder: Path, *names: str | bytes) -> Path:
-    for name in names:
-        path = Path(os.fsdecode(os.path.join(os.fsencode(folder), os.fsencode(name))))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return folder
+from tests.files.file_tree import make
 
 
 def keys(*folders: Path) -> dict[str, str]:
