@@ -14,6 +14,7 @@ from synthpipe.errors import ShapeError
 __all__ = [
     "check_images",
     "crop_to_multiple",
+    "divide_by_255",
     "downscale_bicubic",
     "luma",
     "pad_to_multiple",
@@ -40,6 +41,14 @@ def check_images(x: Tensor, name: str) -> None:
         raise ShapeError(f"{name}: {bad} of {len(x)} images hold NaN or infinity; expected finite values in [0, 1]")
 
 
+def divide_by_255(levels: Tensor) -> Tensor:
+    """Grey levels on the 0..255 scale, floating point, to [0, 1]: the same bits on every device.
+
+    With a Python number as divisor CUDA multiplies by its reciprocal, which is one bit off for 126 of the 256 levels.
+    """
+    return levels / levels.new_full((), 255)
+
+
 def to_float(x: Tensor) -> Tensor:
     """uint8 images (any shape, 0..255) to float32 in [0, 1].
 
@@ -53,7 +62,7 @@ def to_float(x: Tensor) -> Tensor:
     """
     if x.dtype != torch.uint8:
         raise ShapeError(f"to_float: expected uint8 images, got {x.dtype}")
-    return x.to(torch.float32) / 255
+    return divide_by_255(x.to(torch.float32))
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -69,7 +78,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def quantize_8bit(x: Tensor) -> Tensor:
     """Clip to [0, 1] and round to multiples of 1/255, keeping the dtype: what saving as PNG would do."""
-    return (x.clamp(0, 1) * 255).round() / 255
+    return divide_by_255((x.clamp(0, 1) * 255).round())
 
 
 def luma(x: Tensor) -> Tensor:

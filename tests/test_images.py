@@ -66,6 +66,29 @@ def test_eight_bits_round_trip_every_level() -> None:
     assert torch.equal(images.quantize_8bit(images.to_float(levels)), images.to_float(levels))
 
 
+LEVELS = torch.arange(256, dtype=torch.uint8)
+
+
+def test_levels_are_the_nearest_float32_to_their_fraction() -> None:
+    """NumPy's division, which is IEEE's; 126 levels differ where the reciprocal of 255 is multiplied with."""
+    expected = np.arange(256, dtype=np.float32) / np.float32(255)
+    assert np.array_equal(images.to_float(LEVELS).numpy(), expected)
+    assert np.array_equal(images.quantize_8bit(images.to_float(LEVELS) + 0.001).numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dividing_gives_the_bits_of_a_division_by_a_number(dtype: torch.dtype) -> None:
+    levels = LEVELS.to(dtype)
+    assert torch.equal(images.divide_by_255(levels), levels / 255)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_levels_have_the_same_bits() -> None:
+    x = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(images.to_float(LEVELS.cuda()).cpu(), images.to_float(LEVELS))
+    assert torch.equal(images.quantize_8bit(x.cuda()).cpu(), images.quantize_8bit(x))
+
+
 @pytest.mark.parametrize(
     ("x", "words"),
     [

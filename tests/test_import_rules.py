@@ -13,6 +13,7 @@ RANKS = {
     "errors": 0,
     "seeds": 0.1,
     "philox": 0.1,
+    "device": 0.1,
     "images": 0.1,
     "noise_statistics": 0.1,
     "noise_fit": 0.2,

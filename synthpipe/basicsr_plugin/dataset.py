@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from synthpipe.basicsr_plugin.loader import Stream
 from synthpipe.config.basicsr import parse_dataset_options
 from synthpipe.config.stream import StreamOptions
+from synthpipe.device import AUTO, resolve_device
 from synthpipe.errors import OptionError, StreamError
 from synthpipe.pipeline.build import build_stream
 
@@ -78,14 +79,15 @@ class SynthPipeDataset(Dataset[Sample]):
         Args:
             batch_size: samples per batch.
             default_seed: used where the options give no ``seed``.
-            default_device: used where the options give no ``device``; None is CUDA where there is one.
+            default_device: used where the options give no ``device``, or ``auto``; None is CUDA where there is one.
         """
         rank, world_size = _rank_and_world_size()
         given = self._options.model_dump(include=set(StreamOptions.model_fields))
         given["batch_size"] = batch_size
         if "seed" not in self._options.model_fields_set:
             given["seed"] = default_seed
-        device = self._options.device or default_device or ("cuda" if torch.cuda.is_available() else "cpu")
+        given_device = None if self._options.device == AUTO else self._options.device
+        device = given_device or default_device or resolve_device(AUTO)
         if device == "cuda":
             device = f"cuda:{torch.cuda.current_device()}"
         return build_stream(StreamOptions.model_validate(given), rank=rank, world_size=world_size, device=device)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command, given_options, log_lines
-from synthpipe.cli.image_folder import check_device
+from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--ridge", type=float, help="penalty on the fit's weights (default 0.003)")
     parser.add_argument("--seed", type=int, help="seed of all randomness (default 0)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
+    add_device_argument(parser)
     return parser
 
 
@@ -109,8 +109,7 @@ def _options(args: argparse.Namespace) -> CalibrationOptions:
     options = given_options(args, CalibrationOptions)
     if args.target.suffix != ".safetensors":
         raise OptionError(f"OUT: expected a file name ending in .safetensors, got {str(args.target)!r}")
-    check_device(args.device)
-    return options
+    return options.model_copy(update={"device": find_device(args)})
 
 
 def _table(info: dict[str, Any]) -> str:

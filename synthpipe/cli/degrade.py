@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
-from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, check_device, convert_images
+from synthpipe.cli.device import find_device
+from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, convert_images
 from synthpipe.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     check_at_least(args, {"scale": 1, "samples": 1, "seed": 0, "tile": 64, "overlap": 0, "strength": 0})
     if args.tile < 4 * args.overlap:
         raise OptionError(f"--tile: expected at least 4 times the overlap of {args.overlap}, got {args.tile}")
-    check_device(args.device)
+    args.device = find_device(args)
     model: Any = checkpoints.load(args.weights, kind="deflow").requires_grad_(False).to(args.device)
 
     def degrade(x: Tensor, name: str) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from synthpipe.cli.command import add_command, given_options, progress_bar
-from synthpipe.cli.image_folder import check_device, convert_images
+from synthpipe.cli.device import add_device_argument, find_device
+from synthpipe.cli.image_folder import convert_images
 from synthpipe.cli.score import add_engine_arguments
 from synthpipe.errors import OptionError
 
@@ -54,7 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--strength", type=float, metavar="S", help="mix with the input: 1 is denoised (default 1)")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="longest side denoised at once (default 512)")
     parser.add_argument("--overlap", type=int, metavar="PIXELS", help="of tiles (default: what the network sees)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu); of shards, one for each worker")
+    add_device_argument(parser, "of shards, cuda is a device for each worker")
     parser.add_argument(
         "--broken",
         choices=["skip", "copy"],
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.files.image_formats import has_image_suffix
 
     options = given_options(args, DenoiseOptions)
-    check_device(args.device)
+    args.device = find_device(args)
     if all(is_image_folder(place) for place in args.source):
         return _denoise_folder(options, args)
     if len(args.source) == 1 and has_image_suffix(args.source[0]) and Path(args.source[0]).is_file():

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthpipe.cli.command import print_passed_over
+from synthpipe.cli.device import add_device_argument
 from synthpipe.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["add_folder_arguments", "check_at_least", "check_device", "convert_images"]
+__all__ = ["add_folder_arguments", "check_at_least", "convert_images"]
 
 
 def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights")
     parser.add_argument("source", type=Path, metavar="IN", help="folder of images (nested is fine), or one image")
     parser.add_argument("target", type=Path, metavar="OUT", help="folder to write; files of the same name are replaced")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default cpu)")
+    add_device_argument(parser)
 
 
 def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> None:
@@ -36,20 +37,6 @@ def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> Non
         value = getattr(args, name)
         if value is not None and not value >= low:
             raise OptionError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that is not here.
-
-    Raises:
-        OptionError: says what PyTorch says.
-    """
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(f"--device: {device!r} cannot be used here: {error}") from error
 
 
 def convert_images(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synthpipe.cli.command import add_command, print_passed_over
+from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.image_folder import check_at_least
 
 __all__ = ["add_parser", "run"]
@@ -28,7 +29,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=6, help="crops to show (default 6)")
     parser.add_argument("--crop", type=int, help="side of a crop in low-resolution pixels (default 64)")
     parser.add_argument("--zoom", type=int, default=4, help="enlargement, whole pixels (default 4)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (default cpu)")
+    add_device_argument(parser)
     return parser
 
 
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1})
     options = preview_options(read_yaml(args.options), args.options)
-    made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=args.device)
+    device = find_device(args)
+    made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=device)
     args.target.mkdir(parents=True, exist_ok=True)
     path = args.target / "preview.png"
     path.write_bytes(encode_png(made.picture))

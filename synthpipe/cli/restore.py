@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
-from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, check_device, convert_images
+from synthpipe.cli.device import find_device
+from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, convert_images
 from synthpipe.errors import CheckpointError, ImageError, OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.denoisers.plug_and_play import Problem, restore
 
     check_at_least(args, {"scale": 2, "iterations": 1, "tile": 64})
-    check_device(args.device)
+    args.device = find_device(args)
     sigma = _sigma(args)
     method = _method(args)
     operator_for = _operators(args)

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
+from synthpipe.cli.device import find_device
 
 __all__ = ["add_engine_arguments", "add_parser", "run"]
 
@@ -34,7 +35,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="shards, or folders of images")
     parser.add_argument("output", metavar="OUT.parquet", help="the table, local or an fsspec URL")
     parser.add_argument("--tiles", type=int, metavar="N", help="tiles of each image, at most (default: 16)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="cuda: a device for each worker (default: cpu)")
+    parser.add_argument(
+        "--device",
+        choices=["auto", "cpu", "cuda"],
+        default="auto",
+        help="auto (default): CUDA where there is one, else the CPU; cuda is a device for each worker",
+    )
     parser.add_argument(
         "--cache", metavar="DIR", help="remember scores by content here, for other runs (a local disk; default: none)"
     )
@@ -61,8 +67,9 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.corpus.score import score_corpus
     from synthpipe.shards.engine import default_workers
 
-    workers = args.workers or default_workers(cuda=args.device == "cuda")
-    options = given_options(args, ScoreOptions, source=tuple(args.source), workers=workers)
+    device = find_device(args)
+    workers = args.workers or default_workers(cuda=device == "cuda")
+    options = given_options(args, ScoreOptions, source=tuple(args.source), device=device, workers=workers)
     with progress_bar("shard") as show:
         report = score_corpus(options, show)
     print(f"{report.output}: {report.scored} of {report.images} images scored, in {report.units} parts")

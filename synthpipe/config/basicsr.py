@@ -73,7 +73,8 @@ class DatasetOptions(StreamOptions):
         description="what len(dataset) says; it only sets how many iterations BasicSR calls an epoch",
     )
     device: str | None = Field(
-        None, description="where degrading happens: cuda, cuda:1, cpu; null: the device of the model that is trained"
+        None,
+        description="where degrading happens: cuda, cuda:1, cpu; null or auto: the device of the trained model",
     )
 
 

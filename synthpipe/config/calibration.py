@@ -39,4 +39,4 @@ class CalibrationOptions(Options):
     )
     ignore: tuple[str, ...] = Field((), description="parts that shall not count, by name or pattern (`*_ratio_*`)")
     ridge: float = Field(3e-3, ge=0, description="penalty on the weights' squares")
-    device: str = Field("cpu", description="where the density runs: cpu, cuda, cuda:1, ...")
+    device: str = Field("auto", description="where the density runs: cpu, cuda, cuda:1, ...; auto: CUDA or the CPU")

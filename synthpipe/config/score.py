@@ -37,7 +37,10 @@ class ScoreOptions(EngineOptions):
         pattern=r"[^/]\.parquet$", description="the table: a path or an fsspec URL that ends in .parquet"
     )
     tiles: int = Field(16, ge=1, le=4096, description="tiles of each image that are looked at, at most")
-    device: Literal["cpu", "cuda"] = Field("cpu", description="where the scorer runs; cuda: one device for each worker")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="where the scorer runs; cuda: a device for each worker; auto: CUDA where there is one, or the CPU",
+    )
     cache: Folder | None = Field(
         None, min_length=1, description="folder of scores by content, shared by runs, on a local disk; null: none"
     )

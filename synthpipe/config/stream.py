@@ -43,7 +43,7 @@ class StreamOptions(Options):
 
     workers: int = Field(0, ge=0, le=256, description="reader processes per rank; 0 reads in the calling process")
     start_method: Literal["fork", "spawn", "forkserver"] | None = Field(
-        None, description="how reader processes start; null: the platform's way"
+        None, description="how reader processes start; null: the platform's way, and forkserver where CUDA is in use"
     )
     prefetch: int | None = Field(
         None,

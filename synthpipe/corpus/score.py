@@ -32,7 +32,8 @@ from synthpipe.corpus.score_cache import CachedScore, ScoreCache
 from synthpipe.corpus.score_table import ScoreRow, merge_parts, read_part, require_pyarrow, write_part
 from synthpipe.corpus.threads import one_thread
 from synthpipe.corpus.unit_job import UnitJob
-from synthpipe.errors import CheckpointError, ImageError, OptionError, ShardError
+from synthpipe.device import resolve_device
+from synthpipe.errors import CheckpointError, ImageError, ShardError
 from synthpipe.files.decode import BitDepthWarning, decode_image
 from synthpipe.files.storage import OutputFolder, absolute_url
 from synthpipe.shards.engine import run_jobs
@@ -126,11 +127,11 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
         ShardError: no images, a shard that does not exist, a disk that cannot be read or written, two runs at once.
     """
     require_pyarrow()
-    _check_device(options.device)
+    device = cast(Literal["cpu", "cuda"], resolve_device(options.device))
     weights = str(checkpoints.resolve(options.weights).absolute())
     scorer = _load(weights)
     columns = table_columns(scorer)
-    settings = ScoreSettings(weights, checkpoints.fingerprint_of(scorer), options.tiles, options.device)
+    settings = ScoreSettings(weights, checkpoints.fingerprint_of(scorer), options.tiles, device)
     passed_over: Counter[str] = Counter()
     units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over)
     target, parts_name = _place(options.output)
@@ -144,7 +145,7 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
         jobs = (ScoreJob(unit=unit, output=parts, scratch=shared, settings=settings, cache=cache) for unit in units)
         progress(0, len(units), 0)
         workers = min(options.workers, len(units))
-        cuda = options.device == "cuda"
+        cuda = device == "cuda"
         for result in run_jobs(score_unit, jobs, engine=options.engine, workers=workers, cuda=cuda):
             done.append(result)
             images += result.images
@@ -275,11 +276,6 @@ def _scorer(weights: str, fingerprint: str, device: str) -> DensityScorer:
 def _load(weights: str) -> DensityScorer:
     scorer = checkpoints.load(weights, kind="density_scorer").requires_grad_(False)
     return cast("DensityScorer", scorer)
-
-
-def _check_device(device: str) -> None:
-    if device == "cuda" and not torch.cuda.is_available():
-        raise OptionError("device: 'cuda' cannot be used here, no CUDA device was found; use 'cpu'")
 
 
 def _place(output: str) -> tuple[OutputFolder, str]:

@@ -93,7 +93,10 @@ class BlindSpotDenoiser(Denoiser):
         self.channels, self.noise, self.level, self._net, self.hole = channels, noise, level, net, hole
         arguments = {key: value for key, value in net.items() if key != "type"}
         self.net = _NETS[net["type"]](channels, channels + factor_size(channels), **arguments)
-        self._spread = [_FIRST_STD * (row == column) for row in range(channels) for column in range(row, channels)]
+        spread = [_FIRST_STD * (row == column) for row in range(channels) for column in range(row, channels)]
+        # A buffer, so that it is where the network is; no part of the weights.
+        start = torch.tensor([0.5] * channels + spread, dtype=torch.float64)[:, None, None]
+        self.register_buffer("_start", start, persistent=False)
         self.raw_level = nn.Parameter(torch.zeros(_LEVELS[noise])) if level == "learned" else None
 
     @property
@@ -128,8 +131,7 @@ class BlindSpotDenoiser(Denoiser):
             Mean ``(B, C, H, W)``, and the upper triangle A, row by row ``(B, C (C + 1) / 2, H, W)``, of the covariance
             ``A^T A``: of the clean pixel where the level is ``"known"``, else of the noisy one but for its base.
         """
-        start = torch.tensor([0.5] * self.channels + self._spread, dtype=x.dtype, device=x.device)
-        out = self.net(x - 0.5, self.hole if hole is None else hole) + start[:, None, None]
+        out = self.net(x - 0.5, self.hole if hole is None else hole) + self._start.to(x.dtype)
         return out[:, : self.channels], out[:, self.channels :]
 
     def nll(self, x: Tensor, mu: Tensor, factor: Tensor, known: NoiseModel | None = None) -> Tensor:

@@ -12,10 +12,14 @@ from synthpipe.errors import ShapeError
 __all__ = ["DomainNormalization"]
 
 
+_NAMES = ("image_gain", "image_offset", "condition_gain", "condition_offset")
+
+
 class DomainNormalization(nn.Module):
     """``y' = (y - mean_noisy) / std_noisy * std_clean + mean_clean`` for noisy images; clean ones stay.
 
-    Each argument is three numbers, RGB on the 0..255 scale; ``lr_*`` are those of the reduced images.
+    Each argument is three numbers, RGB on the 0..255 scale; ``lr_*`` are those of the reduced images.  They belong to
+    the model's configuration and not to its state: weights saved without them load, and none are saved.
 
     Args:
         clean_mean, clean_std, noisy_mean, noisy_std: statistics of the images.
@@ -25,6 +29,11 @@ class DomainNormalization(nn.Module):
     Raises:
         ShapeError: not three numbers, or a standard deviation that is not above 0.
     """
+
+    image_gain: Tensor
+    image_offset: Tensor
+    condition_gain: Tensor
+    condition_offset: Tensor
 
     def __init__(
         self,
@@ -40,24 +49,27 @@ class DomainNormalization(nn.Module):
     ) -> None:
         super().__init__()
         self.clamp = clamp
-        self.image = _affine(clean_mean, clean_std, noisy_mean, noisy_std)
-        self.condition = _affine(lr_clean_mean, lr_clean_std, lr_noisy_mean, lr_noisy_std)
+        image = _affine(clean_mean, clean_std, noisy_mean, noisy_std)
+        condition = _affine(lr_clean_mean, lr_clean_std, lr_noisy_mean, lr_noisy_std)
+        # Buffers, so that they are where the model is: a copy from the host cannot be captured in a CUDA graph.
+        for name, value in zip(_NAMES, (*image, *condition), strict=True):
+            self.register_buffer(name, value, persistent=False)
 
     def normalize(self, x: Tensor, domain: Tensor) -> tuple[Tensor, Tensor]:
         """Images ``(B, 3, H, W)`` of both domains onto clean statistics, and ``log|det|`` ``(B,)`` in nats."""
         noisy = domain.bool()
-        gain, offset = (part.to(x) for part in self.image)
+        gain, offset = self.image_gain.to(x.dtype), self.image_offset.to(x.dtype)
         logdet = gain.log().sum() * x.shape[2] * x.shape[3] * noisy.to(x.dtype)
         return self._select(x, gain * x + offset, noisy), logdet
 
     def normalize_condition(self, lr: Tensor, domain: Tensor) -> Tensor:
         """Reduced images ``(B, 3, h, w)`` of both domains onto clean statistics."""
-        gain, offset = (part.to(lr) for part in self.condition)
+        gain, offset = self.condition_gain.to(lr.dtype), self.condition_offset.to(lr.dtype)
         return self._select(lr, gain * lr + offset, domain.bool())
 
     def undo(self, x: Tensor, domain: Tensor) -> Tensor:
         """Images ``(B, 3, H, W)`` from clean statistics to their domain's: inverts :meth:`normalize` without clamp."""
-        gain, offset = (part.to(x) for part in self.image)
+        gain, offset = self.image_gain.to(x.dtype), self.image_offset.to(x.dtype)
         return torch.where(domain.bool()[:, None, None, None], (x - offset) / gain, x)
 
     def _select(self, plain: Tensor, mapped: Tensor, noisy: Tensor) -> Tensor:

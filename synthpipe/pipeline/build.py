@@ -21,6 +21,7 @@ from synthpipe.pipeline.keep_list import KeepList, read_keep_list
 from synthpipe.pipeline.nodes import OnDevice, TileLoader
 from synthpipe.pipeline.plan import part_bounds
 from synthpipe.pipeline.pool import PatchPool
+from synthpipe.pipeline.reader_start import reader_start_method
 from synthpipe.pipeline.source import SourceSettings, TileSource
 from synthpipe.pipeline.stream import Pass, Stream
 from synthpipe.pipeline.stream_corpus import Corpus, check_ranks, probe_sides, read_corpus
@@ -239,7 +240,7 @@ class _Recipe:
             epochs=options.epochs,
             go_on=limit is not None,
             workers=options.workers,
-            start_method=options.start_method,
+            start_method=reader_start_method(options.start_method, self._device),
             pin_memory=self._device.type == "cuda",
         )
         pool = PatchPool(

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchdata.nodes import BaseNode
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from synthpipe.pipeline.reader_start import dead_reader, prepare_reader
 from synthpipe.pipeline.source import Record, TileSource
 
 __all__ = ["OnDevice", "Produced", "TileLoader"]
@@ -35,8 +36,11 @@ class TileLoader(BaseNode[Record]):  # type: ignore[misc]
         epochs: epochs of a source; None for ever.
         go_on: at the end of a source begin the next one, instead of ending.
         workers: reader processes; 0 reads in this one.
-        start_method: of the processes.
+        start_method: of the processes; None: the platform's.
         pin_memory: put tiles in page-locked memory, from where copies to the device are asynchronous.
+
+    Raises:
+        StreamError: (by ``reset`` and ``next``) a reader process ended while it started.
     """
 
     def __init__(
@@ -110,13 +114,20 @@ class TileLoader(BaseNode[Record]):  # type: ignore[misc]
                 prefetch_factor=_WORKER_PREFETCH if self._workers else None,
                 multiprocessing_context=self._start_method if self._workers else None,
                 pin_memory=self._pin_memory,
+                worker_init_fn=prepare_reader,
                 # Otherwise each start would take a number from the global generator, which the training shares.
                 generator=torch.Generator(),
                 snapshot_every_n_steps=1,
             )
         if state is not None:
             self._loader.load_state_dict(state)
-        self._records = iter(self._loader)
+        try:
+            self._records = iter(self._loader)
+        except (RuntimeError, EOFError, ConnectionError) as error:
+            # The loader waits for a sign of each worker.  What a worker raises of itself arrives as it is.
+            if not self._workers or (isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error)):
+                raise
+            raise dead_reader(error, self._start_method) from error
 
 
 def _as_it_is(record: Record) -> Record:

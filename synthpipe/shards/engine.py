@@ -12,16 +12,15 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from typing import Any, Literal, Protocol, TypeVar, assert_never
 
 from synthpipe.errors import OptionError, ShardError, SynthPipeError
+from synthpipe.shards.parent_watch import end_with_parent
 
 __all__ = ["Job", "default_workers", "run_jobs"]
 
@@ -176,15 +175,7 @@ def _prepare_worker(slots: Any) -> None:
     device = slots.get()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        """End this process as soon as the parent has ended."""
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent()
 
 
 def _run_ray(function: Callable[[J], R], jobs: Iterable[J], workers: int, cuda: bool) -> Iterator[R]:

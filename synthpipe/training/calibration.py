@@ -24,6 +24,7 @@ from synthpipe.density.dde import DDE
 from synthpipe.density.detection import auroc, caught_share, pair_accuracy
 from synthpipe.density.scorer import QUANTILE_TILES, DensityScorer
 from synthpipe.density.scorer_parts import PartSettings, known_parts
+from synthpipe.device import resolve_device
 from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.image_files import read_image
@@ -79,12 +80,13 @@ def calibrate(
     Raises:
         TrainingError: too few usable images, nothing to tell from clean, or a fit that fails.
         ShapeError: levels or a tile that the density cannot take.
-        OptionError: ``ignore`` names no part.
+        OptionError: ``ignore`` names no part, or the device is not here.
     """
     folders = [clean] if isinstance(clean, str | Path) else list(clean)
     names = [*options.families, *_folder_names(options.degraded)]
     if not names:
         raise TrainingError("calibrate: nothing to tell from clean: give 'families', or folders in 'degraded'")
+    options = options.model_copy(update={"device": resolve_device(options.device)})
     parts = known_parts(PartSettings(dde.domains, options.levels, options.norm_levels))
     scorer = DensityScorer(dde.config, options.levels, options.tile, options.norm_levels, parts)
     scorer.dde.load_state_dict(dde.state_dict())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import CheckpointError, ImageError, ShapeError
+from synthpipe.images import to_float
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.batch import Batch, select_samples
 
@@ -216,7 +217,7 @@ def _cut(images: Tensor, places: list[tuple[int, int]], tile: int) -> Tensor:
 
 
 def _as_float(tiles: Tensor) -> Tensor:
-    return tiles.float() / 255 if tiles.dtype == torch.uint8 else tiles.float()
+    return to_float(tiles) if tiles.dtype == torch.uint8 else tiles.float()
 
 
 def _device_of(scorer: DensityScorer) -> torch.device:

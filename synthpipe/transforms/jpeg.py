@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
+from synthpipe.images import divide_by_255
 
 __all__ = ["jpeg_round_trip"]
 
@@ -61,7 +62,7 @@ def jpeg_round_trip(x: Tensor, quality: Tensor) -> Tensor:
     chroma = (chroma + _alternating(chroma.shape[-1], 8 / 16, 7 / 16, x)).floor()
     decoded = torch.cat((luma + 128, chroma), 1)[..., :height, :width]
     rgb = torch.einsum("ij,bjhw->bihw", x.new_tensor(_YCC_TO_RGB), decoded)
-    return rgb.round().clamp(0, 255) / 255
+    return divide_by_255(rgb.round().clamp(0, 255))
 
 
 def _alternating(length: int, even: float, odd: float, like: Tensor) -> Tensor:

@@ -228,3 +228,30 @@ def test_a_compiled_network_keeps_the_zero() -> None:
     seen = gradient[0].abs().sum(0) != 0
     assert not seen[3:6, 4:7].any()
     assert int(seen.sum()) == 9 * 10 - 9
+
+
+def test_where_predictions_start_is_no_part_of_the_weights() -> None:
+    model = BlindSpotDenoiser(channels=3, net={"type": "dilated", "width": 4, "depth": 3})
+    assert not [name for name in model.state_dict() if not name.startswith("net.")]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    mean, factor = model.predict(torch.rand(1, 3, 16, 16))
+    assert_close(mean, torch.full_like(mean, 0.5))
+    assert_close(factor[0, :, 0, 0], torch.tensor([0.1, 0, 0, 0.1, 0, 0.1]))
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_a_prediction_can_be_captured() -> None:
+    model = BlindSpotDenoiser(channels=3, net={"type": "dilated", "width": 4, "depth": 3}).cuda().eval()
+    x = torch.rand(1, 3, 16, 16, device="cuda")
+    with torch.no_grad():
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            expected = model.predict(x)[0]
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=side):
+            out = model.predict(x)[0]
+        graph.replay()
+    assert_close(out, expected, atol=1e-3, rtol=0)

@@ -74,3 +74,23 @@ def test_keeps_the_dtype(dtype: torch.dtype) -> None:
 def test_impossible_statistics_are_refused(wrong: dict) -> None:
     with pytest.raises(ShapeError, match=r"expected three RGB numbers each and standard deviations above 0, got"):
         DomainNormalization(**{**STATISTICS, **wrong})
+
+
+def test_statistics_are_no_part_of_the_weights_and_go_where_the_model_goes() -> None:
+    part = DomainNormalization(**STATISTICS)
+    assert part.state_dict() == {}
+    part.load_state_dict({})  # strict
+    assert {buffer.device.type for buffer in part.to("meta").buffers()} == {"meta"}
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_it_can_be_captured() -> None:
+    part, domain = DomainNormalization(**STATISTICS).cuda(), BOTH.cuda()
+    x = torch.rand(2, 3, 4, 4, device="cuda")
+    expected = part.undo(part.normalize(x, domain)[0], domain)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = part.undo(part.normalize(x, domain)[0], domain)
+    graph.replay()
+    assert torch.equal(out, expected)

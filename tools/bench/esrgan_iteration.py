@@ -20,8 +20,11 @@ from synthpipe.basicsr_plugin import register
 from synthpipe.pipeline import Stream, build_stream
 
 
-def build_esrgan(recipe: str, device: torch.device) -> Any:
-    """BasicSR's model of an option file, without its folders and pretrained networks."""
+def build_esrgan(recipe: str, device: torch.device, tiny: bool = False) -> Any:
+    """BasicSR's model of an option file and the options, without its folders and pretrained networks.
+
+    ``tiny``: narrow networks, to try the code and not to measure.
+    """
     register()
     from basicsr.models import build_model
 
@@ -29,6 +32,9 @@ def build_esrgan(recipe: str, device: torch.device) -> Any:
         opt = yaml.safe_load(file)
     opt.update(is_train=True, dist=False, rank=0, world_size=1, num_gpu=1 if device.type == "cuda" else 0)
     opt["path"] = {"pretrain_network_g": None, "strict_load_g": True, "resume_state": None}
+    if tiny:
+        opt["network_g"].update(num_feat=8, num_block=1, num_grow_ch=4)
+        opt["network_d"].update(num_feat=4)
     return build_model(opt), opt
 
 

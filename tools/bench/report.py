@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 import synthpipe
@@ -30,10 +34,10 @@ def paired_seconds(
     times: tuple[list[float], list[float]] = ([], [])
     for index in range(warmup + rounds):
         for call, into in zip((ours, peer), times, strict=True):
-            _synchronise(device)
+            synchronise(device)
             start = clock()
             call()
-            _synchronise(device)
+            synchronise(device)
             if index >= warmup:
                 into.append(clock() - start)
     return times
@@ -52,20 +56,44 @@ def print_result(
         "unit": unit,
         "spread": {"ours": [min(ours), max(ours)], "peer": [min(peer), max(peer)], "ratio": [min(ratios), max(ratios)]},
         "details": details,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "synthpipe": synthpipe.__version__,
-        },
-        "machine": {
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
+        **provenance(device),
     }
     print(json.dumps(result, indent=1))
 
 
-def _synchronise(device: torch.device) -> None:
+def provenance(device: torch.device, commit: str | None = None) -> dict[str, Any]:
+    """What a figure needs beside it: versions, machine, date and commit.
+
+    Args:
+        device: where was measured.
+        commit: where the working tree is no checkout; else asked of git, with a ``+`` where something is changed.
+    """
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+            "synthpipe": synthpipe.__version__,
+        },
+        "machine": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "commit": commit or _commit(),
+    }
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

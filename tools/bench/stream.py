@@ -31,23 +31,32 @@ from synthpipe.pipeline.nodes import TileLoader
 from synthpipe.pipeline.source import SourceSettings, TileSource
 
 
-def write_shards(folder: Path, shards: int, images: int, side: int, suffix: str) -> list[str]:
-    """Images of smoothed noise, about as hard to decode as photographs."""
+def write_shards(
+    folder: Path, shards: int, images: int, side: int, suffix: str, different: int | None = None
+) -> list[str]:
+    """Images of smoothed noise, as hard to decode as photographs; ``different`` of them (default all), in turn."""
     rng = np.random.default_rng(0)
+    files = [smoothed_noise(rng, side, suffix) for _ in range(min(different or shards * images, shards * images))]
     urls = []
     for shard in range(shards):
         urls.append(str(folder / f"s-{shard:03d}.tar"))
         with tarfile.open(urls[-1], "w") as tar:
             for number in range(images):
-                coarse = Image.fromarray(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
-                pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(np.int16)
-                noisy = np.clip(pixels + rng.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)
-                buffer = io.BytesIO()
-                Image.fromarray(noisy).save(buffer, "PNG" if suffix == "png" else "JPEG", quality=95)
+                data = files[(shard * images + number) % len(files)]
                 info = tarfile.TarInfo(f"{shard:03d}_{number:04d}.{suffix}")
-                info.size = buffer.tell()
-                tar.addfile(info, io.BytesIO(buffer.getvalue()))
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
     return urls
+
+
+def smoothed_noise(rng: np.random.Generator, side: int, suffix: str) -> bytes:
+    """One image as a file, ``"png"`` or ``"jpg"``."""
+    coarse = Image.fromarray(rng.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)).astype(np.int16)
+    noisy = np.clip(pixels + rng.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noisy).save(buffer, "PNG" if suffix == "png" else "JPEG", quality=95)
+    return buffer.getvalue()
 
 
 def ours(urls: list[str], images: int, args: argparse.Namespace) -> Iterator[Any]:

@@ -1,0 +1,158 @@
+"""The stream on the device: patches a second, what feeds a trainer's iteration, and how long readers take to start."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from esrgan_iteration import build_esrgan
+from esrgan_iteration import iteration as iteration_call
+from gpu_measure import Bench, allow_tf32
+from report import synchronise
+
+from synthpipe.pipeline import Stream, build_stream
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "esrgan_x4" / "train_no_vgg.yml"
+CLASSICAL = {"type": "classical"}
+DEFLOW = {"type": "deflow", "weights": "deflow_small"}
+#: Above any log-odds: the filter judges all tiles and keeps them.
+EVERYTHING = 1e9
+#: What stands before the degradation.
+STAGES: dict[str, dict[str, Any]] = {
+    "none": {},
+    "filter": {"filter": {"max_logit": EVERYTHING}},
+    "denoise blind_spot_small": {"denoise": {"weights": "blind_spot_small", "sigma": "auto"}},
+    "denoise flow_prior_small": {"denoise": {"weights": "flow_prior_small", "sigma": "auto"}},
+}
+
+
+def options(bench: Bench, **changes: Any) -> dict[str, Any]:
+    """Options of a stream as the ESRGAN recipe has it, smaller if quick."""
+    small = {"gt_size": 32, "batch_size": 2, "tile": 24, "tiles_per_batch": 2, "pool": 2} if bench.quick else {}
+    usual = {"shards": bench.shards(), "gt_size": 128, "scale": 4, "batch_size": 16, "workers": workers(bench)}
+    return {**usual, **small, **changes}
+
+
+def workers(bench: Bench) -> int:
+    """Readers: the recipe's."""
+    return 1 if bench.quick else 8
+
+
+def stream(bench: Bench) -> None:
+    """Patches a second by degradation and readers."""
+    for count in (1,) if bench.quick else (2, 12):
+        for name, degrade in (("none", None), ("bicubic", CLASSICAL), ("deflow_small", DEFLOW)):
+            labels = {"what": "stream", "degrade": name, "workers": count}
+            with (
+                bench.part(**labels),
+                build_stream(options(bench, workers=count, degrade=degrade), device=bench.device) as it,
+            ):
+                bench.say(**labels, **patches_per_second(bench, it))
+
+
+def stages(bench: Bench) -> None:
+    """Patches a second with what may stand before ``deflow_small``."""
+    for name, changes in STAGES.items():
+        labels = {"what": "stages", "before": name, "degrade": "deflow_small", "workers": workers(bench)}
+        with bench.part(**labels), build_stream(options(bench, degrade=DEFLOW, **changes), device=bench.device) as it:
+            bench.say(**labels, **patches_per_second(bench, it))
+
+
+def patches_per_second(bench: Bench, source: Stream) -> dict[str, Any]:
+    """Over some seconds, from the second block of the pool on."""
+    for _ in range(1 if bench.quick else 16):
+        next(source)
+    seconds = 0.2 if bench.quick else 2.5
+    synchronise(bench.device)
+    begun, patches = time.perf_counter(), 0
+    while time.perf_counter() - begun < seconds:
+        patches += len(next(source)["gt"])
+    synchronise(bench.device)
+    return {"patches_per_s": round(patches / (time.perf_counter() - begun), 1), "patches": patches}
+
+
+def iteration(bench: Bench) -> None:
+    """An ESRGAN iteration fed by a constant batch, a bicubic and a DeFlow stream, in turn by whole pools of batches."""
+    model, _ = build_esrgan(str(RECIPE), bench.device, tiny=bench.quick)
+    allow_tf32(True)
+    with contextlib.ExitStack() as opened:
+        feeds: dict[str, Callable[[], Any]] = {}
+        for name, degrade in (("bicubic stream", CLASSICAL), ("deflow_small stream", DEFLOW)):
+            source = opened.enter_context(build_stream(options(bench, degrade=degrade), device=bench.device))
+            feeds[name] = source.__next__
+        constant = feeds["bicubic stream"]()
+        feeds = {"constant": lambda: constant, **feeds}
+        waits = dict.fromkeys(feeds, 0.0)
+        calls = {name: iteration_call(model, _timed(feed, waits, name)) for name, feed in feeds.items()}
+        length, rounds = (1, 1) if bench.quick else (16, 4)
+        blocks: dict[str, list[float]] = {name: [] for name in feeds}
+        for number in range(1 + rounds):
+            for name, call in calls.items():
+                waits[name] *= number > 1
+                synchronise(bench.device)
+                begun = time.perf_counter()
+                for _ in range(length):
+                    call()
+                synchronise(bench.device)
+                if number:
+                    blocks[name].append((time.perf_counter() - begun) / length)
+    for name, found in blocks.items():
+        ratios = [a / b for a, b in zip(found, blocks["constant"], strict=True)]
+        bench.say(
+            what="iteration",
+            fed=name,
+            s=round(statistics.median(found), 5),
+            spread=[round(min(found), 5), round(max(found), 5)],
+            ratio_to_constant=round(statistics.median(ratios), 4),
+            wait_share=round(waits[name] / (sum(found) * length), 4),
+            iterations_in_a_block=length,
+            blocks=len(found),
+            workers=workers(bench),
+            batch=len(constant["gt"]),
+            gt_size=constant["gt"].shape[-1],
+        )
+
+
+def _timed(feed: Callable[[], Any], waits: dict[str, float], name: str) -> Callable[[], Any]:
+    def call() -> Any:
+        begun = time.perf_counter()
+        batch = feed()
+        waits[name] += time.perf_counter() - begun
+        return batch
+
+    return call
+
+
+def start(bench: Bench) -> None:
+    """Seconds to the first batch, twice: the server of ``forkserver`` is there for the second.
+
+    Readers alone first, before this process has used CUDA, for ``fork`` must not be tried after; then the whole stream
+    on the device, by its default.
+    """
+    count = workers(bench)
+    for method in ("fork", "forkserver", "spawn"):
+        if method not in multiprocessing.get_all_start_methods():
+            continue
+        for time_number in (1, 2):
+            labels = {"what": "start", "method": method, "workers": count, "time": time_number, "device": "cpu"}
+            with bench.part(**labels):
+                read = options(bench, scale=1, tile=None, start_method=method)
+                bench.say(**labels, **_first_batch(read, "cpu"))
+    for time_number in (1, 2):
+        labels = {"what": "start", "method": "default", "workers": count, "time": time_number}
+        with bench.part(**labels):
+            bench.say(**labels, device=bench.device.type, **_first_batch(options(bench, degrade=DEFLOW), bench.device))
+
+
+def _first_batch(given: dict[str, Any], device: Any) -> dict[str, float]:
+    begun = time.perf_counter()
+    with build_stream(given, device=device) as source:
+        next(source)
+        took = time.perf_counter() - begun
+        begun = time.perf_counter()
+    return {"s": round(took, 3), "close_s": round(time.perf_counter() - begun, 3)}
