@@ -63,10 +63,10 @@ class GeneratorNoise:
     """Numbers drawn in turn, whatever they are for.
 
     Args:
-        generators: one per image, or one for all.
+        generators: one per image, or one for all; None: torch's default generator.
     """
 
-    def __init__(self, generators: Generators) -> None:
+    def __init__(self, generators: Generators | None) -> None:
         self._generators = generators
 
     def normal(self, like: Tensor, purpose: int) -> Tensor:

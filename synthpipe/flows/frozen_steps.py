@@ -246,7 +246,7 @@ class FrozenLevel(nn.Module):
     def _self_maps(self, step: int, kept: Tensor, condition: LevelCondition) -> tuple[Tensor | None, Tensor]:
         """Scale (None: 1) and shift of the second half, ``(B, C - C // 2, H, W)``."""
         hidden = F.conv2d(kept, self.get_buffer("self_first")[step], padding=1).add_(condition.self_first[step]).relu_()
-        out = self._conv("self_out", step, self._conv("self_mid", step, hidden).relu_(), padding=1)
+        out = self._conv("self_out", step, self._conv("self_mid", step, hidden).relu_(), padding=1).to(self._dtype)
         if self.additive:
             return None, out
         shift, raw = out.chunk(2, dim=1)
@@ -255,7 +255,8 @@ class FrozenLevel(nn.Module):
     def _linear(self, direction: str, step: int, x: Tensor) -> Tensor:
         # A matrix product, no convolution: cuDNN rounds float32 convolutions to TF32 by default.
         matrix = self.get_buffer(f"{direction}matrix")[step].expand(len(x), -1, -1)
-        return torch.baddbmm(self.get_buffer(f"{direction}offset")[step], matrix, x.flatten(2)).view_as(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.baddbmm(self.get_buffer(f"{direction}offset")[step], matrix, x.flatten(2)).view_as(x)
 
     def _conv(self, name: str, step: int, x: Tensor, padding: int = 0) -> Tensor:
         weight, bias = self.get_buffer(f"{name}_weight")[step], self.get_buffer(f"{name}_bias")[step]
@@ -301,7 +302,7 @@ class FrozenSplit(nn.Module):
         return torch.cat([kept, eps + mean if logs is None else eps * logs.exp() + mean], dim=1)
 
     def _prior(self, kept: Tensor) -> tuple[Tensor, Tensor | None]:
-        out = F.conv2d(kept, self.get_buffer("weight"), self.get_buffer("bias"), padding=1)
+        out = F.conv2d(kept, self.get_buffer("weight"), self.get_buffer("bias"), padding=1).to(kept.dtype)
         if self.additive:
             return out, None
         mean, logs = out.chunk(2, dim=1)

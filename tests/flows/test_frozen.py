@@ -63,6 +63,16 @@ def test_round_trip_in_float32() -> None:
         assert_close(frozen.degrade(x, generators(1, 2), 0.0), x, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("variant", [{}, {"coupling": "additive", "covariance": "colour"}])
+def test_under_autocast_both_directions_agree(variant: dict) -> None:
+    frozen = FrozenDeFlow(tiny(**variant).float())
+    x = images(2, 16, 24).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        back = frozen.degrade(x, generators(1, 2), 0.0)
+    assert back.dtype == torch.float32
+    assert_close(back, x, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("variant", [{}, {"encoder": RRDB, "scale": 8}, {"coupling": "additive"}])
 def test_a_condition_in_bfloat16_leaves_the_round_trip_as_it_is(variant: dict) -> None:
     x = images(2, 16, 24).float()

@@ -13,6 +13,7 @@ from typing import Any
 from esrgan_iteration import build_esrgan
 from esrgan_iteration import iteration as iteration_call
 from gpu_measure import Bench, allow_tf32
+from gpu_prototype import CapturedDeFlowDegrade
 from report import synchronise
 
 from synthpipe.pipeline import Stream, build_stream
@@ -20,6 +21,13 @@ from synthpipe.pipeline import Stream, build_stream
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "esrgan_x4" / "train_no_vgg.yml"
 CLASSICAL = {"type": "classical"}
 DEFLOW = {"type": "deflow", "weights": "deflow_small"}
+#: What feeds a trainer: bicubic pairs, DeFlow as it is, and the prototype of a captured stage.
+FEEDS: dict[str, dict[str, str] | str | None] = {
+    "none": None,
+    "bicubic": CLASSICAL,
+    "deflow_small": DEFLOW,
+    "deflow_small captured": "captured",
+}
 #: Above any log-odds: the filter judges all tiles and keeps them.
 EVERYTHING = 1e9
 #: What stands before the degradation.
@@ -38,6 +46,15 @@ def options(bench: Bench, **changes: Any) -> dict[str, Any]:
     return {**usual, **small, **changes}
 
 
+def open_stream(bench: Bench, degrade: dict[str, str] | str | None, **changes: Any) -> Stream:
+    """A stream with one of :data:`FEEDS`' degradations."""
+    if degrade == "captured":
+        scale = options(bench, **changes)["scale"]
+        prototype = CapturedDeFlowDegrade(DEFLOW["weights"], scale)
+        return build_stream(options(bench, **changes), device=bench.device, degrade=prototype)
+    return build_stream(options(bench, degrade=degrade, **changes), device=bench.device)
+
+
 def workers(bench: Bench) -> int:
     """Readers: the recipe's."""
     return 1 if bench.quick else 8
@@ -46,12 +63,9 @@ def workers(bench: Bench) -> int:
 def stream(bench: Bench) -> None:
     """Patches a second by degradation and readers."""
     for count in (1,) if bench.quick else (2, 12):
-        for name, degrade in (("none", None), ("bicubic", CLASSICAL), ("deflow_small", DEFLOW)):
+        for name, degrade in FEEDS.items():
             labels = {"what": "stream", "degrade": name, "workers": count}
-            with (
-                bench.part(**labels),
-                build_stream(options(bench, workers=count, degrade=degrade), device=bench.device) as it,
-            ):
+            with bench.part(**labels), open_stream(bench, degrade, workers=count) as it:
                 bench.say(**labels, **patches_per_second(bench, it))
 
 
@@ -59,7 +73,7 @@ def stages(bench: Bench) -> None:
     """Patches a second with what may stand before ``deflow_small``."""
     for name, changes in STAGES.items():
         labels = {"what": "stages", "before": name, "degrade": "deflow_small", "workers": workers(bench)}
-        with bench.part(**labels), build_stream(options(bench, degrade=DEFLOW, **changes), device=bench.device) as it:
+        with bench.part(**labels), open_stream(bench, DEFLOW, **changes) as it:
             bench.say(**labels, **patches_per_second(bench, it))
 
 
@@ -82,10 +96,10 @@ def iteration(bench: Bench) -> None:
     allow_tf32(True)
     with contextlib.ExitStack() as opened:
         feeds: dict[str, Callable[[], Any]] = {}
-        for name, degrade in (("bicubic stream", CLASSICAL), ("deflow_small stream", DEFLOW)):
-            source = opened.enter_context(build_stream(options(bench, degrade=degrade), device=bench.device))
-            feeds[name] = source.__next__
-        constant = feeds["bicubic stream"]()
+        for name, degrade in FEEDS.items():
+            if degrade is not None:
+                feeds[name] = opened.enter_context(open_stream(bench, degrade)).__next__
+        constant = feeds["bicubic"]()
         feeds = {"constant": lambda: constant, **feeds}
         waits = dict.fromkeys(feeds, 0.0)
         calls = {name: iteration_call(model, _timed(feed, waits, name)) for name, feed in feeds.items()}
