@@ -60,8 +60,8 @@ def _import_torchvision() -> None:
             module = import_module("torchvision")
         except ModuleNotFoundError as error:
             raise SynthPipeError(
-                f"torchvision, which BasicSR needs, cannot be imported ({error}); install the one that belongs to torch "
-                f"{torch.__version__}: pip install 'synthpipe[basicsr_headless]'"
+                f"torchvision, which BasicSR needs, cannot be imported ({error}); install the one that belongs to "
+                f"torch {torch.__version__}: pip install 'synthpipe[basicsr_headless]'"
             ) from error
         except RuntimeError as error:
             missing = _MISSING_OPERATOR.search(str(error))
