@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet
+from synthpipe.denoisers.blind_spot_nets.base import BlindSpotNet
 
 Build = Callable[[], BlindSpotNet]
 
@@ -17,7 +17,7 @@ _CHUNK = 400_000
 
 
 def check_blind_spot_net(build: Build, covers: int) -> None:
-    """The contract of ``synthpipe.denoisers.blind_spot_net``.
+    """The contract of ``synthpipe.denoisers.blind_spot_nets.base``.
 
     Args:
         build: a tiny network of 1 to 3 channels with random weights, new at each call.

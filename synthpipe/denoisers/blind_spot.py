@@ -19,10 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.denoisers.base import Denoiser
-from synthpipe.denoisers.blind_spot_dilated import DilatedNet
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet
-from synthpipe.denoisers.blind_spot_rotated import RotatedNet
-from synthpipe.denoisers.blind_spot_sweeps import SweepNet
+from synthpipe.denoisers.blind_spot_nets.base import BlindSpotNet
+from synthpipe.denoisers.blind_spot_nets.dilated import DilatedNet
+from synthpipe.denoisers.blind_spot_nets.rotated import RotatedNet
+from synthpipe.denoisers.blind_spot_nets.sweeps import SweepNet
 from synthpipe.denoisers.noise_level import estimate_noise_line
 from synthpipe.denoisers.noise_model import (
     AdditiveNoise,

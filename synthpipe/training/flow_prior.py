@@ -32,8 +32,8 @@ from synthpipe.flows.windows import cut_windows
 from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective, RunParts, channels_last
 from synthpipe.training.data.image_data import ImageData, noisy_crops
+from synthpipe.training.data.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
 from synthpipe.training.data.noise_measurement import measured_correlation
-from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
 from synthpipe.training.pictures import picture_grid
 from synthpipe.training.prior_weight import AutomaticWeight, build_weight, residual_moments
 from synthpipe.transforms.batch import Batch

@@ -18,7 +18,7 @@ from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective, RunParts, channels_last
 from synthpipe.training.data.image_data import ImageData, noisy_crops
-from synthpipe.training.noise2void import mask_pixels
+from synthpipe.training.data.noise2void import mask_pixels
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from synthpipe import checkpoints
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
-from synthpipe.denoisers.blind_spot_dilated import DilatedNet, HoleConv
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet
+from synthpipe.denoisers.blind_spot_nets.base import BlindSpotNet
+from synthpipe.denoisers.blind_spot_nets.dilated import DilatedNet, HoleConv
 from synthpipe.denoisers.pixel_shuffle import denoise_by_stride
 from synthpipe.errors import ShapeError
 from tests.blind_spot_contract import check_blind_spot_net, check_reach, leak

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from synthpipe.denoisers.blind_spot_rotated import RotatedNet
-from synthpipe.denoisers.half_plane import HalfPlaneUNet
+from synthpipe.denoisers.blind_spot_nets.half_plane import HalfPlaneUNet
+from synthpipe.denoisers.blind_spot_nets.rotated import RotatedNet
 from synthpipe.errors import ShapeError
 from tests.blind_spot_contract import check_blind_spot_net, leak, own_gradients
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet
-from synthpipe.denoisers.blind_spot_rotated import RotatedNet
-from synthpipe.denoisers.blind_spot_sweeps import SweepNet
+from synthpipe.denoisers.blind_spot_nets.base import BlindSpotNet
+from synthpipe.denoisers.blind_spot_nets.rotated import RotatedNet
+from synthpipe.denoisers.blind_spot_nets.sweeps import SweepNet
 from synthpipe.errors import ShapeError
 from tests.blind_spot_contract import check_blind_spot_net, leak, own_gradients
 

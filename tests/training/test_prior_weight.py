@@ -16,7 +16,7 @@ from synthpipe.config.flow_prior import (
     MeasuredNoiseOptions,
 )
 from synthpipe.config.noise import GaussianTrainingNoise
-from synthpipe.training.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
+from synthpipe.training.data.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
 from synthpipe.training.prior_weight import AutomaticWeight, ResidualMoments, build_weight, residual_moments
 from synthpipe.transforms.training_noise import add_noise
 

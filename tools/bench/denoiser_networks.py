@@ -31,7 +31,7 @@ from synthpipe.config.denoiser_data import ImageDataOptions
 from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.config.run import DomainOptions
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
-from synthpipe.denoisers.blind_spot_dilated import HoleConv
+from synthpipe.denoisers.blind_spot_nets.dilated import HoleConv
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import to_float
 from synthpipe.training.base import step_generators

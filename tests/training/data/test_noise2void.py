@@ -13,7 +13,7 @@ from torch import Tensor
 
 from synthpipe.errors import ShapeError
 from synthpipe.seeds import generator_for
-from synthpipe.training.noise2void import mask_pixels
+from synthpipe.training.data.noise2void import mask_pixels
 
 
 def generators(count: int) -> list[torch.Generator]:

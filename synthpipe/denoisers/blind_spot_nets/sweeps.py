@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet, neighbours
-from synthpipe.denoisers.half_plane import LookingConv, head, shift_down
+from synthpipe.denoisers.blind_spot_nets.base import BlindSpotNet, neighbours
+from synthpipe.denoisers.blind_spot_nets.half_plane import LookingConv, head, shift_down
 from synthpipe.errors import ShapeError
 
 __all__ = ["SweepNet"]

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet, neighbours
+from synthpipe.denoisers.blind_spot_nets.base import BlindSpotNet, neighbours
 from synthpipe.errors import ShapeError
 
 __all__ = ["DilatedNet", "HoleConv"]

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthpipe.denoisers.blind_spot_net import BlindSpotNet
-from synthpipe.denoisers.half_plane import HalfPlaneUNet, head, shift_down
+from synthpipe.denoisers.blind_spot_nets.base import BlindSpotNet
+from synthpipe.denoisers.blind_spot_nets.half_plane import HalfPlaneUNet, head, shift_down
 
 __all__ = ["RotatedNet"]
 
