@@ -2,7 +2,7 @@
 
 The layouts are those of POSIX.1-2001 (ustar and pax) and of GNU tar's manual.  Python's own ``tarfile`` is not used: it
 takes a header that is damaged for the end of the archive, so that the rest is lost in silence, it reads headers of any
-size into memory, and it needs ten times as long for each.
+size into memory, and it needs two to three times as long for each.
 """
 
 from __future__ import annotations

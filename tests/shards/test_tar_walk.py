@@ -133,6 +133,46 @@ class TestPlaces:
         for reader in all_readers(tmp_path / "x.tar", 2):
             assert reader == [("a.png", "sparse_file"), ("b.png", None)]
 
+    def test_of_an_incremental_archive(self, tmp_path: Path) -> None:
+        """GNU tar keeps times where ustar has the folder of a long name, and lists of folders among the files."""
+        (tmp_path / "in").mkdir()
+        for number in range(3):
+            (tmp_path / "in" / f"{number}.png").write_bytes(bytes(700))
+        command = ["tar", "--format=gnu", "--listed-incremental=snapshot", "--sort=name", "-cf", "x.tar", "in"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        members = members_of((tmp_path / "x.tar").read_bytes())
+        assert [(member.name, member.size) for member in members] == [(f"in/{number}.png", 700) for number in range(3)]
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "size"),
+        [
+            (tarfile.LNKTYPE, "link.png", 700),  # some writers tell the size of the file that is linked to
+            (tarfile.SYMTYPE, "link.png", 700),
+            (tarfile.AREGTYPE, "folder.png/", 0),  # of archives before POSIX
+            (tarfile.AREGTYPE, "a.png", 700),
+            (tarfile.CONTTYPE, "a.png", 700),
+            (tarfile.FIFOTYPE, "a.png", 0),
+            (b"V", "label.png", 700),
+        ],
+    )
+    def test_of_kinds_other_than_plain_files(self, kind: bytes, name: str, size: int) -> None:
+        info = tarfile.TarInfo(name)
+        info.size, info.type = size, kind
+        header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+        data = with_sums(bytes(header)) + archive([("next.png", b"x" * 700)])
+        if kind in (tarfile.AREGTYPE, tarfile.CONTTYPE, b"V"):
+            data = data[:BLOCK] + bytes((size + 511) // 512 * 512) + data[BLOCK:]
+        assert places(members_of(data)) == by_library(data)
+        assert [member.name for member in members_of(data)][-1] == "next.png"
+
+    def test_sums_of_signed_bytes(self) -> None:
+        info = tarfile.TarInfo("été.png")
+        header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % (sum(header) - 256 * sum(byte > 127 for byte in header))
+        data = bytes(header) + bytes(1024)
+        assert places(members_of(data)) == by_library(data) == [("été.png", 0, 512, 0)]
+
     def test_records_for_all_members(self) -> None:
         """`git archive` begins with one; it is no part of the member behind it."""
         buffer = io.BytesIO()
@@ -345,6 +385,8 @@ class TestDamage:
         for rest in (b"", bytes(1024), extension * 2000, extension + extension[:BLOCK]):
             found = samples_of(whole[: second.begin] + extension + rest)
             assert [(s.key, s.problem) for s in found] == [("a", None), ("", "truncated_shard")]
+        found = samples_of(whole[: second.begin] + extension + bytes(1024))
+        assert "an extended header without the header that it belongs to" in found[-1].detail
         head = bytearray(extension[:BLOCK])
         head[124:136], head[148:156] = b"77777777777\0", b" " * 8
         head[148:156] = b"%06o\0 " % sum(head)
