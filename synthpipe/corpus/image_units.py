@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,8 +22,8 @@ from synthpipe.files.byte_source import is_local, open_remote
 from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.source_files import SourceFile, SourceFolders
 from synthpipe.files.storage import absolute_url, file_stamp, local_path
-from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, STATE_FOLDER, expand_urls
-from synthpipe.shards.tar_walk import TarMember, TarSample, walk_samples
+from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, PLAN_NAME, expand_urls
+from synthpipe.shards.tar_walk import TarMember, TarSample, read_member, walk_samples
 
 __all__ = ["FolderUnit", "ShardUnit", "StoredImage", "Unit", "find_units", "is_image_folder", "printable"]
 
@@ -37,8 +36,8 @@ class StoredImage:
     """One image as it is stored.
 
     ``data`` is its file; empty where ``problem`` says what is wrong.  ``path`` is the member of the shard or the file
-    below the folder, ``origin`` the path that it once had where that is known.  ``blocks`` are the bytes of the shard
-    that hold the whole sample, headers and padding included: ``(begin, end)`` of each member.
+    below the folder, ``origin`` the path that it once had where that is known.  ``members`` are all that the shard
+    holds of the sample, where it can be used.
     """
 
     key: str
@@ -46,7 +45,7 @@ class StoredImage:
     origin: str
     data: bytes = b""
     problem: str | None = None
-    blocks: list[tuple[int, int]] = field(default_factory=list)
+    members: tuple[TarMember, ...] = ()
     #: Where a folder's file lies.
     file: str = ""
 
@@ -142,9 +141,7 @@ def is_image_folder(place: str) -> bool:
     if "://" in place or place.startswith("pipe:") or not Path(place).is_dir():
         return False
     folder = Path(place)
-    return not (
-        (folder / INDEX_NAME).exists() or (folder / STATE_FOLDER / "plan.json").exists() or any(folder.glob("*.tar"))
-    )
+    return not ((folder / INDEX_NAME).exists() or (folder / PLAN_NAME).exists() or any(folder.glob("*.tar")))
 
 
 def _folder_units(folders: list[str], passed_over: Counter[str] | None) -> list[FolderUnit]:
@@ -200,15 +197,11 @@ def _image_of_sample(file: BinaryIO, sample: TarSample) -> StoredImage:
     name = sample.key if member is None else member.name
     origin = None
     if member is not None and note is not None and sample.problem in (None, "duplicate_key"):
-        origin = _origin(_read(file, note))
+        origin = _origin(read_member(file, note))
     if member is None or sample.problem is not None:
         return StoredImage(sample.key, name, origin or name, problem=sample.problem)
-    blocks = [(part.begin, part.end) for part in sample.members.values()]
-    return StoredImage(sample.key, name, origin or name, _read(file, member), blocks=blocks)
-
-
-def _read(file: BinaryIO, member: TarMember) -> bytes:
-    return os.pread(file.fileno(), member.size, member.offset)
+    parts = tuple(sample.members.values())
+    return StoredImage(sample.key, name, origin or name, read_member(file, member), members=parts)
 
 
 def _origin(text: bytes) -> str | None:

@@ -7,9 +7,7 @@ shard` notes beside it are brought up to date.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, Protocol
@@ -23,6 +21,7 @@ from synthpipe.errors import ImageError
 from synthpipe.files.decode import decode_image, encode_png
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
 from synthpipe.shards.tar_sink import TarSink
+from synthpipe.shards.tar_walk import read_member
 
 __all__ = ["EditJob", "ImageEdit", "UnitEdited", "edit_shard"]
 
@@ -100,8 +99,8 @@ def _take_over(
         pixels = edit(decode_image(image.data, image.path))
     except ImageError as error:
         result.leave_out(error.reason, printable(image.path), printable(str(error)))
-        if broken == "copy" and image.blocks:
-            sink.copy(file, image.blocks)
+        if broken == "copy" and image.members:
+            sink.copy(file, (member.block for member in image.members))
             result.samples += 1
         return
     _write_sample(file, image, pixels, sink)
@@ -111,29 +110,18 @@ def _take_over(
 
 def _write_sample(file: BinaryIO, image: StoredImage, pixels: Pixels, sink: TarSink) -> None:
     data = encode_png(pixels)
-    for block in image.blocks:
-        name, content = _member(file, block)
-        if name == image.path:
+    for member in image.members:
+        if member.name == image.path:
             # Of several images readers take the PNG first, so that this one is what they find.
             sink.add(f"{image.key}.png", data)
             continue
-        about = _about(content, image.data, data, pixels) if name.lower() == f"{image.key}.json".lower() else None
+        about = None
+        if member.name.lower() == f"{image.key}.json".lower():
+            about = _about(read_member(file, member), image.data, data, pixels)
         if about is None:
-            sink.copy(file, [block])
+            sink.copy(file, [member.block])
         else:
-            sink.add(name, about)
-
-
-def _member(file: BinaryIO, block: tuple[int, int]) -> tuple[str, bytes]:
-    """Name and content of the one member that lies in ``block``."""
-    begin, end = block
-    file.seek(begin)
-    with tarfile.open(fileobj=io.BytesIO(file.read(end - begin)), mode="r:") as tar:
-        info = tar.next()
-        assert info is not None
-        content = tar.extractfile(info)
-        assert content is not None
-        return info.name, content.read()
+            sink.add(member.name, about)
 
 
 def _about(text: bytes, before: bytes, after: bytes, pixels: Pixels) -> bytes | None:

@@ -86,7 +86,7 @@ def filter_unit(job: FilterJob) -> UnitKept:
             if job.states[place] == State.KEPT:
                 result.samples += 1
                 if sink is not None and file is not None:
-                    sink.copy(file, image.blocks)
+                    sink.copy(file, (member.block for member in image.members))
                 elif job.files != "list":
                     _place_file(image, job.output, job.files)
             if place in job.shown:

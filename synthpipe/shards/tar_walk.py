@@ -7,11 +7,12 @@ is used as far as it goes, and its last sample is one that says so: whoever take
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import IO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from webdataset.tariterators import base_plus_ext
 
@@ -25,6 +26,7 @@ __all__ = [
     "TarSample",
     "check_member_name",
     "group_samples",
+    "read_member",
     "walk_members",
     "walk_samples",
 ]
@@ -54,6 +56,11 @@ class TarMember(NamedTuple):
     offset: int
     size: int
     problem: str | None = None
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """``(begin, end)``: all bytes that are the member's, headers and padding included."""
+        return self.begin, self.end
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,11 @@ def walk_members(file: IO[bytes]) -> Iterator[TarMember]:
             raise TarDamage(header.begin, f"the file ends within {header.name!r}, which begins there")
         position = header.end
     _check_end(file, position)
+
+
+def read_member(file: BinaryIO, member: TarMember) -> bytes:
+    """The contents of a member of a tar on disk; fewer bytes where the tar is cut off."""
+    return os.pread(file.fileno(), member.size, member.offset)
 
 
 def walk_samples(file: IO[bytes]) -> Iterator[TarSample]:
