@@ -1,7 +1,8 @@
-"""The public names of the design, and nothing that a user did not ask for, come with an import."""
+"""Every package exports its list, every module the names that others take from it; an import brings nothing unasked."""
 
 from __future__ import annotations
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -12,9 +13,21 @@ import pytest
 import synthpipe
 from synthpipe import checkpoints, registry
 
-#: Beside the models that checkpoints hold, which their packages export.
-PUBLIC = {
+ROOT = Path(synthpipe.__file__).parent.parent
+
+#: Beside the models that checkpoints hold, which their packages export.  Nothing: its modules are what is imported.
+PUBLIC: dict[str, set[str]] = {
     "synthpipe": {"__version__"},
+    "synthpipe.basicsr_plugin": {"register"},
+    "synthpipe.cli": {"main"},
+    "synthpipe.config": {"Options", "parse_options", "read_options", "read_yaml"},
+    "synthpipe.config.reference": set(),
+    "synthpipe.corpus": set(),
+    "synthpipe.files": set(),
+    "synthpipe.preview": {"Preview", "interest", "make_preview", "preview_options"},
+    "synthpipe.shards": set(),
+    "synthpipe.training": {"train"},
+    "synthpipe.training.data": set(),
     "synthpipe.checkpoints": {"fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save"},
     "synthpipe.denoisers": {"Denoiser", "Problem", "restore"},
     "synthpipe.density": {"DensityEstimator", "dde_loss"},
@@ -32,12 +45,86 @@ PUBLIC = {
 }
 
 
+#: Modules without ``__all__``: all that has no underscore is public.  A new degradation is then one list less.
+OPEN = {"synthpipe.__main__", "synthpipe._version", "synthpipe.config.degrade"}
+
+
+def module_files() -> dict[str, Path]:
+    """Every module of synthpipe, packages too, by its dotted name."""
+    files = sorted((ROOT / "synthpipe").rglob("*.py"))
+    names = (".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files)
+    return dict(zip(names, files, strict=True))
+
+
+FILES = module_files()
+PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"}
+
+
+def top_level_names(path: Path) -> set[str]:
+    """What a module defines or imports, also only for types."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+        elif isinstance(node, ast.If):
+            waiting += [*node.body, *node.orelse]
+    return found
+
+
+def listed_names(path: Path) -> set[str] | None:
+    """``__all__`` as it stands in the file."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            names = [ast.literal_eval(name) for name in node.value.elts]  # type: ignore[attr-defined]
+            assert len(set(names)) == len(names), f"{path}: a name stands twice in __all__"
+            return set(names)
+    return None
+
+
+LISTED = {name: listed_names(path) for name, path in FILES.items()}
+
+
+def test_every_package_is_in_the_list() -> None:
+    assert set(PUBLIC) - {"synthpipe.checkpoints"} == PACKAGES
+
+
 @pytest.mark.parametrize("module", sorted(PUBLIC))
 def test_each_package_exports_its_list(module: str) -> None:
     loaded = importlib.import_module(module)
     models = {cls.__name__ for cls in registry._KINDS.values() if cls.__module__.startswith(f"{module}.")}
-    assert set(loaded.__all__) == PUBLIC[module] | (models if module != "synthpipe" else set())
-    assert all(hasattr(loaded, name) for name in loaded.__all__)
+    assert set(getattr(loaded, "__all__", ())) == PUBLIC[module] | (models if module != "synthpipe" else set())
+    assert all(hasattr(loaded, name) for name in PUBLIC[module])
+
+
+@pytest.mark.parametrize("module", sorted(set(FILES) - OPEN - {name for name in PACKAGES if not PUBLIC[name]}))
+def test_each_module_lists_names_that_it_has(module: str) -> None:
+    listed = LISTED[module]
+    assert listed is not None, f"{module} has no __all__"
+    assert listed <= top_level_names(FILES[module])
+    assert not {name for name in listed if name.startswith("_") and name != "__version__"}
+
+
+def test_private_names_stay_private() -> None:
+    """No module of the package, no tool and no recipe imports what another module does not list."""
+    taken = []
+    for path in sorted(path for folder in ("synthpipe", "tools", "recipes") for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or node.module not in FILES:
+                continue
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in FILES or alias.name == "__version__":
+                    continue
+                public = LISTED[node.module] if node.module not in OPEN else {alias.name.lstrip("_")}
+                if alias.name not in (public or ()):
+                    taken.append(f"{path.relative_to(ROOT)}:{node.lineno}: {alias.name} of {node.module}")
+    assert taken == []
 
 
 def test_the_core_needs_neither_basicsr_nor_torchvision() -> None:

@@ -18,7 +18,7 @@ from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, ShardI
 from synthpipe.shards.shard_reader import ShardReader
 from synthpipe.shards.tar_walk import TarSample, walk_samples
 
-__all__ = ["Corpus", "probe_sides", "read_corpus"]
+__all__ = ["Corpus", "check_ranks", "probe_sides", "read_corpus"]
 
 _log = logging.getLogger(__name__)
 

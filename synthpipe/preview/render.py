@@ -24,7 +24,7 @@ from synthpipe.noise_statistics import NoiseStatistics, local_mean, measure_nois
 from synthpipe.pipeline import build_stream
 from synthpipe.preview.picture import draw_grid
 
-__all__ = ["Preview", "make_preview", "preview_options"]
+__all__ = ["Preview", "interest", "make_preview", "preview_options"]
 
 #: Side of a crop in LR pixels, unless the option file's patches are larger.
 DEFAULT_CROP = 64

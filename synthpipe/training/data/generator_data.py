@@ -21,7 +21,7 @@ from synthpipe.training.base import BatchSource
 from synthpipe.training.data.readers import read_domain
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["BLOCK", "ArraySource", "ImageSource", "PointSource", "build_source", "sample_shape"]
+__all__ = ["BLOCK", "ArraySource", "ImageSource", "PointSource", "build_source", "read_array", "sample_shape"]
 
 #: Options of what a generator imitates.
 GeneratorData: TypeAlias = PointData | ArrayData | ImageData
