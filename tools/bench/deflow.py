@@ -8,12 +8,11 @@ Weights are random: time does not depend on them.  The ratio is ours / peer: bel
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from report import paired_seconds, print_result
+from report import bench_parser, paired_seconds, print_result
 
 from synthpipe.config.deflow import PRESETS, DeFlowModelOptions
 from synthpipe.flows import DeFlow
@@ -56,7 +55,7 @@ def train_call(model: DeFlow, batch: int, size: int, device: torch.device) -> Ca
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("what", choices=["degrade", "train"])
     parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
     parser.add_argument("--peer", choices=sorted(PRESETS), default="small", help="train: the preset to compare with")
@@ -78,7 +77,7 @@ def main() -> None:
         ours, peer = (train_call(m, args.batch, args.size, device) for m in (model, other))
         labels = {"compared": f"{args.preset} / {args.peer}", "batch": args.batch}
     seconds = paired_seconds(ours, peer, device, args.rounds)
-    print_result(f"deflow_{args.what}", *seconds, "seconds", device, size=args.size, **labels)
+    print_result(f"deflow_{args.what}", *seconds, "seconds", device, save=args.save, size=args.size, **labels)
 
 
 if __name__ == "__main__":

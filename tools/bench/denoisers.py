@@ -17,7 +17,7 @@ from typing import Any
 import denoiser_networks
 import restoration
 import torch
-from report import print_result
+from report import bench_parser, print_result
 
 #: What ``--full`` sets: a training that a GPU does in some minutes for each network.
 FULL = {"factor": 1, "crop": 256, "batch": 4, "steps": 20_000, "seconds": 600, "lr": 3e-4, "ema": 0.999, "images": 24}
@@ -38,6 +38,7 @@ def main() -> None:
         peer["times_image"],
         f"s per {denoiser_networks.SIDE}x{denoiser_networks.SIDE} image",
         torch.device(args.device),
+        save=args.save,
         compared="four rotated half-plane U-Nets (Laine et al. 2019)",
         **details,
     )
@@ -45,7 +46,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """Options of the command; ``--full`` gives way to what is stated."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     denoiser_networks.add_arguments(parser)
     parser.add_argument("--full", action="store_true", help="train at full width: for a GPU")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")

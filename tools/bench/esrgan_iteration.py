@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import yaml
-from report import paired_seconds, print_result
+from report import bench_parser, paired_seconds, print_result
 
 from synthpipe.basicsr_plugin import register
 from synthpipe.pipeline import Stream, build_stream
@@ -70,7 +70,7 @@ def open_stream(opt: dict[str, Any], args: argparse.Namespace) -> Stream:
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--shards", required=True, help="shards of clean images")
     parser.add_argument("--recipe", default="recipes/demo/esrgan.yml", help="BasicSR option file: networks and sizes")
     parser.add_argument("--weights", default="deflow_small")
@@ -92,6 +92,7 @@ def main() -> None:
         peer,
         "seconds",
         device,
+        save=args.save,
         recipe=args.recipe,
         batch=len(constant["lq"]),
         gt_size=constant["gt"].shape[-1],

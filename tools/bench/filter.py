@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from report import print_result
+from report import bench_parser, print_result
 from scipy.ndimage import gaussian_filter, laplace
 from tqdm import tqdm
 
@@ -69,6 +69,7 @@ def main() -> None:
         [parts[best]],
         "mean AUROC",
         torch.device("cpu"),
+        save=args.save,
         weights=str(args.weights),
         tiles=len(clean),
         grey=args.grey,
@@ -82,7 +83,7 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--weights", default="scorer_small", help="a density_scorer file or shipped name")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with clean_test and ood")
     parser.add_argument("--tiles", type=int, default=8, help="tiles from each picture (default 8)")
@@ -215,7 +216,9 @@ def compare_pictures(args: argparse.Namespace, scorer: Any) -> None:
     means = {name: sum(row["auroc"] for row in rows.values()) / len(rows) for name, rows in table.items()}
     ours, peer = [means[names[1]]], [means["NIQE"]]
     details = {"weights": str(args.weights), "means": {name: round(mean, 3) for name, mean in means.items()}}
-    print_result("filter_auroc_pictures", ours, peer, "mean AUROC", torch.device("cpu"), **details, table=table)
+    print_result(
+        "filter_auroc_pictures", ours, peer, "mean AUROC", torch.device("cpu"), save=args.save, **details, table=table
+    )
 
 
 def judge_picture(scorer: Any, picture: Picture) -> tuple[float, float, float]:

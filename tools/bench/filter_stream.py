@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from report import paired_seconds, print_result
+from report import bench_parser, paired_seconds, print_result
 from stream import write_shards
 
 from synthpipe.pipeline import Stream, build_stream
@@ -49,10 +49,11 @@ def main() -> None:
         peer_rate,
         "patches/s",
         device,
+        save=args.save,
         compared="the same stream without a filter",
         counts=counts,
         clock=clock.__name__,
-        **{key: str(value) for key, value in vars(args).items() if key not in ("rounds", "device")},
+        **{key: str(value) for key, value in vars(args).items() if key not in ("rounds", "device", "save")},
     )
 
 
@@ -83,7 +84,7 @@ def pull(stream: Stream, batches: int) -> Callable[[], object]:
 
 def parse_arguments() -> argparse.Namespace:
     """Options of the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--shards", help="shards of clean images; made for the run by default")
     parser.add_argument("--side", type=int, default=768, help="of the images that are made")
     parser.add_argument("--weights", default="scorer_small", help="the scorer")

@@ -16,13 +16,12 @@ its largest difference from the plain model's images on the [0, 1] scale:
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
-from report import paired_seconds, print_result
+from report import bench_parser, paired_seconds, print_result
 from torch import Tensor
 
 from synthpipe.config.deflow import PRESETS, DeFlowModelOptions
@@ -75,7 +74,7 @@ def ways(model: DeFlow, x: Tensor) -> dict[str, Call]:
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
     parser.add_argument("--tiles", type=int, default=1)
     parser.add_argument("--size", type=int, default=160, help="side of the tiles in pixels, at the reduced size")
@@ -111,6 +110,7 @@ def main() -> None:
         *pairs["frozen"],
         "seconds",
         device,
+        save=args.save,
         compared="plain",
         preset=args.preset,
         tiles=args.tiles,

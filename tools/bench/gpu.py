@@ -1,6 +1,6 @@
 """Every ``gpu`` test and every measurement on a GPU, in one command of at most eight minutes, into one JSON file.
 
-    python tools/bench/gpu.py                                  # the device that is there, results/DATE_gpu_DEVICE.json
+    python tools/bench/gpu.py                                  # the device that is there, results/gpu-DATE-DEVICE.json
     python tools/bench/gpu.py --only degrade graph_small --out look.json
     python tools/bench/gpu.py --device cpu --quick             # tries every line in about two minutes, measures nothing
 
@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import provenance
+from report import provenance, result_path, write_result
 
 HERE = Path(__file__).resolve().parent
 
@@ -55,12 +54,12 @@ def main() -> int:
     """Run the steps, write the file."""
     args = parse_arguments()
     device = torch.device(args.device)
-    out = args.out or _default_place(device)
-    out.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
+    about = provenance(device, args.commit)
+    out = args.out or result_path("gpu", about)
     result: dict[str, Any] = {
         "name": "gpu",
-        **provenance(device, args.commit),
+        **about,
         "quick": args.quick,
         "budget_s": args.budget,
         "steps": [],
@@ -73,7 +72,7 @@ def main() -> int:
             result["steps"].append(step)
             result["rows"] += rows
             result["took_s"] = round(time.monotonic() - begun, 1)
-            _write(out, result)
+            write_result(out, result)
             print(f"{result['took_s']:6.1f} s  {name}: {step['state']}, {len(rows)} rows", flush=True)
     print(out)
     return 0 if all(step["state"] == "done" for step in result["steps"]) else 1
@@ -144,25 +143,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _write(path: Path, result: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(unfinished, path)
-
-
-def _default_place(device: torch.device) -> Path:
-    about = provenance(device)
-    machine = re.sub(r"[^a-z0-9]+", "-", about["machine"]["device"].lower()).strip("-")
-    return HERE / "results" / f"{about['date']}_gpu_{machine}.json"
-
-
 def parse_arguments() -> argparse.Namespace:
     """Options of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=480, help="seconds for all steps")
     parser.add_argument("--only", nargs="+", choices=list(STEPS), metavar="STEP", help=f"of {', '.join(STEPS)}")
-    parser.add_argument("--out", type=Path, help="the JSON (default: tools/bench/results/DATE_gpu_DEVICE.json)")
+    parser.add_argument("--out", type=Path, help="the JSON (default: tools/bench/results/gpu-DATE-DEVICE.json)")
     parser.add_argument("--commit", help="recorded where the working tree is no git checkout")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: tries the code, measures nothing")

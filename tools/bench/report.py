@@ -1,15 +1,22 @@
-"""The one shape of a benchmark's result: two things measured in one run, their ratio, versions and machine."""
+"""The one shape of a benchmark's result: two things measured in one run, their ratio, versions and machine.
+
+Kept results stand in ``results/``, each by :func:`result_path`; its README says how.
+"""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
 import platform
+import re
+import shlex
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +24,16 @@ import numpy
 import torch
 
 import synthpipe
+
+#: Where results are kept.
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def bench_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that shows the module's text as it stands, with the option ``--save`` of every benchmark."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--save", action="store_true", help="keep the result in tools/bench/results, too")
+    return parser
 
 
 def paired_seconds(
@@ -44,9 +61,25 @@ def paired_seconds(
 
 
 def print_result(
-    name: str, ours: list[float], peer: list[float], unit: str, device: torch.device, **details: Any
+    name: str,
+    ours: list[float],
+    peer: list[float],
+    unit: str,
+    device: torch.device,
+    *,
+    save: bool = False,
+    **details: Any,
 ) -> None:
-    """Print the result as one JSON object: medians, their spread, and the median of the paired ratios ours/peer."""
+    """Print the result as one JSON object: medians, their spread, and the median of the paired ratios ours/peer.
+
+    Args:
+        name: of the benchmark.
+        ours, peer: what was measured, in pairs.
+        unit: of both.
+        device: where was measured.
+        save: write it to :func:`result_path`, too; a result of the same day and machine gives way.
+        details: what else the figures depend on, or what else was found.
+    """
     ratios = [a / b for a, b in zip(ours, peer, strict=True)]
     result = {
         "name": name,
@@ -59,10 +92,34 @@ def print_result(
         **provenance(device),
     }
     print(json.dumps(result, indent=1))
+    if save:
+        write_result(result_path(name, result), result)
+
+
+def result_path(name: str, about: Mapping[str, Any]) -> Path:
+    """``results/NAME-DATE-MACHINE.json``.
+
+    Args:
+        name: of the benchmark.
+        about: what :func:`provenance` gives.
+    """
+    machine = about["machine"]
+    accelerated = machine["device"] != platform.machine()
+    words = machine["device"] if accelerated else f"{machine['cpu']} {machine['cores']} cores"
+    tag = re.sub("[^a-z0-9]+", "-", words.lower()).strip("-")
+    return RESULTS / f"{name}-{about['date']}-{tag}.json"
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Write a result as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(unfinished, path)
 
 
 def provenance(device: torch.device, commit: str | None = None) -> dict[str, Any]:
-    """What a figure needs beside it: versions, machine, date and commit.
+    """What a figure needs beside it: versions, machine, date, commit and command.
 
     Args:
         device: where was measured.
@@ -77,11 +134,13 @@ def provenance(device: torch.device, commit: str | None = None) -> dict[str, Any
         },
         "machine": {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+            "cpu": _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
         },
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "commit": commit or _commit(),
+        "command": shlex.join(["python", *sys.argv]),
     }
 
 
@@ -89,6 +148,15 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _processor() -> str:
+    """The processor's name where Linux knows it, else its kind."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.machine()
 
 
 def _commit() -> str | None:

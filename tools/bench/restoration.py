@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import print_result
+from report import bench_parser, print_result
 from torch import Tensor, nn
 
 from synthpipe import checkpoints
@@ -63,6 +63,7 @@ def main() -> None:
         [row["methods"][PEER]["seconds_to_common"] for row in kernels],
         "s to equal PSNR",
         torch.device(args.device),
+        save=args.save,
         compared="DMSP with the least-squares twin, 300 steps",
         **found,
     )
@@ -184,7 +185,7 @@ def _clock(device: torch.device) -> Callable[[], float]:
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Options of the command; other benchmarks take the defaults of ``parse_arguments([])``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--map", default="map_small", help="weights of the MAP denoiser")
     parser.add_argument("--mmse", default="mmse_small", help="weights of its least-squares twin")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/clean_test"), help="folder of pictures")

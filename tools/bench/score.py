@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
-from report import paired_seconds, print_result
+from report import bench_parser, paired_seconds, print_result
 
 from synthpipe import checkpoints
 from synthpipe.basicsr_plugin import register
@@ -62,6 +62,7 @@ def main() -> None:
         peer,
         f"image tiles of {max(rows)}x{max(rows)} / s",
         CPU,
+        save=args.save,
         compared="BasicSR calculate_niqe",
         weights=str(args.weights),
         places=args.tiles,
@@ -126,7 +127,7 @@ def cut_images(data: Path | None, side: int, count: int) -> list[np.ndarray]:
 
 def parse_arguments() -> argparse.Namespace:
     """Options of the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--weights", default="scorer_small", help="a scorer's .safetensors, or shipped weights")
     parser.add_argument("--data", type=Path, help="folder of PNG pictures")
     parser.add_argument("--sides", type=int, nargs="+", default=[192, 512], help="sides of the image tiles, from 192")

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import webdataset as wds
 from PIL import Image
-from report import print_result
+from report import bench_parser, print_result
 
 from synthpipe.files.decode import decode_image
 from synthpipe.pipeline.nodes import TileLoader
@@ -129,7 +129,7 @@ def rate(batches: Iterator[Any], images: int) -> float:
 
 def main() -> None:
     """Measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--images", type=int, default=400, help="images in a round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -151,9 +151,15 @@ def main() -> None:
                 value = rate(batches, args.images)
                 if index:
                     into.append(value)
-    details = {key: value for key, value in vars(args).items() if key != "rounds"}
+    details = {key: value for key, value in vars(args).items() if key not in ("rounds", "save")}
     print_result(
-        "stream_read", *rates, "images/s", torch.device("cpu"), compared=f"webdataset {wds.__version__}", **details
+        "stream_read",
+        *rates,
+        "images/s",
+        torch.device("cpu"),
+        save=args.save,
+        compared=f"webdataset {wds.__version__}",
+        **details,
     )
 
 
