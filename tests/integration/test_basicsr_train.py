@@ -65,6 +65,21 @@ def test_two_runs_are_bit_identical(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert_same_networks(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_the_entry_trains_alike_however_readers_start(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As users start it: each reader imports the entry's own module anew, and must not train."""
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    assert run_entry(monkeypatch, plain, options(plain, workers=2)) == 0
+    path = write_options(other / "options.yml", options(other, workers=2, start_method=method))
+    command = [sys.executable, "-m", "synthpipe.basicsr_plugin.train", "-opt", str(path)]
+    done = subprocess.run(command, cwd=other, capture_output=True, text=True, check=False, env=_env())
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same_networks(plain, other)
+
+
 def test_manual_seed_changes_the_samples(tmp_path: Path) -> None:
     # without touching the networks' initialisation: the stream alone
     from synthpipe.basicsr_plugin.dataset import SynthPipeDataset
