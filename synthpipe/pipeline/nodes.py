@@ -8,6 +8,7 @@ that iterates.
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from synthpipe.pipeline.reader_start import dead_reader, prepare_reader
 from synthpipe.pipeline.source import Record, TileSource
 
 __all__ = ["OnDevice", "Produced", "TileLoader"]
+
+_log = logging.getLogger(__name__)
 
 #: Finished batches of tiles that each worker keeps ready.
 _WORKER_PREFETCH = 2
@@ -100,7 +103,14 @@ class TileLoader(BaseNode[Record]):  # type: ignore[misc]
         # Workers are stopped by the iterator's finaliser, which may come late; nothing public does it.
         shutdown = getattr(records, "_shutdown_workers", None)
         if shutdown is not None:
-            shutdown()
+            try:
+                shutdown()
+            except RuntimeError as error:
+                # torch raises here when a reader dies while it ends: spawned ones may abort in the destructors of
+                # their libraries (seen with torch 2.11, Python 3.12).  All that was asked of it has been delivered.
+                if "DataLoader worker" not in str(error):
+                    raise
+                _log.warning("a reader died while it was being stopped, after its work was done: %s", error)
 
     def _start(self, state: dict[str, Any] | None) -> None:
         with warnings.catch_warnings():

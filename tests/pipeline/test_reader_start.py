@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import pytest
@@ -132,3 +133,20 @@ def test_readers_from_the_server_end_with_a_killed_trainer(tmp_path: Path) -> No
     while any(alive(pid) for pid in readers):
         assert time.monotonic() < end, "a reader outlived its trainer"
         time.sleep(0.2)
+
+
+def _killed_at_exit(worker: int) -> None:
+    Finalize(None, os.kill, args=(os.getpid(), signal.SIGKILL), exitpriority=100)
+
+
+def test_a_reader_that_dies_while_it_is_stopped_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("synthpipe.pipeline.nodes.prepare_reader", _killed_at_exit)
+    options = small_options(write_corpus(tmp_path, [7, 6]), workers=2, start_method="fork")
+    with build_stream(options, degrade=NoisyHalf()) as stream:
+        batches = take(stream, 2)
+    assert "a reader died while it was being stopped" in caplog.text
+    monkeypatch.undo()
+    with build_stream(options, degrade=NoisyHalf()) as stream:
+        assert same_batches(take(stream, 2), batches)
