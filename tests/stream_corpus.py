@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from synthpipe.images import downscale_bicubic
 from synthpipe.seeds import generator_for
@@ -23,6 +24,7 @@ __all__ = [
     "noise_image",
     "png",
     "same_batches",
+    "samples_by_webdataset",
     "small_options",
     "take",
     "write_corpus",
@@ -94,6 +96,15 @@ def write_corpus(folder: Path, counts: Sequence[int], height: int = 60, width: i
         )
         for shard, count in enumerate(counts)
     ]
+
+
+def samples_by_webdataset(urls: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """All samples of shards as webdataset groups them.  Its own opener would leave the files open."""
+    samples: list[dict[str, Any]] = []
+    for url in urls:
+        with open(url, "rb") as stream:
+            samples += group_by_keys(tar_file_expander([{"url": str(url), "stream": stream}]))
+    return samples
 
 
 def small_options(shards: Sequence[str], **changes: Any) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class TileLoader(BaseNode[Record]):  # type: ignore[misc]
         self._workers = workers
         self._start_method = start_method
         self._pin_memory = pin_memory
+        self._source: TileSource | None = None
         self._loader: StatefulDataLoader[Record] | None = None
         self._records: Any = None
 
@@ -98,7 +99,7 @@ class TileLoader(BaseNode[Record]):  # type: ignore[misc]
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the reader processes."""
+        """Stop the reader processes, and close the shards that are read in this one."""
         records, self._records, self._loader = self._records, None, None
         # Workers are stopped by the iterator's finaliser, which may come late; nothing public does it.
         shutdown = getattr(records, "_shutdown_workers", None)
@@ -111,13 +112,17 @@ class TileLoader(BaseNode[Record]):  # type: ignore[misc]
                 if "DataLoader worker" not in str(error):
                     raise
                 _log.warning("a reader died while it was being stopped, after its work was done: %s", error)
+        if self._source is not None:
+            self._source.close()
+            self._source = None
 
     def _start(self, state: dict[str, Any] | None) -> None:
+        self._source = self._make_source(self._epoch)
         with warnings.catch_warnings():
             # torchdata 0.11 makes a call that torch 2.13 announces the end of
             warnings.filterwarnings("ignore", message=".*set_vital")
             self._loader = StatefulDataLoader(
-                self._make_source(self._epoch),
+                self._source,
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=self._workers,

@@ -88,12 +88,21 @@ class TileSource(IterableDataset[Record]):
         self.settings = settings
         self.first_epoch = first_epoch
         self.epochs = epochs
+        self._reader: TileReader | None = None
 
     def __iter__(self) -> Iterator[Record]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         stop = None if self.epochs is None else self.first_epoch + self.epochs
-        return TileReader(self.settings, worker, workers, self.first_epoch, stop)
+        self.close()
+        self._reader = TileReader(self.settings, worker, workers, self.first_epoch, stop)
+        return self._reader
+
+    def close(self) -> None:
+        """Let go of the shards that are read in this process; readers in others end with their process."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
 
 class TileReader(Iterator[Record]):
@@ -118,6 +127,10 @@ class TileReader(Iterator[Record]):
         self._example = ""
         self._reported = 0
         self._begin_epoch(epoch)
+
+    def close(self) -> None:
+        """Close the shards; copies of remote ones vanish.  Reading again opens them again."""
+        self._readers.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers: epoch, addresses taken, crops emitted from the last of them, counts."""

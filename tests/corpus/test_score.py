@@ -15,7 +15,6 @@ import fsspec
 import numpy as np
 import pytest
 import torch
-import webdataset
 from PIL import Image
 
 from synthpipe import checkpoints
@@ -31,7 +30,7 @@ from synthpipe.shards.shard_index import expand_urls
 from synthpipe.transforms.density import score_image
 from tests.scored_corpus import encoded, everything, rows_of, score, shard_photos, write_photos, write_weights
 from tests.shards.test_pack import die_at, run_and_die
-from tests.stream_corpus import write_tar
+from tests.stream_corpus import samples_by_webdataset, write_tar
 from tests.tiny_scorer import tiny_scorer
 
 
@@ -67,11 +66,9 @@ class TestRows:
     def test_one_for_each_sample_with_its_own_numbers(self, weights: str, shards: str, tmp_path: Path) -> None:
         report = score(weights, shards, tmp_path / "hr.parquet")
         assert (report.images, report.scored, report.units, report.errors) == (8, 8, 3, {})
-        urls = expand_urls(shards)
-        pipeline = webdataset.DataPipeline(webdataset.SimpleShardList(urls), webdataset.tarfile_to_samples())
         rows = rows_of(tmp_path / "hr.parquet")
         scorer = tiny_scorer()
-        for row, sample in zip(rows, list(pipeline), strict=True):
+        for row, sample in zip(rows, samples_by_webdataset(expand_urls(shards)), strict=True):
             about = json.loads(sample["json"])
             suffix = "png" if "png" in sample else "jpg"
             assert row["key"] == sample["__key__"]
@@ -220,7 +217,6 @@ class TestRows:
         assert rows_of(tmp_path / "x.parquet") == rows_of(tmp_path / "y.parquet")
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 class TestKill:
     def test_at_every_image(
         self, weights: str, shards: str, table: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

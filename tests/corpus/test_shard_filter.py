@@ -276,7 +276,6 @@ class TestBytes:
                 memory.rm(place, recursive=True)
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 class TestKill:
     @pytest.mark.parametrize("after", [False, True])
     def test_at_every_rename(

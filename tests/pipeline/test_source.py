@@ -176,6 +176,7 @@ def test_no_sample_is_read_ahead_of_the_state(tmp_path: Path, monkeypatch: pytes
     next(reader)
     assert len(decoded) == 3
     assert reader.state_dict()["position"] == 3
+    reader.close()
 
 
 def test_state_stays_small_whatever_the_buffer(tmp_path: Path) -> None:
@@ -184,6 +185,7 @@ def test_state_stays_small_whatever_the_buffer(tmp_path: Path) -> None:
     for _ in range(7):
         next(reader)
     assert len(pickle.dumps(reader.state_dict())) < 500
+    reader.close()
 
 
 def test_shards_are_closed_when_the_plan_is_through_with_them(tmp_path: Path) -> None:

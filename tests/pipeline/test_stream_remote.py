@@ -239,6 +239,29 @@ def test_a_server_that_is_down(corpus: Path) -> None:
         build_stream({**small_options([]), "shards": url + "/s-{0..2}.tar"}, degrade=NoisyHalf())
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_closing_a_stream_without_workers_ends_its_transfers(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    spools: list[Spool] = []
+
+    class Watched(Spool):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            spools.append(self)
+
+    monkeypatch.setattr(byte_source, "Spool", Watched)
+    with serve(Plain, corpus) as (url, _):
+        options = {**small_options([]), "shards": url + "/s-{0..2}.tar"}
+        with build_stream(options, degrade=NoisyHalf()) as stream:
+            take(stream, 2)
+            if resumed:
+                stream.load_state_dict(stream.state_dict())
+                take(stream, 1)
+            assert not all(spool._file.closed for spool in spools)
+        assert all(spool._file.closed and not spool._thread.is_alive() for spool in spools)
+
+
 def test_spools_are_released_with_their_shards(corpus: Path) -> None:
     with serve(Plain, corpus) as (url, _):
         urls = [f"{url}/s-{shard}.tar" for shard in range(3)]

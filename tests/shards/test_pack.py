@@ -30,6 +30,7 @@ from synthpipe.shards import pack as shards
 from synthpipe.shards.pack import ShardReport, write_shards
 from synthpipe.shards.shard_index import build_index, expand_urls, read_index
 from tests.files.image_bytes import png
+from tests.stream_corpus import samples_by_webdataset
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,12 +65,6 @@ def write(folder: Path, out: Path | str, **options: Any) -> ShardReport:
     return write_shards(ShardOptions(**settings), on_progress)
 
 
-def read_back(urls: list[str]) -> list[dict[str, Any]]:
-    """All samples, by webdataset."""
-    pipeline = webdataset.DataPipeline(webdataset.SimpleShardList(urls), webdataset.tarfile_to_samples())
-    return list(pipeline)
-
-
 def everything(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -77,7 +72,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 class TestContents:
     def test_webdataset_reads_every_image_once_with_its_own_bytes(self, folder: Path, tmp_path: Path) -> None:
         report = write(folder, tmp_path / "out")
-        samples = read_back(expand_urls(tmp_path / "out"))
+        samples = samples_by_webdataset(expand_urls(tmp_path / "out"))
         sources = {json.loads(sample["json"])["source"]: sample for sample in samples}
         images = {str(p.relative_to(folder)): p for p in folder.rglob("*.*") if p.stem not in ("cut", "notes")}
         assert len(samples) == report.index.samples == 12
@@ -89,7 +84,7 @@ class TestContents:
 
     def test_json_beside_each_image(self, folder: Path, tmp_path: Path) -> None:
         write(folder, tmp_path / "out")
-        for sample in read_back(expand_urls(tmp_path / "out")):
+        for sample in samples_by_webdataset(expand_urls(tmp_path / "out")):
             about = json.loads(sample["json"])
             data = (folder / about["source"]).read_bytes()
             assert about == {
@@ -116,7 +111,7 @@ class TestContents:
         exif[0x0112] = 6
         Image.fromarray(picture(0)).save(tmp_path / "in" / "turned.jpg", exif=exif)
         write(tmp_path / "in", tmp_path / "out")
-        about = json.loads(read_back(expand_urls(tmp_path / "out"))[0]["json"])
+        about = json.loads(samples_by_webdataset(expand_urls(tmp_path / "out"))[0]["json"])
         assert (about["width"], about["height"]) == (8, 12)
 
     def test_difficult_names_all_come_back(self, tmp_path: Path) -> None:
@@ -134,7 +129,7 @@ class TestContents:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded(number, "PNG"))
         write(tmp_path / "in", tmp_path / "out", max_samples=3)
-        samples = read_back(expand_urls(tmp_path / "out"))
+        samples = samples_by_webdataset(expand_urls(tmp_path / "out"))
         assert sorted(json.loads(sample["json"])["source"] for sample in samples) == sorted(names)
         assert len({sample["__key__"] for sample in samples}) == len(names)
         for sample in samples:  # also a.jpg, which holds a PNG: the bytes decide
@@ -144,7 +139,7 @@ class TestContents:
         (folder / "deep.png").write_bytes(png(np.full((8, 12, 3), 257 * 77 + 100, np.uint16), 2))
         with pytest.warns(BitDepthWarning):
             write(folder, tmp_path / "out", reencode="png")
-        samples = {json.loads(s["json"])["source"]: s for s in read_back(expand_urls(tmp_path / "out"))}
+        samples = {json.loads(s["json"])["source"]: s for s in samples_by_webdataset(expand_urls(tmp_path / "out"))}
         assert len(samples) == 13
         for source, sample in samples.items():
             stored = np.array(Image.open(io.BytesIO(sample["png"])))
@@ -175,7 +170,7 @@ class TestContents:
 
 class TestPlan:
     def sources(self, out: Path) -> list[list[str]]:
-        return [[json.loads(s["json"])["source"] for s in read_back([url])] for url in expand_urls(out)]
+        return [[json.loads(s["json"])["source"] for s in samples_by_webdataset([url])] for url in expand_urls(out)]
 
     def test_limits(self, folder: Path, tmp_path: Path) -> None:
         (folder / "more" / "cut.png").unlink()
@@ -271,7 +266,6 @@ def die_at(number: int, function: Callable[..., Any], after: bool = False) -> Ca
     return deadly
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 class TestKill:
     @pytest.fixture
     def never_killed(self, folder: Path, tmp_path: Path) -> dict[str, bytes]:
@@ -493,8 +487,6 @@ class TestOutput:
 
 class TestWorkers:
     """With forked workers, which start at once; spawned ones, as in earnest, are in `TestKill.test_with_workers`."""
-
-    pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
     @pytest.fixture(autouse=True)
     def _forked(self, monkeypatch: pytest.MonkeyPatch) -> None:

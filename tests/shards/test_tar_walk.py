@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from synthpipe.shards.shard_index import build_index
 from synthpipe.shards.shard_reader import ShardReader
 from synthpipe.shards.tar_header import BLOCK, TarDamage
 from synthpipe.shards.tar_walk import IMAGE_SUFFIXES, TarMember, TarSample, walk_members, walk_samples
+from tests.stream_corpus import samples_by_webdataset
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
@@ -215,10 +215,9 @@ class TestSamples:
 
     def by_webdataset(self, data: bytes, folder: Path) -> list[tuple[str, dict[str, bytes]]]:
         (folder / "x.tar").write_bytes(data)
-        urls = webdataset.SimpleShardList([str(folder / "x.tar")])
         return [
             (sample["__key__"], {name: value for name, value in sample.items() if not name.startswith("__")})
-            for sample in webdataset.DataPipeline(urls, webdataset.tarfile_to_samples())
+            for sample in samples_by_webdataset([folder / "x.tar"])
         ]
 
     def test_as_webdataset_groups_them(self, tmp_path: Path) -> None:
