@@ -16,7 +16,7 @@ from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.density import DensityFilter, DensityScore
 from synthpipe.transforms.identity import options_identity, options_identity_by_name
 
-__all__ = ["VERSION", "Identity", "IdentityParts", "stream_identity"]
+__all__ = ["VERSION", "StreamIdentity", "IdentityParts", "stream_identity"]
 
 #: Of the states of streams.  Version 1 knew the weights of degradation and filter by the names of their files.
 VERSION = 2
@@ -57,7 +57,7 @@ class IdentityParts:
     transforms: tuple[BatchTransform, ...]
 
 
-class Identity:
+class StreamIdentity:
     """Plain values by name, for today's states and for those of version 1.
 
     Args:
@@ -85,7 +85,7 @@ class Identity:
         ]
 
 
-def stream_identity(parts: IdentityParts) -> Identity:
+def stream_identity(parts: IdentityParts) -> StreamIdentity:
     """The identity of a stream.
 
     Raises:
@@ -117,7 +117,7 @@ def stream_identity(parts: IdentityParts) -> Identity:
         "denoise": _denoise_identity_of_version_1(parts),
         "filter": _filter_identity(parts, lambda weights: Path(weights).name),
     }
-    return Identity({**shared, **current}, {**shared, **by_name})
+    return StreamIdentity({**shared, **current}, {**shared, **by_name})
 
 
 def _filter_identity(parts: IdentityParts, describe: Callable[[str], str]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 from torchdata.nodes import BaseNode, Prefetcher
 
 from synthpipe.errors import StreamError
-from synthpipe.pipeline.identity import VERSION, Identity
+from synthpipe.pipeline.identity import VERSION, StreamIdentity
 from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED
@@ -88,7 +88,7 @@ class Stream(Iterator[Batch]):
     def __init__(
         self,
         make_pass: Callable[[int, dict[str, Any] | None], Pass],
-        identity: Identity,
+        identity: StreamIdentity,
         batches_per_epoch: int,
         epochs: int | None = None,
     ) -> None:
