@@ -265,7 +265,7 @@ class OutputFolder:
 
 def _filesystem(url: str) -> tuple[Any, str]:
     try:
-        filesystem, path = fsspec.url_to_fs(url)
+        filesystem, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         extra = _EXTRAS.get(url.split("://")[0])
         hint = f"pip install 'synthpipe[{extra}]'" if extra else "install what the message names"
