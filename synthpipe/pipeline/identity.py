@@ -16,7 +16,7 @@ from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.density import DensityFilter, DensityScore
 from synthpipe.transforms.identity import options_identity, options_identity_by_name
 
-__all__ = ["VERSION", "StreamIdentity", "IdentityParts", "stream_identity"]
+__all__ = ["VERSION", "IdentityParts", "StreamIdentity", "stream_identity"]
 
 #: Of the states of streams.  Version 1 knew the weights of degradation and filter by the names of their files.
 VERSION = 2
