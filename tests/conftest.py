@@ -17,6 +17,10 @@ settings.register_profile("synthpipe", deadline=None)
 settings.load_profile("synthpipe")
 
 
+# Else torch says some things once in a process, and which test fails for them hangs on the order.
+torch.set_warn_always(True)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
