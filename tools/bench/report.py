@@ -137,6 +137,8 @@ def provenance(device: torch.device, commit: str | None = None) -> dict[str, Any
             "cpu": _processor(),
             "cores": os.cpu_count(),
             "threads": torch.get_num_threads(),
+            # Of the last minute, the benchmark included: far above its threads, something else ran.
+            "load": round(os.getloadavg()[0], 1),
         },
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "commit": commit or _commit(),
