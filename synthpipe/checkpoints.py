@@ -138,7 +138,8 @@ def load(path: str | Path, kind: str | None = None) -> nn.Module:
 def fingerprint(path: str | Path) -> str:
     """32 hex digits of what a file's model computes: its configuration and its numbers.
 
-    The same wherever the file lies, whatever its name, its model card and the version that wrote it.
+    The same wherever the file lies, whatever its name, its model card and the version that wrote it.  Draws nothing from
+    the global generator: a network that the caller builds next starts as it would without this.
 
     Args:
         path: a file, or the name of shipped weights.
@@ -146,7 +147,10 @@ def fingerprint(path: str | Path) -> str:
     Raises:
         CheckpointError: as :func:`load`.
     """
-    return fingerprint_of(load(path))
+    # Models draw first weights when they are built, here for nothing.
+    with torch.random.fork_rng(devices=[]):
+        model = load(path)
+    return fingerprint_of(model)
 
 
 def fingerprint_of(model: nn.Module) -> str:

@@ -138,6 +138,14 @@ def test_a_fingerprint_is_of_the_numbers_and_the_configuration(tmp_path: Path) -
     assert checkpoints.fingerprint_of(model.to(torch.bfloat16)) != first
 
 
+def test_a_fingerprint_draws_nothing_from_the_global_generator() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    checkpoints.fingerprint("deflow_small")
+    assert torch.equal(torch.rand(3), expected), "networks that BasicSR builds behind its streams would start otherwise"
+
+
 def test_a_fingerprint_of_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no weights at"):
         checkpoints.fingerprint(tmp_path / "absent.safetensors")
