@@ -138,8 +138,8 @@ def load(path: str | Path, kind: str | None = None) -> nn.Module:
 def fingerprint(path: str | Path) -> str:
     """32 hex digits of what a file's model computes: its configuration and its numbers.
 
-    The same wherever the file lies, whatever its name, its model card and the version that wrote it.  Draws nothing from
-    the global generator: a network that the caller builds next starts as it would without this.
+    The same wherever the file lies, whatever its name, its model card and the version that wrote it.  Draws nothing
+    from the global generator: a network that the caller builds next starts as it would without this.
 
     Args:
         path: a file, or the name of shipped weights.
