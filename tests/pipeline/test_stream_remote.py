@@ -271,7 +271,8 @@ def test_spools_are_released_with_their_shards(corpus: Path) -> None:
             records.append(record)
             assert len(reader._readers) <= 2
     assert len(keys_of(records)) == sum(COUNTS)
-    assert threading.active_count() < 8
+    # By name: other tests of the same process leave threads of their libraries.
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("spool ")]
 
 
 # S3
