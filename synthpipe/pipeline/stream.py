@@ -157,6 +157,8 @@ class Stream(Iterator[Batch]):
         version = state.get("version") if isinstance(state, Mapping) else type(state).__name__
         if version not in (1, VERSION):
             raise StreamError(f"not the state of a stream: expected version {VERSION} or 1, got {version!r}")
+        if not isinstance(state.get("identity"), Mapping):
+            raise StreamError(f"not the state of a stream: no identity in it, only {sorted(state)}")
         differing = self._identity.differences(version, state["identity"])
         if differing:
             raise StreamError(

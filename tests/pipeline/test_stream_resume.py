@@ -157,6 +157,12 @@ def test_a_state_of_other_shards_ranks_or_degradation_is_refused(shards: list[st
         other.load_state_dict(build_stream(options, world_size=2, degrade=NoisyHalf()).state_dict())
 
 
+@pytest.mark.parametrize("state", [{"version": 2}, {"version": 1, "identity": None}])
+def test_a_state_without_its_identity_is_refused(shards: list[str], state: dict[str, Any]) -> None:
+    with pytest.raises(StreamError, match="not the state of a stream: no identity in it, only"):
+        open_stream(shards).load_state_dict(state)
+
+
 @pytest.mark.parametrize("state", [{}, {"version": 99}, {"iter": 3}])
 def test_something_that_is_no_state_is_refused(shards: list[str], state: dict[str, Any]) -> None:
     with pytest.raises(StreamError, match="not the state of a stream: expected version 2 or 1, got"):
