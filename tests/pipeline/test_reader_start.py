@@ -79,7 +79,9 @@ def run_script(tmp_path: Path, text: str, *arguments: str) -> subprocess.Popen[s
     script.write_text(text)
     command = [sys.executable, str(script), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Its input stays open, so that a script that reads it waits; what a test inherits may be at its end already.
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.mark.slow
