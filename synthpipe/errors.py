@@ -27,7 +27,13 @@ __all__ = [
     "StreamError",
     "SynthPipeError",
     "TrainingError",
+    "os_error_text",
 ]
+
+
+def os_error_text(error: OSError) -> str:
+    """What a command says of a file or folder that the system refused, in place of a traceback."""
+    return f"cannot read or write {str(error.filename)!r}: {error.strerror or error}"
 
 
 class SynthPipeError(Exception):

@@ -30,7 +30,7 @@ train=("$bin/python" -W ignore -m synthpipe.basicsr_plugin.train -opt "$recipe")
 step "BasicSR's ESRGAN on streamed pairs: 60 iterations, checkpoint and validation at 40"
 "${train[@]}" --force_yml train:total_iter=60
 
-step "the same run, continued from its checkpoint to 80 iterations"
+step "the same run, continued from its checkpoint at 40: iterations 50 and 60 have the same losses again"
 "${train[@]}" --auto_resume
 
 step "synthpipe score and filter: which photograph is the worst of four, and a report"

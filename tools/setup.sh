@@ -53,7 +53,7 @@ if [[ -f $stamp ]] && { [[ $(cat "$stamp") == "$profile $wanted" ]] || [[ $(cat 
   exit 0
 fi
 
-say "$venv with Python $version ($profile)"
+say "$venv with Python $version ($profile); downloading and installing takes some minutes"
 if [[ -x $venv/bin/python ]] &&
    [[ $("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') != "$version" ]]; then
   say "$venv holds another Python version; making it anew"

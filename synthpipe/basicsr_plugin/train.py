@@ -27,7 +27,7 @@ import torch.distributed
 
 from synthpipe.basicsr_plugin import compat, register, resume
 from synthpipe.basicsr_plugin.loader import SERIAL, StreamLoader
-from synthpipe.errors import CheckpointError, OptionError, SynthPipeError
+from synthpipe.errors import CheckpointError, OptionError, SynthPipeError, os_error_text
 
 __all__ = ["main"]
 
@@ -41,6 +41,11 @@ def main() -> int:
     except SynthPipeError as error:
         sys.stderr.write(f"synthpipe.basicsr_plugin.train: {error}\n")
         return 2 if isinstance(error, OptionError) else 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"synthpipe.basicsr_plugin.train: {os_error_text(error)}\n")
+        return 1
     return 0
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from synthpipe._version import __version__
-from synthpipe.errors import OptionError, SynthPipeError
+from synthpipe.errors import OptionError, SynthPipeError, os_error_text
 
 __all__ = ["main"]
 
@@ -46,11 +46,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except OptionError as error:
-        print(f"synthpipe {args.command}: {error}", file=sys.stderr)
+        _say(args.command, str(error))
         return 2
     except SynthPipeError as error:
-        print(f"synthpipe {args.command}: {error}", file=sys.stderr)
+        _say(args.command, str(error))
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say(args.command, os_error_text(error))
         return 1
     except KeyboardInterrupt:
-        print(f"synthpipe {args.command}: interrupted", file=sys.stderr)
+        _say(args.command, "interrupted")
         return 1
+
+
+def _say(command: str, text: str) -> None:
+    """One message on the error stream, with the command's name in front unless the message has it already."""
+    prefix = f"synthpipe {command}: "
+    print(text if text.startswith(prefix) else prefix + text, file=sys.stderr)

@@ -59,6 +59,9 @@ BASICSR_KEYS: dict[str, dict[str, Any]] = {
     },
 }
 
+#: What stays behind where a block of BasicSR's own datasets is turned into ours; a stream has nothing like it.
+_OTHER_DATASETS = ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info", "filename_tmpl", "mean", "std", "color")
+
 #: BasicSR's names of options that a stream has, too.
 TRANSLATED = {"batch_size_per_gpu": "batch_size", "use_hflip": "hflip", "use_rot": "rotate"}
 
@@ -91,12 +94,18 @@ def parse_dataset_options(opt: Mapping[str, Any]) -> DatasetOptions:
             f"{source}: a stream makes new pairs for ever, and validation needs the same ones each time; "
             "use type: PairedImageDataset with frozen pairs"
         )
-    if opt.get("num_worker_per_gpu") or opt.get("persistent_workers"):
-        raise OptionError(
-            f"{source}: expected num_worker_per_gpu: 0 and no persistent_workers, got "
-            f"{opt.get('num_worker_per_gpu')} and {opt.get('persistent_workers')}; the stream has its own worker "
-            "processes, set `workers`"
+    problems = [
+        f"{source}: {key}: expected {none}, got {opt[key]}; the stream has its own worker processes, set `workers`"
+        for key, none in (("num_worker_per_gpu", "0"), ("persistent_workers", "false"))
+        if opt.get(key)
+    ]
+    if left := [key for key in _OTHER_DATASETS if key in opt]:
+        problems.append(
+            f"{source}: {', '.join(left)}: only BasicSR's own datasets have such keys; remove them, a "
+            "SynthPipeDataset reads `shards`"
         )
+    if problems:
+        raise OptionError("\n".join(problems))
     if "batch_size" in opt:
         raise OptionError(f"{source}: unknown option 'batch_size'; BasicSR's name is 'batch_size_per_gpu'")
     ours = {TRANSLATED.get(key, key): value for key, value in opt.items() if key not in BASICSR_KEYS}

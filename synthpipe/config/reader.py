@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -45,6 +46,34 @@ class PresetOptions(Options):
 
 
 T = TypeVar("T", bound=Options)
+
+#: Pydantic's kinds of error in the words of someone who writes YAML.
+_EXPECTED = {
+    "int_parsing": "an integer",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a block of options",
+    "model_type": "a block of options",
+    "model_attributes_type": "a block of options",
+}
+
+#: What pydantic puts among the keys where a value may have one of several types: ``shards.tuple[str, ...].0``.
+_TYPE_NAME = re.compile(r"(str|int|float|bool|constrained-\w+)$|(tuple|list|literal|function-\w+)\[.*\]$")
+
+#: Beginnings of pydantic's other messages, the longer ones first.
+_REWORDED = {
+    "Input should be greater than or equal to": "expected at least",
+    "Input should be less than or equal to": "expected at most",
+    "Input should be": "expected",
+    "String should match": "expected a text that matches",
+}
 
 
 def read_options(path: str | Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
@@ -118,19 +147,65 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
 
 def _explain(problem: Any, schema: type[BaseModel], source: str) -> str:
     location = tuple(problem["loc"])
-    path = ".".join(str(part) for part in location) or "(top level)"
     if problem["type"] == "extra_forbidden":
+        path = ".".join([*_written_keys(schema, location[:-1]), str(location[-1])])
         known = _known_keys(schema, location[:-1])
         near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known)) or 'none'}"
         return f"{source}: unknown option {path!r}; {hint}"
+    path = ".".join(_written_keys(schema, location))
     if problem["type"] == "missing":
         return f"{source}: option {path!r} is required and was not given"
-    return f"{source}: option {path!r}: {problem['msg']}, got {problem['input']!r}"
+    if problem["type"].startswith("union_tag"):
+        return _explain_tag(problem, path, source)
+    where = f"{source}: option {path!r}" if path else source
+    return f"{where}: {_expectation(problem)}"
+
+
+def _explain_tag(problem: Any, path: str, source: str) -> str:
+    """Of a block by type: the type is missing or unknown."""
+    key, context = f"{path}.type".removeprefix("."), problem["ctx"]
+    if problem["type"] == "union_tag_not_found":
+        return f"{source}: option {key!r} is required and was not given"
+    near = difflib.get_close_matches(context["tag"], context["expected_tags"].replace("'", "").split(", "), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{source}: option {key!r}: expected one of {context['expected_tags']}, got {context['tag']!r}{hint}"
+
+
+def _expectation(problem: Any) -> str:
+    """What was expected and what came."""
+    got = f", got {problem['input']!r}"
+    if problem["type"] in _EXPECTED:
+        return f"expected {_EXPECTED[problem['type']]}{got}"
+    if problem["type"] == "value_error":  # ours; where it is of a whole block, it names what is wrong in it
+        said = str(problem["msg"]).removeprefix("Value error, ")
+        return said if isinstance(problem["input"], Mapping) or ", got " in said else f"{said}{got}"
+    said = str(problem["msg"])
+    for beginning, ours in _REWORDED.items():
+        if said.startswith(beginning):
+            said = ours + said.removeprefix(beginning)
+            break
+    return f"{said}{got}"
+
+
+def _written_keys(schema: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """The keys of ``location`` as they stand in a file: without the types that pydantic puts among them."""
+    written = []
+    for number, part in enumerate(location):
+        schemas = _schemas_at(schema, location[:number])
+        fields = [candidate.model_fields["type"] for candidate in schemas if "type" in candidate.model_fields]
+        is_type = any(part in get_args(field.annotation) for field in fields) or _TYPE_NAME.match(str(part))
+        if not is_type or any(part in candidate.model_fields for candidate in schemas):
+            written.append(str(part))
+    return written
 
 
 def _known_keys(schema: type[BaseModel], parents: Sequence[Any]) -> list[str]:
-    """Keys of the schemas that can stand at ``parents``; tags of unions and list positions are passed over."""
+    return sorted({name for candidate in _schemas_at(schema, parents) for name in candidate.model_fields})
+
+
+def _schemas_at(schema: type[BaseModel], parents: Sequence[Any]) -> list[type[BaseModel]]:
+    """The schemas that can stand at ``parents``; tags of unions and list positions are passed over."""
     schemas = [schema]
     for part in parents:
         following = [
@@ -140,7 +215,7 @@ def _known_keys(schema: type[BaseModel], parents: Sequence[Any]) -> list[str]:
             for found in _schemas_in(candidate.model_fields[str(part)].annotation)
         ]
         schemas = following or schemas
-    return sorted({name for candidate in schemas for name in candidate.model_fields})
+    return schemas
 
 
 def _schemas_in(annotation: Any) -> list[type[BaseModel]]:

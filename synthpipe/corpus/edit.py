@@ -19,6 +19,7 @@ from synthpipe.corpus.image_units import ShardUnit
 from synthpipe.corpus.shard_edit import EditJob, ImageEdit, UnitEdited, edit_shard
 from synthpipe.corpus.unit_job import target_names
 from synthpipe.errors import ShardError
+from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.storage import OutputFolder, absolute_url
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.job_result import REPORT_NAME, broken_images, publish_report
@@ -90,7 +91,10 @@ def edit_corpus(
         report = _report([results[unit.label] for unit in units], targets, output)
         _publish_report(report, targets, output, scratch)
         if not report.index.samples:
-            raise ShardError(f"none of {images} images could be used ({report.broken}); see {output.url}/{REPORT_NAME}")
+            raise ShardError(
+                f"none of {images} images could be used ({passed_over_text(report.broken)}); "
+                f"see {output.url}/{REPORT_NAME}"
+            )
         # The last: with it the folder is a corpus.
         output.publish_bytes(report.index.to_json().encode(), INDEX_NAME, scratch)
     return report

@@ -73,6 +73,8 @@ def preview_options(data: Mapping[str, Any], source: str) -> StreamOptions:
         block = (data["datasets"] or {}).get("train")
         if not isinstance(block, Mapping):
             raise OptionError(f"{source}: a BasicSR option file needs a block datasets.train, got {block!r}")
+        if block.get("type", "SynthPipeDataset") != "SynthPipeDataset":
+            raise OptionError(f"{source}: datasets.train: expected type: SynthPipeDataset, got {block['type']!r}")
         # BasicSR copies these two into the block, and the models that degrade in feed_data have theirs on top.
         shared = {key: data[key] for key in ("scale", "degrade") if key in data and key not in block}
         options: StreamOptions = parse_dataset_options({"phase": "train", **shared, **block})

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ShardError
-from synthpipe.files.folder_walk import expected_images
+from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.source_files import SourceFolders
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.engine import run_jobs
@@ -79,7 +79,8 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
         _publish_report(report, plan, output, scratch)
         if not index.samples:
             raise ShardError(
-                f"none of {plan.samples} images could be used ({report.left_out}); see {options.output}/{REPORT_NAME}"
+                f"none of {plan.samples} images could be used ({passed_over_text(report.left_out)}); "
+                f"see {options.output}/{REPORT_NAME}"
             )
         output.publish_bytes(index.to_json().encode(), INDEX_NAME, scratch)
     return report

@@ -219,7 +219,13 @@ def _expand_folder(folder: str) -> list[str]:
 
 def _found(urls: list[str], text: str) -> list[str]:
     if not urls:
-        raise ShardError(f"no shards at {text!r}: expected tar files, or a folder with tar files or {INDEX_NAME}")
+        found = ""
+        if is_local(text) and not re.search(r"[*?\[]", text):
+            path = Path(text).absolute()
+            found = f", found no {str(path)!r}" if not path.exists() else "; `synthpipe shard` makes them of images"
+        raise ShardError(
+            f"no shards at {text!r}: expected tar files, or a folder with tar files or {INDEX_NAME}{found}"
+        )
     return urls
 
 

@@ -74,9 +74,11 @@ class ShardPlan:
 
         def difference(before: Mapping[str, Any]) -> str:
             """What to say where the digest is another one."""
+            if before["samples"] != self.samples:
+                return f"the input has changed since the run began: {before['samples']} images then, {self.samples} now"
             return (
-                f"the input has changed since the run began: {before['samples']} images then, {self.samples} now, or "
-                "other sizes or times of change"
+                f"the input has changed since the run began: {self.samples} images then and now, but other names, "
+                "sizes or times of change"
             )
 
         # The digest depends on how the images are distributed, and so on the options.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from synthpipe.errors import ImageError, ShapeError, TrainingError
 from synthpipe.files.decode import decode_image
+from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import crop_to_multiple, to_float, to_uint8
 from synthpipe.seeds import generator_for, sample_seed
@@ -83,7 +84,9 @@ def held_out_likelihood(
             bits += float(model.bits_per_dim(nll, x.shape)) * x.numel()
             values += x.numel()
     if not nats:
-        raise TrainingError(f"held_out_likelihood: no image in {str(folder)!r} can be used (skipped {dict(skipped)})")
+        raise TrainingError(
+            f"held_out_likelihood: no image in {str(folder)!r} can be used (skipped {passed_over_text(skipped)})"
+        )
     return Likelihood(sum(nats) / len(nats), bits / values, len(nats), dict(skipped), dict(passed_over))
 
 

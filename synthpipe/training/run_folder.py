@@ -94,7 +94,9 @@ class RunFolder:
         try:
             yield
         except Exception as error:
-            logger.error("stopped: %s", error)
+            # To the file alone: whoever called gets the error itself.
+            record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "stopped: %s", (error,), None)
+            handler.handle(record)
             raise
         finally:
             self._board.close()

@@ -137,7 +137,7 @@ def test_no_degrade_and_no_lq_says_what_to_add() -> None:
 
 
 def test_misspelt_options_are_refused() -> None:
-    with pytest.raises(OptionError, match=r"unknown option 'degrade.classical.blurr'; did you mean 'blur'"):
+    with pytest.raises(OptionError, match=r"unknown option 'degrade.blurr'; did you mean 'blur'"):
         model(degrade={"type": "classical", "blurr": {}})
     with pytest.raises(OptionError, match="gt_size: expected a multiple of scale 2, got 9"):
         model(gt_size=9)

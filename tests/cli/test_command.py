@@ -7,8 +7,10 @@ import io
 import logging
 import re
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from synthpipe.cli import command, main
 from synthpipe.config.shard import ShardOptions
@@ -34,6 +36,25 @@ def test_options_are_what_was_given_and_more() -> None:
     args.max_samples = 0
     with pytest.raises(OptionError, match=r"synthpipe shard: .*max_samples"):
         command.given_options(args, ShardOptions)
+
+
+@pytest.mark.parametrize("arguments", [("degrade", "deflow_small"), ("denoise", "blind_spot_small")])
+def test_a_place_that_cannot_be_written_is_named(
+    arguments: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (16, 16), "grey").save(tmp_path / "in" / "a.png")
+    (tmp_path / "file").write_text("no folder")
+    assert main([*arguments, str(tmp_path / "in"), str(tmp_path / "file" / "out")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"synthpipe {arguments[0]}: cannot read or write '{tmp_path}/file/out': Not a directory"
+
+
+def test_a_message_names_the_command_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["denoise", "blind_spot_small", "in", "out", "--sigma", "5"]) == 2
+    assert capsys.readouterr().err.startswith(
+        "synthpipe denoise: option 'sigma': expected auto, or a level from 0 to 1"
+    )
 
 
 def test_log_lines_come_while_inside_alone(capsys: pytest.CaptureFixture[str]) -> None:

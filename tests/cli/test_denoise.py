@@ -229,7 +229,7 @@ class TestShards:
     ) -> None:
         shard = write_tar(tmp_path / "s.tar", [("a.png", b"no image")])
         assert denoise(weights, shard, tmp_path / "out") == 1
-        assert "none of 1 images could be used ({'unreadable': 1})" in capsys.readouterr().err
+        assert "none of 1 images could be used (1 unreadable)" in capsys.readouterr().err
         assert not (tmp_path / "out" / "index.json").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import Field
@@ -10,6 +11,7 @@ from pydantic import Field
 from synthpipe.config import Options, parse_options, read_options
 from synthpipe.config.deflow import PRESETS, DeFlowModelOptions
 from synthpipe.config.degrade import DeFlowDegradeOptions
+from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
 from synthpipe.flows import DeFlow
 
@@ -57,6 +59,50 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
     with pytest.raises(OptionError) as error:
         read_options(write(tmp_path, text), Outer, overrides)
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"gt_size": "abc"}, "mine.yml: option 'gt_size': expected an integer, got 'abc'"),
+        ({"workers": -1}, "mine.yml: option 'workers': expected at least 0, got -1"),
+        ({"gt_size": 130}, "mine.yml: gt_size must be a multiple of scale 4, got 130"),
+        ({"degrade": "deflow_small"}, "mine.yml: option 'degrade': expected a block of options, got 'deflow_small'"),
+        (
+            {"degrade": {"type": "deflw"}},
+            "mine.yml: option 'degrade.type': expected one of 'deflow', 'classical', got 'deflw'; "
+            "did you mean 'deflow'?",
+        ),
+        (
+            {"degrade": {"type": "classical", "deflow": 1}},
+            "mine.yml: unknown option 'degrade.deflow'; known keys: blur, jpeg_quality, noise, "
+            "strength, type, weights",
+        ),
+        ({"degrade": {"weights": "x"}}, "mine.yml: option 'degrade.type' is required and was not given"),
+        (
+            {"degrade": {"type": "deflow", "weights": "x", "strenght": 2}},
+            "mine.yml: unknown option 'degrade.strenght'; did you mean 'strength'?",
+        ),
+        (
+            {"degrade": {"type": "classical", "blur": {"sigma": [2, 1]}}},
+            "mine.yml: option 'degrade.blur': sigma: expected [low, high], got [2.0, 1.0]",
+        ),
+        (
+            {"shards": ["a", 1]},
+            "mine.yml: option 'shards': expected a text, got ['a', 1]\n"
+            "mine.yml: option 'shards.1': expected a text, got 1",
+        ),
+        (
+            {"denoise": {"weights": "x", "sigma": 5}},
+            "mine.yml: option 'denoise.sigma': expected auto, or a level from 0 to 1 "
+            "(5 of 255 grey levels are 0.0196), got 5",
+        ),
+    ],
+)
+def test_mistakes_in_a_stream_are_told_in_the_files_own_words(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError) as error:
+        parse_options({"shards": "a.tar", "gt_size": 64, **change}, StreamOptions, "mine.yml")
+    assert str(error.value) == words
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

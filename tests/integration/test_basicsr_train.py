@@ -220,7 +220,7 @@ def test_options_that_cannot_be_used(
         ({"persistent_workers": True}, "set `workers`"),
         ({"shuffel_buffer": 3}, "did you mean 'shuffle_buffer'"),
         ({"virtual_lenght": 3}, "did you mean 'virtual_length'"),
-        ({"dataroot_gt": "/data"}, "unknown option 'dataroot_gt'"),
+        ({"dataroot_gt": "/data"}, "dataroot_gt: only BasicSR's own datasets have such keys; remove them"),
         ({"batch_size": 3}, "BasicSR's name is 'batch_size_per_gpu'"),
         ({"dataset_enlarge_ratio": 100}, "at most 1000000, got 100000 * 100"),
         ({"degrade": None}, "SRModel: datasets.train has no `degrade`"),
@@ -230,10 +230,28 @@ def test_options_that_cannot_be_used(
         assert run_entry(monkeypatch, folder, options(folder, **change)) == 2
         assert message in capsys.readouterr().err
 
+    # A block of PairedImageDataset of which the type alone was changed: all that is wrong at once.
+    left = {"dataroot_lq": "/data", "filename_tmpl": "{}", "num_worker_per_gpu": 6}
+    assert run_entry(monkeypatch, tmp_path / "left", options(tmp_path / "left", **left)) == 2
+    said = capsys.readouterr().err
+    assert "num_worker_per_gpu: expected 0, got 6" in said
+    assert "dataroot_lq, filename_tmpl: only BasicSR's own" in said
+
     opt = options(tmp_path)
     opt["datasets"]["val"] = opt["datasets"]["train"] | {"name": "stream"}
     with pytest.raises(OptionError, match=r"datasets.val \(stream\).*use type: PairedImageDataset"):
         run_plain(monkeypatch, tmp_path, opt)
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    opt = options(tmp_path)
+    (tmp_path / "experiments").write_text("a file where BasicSR makes a folder")
+    assert run_entry(monkeypatch, tmp_path, opt) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("synthpipe.basicsr_plugin.train: cannot read or write '")
+    assert "experiments" in message
 
 
 def test_two_ranks_train_on_disjoint_samples_and_resume(tmp_path: Path) -> None:

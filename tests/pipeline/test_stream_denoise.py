@@ -259,7 +259,7 @@ def test_a_state_from_before_there_were_denoisers_still_loads(shards: list[str])
 
 def test_options_are_checked_where_they_stand(shards: list[str]) -> None:
     for rule, message in (
-        ({"weights": "x", "sigma": 25}, r"'denoise\.sigma': Value error, expected auto, or a level from 0 to 1"),
+        ({"weights": "x", "sigma": 25}, r"'denoise\.sigma': expected auto, or a level from 0 to 1"),
         ({"weights": "x", "levels": 1}, r"unknown option 'denoise\.levels'"),
         ({}, r"option 'denoise\.weights' is required"),
         ({"weights": "x", "border": -1}, "greater than or equal to 0"),

@@ -182,6 +182,7 @@ def test_a_basicsr_option_file_is_taken():
         ({"shards": "a.tar", "gt_size": 64}, "nothing to preview without `degrade`"),
         ({"shards": "a.tar", "gt_sise": 64}, "did you mean 'gt_size'"),
         ({"datasets": {"val": {}}}, r"needs a block datasets\.train"),
+        ({"datasets": {"train": {"type": "SynthpipeDataset"}}}, "expected type: SynthPipeDataset, got 'SynthpipeD"),
     ],
 )
 def test_option_files_that_cannot_be_previewed(data, message):

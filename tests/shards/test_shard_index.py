@@ -107,6 +107,14 @@ class TestExpand:
         with pytest.raises(ShardError, match="no shards"):
             expand_urls(shards.replace("{tmp}", str(tmp_path)) if shards else shards)
 
+    def test_a_relative_folder_is_told_in_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ShardError, match=rf"no shards at 'hr': .*, found no '{tmp_path}/hr'"):
+            expand_urls("hr")
+        (tmp_path / "hr").mkdir()
+        with pytest.raises(ShardError, match=r"no shards at 'hr': .*; `synthpipe shard` makes them of images"):
+            expand_urls("hr")
+
     def test_unknown_protocol(self) -> None:
         with pytest.raises(ShardError, match="nosuch"):
             expand_urls("nosuch://bucket/folder")

@@ -170,10 +170,13 @@ def test_bad_steps_change_nothing_and_are_counted(
     assert header["info"]["skipped_steps"] == 2
 
 
-def test_too_many_bad_steps_in_a_row_end_the_run(point_run: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_too_many_bad_steps_in_a_row_end_the_run(
+    point_run: Callable[..., Trainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(TrainingError, match=r"3 steps in a row .*max_bad_steps=2 .*step 4, loss nan.*lower optimizer"):
         point_run([1.0, math.nan], max_steps=50, max_bad_steps=2)
-    assert "stopped: 3 steps in a row" in (tmp_path / "run" / "log.txt").read_text()
+    assert "ERROR stopped: 3 steps in a row" in (tmp_path / "run" / "log.txt").read_text()
+    assert "stopped" not in caplog.text  # the caller has the error itself
 
 
 def test_time_limit_stops_cleanly_with_weights(point_run: Callable[..., Trainer]) -> None:

@@ -266,7 +266,7 @@ def test_every_kind_of_denoiser_serves(kind: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sigma": 25}, "'sigma': Value error, expected auto, or a level from 0 to 1 .*got 25"),
+        ({"sigma": 25}, "'sigma': expected auto, or a level from 0 to 1 .*got 25"),
         ({"sigma": "automatic"}, "expected auto, or a level"),
         ({"sigma": True}, "expected auto, or a level"),
         ({"min_sigma": 0.2, "max_sigma": 0.1}, "min_sigma up to max_sigma, got 0.2 and 0.1"),

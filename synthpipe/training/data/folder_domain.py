@@ -152,7 +152,7 @@ class FolderDomain:
             len(self._paths),
             sum(areas) / 1e6,
             "" if fits else f" (outgrow cache_mb: {self._stay} crops in a row from each)",
-            f", skipped {dict(self.skipped)}" if self.skipped else "",
+            f", skipped {passed_over_text(self.skipped)}" if self.skipped else "",
             f"; passed over: {passed_over_text(passed_over)}" if passed_over else "",
         )
 
@@ -183,7 +183,7 @@ class FolderDomain:
                 draws = uniforms(self.seed, self.name, "crop", step, slot)
                 return self._cut(image, draws), str(self._paths[index])
         raise TrainingError(
-            f"{self.name}: none of {len(self._paths)} images can be read ({dict(self.skipped)}), such as "
+            f"{self.name}: none of {len(self._paths)} images can be read ({passed_over_text(self.skipped)}), such as "
             f"{str(self._paths[0])!r}: check the files in {', '.join(self.options.places)}"
         )
 
@@ -217,9 +217,9 @@ class FolderDomain:
             areas.append(height * width)
         if not kept:
             raise TrainingError(
-                f"{self.name}: none of {len(paths)} images can be used ({dict(self.skipped)}): a crop needs {needed} "
-                f"pixels on the shorter side after downscale {self.options.downscale}, the largest has {largest}; "
-                "lower data.crop or give larger images"
+                f"{self.name}: none of {len(paths)} images can be used ({passed_over_text(self.skipped)}): "
+                f"a crop needs {needed} pixels on the shorter side after downscale {self.options.downscale}, the "
+                f"largest has {largest}; lower data.crop or give larger images"
             )
         return kept, areas
 
