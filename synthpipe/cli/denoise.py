@@ -50,17 +50,19 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--min-sigma", type=float, metavar="X", help="images estimated below X stay as they are")
     parser.add_argument("--max-sigma", type=float, metavar="X", help="estimates above X are taken for X")
     parser.add_argument(
-        "--hole", type=int, metavar="PIXELS", help="of a blind-spot network, for correlated noise (default: its own)"
+        "--hole", type=int, metavar="PIXELS", help="widens a blind-spot network's hole, for correlated noise"
     )
     parser.add_argument("--strength", type=float, metavar="S", help="mix with the input: 1 is denoised (default 1)")
     parser.add_argument("--tile", type=int, metavar="PIXELS", help="longest side denoised at once (default 512)")
-    parser.add_argument("--overlap", type=int, metavar="PIXELS", help="of tiles (default: what the network sees)")
-    add_device_argument(parser, "of shards, cuda is a device for each worker")
+    parser.add_argument(
+        "--overlap", type=int, metavar="PIXELS", help="overlap of tiles (default: what the network sees)"
+    )
+    add_device_argument(parser, "with shards, cuda is a device for each worker")
     parser.add_argument(
         "--broken",
         choices=["skip", "copy"],
         default="skip",
-        help="of shards, samples whose image cannot be read: leave out (default) or take over as they are",
+        help="samples of shards whose image cannot be read: leave out (default) or take over as they are",
     )
     add_engine_arguments(parser)
     return parser

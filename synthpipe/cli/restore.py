@@ -54,26 +54,29 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         example=_EXAMPLE,
     )
     add_folder_arguments(parser)
-    parser.add_argument("--task", required=True, choices=["deblur", "sr", "inpaint", "denoise"])
-    parser.add_argument("--kernel", metavar="K", help="of deblur; of sr, in place of bicubic reduction")
-    parser.add_argument("--scale", type=int, help="of sr")
-    parser.add_argument("--mask", type=Path, metavar="M", help="of inpaint: an image, or a folder of images")
+    parser.add_argument("--task", required=True, choices=["deblur", "sr", "inpaint", "denoise"], help="what to undo")
+    parser.add_argument("--kernel", metavar="K", help="the blur, for deblur; for sr, in place of bicubic reduction")
+    parser.add_argument("--scale", type=int, help="how many times larger, for sr")
+    parser.add_argument("--mask", type=Path, metavar="M", help="for inpaint: an image, or a folder; white is missing")
     parser.add_argument(
         "--sigma",
         default="auto",
         metavar="auto|X",
-        help="noise of the images (default: auto, each image's; of inpaint 1/255)",
+        help="noise of the images (default: auto, each image's; for inpaint 1/255)",
     )
     parser.add_argument(
         "--border",
         choices=["unknown", "circular"],
         default="unknown",
-        help="of blur: the scene goes on beyond the image (default), or wraps around",
+        help="for deblur: the scene goes on beyond the image (default), or wraps around",
     )
     parser.add_argument(
-        "--method", choices=["annealed", "map", "dpir", "dmsp"], default="annealed", help="(default annealed)"
+        "--method",
+        choices=["annealed", "map", "dpir", "dmsp"],
+        default="annealed",
+        help="how the prior is used (default annealed)",
     )
-    parser.add_argument("--iterations", type=int, help="of the method (default: its own)")
+    parser.add_argument("--iterations", type=int, help="steps of the method (default: its own)")
     parser.add_argument("--first", type=float, metavar="X", help="level of the first denoising (default: its own)")
     parser.add_argument("--last", type=float, metavar="X", help="level of the last (default: the noise)")
     parser.add_argument("--penalty", type=float, help="weight of the prior's side (default: the method's own)")

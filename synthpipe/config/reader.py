@@ -67,10 +67,8 @@ _EXPECTED = {
 #: What pydantic puts among the keys where a value may have one of several types: ``shards.tuple[str, ...].0``.
 _TYPE_NAME = re.compile(r"(str|int|float|bool|constrained-\w+)$|(tuple|list|literal|function-\w+)\[.*\]$")
 
-#: Beginnings of pydantic's other messages, the longer ones first.
+#: Beginnings of pydantic's other messages.
 _REWORDED = {
-    "Input should be greater than or equal to": "expected at least",
-    "Input should be less than or equal to": "expected at most",
     "Input should be": "expected",
     "String should match": "expected a text that matches",
 }

@@ -42,7 +42,7 @@ def test_domains_are_named_in_order_and_reach_the_model() -> None:
     [
         ({"degraded": [corruption("clean")]}, r"\('clean' is taken\), got \['clean'\] twice"),
         ({"degraded": [corruption("a"), corruption("a")]}, r"got \['a'\] twice"),
-        ({"degraded": [corruption("No name")]}, "degraded.0.corruption.name.*pattern"),
+        ({"degraded": [corruption("No name")]}, r"'degraded\.0\.name'.*pattern"),
         ({"degraded": [{"name": "a", "type": "corruption", "family": "rain"}]}, "'jpeg', 'blur'.*got 'rain'"),
         ({"degraded": [{"name": "a", "type": "corruption", "family": []}]}, "at least 1 item"),
         ({"degraded": [{"name": "a", "type": "corruptions", "family": "jpeg"}]}, "'corruption', 'images', 'degrade'"),

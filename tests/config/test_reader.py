@@ -65,7 +65,7 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
     ("change", "words"),
     [
         ({"gt_size": "abc"}, "mine.yml: option 'gt_size': expected an integer, got 'abc'"),
-        ({"workers": -1}, "mine.yml: option 'workers': expected at least 0, got -1"),
+        ({"workers": -1}, "mine.yml: option 'workers': expected greater than or equal to 0, got -1"),
         ({"gt_size": 130}, "mine.yml: gt_size must be a multiple of scale 4, got 130"),
         ({"degrade": "deflow_small"}, "mine.yml: option 'degrade': expected a block of options, got 'deflow_small'"),
         (
@@ -75,8 +75,7 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
         ),
         (
             {"degrade": {"type": "classical", "deflow": 1}},
-            "mine.yml: unknown option 'degrade.deflow'; known keys: blur, jpeg_quality, noise, "
-            "strength, type, weights",
+            "mine.yml: unknown option 'degrade.deflow'; known keys: blur, jpeg_quality, noise, strength, type, weights",
         ),
         ({"degrade": {"weights": "x"}}, "mine.yml: option 'degrade.type' is required and was not given"),
         (
@@ -89,7 +88,7 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
         ),
         (
             {"shards": ["a", 1]},
-            "mine.yml: option 'shards': expected a text, got ['a', 1]\n"
+            "mine.yml: option 'shards': expected a text, got ('a', 1)\n"
             "mine.yml: option 'shards.1': expected a text, got 1",
         ),
         (
