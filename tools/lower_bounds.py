@@ -4,7 +4,7 @@ The test suite on the lower bounds, in an environment of its own::
 
     python tools/lower_bounds.py >/tmp/lower.txt
     TORCH="torch torchvision" PIP_CONSTRAINT=/tmp/lower.txt VENV=.venv-lower bash tools/setup.sh all
-    OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -q -n 2
+    OMP_NUM_THREADS=1 .venv-lower/bin/python -m pytest -q -W default --hypothesis-profile ci -n 2
 """
 
 from __future__ import annotations
