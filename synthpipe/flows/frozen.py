@@ -49,8 +49,8 @@ class FrozenDeFlow(nn.Module):
     Args:
         model: initialised.
         condition_dtype: of the part that depends on the features alone, encoder included; by default the model's own.
-            ``torch.bfloat16`` is faster on processors that have it.  It changes the degradation slightly (``aim``: 0.2
-            of 255 rms) and the round trip not at all, because both directions use the same numbers.
+            ``torch.bfloat16`` is faster on processors that have it.  It changes the degradation slightly and the round
+            trip not at all, because both directions use the same numbers.
 
     Raises:
         ShapeError: a model that was never trained.
