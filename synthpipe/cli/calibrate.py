@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command, given_options, log_lines
 from synthpipe.cli.device import add_device_argument, find_device
+from synthpipe.cli.places import local_path, place
 from synthpipe.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
@@ -34,11 +34,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "degraded. Prints how well it does on images that the fit did not see, beside the bits of a lossless coder.",
         example=_EXAMPLE,
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help="a trained density (`kind: dde`), or a scorer with one")
-    parser.add_argument("clean", metavar="CLEAN_FOLDER", help="folder of clean images (nested is fine)")
-    parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="the scorer to write")
+    parser.add_argument(
+        "weights", type=place, metavar="WEIGHTS", help="a trained density (`kind: dde`), or a scorer with one"
+    )
+    parser.add_argument("clean", type=place, metavar="CLEAN_FOLDER", help="folder of clean images (nested is fine)")
+    parser.add_argument("target", type=local_path, metavar="OUT.safetensors", help="the scorer to write")
     parser.add_argument(
         "--degraded",
+        type=place,
         action="append",
         default=[],
         metavar="FOLDER",

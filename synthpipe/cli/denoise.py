@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from synthpipe.cli.command import add_command, given_options, progress_bar
 from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.image_folder import convert_images
+from synthpipe.cli.places import place
 from synthpipe.cli.score import add_engine_arguments
 from synthpipe.errors import OptionError
 
@@ -41,9 +42,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description="Denoise every image of a folder or of shards with any trained denoiser.",
         example=_EXAMPLE,
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights")
-    parser.add_argument("source", nargs="+", metavar="IN", help="a folder of images, one image, or shards")
-    parser.add_argument("output", metavar="OUT", help="folder to write; of shards, local or an fsspec URL")
+    parser.add_argument(
+        "weights", type=place, metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights"
+    )
+    parser.add_argument("source", type=place, nargs="+", metavar="IN", help="a folder of images, one image, or shards")
+    parser.add_argument("output", type=place, metavar="OUT", help="folder to write; of shards, local or an fsspec URL")
     parser.add_argument(
         "--sigma", type=_level, metavar="auto|X", help="level of the noise (default: auto, each image's)"
     )

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
+from synthpipe.cli.places import place
 from synthpipe.cli.score import add_engine_arguments
 
 __all__ = ["add_parser", "run"]
@@ -31,9 +32,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "report.",
         example=_EXAMPLE,
     )
-    parser.add_argument("source", nargs="+", metavar="SOURCE", help="what was scored: shards, or folders of images")
-    parser.add_argument("scores", metavar="SCORES.parquet", help="the table that `synthpipe score` wrote")
-    parser.add_argument("output", metavar="OUT_DIR", help="folder to write, local or an fsspec URL")
+    parser.add_argument(
+        "source", type=place, nargs="+", metavar="SOURCE", help="what was scored: shards, or folders of images"
+    )
+    parser.add_argument("scores", type=place, metavar="SCORES.parquet", help="the table that `synthpipe score` wrote")
+    parser.add_argument("output", type=place, metavar="OUT_DIR", help="folder to write, local or an fsspec URL")
     rule = parser.add_mutually_exclusive_group(required=True)
     rule.add_argument("--reject", type=float, metavar="SHARE", help="reject this share of the images, as in 0.2")
     rule.add_argument("--max-logit", type=float, metavar="X", help="keep what is at or below X")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from synthpipe.cli.command import print_passed_over
 from synthpipe.cli.device import add_device_argument
+from synthpipe.cli.places import local_path, place
 from synthpipe.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -21,9 +22,13 @@ __all__ = ["add_folder_arguments", "check_at_least", "convert_images"]
 
 def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     """``WEIGHTS``, ``IN``, ``OUT`` and ``--device``."""
-    parser.add_argument("weights", metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights")
-    parser.add_argument("source", type=Path, metavar="IN", help="folder of images (nested is fine), or one image")
-    parser.add_argument("target", type=Path, metavar="OUT", help="folder to write; files of the same name are replaced")
+    parser.add_argument(
+        "weights", type=place, metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights"
+    )
+    parser.add_argument("source", type=local_path, metavar="IN", help="folder of images (nested is fine), or one image")
+    parser.add_argument(
+        "target", type=local_path, metavar="OUT", help="folder to write; files of the same name are replaced"
+    )
     add_device_argument(parser)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
+from synthpipe.cli.places import local_path
 from synthpipe.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "Only tensors are read: a file that holds other objects is refused, nothing in it is executed.",
         example="synthpipe import-deflow DeFlow-AIM-RWSR-100k.pth deflow_aim.safetensors --config aim",
     )
-    parser.add_argument("source", type=Path, metavar="IN.pth", help="the official state_dict")
-    parser.add_argument("target", type=Path, metavar="OUT.safetensors", help="the file to write")
+    parser.add_argument("source", type=local_path, metavar="IN.pth", help="the official state_dict")
+    parser.add_argument("target", type=local_path, metavar="OUT.safetensors", help="the file to write")
     parser.add_argument(
         "--config", required=True, choices=("aim", "ntire", "dped"), help="published configuration of the weights"
     )

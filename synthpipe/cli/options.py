@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from synthpipe.cli.command import add_command
+from synthpipe.cli.places import local_path
 from synthpipe.errors import OptionError
 
 __all__ = ["add_parser", "run"]
@@ -37,7 +38,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json-schema", action="store_true", help="print the JSON schema of the file or block instead")
-    how.add_argument("--write", type=Path, metavar="DIR", help="write options.md and schema/ with all of it to DIR")
+    how.add_argument(
+        "--write", type=local_path, metavar="DIR", help="write options.md and schema/ with all of it to DIR"
+    )
     return parser
 
 

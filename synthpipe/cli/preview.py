@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from synthpipe.cli.command import add_command, print_passed_over
 from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.image_folder import check_at_least
+from synthpipe.cli.places import local_path
 
 __all__ = ["add_parser", "run"]
 
@@ -23,9 +23,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "OPTIONS.yml describes (a stream option file, or a BasicSR option file with a SynthPipeDataset).",
         example="synthpipe preview train_esrgan.yml runs/look --real noisy_photos/",
     )
-    parser.add_argument("options", metavar="OPTIONS.yml", help="stream options, or a BasicSR option file")
-    parser.add_argument("target", type=Path, metavar="OUT_DIR", help="folder for preview.png")
-    parser.add_argument("--real", type=Path, help="folder of real degraded images to show beside the made ones")
+    parser.add_argument(
+        "options", type=local_path, metavar="OPTIONS.yml", help="stream options, or a BasicSR option file"
+    )
+    parser.add_argument("target", type=local_path, metavar="OUT_DIR", help="folder for preview.png")
+    parser.add_argument("--real", type=local_path, help="folder of real degraded images to show beside the made ones")
     parser.add_argument("--rows", type=int, default=6, help="crops to show (default 6)")
     parser.add_argument("--crop", type=int, help="side of a crop in low-resolution pixels (default 64)")
     parser.add_argument("--zoom", type=int, default=4, help="enlargement, whole pixels (default 4)")
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.preview import make_preview, preview_options
 
     check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1})
-    options = preview_options(read_yaml(args.options), args.options)
+    options = preview_options(read_yaml(args.options), str(args.options))
     device = find_device(args)
     made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=device)
     args.target.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from synthpipe.cli.command import add_command
 from synthpipe.cli.device import find_device
 from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, convert_images
+from synthpipe.cli.places import local_path, place
 from synthpipe.errors import CheckpointError, ImageError, OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -55,9 +56,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     add_folder_arguments(parser)
     parser.add_argument("--task", required=True, choices=["deblur", "sr", "inpaint", "denoise"], help="what to undo")
-    parser.add_argument("--kernel", metavar="K", help="the blur, for deblur; for sr, in place of bicubic reduction")
+    parser.add_argument(
+        "--kernel", type=place, metavar="K", help="the blur, for deblur; for sr, in place of bicubic reduction"
+    )
     parser.add_argument("--scale", type=int, help="how many times larger, for sr")
-    parser.add_argument("--mask", type=Path, metavar="M", help="for inpaint: an image, or a folder; white is missing")
+    parser.add_argument(
+        "--mask", type=local_path, metavar="M", help="for inpaint: an image, or a folder; white is missing"
+    )
     parser.add_argument(
         "--sigma",
         default="auto",

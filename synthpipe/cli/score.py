@@ -8,6 +8,7 @@ from typing import Any
 
 from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
 from synthpipe.cli.device import find_device
+from synthpipe.cli.places import place
 
 __all__ = ["add_engine_arguments", "add_parser", "run"]
 
@@ -31,9 +32,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description="Score every image of shards or folders with a density scorer and write a Parquet table.",
         example=_EXAMPLE,
     )
-    parser.add_argument("weights", metavar="WEIGHTS", help="a scorer's .safetensors file, or shipped: scorer_small")
-    parser.add_argument("source", nargs="+", metavar="SOURCE", help="shards, or folders of images")
-    parser.add_argument("output", metavar="OUT.parquet", help="the table, local or an fsspec URL")
+    parser.add_argument(
+        "weights", type=place, metavar="WEIGHTS", help="a scorer's .safetensors file, or shipped: scorer_small"
+    )
+    parser.add_argument("source", type=place, nargs="+", metavar="SOURCE", help="shards, or folders of images")
+    parser.add_argument("output", type=place, metavar="OUT.parquet", help="the table, local or an fsspec URL")
     parser.add_argument("--tiles", type=int, metavar="N", help="tiles of each image, at most (default: 16)")
     parser.add_argument(
         "--device",
@@ -42,7 +45,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="auto (default): CUDA where there is one, else the CPU; cuda is a device for each worker",
     )
     parser.add_argument(
-        "--cache", metavar="DIR", help="remember scores by content here, for other runs (a local disk; default: none)"
+        "--cache",
+        type=place,
+        metavar="DIR",
+        help="remember scores by content here, for other runs (a local disk; default: none)",
     )
     add_engine_arguments(parser)
     return parser

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
+from synthpipe.cli.places import place
 
 __all__ = ["add_parser", "run"]
 
@@ -32,8 +33,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         example=_EXAMPLE,
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="IN_DIR", help="folder of images, searched to any depth")
-    add("output", metavar="OUT_DIR", help="folder for the shards, local or an fsspec URL")
+    add("inputs", type=place, nargs="+", metavar="IN_DIR", help="folder of images, searched to any depth")
+    add("output", type=place, metavar="OUT_DIR", help="folder for the shards, local or an fsspec URL")
     add("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     add("--max-samples", type=int, metavar="N", help="images in a shard, at most (default: 1000)")
     add(

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from synthpipe.cli.command import add_command, log_lines
+from synthpipe.cli.places import local_path
 
 __all__ = ["add_parser", "run"]
 
@@ -28,7 +29,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         description="Train a model from an option file; writes run_dir/final.safetensors.",
         example=_EXAMPLE,
     )
-    parser.add_argument("options", metavar="OPTIONS.yml", help="option file, such as recipes/deflow_small/train.yml")
+    parser.add_argument(
+        "options", type=local_path, metavar="OPTIONS.yml", help="option file, such as recipes/deflow_small/train.yml"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="options that replace those of the file")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in run_dir")
     return parser

@@ -29,7 +29,7 @@ degrade: {type: deflow, weights: deflow_small}
 
     type: Literal["deflow"] = Field("deflow", description="chooses a learned degradation")
     weights: Weights = Field(
-        min_length=1, description="a .safetensors file, or the name of weights that ship with synthpipe (deflow_small)"
+        description="a .safetensors file, or the name of weights that ship with synthpipe (deflow_small)"
     )
     strength: float = Field(
         1.0, ge=0, le=4, description="how far latents move to the noisy domain: 1 is the degradation as trained, 0 none"

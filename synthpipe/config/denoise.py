@@ -33,7 +33,6 @@ class DenoiseOptions(Options):
     """Which denoiser, and how strongly.  All noise levels are standard deviations on the [0, 1] scale."""
 
     weights: Weights = Field(
-        min_length=1,
         description="a .safetensors file of any denoiser, or the name of shipped weights (blind_spot_small)",
     )
     sigma: _Level = Field(

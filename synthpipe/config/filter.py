@@ -24,7 +24,6 @@ class FilterOptions(Options):
 
     weights: Weights | None = Field(
         None,
-        min_length=1,
         description=f"the scorer: a .safetensors file or the name of shipped weights; null: {_DEFAULT_WEIGHTS}",
     )
     tiles: int | None = Field(
@@ -36,7 +35,6 @@ class FilterOptions(Options):
     )
     scores: FileOrURL | None = Field(
         None,
-        min_length=1,
         description="table that `synthpipe score` wrote for these shards, a path or a URL; null: a scorer judges",
     )
     by: str = Field("degraded_logit", min_length=1, description="column of scores that decides; higher is worse")

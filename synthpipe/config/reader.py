@@ -123,7 +123,8 @@ def parse_options(data: Mapping[str, Any], schema: type[T], source: str = "optio
     try:
         return schema.model_validate(dict(data))
     except ValidationError as error:
-        lines = [_explain(problem, schema, source) for problem in error.errors(include_url=False)]
+        problems = _without_alternatives(error.errors(include_url=False))
+        lines = [_explain(problem, schema, source) for problem in problems]
         raise OptionError("\n".join(lines)) from error
 
 
@@ -141,6 +142,19 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise OptionError(f"override {override!r}: {parent!r} is a value, not a group of options")
     data[last] = value
+
+
+def _without_alternatives(problems: Sequence[Any]) -> list[Any]:
+    """Where a text or a list of texts may stand: only what is wrong with the one that came."""
+    wrong = [problem["loc"] for problem in problems if problem["type"] == "value_error"]
+
+    def other(problem: Any) -> bool:
+        """Whether this is of the alternative that did not come, beside a text that has been found wrong."""
+        above, last = problem["loc"][:-1], "".join(map(str, problem["loc"][-1:]))
+        of_union = problem["type"] in ("tuple_type", "string_type") and _TYPE_NAME.match(last)
+        return bool(of_union) and any(loc != problem["loc"] and loc[: len(above)] == above for loc in wrong)
+
+    return [problem for problem in problems if not other(problem)]
 
 
 def _explain(problem: Any, schema: type[BaseModel], source: str) -> str:

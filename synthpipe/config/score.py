@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from synthpipe.config.places import FileOrURL, Folder, FolderOrURL, ShardsOrFolder, Weights
+from synthpipe.config.places import FileOrURL, Folder, FolderOrURL, ShardsOrFolder, TableOrURL, Weights
 from synthpipe.config.reader import ALLOW_PIPE_MEANING, Options
 
 __all__ = ["CorpusFilterOptions", "EngineOptions", "ScoreOptions"]
@@ -27,22 +27,19 @@ class ScoreOptions(EngineOptions):
     """What is scored, by what, and where the table goes."""
 
     weights: Weights = Field(
-        min_length=1,
         description="a .safetensors file of kind density_scorer, or the name of shipped weights (scorer_small)",
     )
     source: tuple[ShardsOrFolder, ...] = Field(
         min_length=1, description="shards (a folder with an index, a pattern, URLs), or folders of images"
     )
-    output: FileOrURL = Field(
-        pattern=r"[^/]\.parquet$", description="the table: a path or an fsspec URL that ends in .parquet"
-    )
+    output: TableOrURL = Field(description="the table: a path or an fsspec URL that ends in .parquet")
     tiles: int = Field(16, ge=1, le=4096, description="tiles of each image that are looked at, at most")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto",
         description="where the scorer runs; cuda: a device for each worker; auto: CUDA where there is one, or the CPU",
     )
     cache: Folder | None = Field(
-        None, min_length=1, description="folder of scores by content, shared by runs, on a local disk; null: none"
+        None, description="folder of scores by content, shared by runs, on a local disk; null: none"
     )
     allow_pipe: bool = Field(False, description=ALLOW_PIPE_MEANING)
 
@@ -57,8 +54,8 @@ class CorpusFilterOptions(EngineOptions):
     """What is kept of a scored corpus, and where it goes."""
 
     source: tuple[ShardsOrFolder, ...] = Field(min_length=1, description="what was scored, named as it was then")
-    scores: FileOrURL = Field(min_length=1, description="the table that `synthpipe score` wrote")
-    output: FolderOrURL = Field(min_length=1, description="folder for the kept shards, or for the list of kept files")
+    scores: FileOrURL = Field(description="the table that `synthpipe score` wrote")
+    output: FolderOrURL = Field(description="folder for the kept shards, or for the list of kept files")
     reject: float | None = Field(
         None,
         ge=0,

@@ -16,7 +16,7 @@ class ShardOptions(Options):
     """Everything that decides what shards are written; all but ``workers`` and ``verify`` must stay to resume."""
 
     inputs: tuple[Folder, ...] = Field(min_length=1, description="folders of images, searched to any depth")
-    output: FolderOrURL = Field(min_length=1, description="folder for the shards: a path or an fsspec URL")
+    output: FolderOrURL = Field(description="folder for the shards: a path or an fsspec URL")
     workers: int = Field(
         1, ge=1, le=1024, description="processes that read, check and write; 1 works in the calling process"
     )

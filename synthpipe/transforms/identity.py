@@ -23,7 +23,8 @@ def options_identity(options: Options, *, leave_out: frozenset[str] = frozenset(
     """
     described = options.model_dump(mode="json", exclude=set(leave_out))
     if "weights" in described:
-        described["weights"] = checkpoints.fingerprint(described["weights"])
+        # Not the text described, which is as an option file has to hold it.
+        described["weights"] = checkpoints.fingerprint(getattr(options, "weights"))  # noqa: B009
     return described
 
 
@@ -31,5 +32,5 @@ def options_identity_by_name(options: Options) -> dict[str, Any]:
     """The same by the file name of the weights, as states of version 1 have it."""
     described = options.model_dump(mode="json")
     if "weights" in described:
-        described["weights"] = Path(described["weights"]).name
+        described["weights"] = Path(getattr(options, "weights")).name  # noqa: B009
     return described
