@@ -27,13 +27,64 @@ __all__ = [
     "StreamError",
     "SynthPipeError",
     "TrainingError",
+    "excerpt",
     "os_error_text",
+    "shortened",
 ]
+
+#: Characters of a value, or of another library's message, that a message of ours holds.
+LONGEST_EXCERPT = 300
+#: Lists and dictionaries within each other that an excerpt shows.
+_DEEPEST_EXCERPT = 8
 
 
 def os_error_text(error: OSError) -> str:
     """What a command says of a file or folder that the system refused, in place of a traceback."""
     return f"cannot read or write {str(error.filename)!r}: {error.strerror or error}"
+
+
+def shortened(text: str) -> str:
+    """``text``, cut behind ``LONGEST_EXCERPT`` characters."""
+    return text if len(text) <= LONGEST_EXCERPT else f"{text[:LONGEST_EXCERPT]}..."
+
+
+def excerpt(value: object) -> str:
+    """``repr(value)`` of plain values, cut as :func:`shortened` does; never makes the whole of a long one.
+
+    >>> from synthpipe.errors import excerpt
+    >>> excerpt({"a": [1, 2.5], "b": "x"})
+    "{'a': [1, 2.5], 'b': 'x'}"
+    >>> len(excerpt("x" * 10**6)), len(excerpt(10**6000))
+    (303, 22)
+    """
+    return shortened(_written(value, 0))
+
+
+def _written(value: object, depth: int) -> str:
+    if isinstance(value, str | bytes):
+        return repr(value[: LONGEST_EXCERPT + 1])
+    if (
+        isinstance(value, int) and value.bit_length() > 3 * LONGEST_EXCERPT
+    ):  # Python refuses to print thousands of digits
+        return f"a number of {value.bit_length()} bits"
+    brackets = {dict: ("{", "}"), list: ("[", "]"), tuple: ("(", ")")}
+    if not isinstance(value, dict | list | tuple) or type(value) not in brackets:
+        return repr(value)
+    first, last = brackets[type(value)]
+    if depth == _DEEPEST_EXCERPT:
+        return f"{first}...{last}"
+    parts, room = [], LONGEST_EXCERPT
+    for item in value:
+        if isinstance(value, dict):
+            part = f"{_written(item, depth + 1)}: {_written(value[item], depth + 1)}"
+        else:
+            part = _written(item, depth + 1)
+        parts.append(part)
+        room -= len(part) + 2
+        if room < 0:
+            break
+    comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
+    return f"{first}{', '.join(parts)}{comma}{last}"
 
 
 class SynthPipeError(Exception):

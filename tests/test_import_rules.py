@@ -14,6 +14,7 @@ RANKS = {
     "seeds": 0.1,
     "philox": 0.1,
     "device": 0.1,
+    "json_text": 0.1,
     "images": 0.1,
     "noise_statistics": 0.1,
     "noise_fit": 0.2,

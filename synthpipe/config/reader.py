@@ -9,10 +9,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from synthpipe.errors import OptionError
+from synthpipe.config.yaml_text import MAX_DEPTH, parse_yaml, read_text
+from synthpipe.errors import OptionError, excerpt, shortened
 
 __all__ = ["ALLOW_PIPE_MEANING", "Options", "PresetOptions", "parse_options", "read_options", "read_yaml"]
 
@@ -23,7 +23,7 @@ ALLOW_PIPE_MEANING = "allow pipe: URLs, which run a shell command"
 class Options(BaseModel):
     """Base of all option schemas: frozen, and unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     #: Documents for the option reference, YAML as it stands in a file; where a whole file or block has this schema.
     examples: ClassVar[tuple[str, ...]] = ()
 
@@ -47,6 +47,9 @@ class PresetOptions(Options):
 
 T = TypeVar("T", bound=Options)
 
+#: Problems of one file that are told.
+MAX_PROBLEMS = 20
+
 #: Pydantic's kinds of error in the words of someone who writes YAML.
 _EXPECTED = {
     "int_parsing": "an integer",
@@ -57,6 +60,7 @@ _EXPECTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "string_type": "a text",
+    "finite_number": "a finite number",
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a block of options",
@@ -93,14 +97,7 @@ def read_options(path: str | Path, schema: type[T], overrides: Sequence[str] = (
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping; raises :class:`OptionError` otherwise."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise OptionError(f"cannot read option file {str(path)!r}: {error.strerror or error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise OptionError(f"{path}: not valid YAML: {error}") from error
+    data = parse_yaml(read_text(path), str(path))
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -120,27 +117,31 @@ def parse_options(data: Mapping[str, Any], schema: type[T], source: str = "optio
     Traceback (most recent call last):
     synthpipe.errors.OptionError: train.yml: unknown option 'bach_size'; did you mean 'batch_size'?
     """
+    if not isinstance(data, Mapping):
+        raise OptionError(f"{source}: expected a mapping of options at the top level, got {type(data).__name__}")
     try:
         return schema.model_validate(dict(data))
     except ValidationError as error:
         problems = _without_alternatives(error.errors(include_url=False))
-        lines = [_explain(problem, schema, source) for problem in problems]
+        lines = [_explain(problem, schema, source) for problem in problems[:MAX_PROBLEMS]]
+        if len(problems) > MAX_PROBLEMS:
+            lines.append(f"{source}: and {len(problems) - MAX_PROBLEMS} more problems")
         raise OptionError("\n".join(lines)) from error
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
+    source = f"override {shortened(override)!r}"
     if not separator or not key:
-        raise OptionError(f"override {override!r}: expected key.sub=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise OptionError(f"override {override!r}: value is not valid YAML: {error}") from error
+        raise OptionError(f"{source}: expected key.sub=value")
+    value = parse_yaml(text, source)
     *parents, last = key.split(".")
+    if len(parents) > MAX_DEPTH:
+        raise OptionError(f"{source}: expected at most {MAX_DEPTH} blocks within each other, got {len(parents)}")
     for parent in parents:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
-            raise OptionError(f"override {override!r}: {parent!r} is a value, not a group of options")
+            raise OptionError(f"{source}: {parent!r} is a value, not a group of options")
     data[last] = value
 
 
@@ -160,9 +161,10 @@ def _without_alternatives(problems: Sequence[Any]) -> list[Any]:
 def _explain(problem: Any, schema: type[BaseModel], source: str) -> str:
     location = tuple(problem["loc"])
     if problem["type"] == "extra_forbidden":
-        path = ".".join([*_written_keys(schema, location[:-1]), str(location[-1])])
+        key = shortened(str(location[-1]))
+        path = ".".join([*_written_keys(schema, location[:-1]), key])
         known = _known_keys(schema, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known)) or 'none'}"
         return f"{source}: unknown option {path!r}; {hint}"
     path = ".".join(_written_keys(schema, location))
@@ -179,20 +181,21 @@ def _explain_tag(problem: Any, path: str, source: str) -> str:
     key, context = f"{path}.type".removeprefix("."), problem["ctx"]
     if problem["type"] == "union_tag_not_found":
         return f"{source}: option {key!r} is required and was not given"
-    near = difflib.get_close_matches(context["tag"], context["expected_tags"].replace("'", "").split(", "), n=1)
+    tag = shortened(context["tag"])
+    near = difflib.get_close_matches(tag, context["expected_tags"].replace("'", "").split(", "), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{source}: option {key!r}: expected one of {context['expected_tags']}, got {context['tag']!r}{hint}"
+    return f"{source}: option {key!r}: expected one of {context['expected_tags']}, got {tag!r}{hint}"
 
 
 def _expectation(problem: Any) -> str:
     """What was expected and what came."""
-    got = f", got {problem['input']!r}"
+    got = f", got {excerpt(problem['input'])}"
     if problem["type"] in _EXPECTED:
         return f"expected {_EXPECTED[problem['type']]}{got}"
     if problem["type"] == "value_error":  # ours; where it is of a whole block, it names what is wrong in it
-        said = str(problem["msg"]).removeprefix("Value error, ")
+        said = shortened(str(problem["msg"]).removeprefix("Value error, "))
         return said if isinstance(problem["input"], Mapping) or ", got " in said else f"{said}{got}"
-    said = str(problem["msg"])
+    said = shortened(str(problem["msg"]))
     for beginning, ours in _REWORDED.items():
         if said.startswith(beginning):
             said = ours + said.removeprefix(beginning)

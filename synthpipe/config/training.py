@@ -23,7 +23,7 @@ from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.reader import Options, read_options, read_yaml
 from synthpipe.config.run import RunOptions
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, excerpt
 
 __all__ = ["FREE_TO_CHANGE", "SCHEMAS", "changed_options", "read_train_options", "write_options"]
 
@@ -75,8 +75,8 @@ def read_train_options(path: str | Path, overrides: Sequence[str] = ()) -> RunOp
     for override in overrides:
         if override.startswith("kind="):
             kind = override.removeprefix("kind=")
-    if kind not in SCHEMAS:
-        raise OptionError(f"{path}: option 'kind': expected one of {sorted(SCHEMAS)}, got {kind!r}")
+    if not isinstance(kind, str) or kind not in SCHEMAS:
+        raise OptionError(f"{path}: option 'kind': expected one of {sorted(SCHEMAS)}, got {excerpt(kind)}")
     return read_options(path, SCHEMAS[kind], overrides)
 
 

@@ -210,6 +210,7 @@ def _match(units: Sequence[Unit], table: ScoreTable) -> list[int]:
     """
     remedy = "score the source again with `synthpipe score` (a cache makes that quick), or name what was scored"
     kind = "shards" if isinstance(units[0], ShardUnit) else "folder"
+    table.require_facts("kind", "weights", "scorer", "tiles")
     if table.about["kind"] != kind:
         raise ShardError(f"{table.url}: scores of {table.about['kind']}, but the source is {kind}; {remedy}")
     if kind == "folder":

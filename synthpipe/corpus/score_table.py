@@ -29,14 +29,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthpipe.errors import OptionError, ShardError
+from synthpipe.errors import OptionError, ShardError, excerpt, shortened
 from synthpipe.files.storage import open_url
+from synthpipe.json_text import parse_json
 
 __all__ = ["ScoreRow", "ScoreTable", "merge_parts", "open_scores", "read_part", "require_pyarrow", "write_part"]
 
 _FORMAT = "synthpipe-scores"
 _VERSION = 1
 _METADATA_KEY = b"synthpipe"
+#: Of the note in a table's metadata.
+MAX_METADATA_BYTES = 1 << 20
 _ROW_GROUP = 1 << 16
 _NAMES = ("key", "shard", "path", "source", "sha256", "error")
 _COUNTS = ("width", "height", "tiles")
@@ -97,7 +100,7 @@ def read_part(data: bytes) -> tuple[dict[str, Any], Any] | None:
 
     try:
         table = pq.read_table(pa.BufferReader(data))
-        about = json.loads(table.schema.metadata[_METADATA_KEY])
+        about = parse_json(table.schema.metadata[_METADATA_KEY], MAX_METADATA_BYTES)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
         return None
     return (about, table) if isinstance(about, dict) else None
@@ -145,16 +148,19 @@ def open_scores(url: str) -> Iterator[ScoreTable]:
     with open_url(url) as handle:
         try:
             file = pq.ParquetFile(handle)
-            about = json.loads((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"))
+            about = parse_json((file.schema_arrow.metadata or {}).get(_METADATA_KEY, b"{}"), MAX_METADATA_BYTES)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise ShardError(
                 f"{url}: not a readable Parquet file ({error}); write it with `synthpipe score`"
             ) from error
-        if about.get("format") != _FORMAT:
+        if not isinstance(about, dict) or about.get("format") != _FORMAT:
             raise ShardError(f"{url}: not a table of scores; write one with `synthpipe score`")
-        if about["version"] > _VERSION:
-            version = about["version"]
+        version = about.get("version")
+        if type(version) is not int or version < 1:
+            raise ShardError(f"{url}: damaged table of scores: expected a version from 1, got {excerpt(version)}")
+        if version > _VERSION:
             raise ShardError(f"{url}: table version {version}, this synthpipe reads up to {_VERSION}; update synthpipe")
+        _require_whole(url, file, about)
         yield ScoreTable(url, file, about)
 
 
@@ -169,6 +175,12 @@ class ScoreTable:
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
+
+    def require_facts(self, *names: str) -> None:
+        """Refuse a table whose metadata lack a name; raises :class:`ShardError`."""
+        lacking = [name for name in names if name not in self.about]
+        if lacking:
+            raise ShardError(f"{self.url}: damaged table of scores: its metadata lack {lacking}; score again")
 
     @property
     def columns(self) -> list[str]:
@@ -185,7 +197,7 @@ class ScoreTable:
             raise OptionError(f"{self.url}: no column {name!r} of numbers; there are {', '.join(self.columns)}")
         out = np.full(len(self), np.nan)
         begin = 0
-        for batch in self._file.iter_batches(_ROW_GROUP, columns=[name]):
+        for batch in self._batches([name], _ROW_GROUP):
             out[begin : begin + len(batch)] = batch.column(0).to_numpy(zero_copy_only=False)
             begin += len(batch)
         return out
@@ -195,7 +207,7 @@ class ScoreTable:
         out = np.empty(len(self), np.int32)
         known: dict[str | None, int] = {}
         begin = 0
-        for batch in self._file.iter_batches(_ROW_GROUP, columns=[name]):
+        for batch in self._batches([name], _ROW_GROUP):
             encoded = batch.column(0).dictionary_encode(null_encoding="encode")
             table = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
             out[begin : begin + len(batch)] = np.asarray(table, np.int32)[encoded.indices.to_numpy()]
@@ -204,7 +216,7 @@ class ScoreTable:
 
     def rows(self, names: Sequence[str], sizes: Sequence[int]) -> Iterator[dict[str, list[Any]]]:
         """Consecutive groups of rows of the given sizes; of each group the named columns."""
-        batches = self._file.iter_batches(_ROW_GROUP >> 4, columns=list(names))
+        batches = self._batches(names, _ROW_GROUP >> 4)
         held: dict[str, list[Any]] = {name: [] for name in names}
         for size in sizes:
             while len(held[names[0]]) < size:
@@ -213,6 +225,35 @@ class ScoreTable:
                     held[name] += batch.column(name).to_pylist()
             yield {name: held[name][:size] for name in names}
             held = {name: held[name][size:] for name in names}
+
+    def _batches(self, names: Sequence[str], rows: int) -> Iterator[Any]:
+        import pyarrow as pa
+
+        missing = [name for name in names if name not in self._file.schema_arrow.names]
+        if missing:
+            raise ShardError(f"{self.url}: damaged table of scores: no column {missing[0]!r}; score again")
+        try:
+            yield from self._file.iter_batches(rows, columns=list(names))
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(
+                f"{self.url}: damaged table of scores, columns {', '.join(names)} cannot be read "
+                f"({shortened(str(error))}); score again with `synthpipe score`"
+            ) from error
+
+
+def _require_whole(url: str, file: Any, about: dict[str, Any]) -> None:
+    """Columns that are there have their types; which ones must be there, their readers know."""
+    columns = about.get("columns")
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        raise ShardError(f"{url}: damaged table of scores: expected the names of its 'columns', got {excerpt(columns)}")
+    expected = {field.name: field.type for field in _schema(columns, about)}
+    wrong = [
+        f"{field.name} of {field.type}, expected {expected[field.name]}"
+        for field in file.schema_arrow
+        if field.type != expected.get(field.name, field.type)
+    ]
+    if wrong:
+        raise ShardError(f"{url}: damaged table of scores: {shortened('; '.join(wrong))}; score again")
 
 
 def _fixed() -> tuple[str, ...]:

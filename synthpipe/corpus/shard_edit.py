@@ -19,11 +19,15 @@ from synthpipe.corpus.image_units import ShardUnit, StoredImage, printable
 from synthpipe.corpus.unit_job import UnitJob
 from synthpipe.errors import ImageError
 from synthpipe.files.decode import decode_image, encode_png
+from synthpipe.json_text import parse_json
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
 from synthpipe.shards.tar_sink import TarSink
 from synthpipe.shards.tar_walk import read_member
 
 __all__ = ["EditJob", "ImageEdit", "UnitEdited", "edit_shard"]
+
+#: Longest note beside an image that is looked at.
+MAX_NOTE_BYTES = 1 << 20
 
 Pixels = NDArray[np.uint8]
 
@@ -127,7 +131,7 @@ def _write_sample(file: BinaryIO, image: StoredImage, pixels: Pixels, sink: TarS
 def _about(text: bytes, before: bytes, after: bytes, pixels: Pixels) -> bytes | None:
     """The note of `synthpipe shard` for the new file; None where the note is another one."""
     try:
-        about = json.loads(text)
+        about = parse_json(text, MAX_NOTE_BYTES)
     except ValueError:
         return None
     if not isinstance(about, dict) or about.get("sha256") != hashlib.sha256(before).hexdigest():
