@@ -109,7 +109,7 @@ def filter_corpus(
         )
         run.finish()
         if render is not None:
-            output.publish_bytes(render(outcome, table).encode(), HTML_NAME, scratch)
+            output.publish_bytes(printable(render(outcome, table)).encode(), HTML_NAME, scratch)
         if outcome.index.shards:
             # The last: with it the folder is a corpus.
             output.publish_bytes(outcome.index.to_json().encode(), INDEX_NAME, scratch)

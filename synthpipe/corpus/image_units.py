@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -15,13 +16,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, BinaryIO
 
 from synthpipe.errors import OptionError, ShardError
 from synthpipe.files.byte_source import is_local, open_remote
 from synthpipe.files.folder_walk import expected_images
+from synthpipe.files.printable import printable
 from synthpipe.files.source_files import SourceFile, SourceFolders
 from synthpipe.files.storage import absolute_url, file_stamp, local_path
+from synthpipe.shards.sample_note import read_note
 from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, PLAN_NAME, expand_urls
 from synthpipe.shards.tar_walk import TarMember, TarSample, read_member, walk_samples
 
@@ -126,11 +130,6 @@ def find_units(
     return [ShardUnit(label, _absolute(url)) for label, url in zip(_labels(urls), urls, strict=True)]
 
 
-def printable(text: str) -> str:
-    """The same text; bytes of a name that are no UTF-8 become ``\\udcXX``, so that it can stand in a table."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _absolute(url: str) -> str:
     """Workers of a cluster have working folders of their own."""
     return absolute_url(url) if is_local(url) else url
@@ -173,6 +172,8 @@ def _local_file(url: str) -> Iterator[BinaryIO]:
     with ExitStack() as stack:
         try:
             if is_local(url):
+                if not S_ISREG(os.stat(local_path(url)).st_mode):
+                    raise ShardError(f"{url}: expected a tar, found no regular file")
                 file: Any = stack.enter_context(open(local_path(url), "rb"))
             else:
                 file = stack.enter_context(tempfile.TemporaryFile())
@@ -181,6 +182,8 @@ def _local_file(url: str) -> Iterator[BinaryIO]:
                 file.seek(0)
         except FileNotFoundError as error:
             raise ShardError(f"{url}: no such shard") from error
+        except ShardError:
+            raise
         # Remote file systems raise their client library's own errors; as OSError the engine tries again.
         except Exception as error:
             raise OSError(f"{url}: cannot be read: {type(error).__name__}: {error}") from error
@@ -197,20 +200,16 @@ def _image_of_sample(file: BinaryIO, sample: TarSample) -> StoredImage:
     name = sample.key if member is None else member.name
     origin = None
     if member is not None and note is not None and sample.problem in (None, "duplicate_key"):
-        origin = _origin(read_member(file, note))
+        origin = _origin(read_note(file, note))
     if member is None or sample.problem is not None:
         return StoredImage(sample.key, name, origin or name, problem=sample.problem)
     parts = tuple(sample.members.values())
     return StoredImage(sample.key, name, origin or name, read_member(file, member), members=parts)
 
 
-def _origin(text: bytes) -> str | None:
-    """What `synthpipe shard` noted as the image's path; other shards have other JSON, or what is none."""
-    try:
-        about = json.loads(text)
-    except ValueError:
-        return None
-    source = about.get("source") if isinstance(about, dict) else None
+def _origin(note: dict[str, Any] | None) -> str | None:
+    """What `synthpipe shard` noted as the image's path."""
+    source = None if note is None else note.get("source")
     return source if isinstance(source, str) else None
 
 

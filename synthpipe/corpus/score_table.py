@@ -272,19 +272,25 @@ def _schema(columns: Sequence[str], about: dict[str, Any]) -> Any:
     return pa.schema(fields, metadata={_METADATA_KEY: json.dumps(about, sort_keys=True).encode()})
 
 
-def _writer(path: Path, schema: Any) -> Any:
+@contextmanager
+def _writer(path: Path, schema: Any) -> Iterator[Any]:
     """Every setting that decides a byte, whatever the library's defaults become."""
     import pyarrow.parquet as pq
 
-    return pq.ParquetWriter(
-        path,
-        schema,
-        version="2.6",
-        compression="zstd",
-        compression_level=3,
-        data_page_version="1.0",
-        data_page_size=1 << 20,
-        use_dictionary=["shard", "source", "error"],
-        write_statistics=True,
-        store_schema=True,
-    )
+    # Arrow opens no path that is not UTF-8.
+    with (
+        path.open("wb") as file,
+        pq.ParquetWriter(
+            file,
+            schema,
+            version="2.6",
+            compression="zstd",
+            compression_level=3,
+            data_page_version="1.0",
+            data_page_size=1 << 20,
+            use_dictionary=["shard", "source", "error"],
+            write_statistics=True,
+            store_schema=True,
+        ) as writer,
+    ):
+        yield writer

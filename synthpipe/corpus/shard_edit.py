@@ -19,15 +19,11 @@ from synthpipe.corpus.image_units import ShardUnit, StoredImage, printable
 from synthpipe.corpus.unit_job import UnitJob
 from synthpipe.errors import ImageError
 from synthpipe.files.decode import decode_image, encode_png
-from synthpipe.json_text import parse_json
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
+from synthpipe.shards.sample_note import read_note
 from synthpipe.shards.tar_sink import TarSink
-from synthpipe.shards.tar_walk import read_member
 
 __all__ = ["EditJob", "ImageEdit", "UnitEdited", "edit_shard"]
-
-#: Longest note beside an image that is looked at.
-MAX_NOTE_BYTES = 1 << 20
 
 Pixels = NDArray[np.uint8]
 
@@ -121,20 +117,16 @@ def _write_sample(file: BinaryIO, image: StoredImage, pixels: Pixels, sink: TarS
             continue
         about = None
         if member.name.lower() == f"{image.key}.json".lower():
-            about = _about(read_member(file, member), image.data, data, pixels)
+            about = _about(read_note(file, member), image.data, data, pixels)
         if about is None:
             sink.copy(file, [member.block])
         else:
             sink.add(member.name, about)
 
 
-def _about(text: bytes, before: bytes, after: bytes, pixels: Pixels) -> bytes | None:
+def _about(about: dict[str, Any] | None, before: bytes, after: bytes, pixels: Pixels) -> bytes | None:
     """The note of `synthpipe shard` for the new file; None where the note is another one."""
-    try:
-        about = parse_json(text, MAX_NOTE_BYTES)
-    except ValueError:
-        return None
-    if not isinstance(about, dict) or about.get("sha256") != hashlib.sha256(before).hexdigest():
+    if about is None or about.get("sha256") != hashlib.sha256(before).hexdigest():
         return None
     height, width = pixels.shape[:2]
     facts = {"width": width, "height": height, "format": "png", "bytes": len(after)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import stat
 import subprocess
 import tempfile
 import threading
@@ -130,11 +131,16 @@ class LocalFile:
     """
 
     def __init__(self, path: str) -> None:
+        # To open a named pipe would wait for whoever writes to it.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(f"{path}: expected a regular file")
         self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
 
     def read_at(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``, fewer where the file ends; leaves :meth:`file` where it is."""
-        return os.pread(self._file.fileno(), size, offset)
+        # What a damaged header asks for is not set aside before the file's size is known.
+        here = min(size, os.fstat(self._file.fileno()).st_size - offset)
+        return os.pread(self._file.fileno(), here, offset) if here > 0 else b""
 
     def file(self) -> BinaryIO:
         """The file itself, the same at every call, wherever it has been read to."""
@@ -176,8 +182,14 @@ class Spool:
         return os.pread(self._file.fileno(), max(min(size, self._available - offset), 0), offset)
 
     def file(self) -> BinaryIO:
-        """A new reader from the start, which waits for what is under way and cannot seek from the end."""
+        """A new reader from the start, which waits for what is under way, to seek from the end for all of it."""
         return cast(BinaryIO, io.BufferedReader(_SpoolReader(self), buffer_size=512))
+
+    def size(self) -> int:
+        """Bytes of the shard, once all have arrived that will."""
+        with self._arrived:
+            self._arrived.wait_for(lambda: self._finished)
+            return self._available
 
     def close(self) -> None:
         """End the transfer; the copy vanishes."""
@@ -238,18 +250,13 @@ class _SpoolReader(io.RawIOBase):
         return True
 
     def seekable(self) -> bool:
-        """Always, but not from the end."""
+        """Always."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte, counted from the start or from here; gives the new position.
-
-        Raises:
-            io.UnsupportedOperation: from the end.
-        """
-        if whence == os.SEEK_END:
-            raise io.UnsupportedOperation("the end of a shard under way is not known")
-        self._position = offset if whence == os.SEEK_SET else self._position + offset
+        """Go to a byte; counted from the end, it waits for that.  Gives the new position."""
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
+        self._position = offset + (self._spool.size() if whence == os.SEEK_END else begin[whence])
         return self._position
 
     def tell(self) -> int:

@@ -19,6 +19,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpipe.errors import ImageError
 from synthpipe.files.decode import AlphaPolicy, decode_image
+from synthpipe.files.printable import printable
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
@@ -257,7 +258,7 @@ class TileReader(Iterator[Record]):
                 hflip=settings.hflip,
                 rotate=settings.rotate,
             )
-            tiles.append(_Tile(pixels, key, path, seed))
+            tiles.append(_Tile(pixels, printable(key), printable(path), seed))
         return tiles
 
     def _record(self, tiles: list[_Tile]) -> Record:

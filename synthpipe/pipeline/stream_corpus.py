@@ -45,7 +45,8 @@ class Corpus:
     def fingerprint(self) -> str:
         """The same for the same shards wherever they lie."""
         lines = [f"{url.rsplit('/', 1)[-1]} {count}" for url, count in zip(self.urls, self.counts, strict=True)]
-        return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
+        # A shard's name need not be UTF-8.
+        return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
     def checksum(self) -> str | None:
         """The same for the same bytes in the same order, as the indexes have it; None where there is no index."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from synthpipe.errors import ImageError
 from synthpipe.files.byte_source import ByteSource, is_local, open_source
+from synthpipe.files.printable import printable
 from synthpipe.shards.tar_walk import TarSample, walk_samples
 
 __all__ = ["Member", "ShardReader", "ShardReaders"]
@@ -70,7 +71,7 @@ class ShardReader:
 
         Raises:
             ImageError: reasons ``"missing_shard"``, ``"unreadable_shard"``, ``"truncated_shard"``,
-                ``"missing_image"``, ``"duplicate_key"``, ``"unsafe_name"``, ``"sparse_file"``.
+                ``"missing_image"``, ``"duplicate_key"``, ``"unsafe_name"``, ``"sparse_file"``, ``"too_large"``.
         """
         self.begin()
         if self._source is not None:
@@ -99,7 +100,7 @@ class ShardReader:
                 f"{self.url}: sample {number} is missing: the shard ends after {len(self._members)} samples",
                 reason="truncated_shard" if self._members else "unreadable_shard",
             )
-        place = f"{self.url}/{member.name}" if member.name else f"{self.url}: sample {number} is missing"
+        place = f"{self.url}/{printable(member.name)}" if member.name else f"{self.url}: sample {number} is missing"
         if member.problem is not None:
             raise ImageError(f"{place}: {member.detail}", reason=member.problem)
         data = source.read_at(member.offset, member.size)

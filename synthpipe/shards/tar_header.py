@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from typing import IO, NamedTuple
 
-__all__ = ["BLOCK", "TarDamage", "TarHeader", "read_header"]
+__all__ = ["BLOCK", "LARGEST_FILE", "LONGEST_EXTENSION", "TarDamage", "TarHeader", "read_header"]
 
 #: Everything in a tar is padded to whole blocks of so many bytes.
 BLOCK = 512
 
-# Long names and pax records take some kilobytes at most; whatever says that it needs more is damaged.
-_LONGEST_EXTENSION = 1 << 20
-_LARGEST_FILE = 1 << 62
+#: Bytes of one extended header.  Long names and pax records take some kilobytes; what asks for more is damaged.
+LONGEST_EXTENSION = 1 << 20
+#: Bytes of a member, by its header; what lies within the file is looked at later.
+LARGEST_FILE = 1 << 62
 
 _PAX, _PAX_FOR_ALL, _LONG_NAME, _LONG_LINK, _GNU_SPARSE = b"xX", b"g", b"L", b"K", b"S"
 _EXTENSIONS = _PAX + _PAX_FOR_ALL + _LONG_NAME + _LONG_LINK
 _FILES = b"0\0007" + _GNU_SPARSE
 # Links, devices, folders and pipes: their size is that of something else.
 _WITHOUT_DATA = b"123456"
+_FOLDER = b"5"
+# What is taken from pax records; one record of sparse files stands for all, and none of the others is held.
+_PATH, _SIZE, _SPARSE_NAME, _SPARSE = b"path", b"size", b"GNU.sparse.name", b"GNU.sparse."
 
 
 class TarDamage(Exception):  # noqa: N818 - what is found at the end of some tars, no programming error
@@ -31,26 +35,30 @@ class TarDamage(Exception):  # noqa: N818 - what is found at the end of some tar
     Args:
         offset: byte of the tar at which a header should begin.
         reason: what is there instead.
+        unread: bytes from there to the end of the file; None where nobody has looked.
     """
 
-    def __init__(self, offset: int, reason: str) -> None:
-        super().__init__(offset, reason)
+    def __init__(self, offset: int, reason: str, unread: int | None = None) -> None:
+        super().__init__(offset, reason, unread)
         self.offset = offset
         self.reason = reason
+        self.unread = unread
 
     def __str__(self) -> str:
-        return f"damaged at byte {self.offset}: {self.reason}"
+        unread = "" if self.unread is None else f"; {self.unread} bytes from there on are not read"
+        return f"damaged at byte {self.offset}: {self.reason}{unread}"
 
 
 class TarHeader(NamedTuple):
     """What a header says of one member.
 
-    ``regular``: a file, neither folder nor link; ``sparse``: stored without its holes.  ``begin`` is the first byte of
-    its headers and ``data`` that of its contents, which take ``size`` bytes.
+    ``regular``: a file, neither folder nor link; ``folder``: one of those; ``sparse``: stored without its holes.
+    ``begin`` is the first byte of its headers and ``data`` that of its contents, which take ``size`` bytes.
     """
 
     name: str
     regular: bool
+    folder: bool
     sparse: bool
     begin: int
     data: int
@@ -68,7 +76,7 @@ def read_header(file: IO[bytes], position: int, shared: dict[bytes, bytes]) -> T
     Args:
         file: a seekable reader; it is left anywhere.
         position: a multiple of 512.
-        shared: pax records that hold for all members to come; taken from here and added to.
+        shared: pax records that hold for all members to come, of those that matter here; taken from here and added to.
 
     Raises:
         TarDamage: there is neither a header nor an empty block.
@@ -103,16 +111,17 @@ def _header(
 ) -> TarHeader:
     """The member's header proper, ``block``, under what the headers before it have said."""
     kind, data = block[156:157], position + BLOCK
-    name = records.get(b"GNU.sparse.name") or records.get(b"path") or long_name or _short_name(block)
-    size = _decimal(records[b"size"], position) if records.get(b"size") else _number(block[124:136], position)
+    name = records.get(_SPARSE_NAME) or records.get(_PATH) or long_name or _short_name(block)
+    size = _decimal(records[_SIZE], position) if records.get(_SIZE) else _number(block[124:136], position)
     # Archives older than POSIX mark a folder by its name alone.
-    folder = kind == b"\0" and name.endswith(b"/")
+    folder = kind == _FOLDER or (kind == b"\0" and name.endswith(b"/"))
     if kind in _WITHOUT_DATA or folder:
         size = 0
     if kind == _GNU_SPARSE and block[482]:
         data = _behind_map(file, data)
-    sparse = kind == _GNU_SPARSE or any(field.startswith(b"GNU.sparse.") for field in records)
-    return TarHeader(name.decode("utf-8", "surrogateescape"), kind in _FILES and not folder, sparse, begin, data, size)
+    sparse = kind == _GNU_SPARSE or _SPARSE in records or _SPARSE_NAME in records
+    text = name.decode("utf-8", "surrogateescape")
+    return TarHeader(text, kind in _FILES and not folder, folder, sparse, begin, data, size)
 
 
 def _read_block(file: IO[bytes], position: int) -> bytes:
@@ -137,8 +146,10 @@ def _check_sum(block: bytes, position: int) -> None:
 
 
 def _extension(file: IO[bytes], position: int, size: int) -> bytes:
-    if size > _LONGEST_EXTENSION:
-        raise TarDamage(position, f"an extended header of {size} bytes, more than {_LONGEST_EXTENSION}")
+    if size > LONGEST_EXTENSION:
+        raise TarDamage(
+            position, f"an extended header of {size} bytes, more than LONGEST_EXTENSION ({LONGEST_EXTENSION})"
+        )
     content = file.read(size)
     if len(content) < size:
         raise TarDamage(position, "the file ends within an extended header")
@@ -146,7 +157,7 @@ def _extension(file: IO[bytes], position: int, size: int) -> bytes:
 
 
 def _pax_records(content: bytes, position: int) -> dict[bytes, bytes]:
-    """Records ``LENGTH NAME=VALUE`` and a line end, where LENGTH counts all of the record; zeros may follow."""
+    """Those that matter of ``LENGTH NAME=VALUE`` and a line end, where LENGTH counts all of it; zeros may follow."""
     records: dict[bytes, bytes] = {}
     begin = 0
     while begin < len(content) and content[begin]:
@@ -155,7 +166,10 @@ def _pax_records(content: bytes, position: int) -> dict[bytes, bytes]:
         name, equals, value = content[begin + len(digits) + 1 : max(end - 1, 0)].partition(b"=")
         if not equals or content[end - 1 : end] != b"\n":
             raise TarDamage(position, "an extended header that is damaged")
-        records[name] = value
+        if name in (_PATH, _SIZE, _SPARSE_NAME):
+            records[name] = value
+        elif name.startswith(_SPARSE):
+            records[_SPARSE] = b""
         begin = end
     return records
 
@@ -181,19 +195,21 @@ def _short_name(block: bytes) -> bytes:
 
 
 def _number(field: bytes, position: int) -> int:
-    """A size: octal digits, or by GNU's extension a binary number behind a byte 0x80."""
-    value = int.from_bytes(field[1:], "big") if field[0] == 0x80 else _octal(field)
-    return _checked_size(value, position)
+    """A size: octal digits, or by GNU's extension a binary number behind a byte 0x80; 0xFF begins negative ones."""
+    size = int.from_bytes(field[1:], "big") if field[0] == 0x80 else _octal(field)
+    return _checked_size(size, position)
 
 
 def _decimal(text: bytes, position: int) -> int:
     return _checked_size(int(text) if text.isdigit() and len(text) < 20 else -1, position)
 
 
-def _checked_size(value: int, position: int) -> int:
-    if not 0 <= value <= _LARGEST_FILE:
+def _checked_size(size: int, position: int) -> int:
+    if size < 0:
         raise TarDamage(position, "a header without a valid size")
-    return value
+    if size > LARGEST_FILE:
+        raise TarDamage(position, f"a header that says {size} bytes, more than LARGEST_FILE ({LARGEST_FILE})")
+    return size
 
 
 def _octal(field: bytes) -> int:
