@@ -46,7 +46,7 @@ LONGEST_NAME = 4096
 _META = re.compile(r"__[^/]*__($|/)")
 _OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|\Z)|.*\0", re.DOTALL)
 
-_UNSAFE = "is an absolute name, or has a '..' part or a zero byte"
+_UNSAFE = "is an absolute name or has a '..' part or a zero byte"
 
 # The end of an archive is filled with zeros up to a whole record, of 10 KiB and on some tapes more.
 _LONGEST_RECORD = 1 << 20
