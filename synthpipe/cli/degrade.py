@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
         """``x`` ``(1, 3, H, W)`` reduced by ``--scale`` and degraded, for each suffix of the file name."""
         return _degrade_samples(model, x, name, args)
 
-    return convert_images(args.source, args.target, degrade, "degrade", "degraded")
+    return convert_images(
+        args.source, args.target, degrade, "degrade", "degraded", in_place=args.in_place, samples=args.samples
+    )
 
 
 def _degrade_samples(model: DeFlow, x: Tensor, name: str, args: argparse.Namespace) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from synthpipe.cli.command import add_command, given_options, progress_bar
 from synthpipe.cli.device import add_device_argument, find_device
-from synthpipe.cli.image_folder import convert_images
+from synthpipe.cli.image_folder import add_in_place_argument, convert_images
 from synthpipe.cli.places import place
 from synthpipe.cli.score import add_engine_arguments
 from synthpipe.errors import OptionError
@@ -47,6 +47,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("source", type=place, nargs="+", metavar="IN", help="a folder of images, one image, or shards")
     parser.add_argument("output", type=place, metavar="OUT", help="folder to write; of shards, local or an fsspec URL")
+    add_in_place_argument(parser)
     parser.add_argument(
         "--sigma", type=_level, metavar="auto|X", help="level of the noise (default: auto, each image's)"
     )
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.config.denoise import DenoiseOptions
     from synthpipe.corpus.image_units import ShardUnit, find_units, is_image_folder
     from synthpipe.files.image_formats import has_image_suffix
+    from synthpipe.files.output_place import local_output
 
     options = given_options(args, DenoiseOptions)
     args.device = find_device(args)
@@ -83,7 +85,10 @@ def run(args: argparse.Namespace) -> int:
         return _denoise_folder(options, args)
     if len(args.source) == 1 and has_image_suffix(args.source[0]) and Path(args.source[0]).is_file():
         return _denoise_folder(options, args)
-    units = find_units(args.source, allow_pipe=bool(args.allow_pipe))
+    if args.in_place:
+        raise OptionError("--in-place: is for a folder of images; shards are written anew, name another OUT")
+    output = local_output(args.output)
+    units = find_units(args.source, allow_pipe=bool(args.allow_pipe), output=output)
     return _denoise_shards(options, [unit for unit in units if isinstance(unit, ShardUnit)], args)
 
 
@@ -104,7 +109,8 @@ def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
             raise ImageError("the denoiser gave NaN or infinity", "not_finite")
         return {"": y}
 
-    return convert_images(Path(args.source[0]), Path(args.output), clean, "denoise", "denoised")
+    source, target = Path(args.source[0]), Path(args.output)
+    return convert_images(source, target, clean, "denoise", "denoised", in_place=args.in_place)
 
 
 def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argparse.Namespace) -> int:

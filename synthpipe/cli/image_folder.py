@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,7 +18,9 @@ from synthpipe.errors import ImageError, OptionError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["add_folder_arguments", "check_at_least", "convert_images"]
+    from synthpipe.files.output_place import OutputPlace
+
+__all__ = ["add_folder_arguments", "add_in_place_argument", "check_at_least", "convert_images"]
 
 
 def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +32,17 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "target", type=local_path, metavar="OUT", help="folder to write; files of the same name are replaced"
     )
+    add_in_place_argument(parser)
     add_device_argument(parser)
+
+
+def add_in_place_argument(parser: argparse.ArgumentParser) -> None:
+    """``--in-place``, of all commands with a folder of images as IN and as OUT."""
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="let OUT be IN, a folder of PNG: each image is replaced; or lie inside it: what is in OUT is not read",
+    )
 
 
 def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> None:
@@ -45,7 +58,14 @@ def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> Non
 
 
 def convert_images(
-    source: Path, target: Path, convert: Callable[[Tensor, str], Mapping[str, Tensor]], command: str, verb: str
+    source: Path,
+    target: Path,
+    convert: Callable[[Tensor, str], Mapping[str, Tensor]],
+    command: str,
+    verb: str,
+    *,
+    in_place: bool = False,
+    samples: int = 1,
 ) -> int:
     """Convert every image below ``source``; broken ones are skipped and listed on the error stream.
 
@@ -58,12 +78,14 @@ def convert_images(
             :class:`synthpipe.errors.ImageError`, which skips the image.
         command: ``"degrade"``, for messages.
         verb: what was done to an image, such as ``"degraded"``.
+        in_place: whether ``target`` may be ``source`` or lie inside it, see :func:`add_in_place_argument`.
+        samples: results of each image.
 
     Returns:
         The exit code: 0 if any image worked, 1 if none did.
 
     Raises:
-        OptionError: ``source`` does not exist.
+        OptionError: ``source`` does not exist; ``target`` is ``source`` or lies inside it, and may not.
     """
     from tqdm import tqdm
 
@@ -71,11 +93,13 @@ def convert_images(
     from synthpipe.files.image_files import list_images
 
     passed_over: Counter[str] = Counter()
-    paths = list_images(source, passed_over)
+    place = _output_place(target, in_place)
+    paths = list_images(source, passed_over, place)
     if not paths:
         print(f"synthpipe {command}: no images in {source}: {expected_images(passed_over)}", file=sys.stderr)
         return 1
     names = _relative_names(paths, source)
+    _check_results(names, source, place, samples)
     failed: Counter[str] = Counter()
     for path in tqdm(paths, unit="image", disable=None):
         try:
@@ -100,6 +124,34 @@ def _relative_names(paths: list[Path], source: Path) -> dict[Path, str]:
     return {path: stem if taken[stem] == 1 else path.relative_to(root).as_posix() for path, stem in stems.items()}
 
 
+def _output_place(target: Path, in_place: bool) -> OutputPlace:
+    from synthpipe.files.output_place import OutputPlace
+
+    cure = "name a folder beside it, or add --in-place, which replaces images of the same name"
+    return OutputPlace(target, in_place=in_place, cure=cure)
+
+
+def _check_results(names: Mapping[Path, str], source: Path, place: OutputPlace, samples: int) -> None:
+    """Refuse results that would lie among the images that are read, unless each takes the place of its image.
+
+    Raises:
+        OptionError: says which, and what to do.
+    """
+    if place.in_place and place.is_at(source):
+        if samples > 1:
+            raise OptionError(f"--in-place: {samples} results cannot replace one image; leave out --samples")
+        strange = [str(path) for path, name in names.items() if path.name != f"{Path(name).name}.png"]
+        if strange:
+            raise OptionError(
+                f"--in-place: {len(strange)} images are no .png, such as {strange[0]!r}: their results would lie "
+                "beside them, and the next run would read both; name another OUT"
+            )
+    elif source.is_dir():
+        place.check_folders({path.parent for path in names}, {Path(name).parent for name in names.values()})
+    elif not place.in_place:
+        place.check_file(*next(iter(names.items())))
+
+
 def _convert_file(path: Path, name: str, folder: Path, convert: Callable[[Tensor, str], Mapping[str, Tensor]]) -> None:
     import torch
 
@@ -113,6 +165,21 @@ def _convert_file(path: Path, name: str, folder: Path, convert: Callable[[Tensor
     except ImageError as error:
         raise ImageError(f"{path}: {error}", error.reason) from error
     for suffix, y in results.items():
-        target = folder / f"{name}{suffix}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(encode_png(images.to_uint8(y)[0].permute(1, 2, 0).contiguous().numpy()))
+        _write_result(
+            folder / f"{name}{suffix}.png", encode_png(images.to_uint8(y)[0].permute(1, 2, 0).contiguous().numpy())
+        )
+
+
+def _write_result(path: Path, data: bytes) -> None:
+    """Write one file whole; a name that is too long for the file system skips the image."""
+    from synthpipe.files.whole_file import write_whole
+
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = f"{path.name[:40]}...{path.name[-30:]}"
+        raise ImageError(
+            f"{path.parent}: the name of the result, {name}, is too long; rename the image", "long_name"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from synthpipe.cli.command import add_command, print_passed_over
@@ -39,15 +40,16 @@ def run(args: argparse.Namespace) -> int:
     """Draw; 0 when the picture is written."""
     from synthpipe.config.reader import read_yaml
     from synthpipe.files.decode import encode_png
+    from synthpipe.files.whole_file import write_whole
     from synthpipe.preview import make_preview, preview_options
 
     check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1})
     options = preview_options(read_yaml(args.options), str(args.options))
+    _check_output(args.target, args.real)
     device = find_device(args)
     made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=device)
-    args.target.mkdir(parents=True, exist_ok=True)
     path = args.target / "preview.png"
-    path.write_bytes(encode_png(made.picture))
+    write_whole(path, encode_png(made.picture))
     noise = made.degraded
     sigma = " / ".join(f"{255 * value:.1f}" for value in noise.sigma)
     correlation = f"lag-1 correlation {noise.lag1_h:.2f} across, {noise.lag1_v:.2f} down"
@@ -55,3 +57,11 @@ def run(args: argparse.Namespace) -> int:
     print_passed_over(made.passed_over)
     print(path)
     return 0
+
+
+def _check_output(target: Path, real: Path | None) -> None:
+    """The picture is no real image."""
+    from synthpipe.files.output_place import OutputPlace, identity_of
+
+    if real is not None and real.is_dir():
+        OutputPlace(target, "OUT_DIR", cure="name another folder").check(identity_of(real.stat()), str(real))

@@ -100,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
     sigma = _sigma(args)
     method = _method(args)
     operator_for = _operators(args)
+    _check_masks(args.target, args.mask)
     denoise = _tiled(_load(args), args.tile)
 
     def convert(x: Tensor, name: str) -> dict[str, Tensor]:
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             raise ImageError("the denoiser gave NaN or infinity", "not_finite")
         return {"": image.cpu()}
 
-    return convert_images(args.source, args.target, convert, "restore", "restored")
+    return convert_images(args.source, args.target, convert, "restore", "restored", in_place=args.in_place)
 
 
 def _sigma(args: argparse.Namespace) -> float | None:
@@ -216,6 +217,14 @@ def _read_kernel(text: str) -> Tensor:
     except (ShapeError, ImageError, ValueError) as error:
         raise OptionError(f"--kernel {text}: {error}") from error
     return kernel
+
+
+def _check_masks(target: Path, masks: Path | None) -> None:
+    """Results must not replace masks of the same names."""
+    from synthpipe.files.output_place import OutputPlace, identity_of
+
+    if masks is not None and masks.is_dir():
+        OutputPlace(target, cure="name another OUT").check(identity_of(masks.stat()), str(masks))
 
 
 def _read_mask(place: Path, x: Tensor, name: str) -> Tensor:

@@ -17,6 +17,7 @@ __all__ = [
     "ReadingOptions",
     "RunOptions",
     "ScheduleOptions",
+    "folders_of",
 ]
 
 #: How crops are mirrored and turned.
@@ -153,3 +154,12 @@ class RunOptions(Options):
         if isinstance(data, dict) and data.get("precision") == 32:
             return {**data, "precision": "32"}
         return data
+
+
+def folders_of(options: Options) -> tuple[str, ...]:
+    """Every folder of images that ``options`` name, in any block of them."""
+    if isinstance(options, DomainOptions):
+        return options.places if options.folder is not None else ()
+    values = [getattr(options, name) for name in type(options).model_fields]
+    blocks = [block for value in values for block in (value if isinstance(value, tuple) else (value,))]
+    return tuple(folder for block in blocks if isinstance(block, Options) for folder in folders_of(block))

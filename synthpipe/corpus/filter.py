@@ -24,12 +24,13 @@ from typing import Any
 import numpy as np
 
 from synthpipe.config.score import CorpusFilterOptions
-from synthpipe.corpus.image_units import FolderUnit, ShardUnit, Unit, find_units, printable
+from synthpipe.corpus.image_units import FolderUnit, ShardUnit, Unit, find_units, is_image_folder, printable
 from synthpipe.corpus.keep_rule import Decisions, Gallery, State, choose_gallery, decide
 from synthpipe.corpus.score_table import ScoreTable, open_scores, require_pyarrow
 from synthpipe.corpus.shard_filter import FilterJob, Shown, filter_unit
 from synthpipe.corpus.unit_job import target_names
 from synthpipe.errors import OptionError, ShardError
+from synthpipe.files.output_place import local_output
 from synthpipe.files.storage import OutputFolder, absolute_url, sha256_of
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.job_result import REPORT_NAME
@@ -92,11 +93,13 @@ def filter_corpus(
             that cannot be read or written, two runs in one folder.
     """
     require_pyarrow()
+    # Before it is made; a list of files is no image.
+    place = None if options.files == "list" and is_image_folder(options.source[0]) else local_output(options.output)
     output = OutputFolder(absolute_url(options.output))
     if options.files != "list" and not output.local:
         raise OptionError(f"files: {options.files!r} needs an output folder on this machine, got {options.output!r}")
     passed_over: Counter[str] = Counter()
-    units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over)
+    units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over, output=place)
     with open_scores(options.scores) as table, open_run(output) as scratch:
         sizes = _match(units, table)
         decisions = decide(table, options)

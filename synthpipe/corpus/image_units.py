@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from synthpipe.errors import OptionError, ShardError
 from synthpipe.files.byte_source import is_local, open_remote
 from synthpipe.files.folder_walk import expected_images
+from synthpipe.files.output_place import OutputPlace
 from synthpipe.files.printable import printable
 from synthpipe.files.source_files import SourceFile, SourceFolders
 from synthpipe.files.storage import absolute_url, file_stamp, local_path
@@ -104,7 +105,11 @@ Unit = ShardUnit | FolderUnit
 
 
 def find_units(
-    source: Sequence[str], *, allow_pipe: bool = False, passed_over: Counter[str] | None = None
+    source: Sequence[str],
+    *,
+    allow_pipe: bool = False,
+    passed_over: Counter[str] | None = None,
+    output: OutputPlace | None = None,
 ) -> list[ShardUnit] | list[FolderUnit]:
     """Shards in any spelling that :func:`synthpipe.shards.shard_index.expand_urls` takes, or folders of images.
 
@@ -112,9 +117,11 @@ def find_units(
         source: paths, patterns and URLs.
         allow_pipe: whether ``pipe:`` URLs may run shell commands.
         passed_over: counts of what lies in folders beside the images, by suffix or reason, are added here.
+        output: a folder that images or shards are written to, which must not be read.
 
     Raises:
-        OptionError: shards and folders of images at once, ``pipe:`` that is not allowed, a shard named twice.
+        OptionError: shards and folders of images at once, ``pipe:`` that is not allowed, a shard named twice; or
+            ``output`` is where the shards lie, is a folder of images or lies in one.
         ShardError: no images, no shards, or compressed ones.
     """
     folders = [place for place in source if is_image_folder(place)]
@@ -122,11 +129,13 @@ def find_units(
         other = next(place for place in source if place not in folders)
         raise OptionError(f"{folders[0]!r} is a folder of images and {other!r} is not; take them one after the other")
     if folders:
-        return _folder_units(folders, passed_over)
+        return _folder_units(folders, passed_over, output)
     urls = expand_urls(list(source), allow_pipe=allow_pipe)
     for url in urls:
         if url.endswith(COMPRESSED_SUFFIXES):
             raise ShardError(f"{url}: compressed shards cannot be copied from in parts; unpack it to a plain .tar")
+    if output is not None:
+        output.check_folders({Path(local_path(url)).parent for url in urls if is_local(url)}, [Path()])
     return [ShardUnit(label, _absolute(url)) for label, url in zip(_labels(urls), urls, strict=True)]
 
 
@@ -143,8 +152,8 @@ def is_image_folder(place: str) -> bool:
     return not ((folder / INDEX_NAME).exists() or (folder / PLAN_NAME).exists() or any(folder.glob("*.tar")))
 
 
-def _folder_units(folders: list[str], passed_over: Counter[str] | None) -> list[FolderUnit]:
-    found = SourceFolders(folders)
+def _folder_units(folders: list[str], passed_over: Counter[str] | None, output: OutputPlace | None) -> list[FolderUnit]:
+    found = SourceFolders(folders, output)
     files = iter(found)
     units: list[FolderUnit] = []
     while entries := tuple(itertools.islice(files, _FILES)):

@@ -27,7 +27,15 @@ import torch
 from synthpipe import checkpoints
 from synthpipe._version import __version__
 from synthpipe.config.score import ScoreOptions
-from synthpipe.corpus.image_units import FolderUnit, ShardUnit, StoredImage, Unit, find_units, printable
+from synthpipe.corpus.image_units import (
+    FolderUnit,
+    ShardUnit,
+    StoredImage,
+    Unit,
+    find_units,
+    is_image_folder,
+    printable,
+)
 from synthpipe.corpus.score_cache import CachedScore, ScoreCache
 from synthpipe.corpus.score_table import ScoreRow, merge_parts, read_part, require_pyarrow, write_part
 from synthpipe.corpus.threads import one_thread
@@ -35,6 +43,7 @@ from synthpipe.corpus.unit_job import UnitJob
 from synthpipe.device import resolve_device
 from synthpipe.errors import CheckpointError, ImageError, ShardError
 from synthpipe.files.decode import BitDepthWarning, decode_image
+from synthpipe.files.output_place import local_output
 from synthpipe.files.storage import OutputFolder, absolute_url
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.run_plan import differences
@@ -133,7 +142,8 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
     columns = table_columns(scorer)
     settings = ScoreSettings(weights, checkpoints.fingerprint_of(scorer), options.tiles, device)
     passed_over: Counter[str] = Counter()
-    units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over)
+    output = local_output(os.path.dirname(options.output) or ".") if is_image_folder(options.source[0]) else None
+    units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over, output=output)
     target, parts_name = _place(options.output)
     parts = OutputFolder(f"{target.url.rstrip('/')}/{parts_name}.parts")
     done: list[UnitScores] = []

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from synthpipe.errors import ShardError
 from synthpipe.files.image_formats import IMAGE_SUFFIXES, has_image_suffix
+from synthpipe.files.output_place import FolderIdentity, OutputPlace, identity_of
 
 __all__ = ["ImageFolder", "expected_images", "image_status", "passed_over_text", "walk_image_folders"]
 
@@ -28,6 +29,7 @@ CIRCULAR_LINK = "(circular link)"
 UNREADABLE_FOLDER = "(unreadable folder)"
 UNREADABLE = "(unreadable)"
 NOT_REGULAR = "(not a regular file)"
+OUTPUT_FOLDER = "(output folder)"
 
 _log = logging.getLogger(__name__)
 
@@ -35,9 +37,6 @@ _log = logging.getLogger(__name__)
 _NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 #: Kinds that a message names; a folder of numbered files may have thousands of suffixes.
 _KINDS_SHOWN = 8
-
-#: (device, inode) of a folder.
-_Identity = tuple[int, int]
 
 
 class ImageFolder(NamedTuple):
@@ -48,7 +47,9 @@ class ImageFolder(NamedTuple):
     names: list[str]
 
 
-def walk_image_folders(root: str | Path, passed_over: Counter[str]) -> Iterator[ImageFolder]:
+def walk_image_folders(
+    root: str | Path, passed_over: Counter[str], output: OutputPlace | None = None
+) -> Iterator[ImageFolder]:
     """Every folder from ``root`` down, a folder before those in it, each with what is an image by its name.
 
     Names are sorted by code points, files by their stems first, so that files that differ in their suffix alone are
@@ -58,19 +59,25 @@ def walk_image_folders(root: str | Path, passed_over: Counter[str]) -> Iterator[
     Args:
         root: an existing folder.
         passed_over: is added to.
+        output: where what is made of the images goes; it is no part of the walk.
 
     Raises:
+        OptionError: ``output`` is a folder on the walk or lies inside one, and may not.
         ShardError: a folder that cannot be listed for another reason than missing permission (disk, network).
     """
-    pending: list[tuple[str, str, tuple[_Identity, ...]]] = [(os.fspath(root), "", ())]
+    pending: list[tuple[str, str, tuple[FolderIdentity, ...]]] = [(os.fspath(root), "", ())]
     while pending:
         path, below, above = pending.pop()
         try:
-            status = os.stat(path)
-            identity = (status.st_dev, status.st_ino)
+            identity = identity_of(os.stat(path))
             if identity in above:
                 passed_over[CIRCULAR_LINK] += 1
                 continue
+            if output is not None:
+                output.check(identity, path)
+                if output.is_left_out(identity, below):
+                    passed_over[OUTPUT_FOLDER] += 1
+                    continue
             images, folders = _listing(path, passed_over)
         except PermissionError as error:
             passed_over[UNREADABLE_FOLDER] += 1

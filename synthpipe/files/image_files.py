@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from synthpipe.errors import ImageError, OptionError
 from synthpipe.files.decode import decode_image
 from synthpipe.files.folder_walk import image_status, walk_image_folders
+from synthpipe.files.output_place import OutputPlace
 
 __all__ = ["list_images", "read_image"]
 
 
-def list_images(source: str | Path, passed_over: Counter[str] | None = None) -> list[Path]:
+def list_images(
+    source: str | Path, passed_over: Counter[str] | None = None, output: OutputPlace | None = None
+) -> list[Path]:
     """Image files below a folder, sorted by relative path; or the one file that ``source`` is.
 
     The order, by code points of the whole path, is what seeds of training runs rest on.
@@ -24,9 +27,10 @@ def list_images(source: str | Path, passed_over: Counter[str] | None = None) -> 
     Args:
         source: a folder, searched as :mod:`synthpipe.files.folder_walk` says, or one image.
         passed_over: counts of what was found and not taken, by suffix or reason, are added here.
+        output: where what is made of the images goes.
 
     Raises:
-        OptionError: ``source`` does not exist.
+        OptionError: ``source`` does not exist, or ``output`` lies inside it.
         ShardError: a folder that the disk or network does not list.
 
     >>> from synthpipe.files.image_files import list_images, read_image
@@ -42,7 +46,7 @@ def list_images(source: str | Path, passed_over: Counter[str] | None = None) -> 
     counts = Counter[str]() if passed_over is None else passed_over
     found = [
         folder.below + name
-        for folder in walk_image_folders(root, counts)
+        for folder in walk_image_folders(root, counts, output)
         for name in folder.names
         if image_status(os.path.join(folder.path, name), counts) is not None
     ]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from synthpipe.errors import OptionError
 from synthpipe.files.folder_walk import image_status, walk_image_folders
+from synthpipe.files.output_place import OutputPlace, identity_of
 
 __all__ = ["SourceFile", "SourceFolders"]
 
@@ -39,13 +40,16 @@ class SourceFolders:
 
     Args:
         folders: what to search; where there are several, keys begin with the folder's name.
+        output: where what is made of the images goes.
 
     Raises:
-        OptionError: a folder does not exist, or lies in another one (its images would come twice).
+        OptionError: a folder does not exist, or lies in another one (its images would come twice); on the walk, the
+            output lies in one.
         ShardError: on the walk, a folder that the disk or network does not list.
     """
 
     folders: Sequence[str]
+    output: OutputPlace | None = None
     #: What the last walk passed over, by suffix or reason.
     ignored: Counter[str] = field(default_factory=Counter)
 
@@ -54,6 +58,8 @@ class SourceFolders:
         for root, folder in zip(roots, self.folders, strict=True):
             if "://" in folder or not root.is_dir():
                 raise OptionError(f"input {folder!r}: expected an existing folder on this machine")
+            if self.output is not None:
+                self.output.check(identity_of(root.stat()), folder)
         for outer, outer_name in zip(roots, self.folders, strict=True):
             insiders = [name for root, name in zip(roots, self.folders, strict=True) if root.is_relative_to(outer)]
             if len(insiders) > 1:
@@ -69,7 +75,7 @@ class SourceFolders:
             yield from self._files(root, f"{label}/", f"{_safe_part(label)}/")
 
     def _files(self, root: Path, source: str, key: str) -> Iterator[SourceFile]:
-        for folder in walk_image_folders(root, self.ignored):
+        for folder in walk_image_folders(root, self.ignored, self.output):
             key_below = "".join(f"{_safe_part(part)}/" for part in folder.below.split("/")[:-1])
             for name, name_key in zip(folder.names, _name_keys(folder.names), strict=True):
                 path = os.path.join(folder.path, name)

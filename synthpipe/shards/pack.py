@@ -21,6 +21,7 @@ from pathlib import Path
 from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ShardError
 from synthpipe.files.folder_walk import expected_images, passed_over_text
+from synthpipe.files.output_place import local_output
 from synthpipe.files.source_files import SourceFolders
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.engine import run_jobs
@@ -58,11 +59,11 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
         on_progress: called in this process with (images done, images in all), at the start and after each shard.
 
     Raises:
-        OptionError: an input that is no folder.
+        OptionError: an input that is no folder, or that the output is or lies inside.
         ShardError: no images, no usable image, input or options changed since an earlier run, a folder that holds
             other shards, a second run in the same folder, a disk that cannot be read or written.
     """
-    folders = SourceFolders(options.inputs)
+    folders = SourceFolders(options.inputs, local_output(options.output))
     output = OutputFolder(options.output)
     with open_run(output) as scratch:
         # Also before a long walk over the folders.

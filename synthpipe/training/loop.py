@@ -74,6 +74,7 @@ class Trainer:
         started = time.monotonic()
         self.fabric = start_fabric(self.options)
         self.folder = RunFolder(self.options.run_dir, self.fabric.is_global_zero)
+        self.folder.check(self.options)
         resume_from = self.folder.checkpoint_to_resume(self.options)
         self.fabric.barrier()
         with self.folder.open(resume_from), self._opened_data() as data, torch.random.fork_rng(devices=[]):

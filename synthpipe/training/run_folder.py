@@ -6,6 +6,7 @@ Written by the first process only; the others see the same paths and read checkp
 from __future__ import annotations
 
 import logging
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ import torch
 from torch import Tensor
 
 from synthpipe.config.reader import parse_options
-from synthpipe.config.run import RunOptions
+from synthpipe.config.run import RunOptions, folders_of
 from synthpipe.config.training import changed_options, write_options
 from synthpipe.errors import TrainingError
 from synthpipe.files.decode import encode_png
+from synthpipe.files.folder_walk import walk_image_folders
+from synthpipe.files.output_place import OutputPlace
 from synthpipe.images import to_uint8
 
 if TYPE_CHECKING:
@@ -43,6 +46,18 @@ class RunFolder:
         self._writes = writes
         self._keep = 1
         self._board: SummaryWriter | None = None
+
+    def check(self, options: RunOptions) -> None:
+        """Refuse a folder whose sample pictures would be read as data when the run is resumed.
+
+        Raises:
+            OptionError: it lies in a folder of images of ``options``, by whatever links.
+        """
+        place = OutputPlace(self.path / "samples", "the folder of samples", cure="name a run_dir beside it")
+        for folder in folders_of(options):
+            if Path(folder).is_dir():
+                # Names alone; who reads the images looks into every file.
+                deque(walk_image_folders(folder, Counter(), place), maxlen=0)
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints in the folder, oldest first."""

@@ -133,7 +133,7 @@ def pixels(data: bytes) -> np.ndarray:
         ),
         ("kept", lambda folders: keep(folders, reject=0.5, seed=3), r"reject was 0\.4, is 0\.5; seed was 0, is 3"),
         ("inverted", lambda folders: edit(folders, peak=7), r"invert\.peak was 255, is 7"),
-        ("hr", lambda folders: filter_into(folders, "hr"), "begun by another command or version"),
+        ("inverted", lambda folders: filter_into(folders, "inverted"), "begun by another command or version"),
         ("kept", lambda folders: shard(folders, output=str(folders / "kept")), "begun by another command or version"),
     ],
 )

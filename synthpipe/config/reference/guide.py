@@ -34,6 +34,9 @@ How to read it:
   option `type` says which.
 * *weights* is a `.safetensors` file or the name of weights that ship with synthpipe; *shards* is a path or URL, with
   ranges such as `{{000..511}}`, or a folder with an index.
+* In every path, here and in arguments of commands, `~`, `~user`, `$NAME` and `${{NAME}}` are replaced; a user or
+  variable that is unknown is an error. `$$` is a `$` itself, `./~` a name that begins so. `http(s)://` and `pipe:` stay
+  as they are.
 * `null`, in YAML also `~`, says that an option is not set; leaving it out does the same where that is its default.
 * A misspelt option is an error that names the nearest known one.
 
