@@ -19,6 +19,7 @@ ROOT = Path(synthpipe.__file__).parent.parent
 PUBLIC: dict[str, set[str]] = {
     "synthpipe": {"__version__"},
     "synthpipe.basicsr_plugin": {"register"},
+    "synthpipe.basicsr_plugin.checks": {"check_options"},
     "synthpipe.cli": {"main"},
     "synthpipe.config": {"Options", "parse_options", "read_options", "read_yaml"},
     "synthpipe.config.reference": set(),

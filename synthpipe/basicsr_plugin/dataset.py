@@ -23,6 +23,7 @@ from synthpipe.config.stream import StreamOptions
 from synthpipe.device import AUTO, resolve_device
 from synthpipe.errors import OptionError, StreamError
 from synthpipe.pipeline.build import build_stream
+from synthpipe.seeds import sample_seed
 
 __all__ = ["SynthPipeDataset"]
 
@@ -73,19 +74,29 @@ class SynthPipeDataset(Dataset[Sample]):
                 self._source = self._samples()
             return [next(self._source) for _ in indices]
 
-    def open_stream(self, batch_size: int, default_seed: int, default_device: str | None = None) -> Stream:
+    def open_stream(
+        self,
+        batch_size: int,
+        default_seed: int,
+        default_device: str | None = None,
+        restarted_at: int | None = None,
+    ) -> Stream:
         """The stream itself, for a caller that wants batches and the stream's state.
 
         Args:
             batch_size: samples per batch.
             default_seed: used where the options give no ``seed``.
             default_device: used where the options give no ``device``, or ``auto``; None is CUDA where there is one.
+            restarted_at: the iteration at which a run starts its stream anew: the order, the crops and the degradation
+                are drawn from a seed of their own, so that the samples of before do not come again in the same way.
         """
         rank, world_size = _rank_and_world_size()
         given = self._options.model_dump(include=set(StreamOptions.model_fields))
         given["batch_size"] = batch_size
         if "seed" not in self._options.model_fields_set:
             given["seed"] = default_seed
+        if restarted_at is not None:
+            given["seed"] = sample_seed(given["seed"], restarted_at, "basicsr.restart")
         given_device = None if self._options.device == AUTO else self._options.device
         device = given_device or default_device or resolve_device(AUTO)
         if device == "cuda":

@@ -96,6 +96,10 @@ class StreamLoader:
         self.stream.load_state_dict(state["stream"])
         self._trained = int(state["trained"])
 
+    def begin_after(self, number: int) -> None:
+        """Count on from batch ``number``, with a stream at its beginning; before the first iterator is taken."""
+        self._trained = number
+
     def close(self) -> None:
         """Stop the stream's workers."""
         self._pending.clear()

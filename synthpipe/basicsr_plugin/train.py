@@ -1,7 +1,10 @@
 """BasicSR training with synthpipe, resumed exactly: ``python -m synthpipe.basicsr_plugin.train -opt x.yml``.
 
 BasicSR's own flags: ``--auto_resume``, ``--launcher pytorch`` (under ``torchrun -m``), ``--debug``, ``--force_yml``.
-``experiments/`` and ``tb_logger/`` are written in the working directory.
+One of ours: ``--restart_stream`` goes on with the networks, optimizers, schedulers and the iteration of a checkpoint,
+and starts the stream anew.  ``experiments/`` and ``tb_logger/`` are written in the working directory.
+
+The option file is checked whole before anything is written or built (:mod:`synthpipe.basicsr_plugin.checks`).
 
 BasicSR's ``train_pipeline`` runs as it is; for the length of the run five names of it are replaced:
 
@@ -17,7 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,18 +29,24 @@ import torch
 import torch.distributed
 
 from synthpipe.basicsr_plugin import compat, register, resume
+from synthpipe.basicsr_plugin.command_line import CommandLine, parse_command_line, read_option_file
 from synthpipe.basicsr_plugin.loader import SERIAL, StreamLoader
-from synthpipe.errors import CheckpointError, OptionError, SynthPipeError, os_error_text
+from synthpipe.basicsr_plugin.ranks import barrier, first_rank_first, first_rank_only, from_first_rank
+from synthpipe.errors import CheckpointError, OptionError, StreamError, SynthPipeError, os_error_text
 
 __all__ = ["main"]
 
 _LOG = logging.getLogger("basicsr")
+_RESTART_ADVICE = (
+    "or, where the change is meant, add --restart_stream: it keeps networks, optimizers, schedulers and the iteration, "
+    "and starts the stream anew"
+)
 
 
 def main() -> int:
     """Run BasicSR's ``train_pipeline`` on the command line's flags; 0 done, 1 failed, 2 usage."""
     try:
-        _train(os.getcwd())
+        _train(os.getcwd(), sys.argv)
     except SynthPipeError as error:
         sys.stderr.write(f"synthpipe.basicsr_plugin.train: {error}\n")
         return 2 if isinstance(error, OptionError) else 1
@@ -49,11 +58,16 @@ def main() -> int:
     return 0
 
 
-def _train(root: str) -> None:
+def _train(root: str, arguments: Sequence[str]) -> None:
+    command = parse_command_line(arguments[1:])
     register()
     from basicsr import train
 
-    with compat.cpu_distributed(), Session().installed(train):
+    from synthpipe.basicsr_plugin.checks import check_options
+
+    notes = check_options(read_option_file(command), command)
+    theirs = compat.patched(sys, argv=[arguments[0], *command.for_basicsr])
+    with theirs, compat.cpu_distributed(), Session(command, notes).installed(train):
         try:
             train.train_pipeline(root)
         finally:
@@ -62,13 +76,23 @@ def _train(root: str) -> None:
 
 
 class Session:
-    """One run: ties BasicSR's loader, model and checkpoints together."""
+    """One run: ties BasicSR's loader, model and checkpoints together.
 
-    def __init__(self) -> None:
+    Args:
+        command: what the run was called with.
+        notes: what the checks at the start found and did not refuse, for the log.
+    """
+
+    def __init__(self, command: CommandLine, notes: Sequence[str] = ()) -> None:
+        self._command = command
+        self._notes = notes
         self._loader: StreamLoader | None = None
+        # BasicSR's checkpoint that the run goes on from, and what stands beside it.
+        self._checkpoint: dict[str, Any] | None = None
         self._resumed: dict[str, Any] | None = None
+        #: The iteration at which the stream was last started anew; it is part of the stream's seed.
+        self._restarted_at: int | None = None
         self._opt: dict[str, Any] = {}
-        self._clean_only = False
         self._build_dataloader: Callable[..., Any]
         self._build_model: Callable[..., Any]
 
@@ -79,8 +103,8 @@ class Session:
         with compat.patched(
             train,
             load_resume_state=self.load_resume_state,
-            make_exp_dirs=_first_rank_first(train.make_exp_dirs),
-            copy_opt_file=_first_rank_only(train.copy_opt_file),
+            make_exp_dirs=first_rank_first(train.make_exp_dirs),
+            copy_opt_file=first_rank_only(train.copy_opt_file),
             build_dataloader=self.build_dataloader,
             build_model=self.build_model,
         ):
@@ -94,22 +118,32 @@ class Session:
         """In the place of BasicSR's: find, read and announce the checkpoint to continue from.
 
         Raises:
-            CheckpointError: ``path.resume_state`` names a file that cannot be read.
+            CheckpointError: ``path.resume_state`` names a file that cannot be read, or its networks are not there.
         """
         from basicsr.utils import check_resume
 
+        from synthpipe.basicsr_plugin.checks.run import missing_networks
+
         # BasicSR draws a seed in each process where none is given; the ranks of one run need one seed.
-        opt["manual_seed"] = _from_first_rank(opt["manual_seed"])
+        opt["manual_seed"] = from_first_rank(opt["manual_seed"])
         self._opt = opt
         found = _find_checkpoint(opt)
         if found is None:
             return None
         path, state = found
         opt["path"]["resume_state"] = str(path)
+        self._checkpoint = state
         self._resumed = resume.read_rank_state(path, opt["rank"])
-        if self._resumed is not None:
-            opt["manual_seed"] = self._resumed["manual_seed"]
+        beside = self._resumed or {}
+        # A rank more than the run had has no file of its own.
+        opt["manual_seed"] = from_first_rank(beside.get("manual_seed", opt["manual_seed"]))
+        self._restarted_at = state["iter"] if self._command.restart_stream else beside.get("restarted_at")
         check_resume(opt, state["iter"])
+        if missing := list(missing_networks(opt)):
+            raise CheckpointError(
+                f"{path}: BasicSR takes the networks of iteration {state['iter']} from {opt['path']['models']!r}: "
+                f"{'; '.join(missing)}; resume in the folder of the run that wrote the checkpoint"
+            )
         return state
 
     def build_dataloader(self, dataset: Any, dataset_opt: dict[str, Any], **options: Any) -> Any:
@@ -118,47 +152,61 @@ class Session:
 
         if not isinstance(dataset, SynthPipeDataset):
             return self._build_dataloader(dataset, dataset_opt, **options)
-        self._clean_only = not dataset.gives_pairs
         # Without `dist`, BasicSR's one process feeds all GPUs.
         copies = 1 if options["dist"] else max(options["num_gpu"], 1)
-        saved = (self._resumed or {}).get("loader")
-        batch_size = dataset_opt["batch_size_per_gpu"] * copies
         stream = dataset.open_stream(
-            batch_size, default_seed=self._opt["manual_seed"], default_device=None if options["num_gpu"] else "cpu"
+            dataset_opt["batch_size_per_gpu"] * copies,
+            default_seed=self._opt["manual_seed"],
+            default_device=None if options["num_gpu"] else "cpu",
+            restarted_at=self._restarted_at,
         )
         self._loader = StreamLoader(
             stream,
-            epoch_length=max(len(options["sampler"]) // batch_size, 1),
+            # As BasicSR counts, rounded up: it runs so many epochs that total_iter is reached, and no more.
+            epoch_length=-(-len(options["sampler"]) // dataset_opt["batch_size_per_gpu"]),
             snapshot_every=int(self._opt["logger"]["save_checkpoint_freq"]),
         )
-        if saved is not None:
-            self._loader.load_state_dict(saved)
-            _LOG.info("synthpipe: the stream continues after batch %d.", self._loader.trained)
-        elif self._opt["path"].get("resume_state"):
-            _LOG.warning("synthpipe: this checkpoint holds no stream position; the stream starts anew.")
+        for note in self._notes:
+            _LOG.warning("synthpipe: %s", note)
+        if self._checkpoint is not None:
+            self._continue_stream(self._loader, self._checkpoint)
         return self._loader
+
+    def _continue_stream(self, loader: StreamLoader, checkpoint: dict[str, Any]) -> None:
+        """Where the checkpoint left off, or anew; BasicSR's epoch is counted by today's length of one."""
+        saved, iteration = (self._resumed or {}).get("loader"), int(checkpoint["iter"])
+        if self._command.restart_stream:
+            loader.begin_after(iteration)
+            _LOG.info(
+                "synthpipe: --restart_stream: the stream starts anew after iteration %d, in an order of its own.",
+                iteration,
+            )
+        elif saved is None:
+            loader.begin_after(iteration)
+            _LOG.warning("synthpipe: this checkpoint holds no stream position; the stream starts anew.")
+        else:
+            try:
+                loader.load_state_dict(saved)
+            except StreamError as error:
+                raise StreamError(f"{self._opt['path']['resume_state']}: {error}, {_RESTART_ADVICE}") from error
+            _LOG.info("synthpipe: the stream continues after batch %d.", loader.trained)
+        checkpoint["epoch"] = max(loader.trained - 1, 0) // len(loader)
 
     def build_model(self, opt: dict[str, Any]) -> Any:
         """In the place of BasicSR's: the same model, with this session listening.
 
         Raises:
             CheckpointError: the run that is to be resumed had another degradation in its model.
-            OptionError: neither the stream nor the model makes ``lq``.
         """
         from synthpipe.basicsr_plugin.model import DegradeInFeedData
 
         model = self._build_model(opt)
-        if self._clean_only and not isinstance(model, DegradeInFeedData):
-            raise OptionError(
-                f"model_type {opt['model_type']}: datasets.train has no `degrade`, so its batches hold no 'lq'; add one"
-                " there, or take SynthPipeSRModel, SynthPipeSRGANModel or SynthPipeESRGANModel and add it on top"
-            )
         degrade = model.degrade_identity if isinstance(model, DegradeInFeedData) else None
         before = (self._resumed or {}).get("degrade", degrade)  # checkpoints of earlier versions do not say
-        if before != degrade:
+        if before != degrade and not self._command.restart_stream:
             raise CheckpointError(
                 f"{opt['path']['resume_state']}: trained with degrade {before}, the option file has {degrade}; resume "
-                "with the degradation that the run had, or start a run of another name"
+                f"with the degradation that the run had, {_RESTART_ADVICE}"
             )
         model.feed_data = self._feeding(model.feed_data)
         model.save = self._saving(model.save, opt, degrade)
@@ -186,11 +234,12 @@ class Session:
                     "rng": resume.rng_state(),
                     "manual_seed": opt["manual_seed"],
                     "degrade": degrade,
+                    "restarted_at": self._restarted_at,
                 }
                 state_file = Path(opt["path"]["training_states"]) / f"{current_iter}.state"
                 resume.write_rank_state(state_file, opt["rank"], content)
                 # BasicSR's file says that the checkpoint is there: every rank's part comes before it.
-                _barrier()
+                barrier()
             save(epoch, current_iter)
 
         return save_all
@@ -225,46 +274,13 @@ def _find_checkpoint(opt: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
             path = str(found[0]) if found else None
         elif given:
             path = str(given)
-    path = _from_first_rank(path)
+    path = from_first_rank(path)
     if path is None:
         return None
     try:
         return Path(path), torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no one exception for a file that is not its own
         raise CheckpointError(f"path.resume_state {path!r}: not a readable BasicSR state ({error})") from error
-
-
-def _from_first_rank(value: Any) -> Any:
-    """The first rank's value, on every rank."""
-    if not torch.distributed.is_initialized():
-        return value
-    holder = [value]
-    torch.distributed.broadcast_object_list(holder, src=0)
-    return holder[0]
-
-
-def _barrier() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
-def _first_rank_first(function: Callable[..., None]) -> Callable[..., None]:
-    def wrapper(*args: Any) -> None:
-        """``function``, then wait for all ranks."""
-        function(*args)
-        _barrier()
-
-    return wrapper
-
-
-def _first_rank_only(function: Callable[..., None]) -> Callable[..., None]:
-    def wrapper(*args: Any) -> None:
-        """``function`` on the first rank; the others wait for it."""
-        if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-            function(*args)
-        _barrier()
-
-    return wrapper
 
 
 if __name__ == "__main__":

@@ -60,7 +60,15 @@ BASICSR_KEYS: dict[str, dict[str, Any]] = {
 }
 
 #: What stays behind where a block of BasicSR's own datasets is turned into ours; a stream has nothing like it.
-_OTHER_DATASETS = ("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info", "filename_tmpl", "mean", "std", "color")
+_OTHER_DATASETS = (
+    *("dataroot_gt", "dataroot_lq", "meta_info_file", "meta_info", "filename_tmpl", "mean", "std", "color"),
+    # RealESRGANDataset
+    *("blur_kernel_size", "kernel_list", "kernel_prob", "blur_sigma", "betag_range", "betap_range", "sinc_prob"),
+    *("blur_kernel_size2", "kernel_list2", "kernel_prob2", "blur_sigma2", "betag_range2", "betap_range2"),
+    *("sinc_prob2", "final_sinc_prob"),
+    # those of videos
+    *("dataroot_flow", "num_frame", "interval_list", "random_reverse", "val_partition", "test_mode", "flip_sequence"),
+)
 
 #: BasicSR's names of options that a stream has, too.
 TRANSLATED = {"batch_size_per_gpu": "batch_size", "use_hflip": "hflip", "use_rot": "rotate"}

@@ -1,0 +1,44 @@
+"""What is wrong with a BasicSR run, found before the first file is written or network is built, all of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from synthpipe.basicsr_plugin.checks.data_block import check_data
+from synthpipe.basicsr_plugin.checks.models import check_model
+from synthpipe.basicsr_plugin.checks.numbers import check_numbers
+from synthpipe.basicsr_plugin.checks.run import check_name_and_blocks, check_resume, check_run
+from synthpipe.basicsr_plugin.checks.sizes import check_sizes
+from synthpipe.basicsr_plugin.checks.types import argument_rules, check_types
+from synthpipe.basicsr_plugin.command_line import CommandLine
+from synthpipe.errors import OptionError
+
+__all__ = ["check_options"]
+
+
+def check_options(options: Mapping[str, Any], command: CommandLine) -> list[str]:
+    """Check the options of a whole run, ``--force_yml`` applied; :func:`synthpipe.basicsr_plugin.register` came before.
+
+    Returns:
+        What is no error and the log should say.
+
+    Raises:
+        OptionError: one line per problem: file, key, what was expected, what came, what to do.
+    """
+    problems = list(check_name_and_blocks(options))
+    if not problems:
+        found, meant = check_numbers(options, command.overridden, argument_rules(options))
+        # The others see what was meant by a number, so that each mistake is said once.
+        problems = [
+            *found,
+            *check_types(meant),
+            *check_model(meant),
+            *check_data(meant),
+            *check_sizes(meant),
+            *check_run(meant, command),
+            *check_resume(meant, command),
+        ]
+    if problems:
+        raise OptionError("\n".join(f"{command.option_file}: {problem}" for problem in dict.fromkeys(problems)))
+    return []
