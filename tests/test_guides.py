@@ -248,7 +248,15 @@ class TestPages:
         named = {match[1] for span in spans if (match := re.match(r"synthpipe ([a-z][\w-]*)", span))}
         assert named <= set(known)
         flags = {match for span in spans for match in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
-        of_others = {"--auto_resume", "--no-deps", "--no-build-isolation", "--help", "--keep"}
+        of_others = {
+            "--auto_resume",
+            "--restart_stream",
+            "--force_yml",
+            "--no-deps",
+            "--no-build-isolation",
+            "--help",
+            "--keep",
+        }
         assert flags <= of_others.union(*known.values())
 
 

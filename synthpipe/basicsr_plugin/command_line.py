@@ -1,17 +1,12 @@
-"""The command line of our entry, and the options as BasicSR will see them: the file with ``--force_yml`` applied."""
+"""The command line of our entry: BasicSR's flags and one of ours."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from synthpipe.config.reader import read_yaml
-from synthpipe.errors import OptionError
-
-__all__ = ["CommandLine", "parse_command_line", "read_option_file"]
+__all__ = ["CommandLine", "keys_of", "parse_command_line"]
 
 _RESTART = "--restart_stream"
 
@@ -33,7 +28,7 @@ class CommandLine:
     @property
     def overridden(self) -> frozenset[str]:
         """Dotted paths of the keys that ``--force_yml`` sets."""
-        return frozenset(".".join(_keys(entry)) for entry in self.overrides)
+        return frozenset(".".join(keys_of(entry)) for entry in self.overrides)
 
 
 def parse_command_line(arguments: Sequence[str]) -> CommandLine:
@@ -65,47 +60,10 @@ def parse_command_line(arguments: Sequence[str]) -> CommandLine:
     )
 
 
-def read_option_file(command: CommandLine) -> dict[str, Any]:
-    """The options of a run, ``--force_yml`` applied in BasicSR's way.
-
-    Raises:
-        OptionError: a file that cannot be read, or an entry of ``--force_yml`` that names no place in it.
-    """
-    options = read_yaml(command.option_file)
-    for entry in command.overrides:
-        _override(options, entry)
-    return options
-
-
 def _is_restart(argument: str) -> bool:
     return len(argument) > len("--r") and _RESTART.startswith(argument)  # argparse takes abbreviations
 
 
-def _keys(entry: str) -> list[str]:
+def keys_of(entry: str) -> list[str]:
+    """The keys of an entry of ``--force_yml``, outermost first."""
     return entry.partition("=")[0].strip().split(":")
-
-
-def _override(options: dict[str, Any], entry: str) -> None:
-    """BasicSR runs ``exec`` on the keys; a missing one ends it with a KeyError that names no entry."""
-    from basicsr.utils.options import _postprocess_yml_value
-
-    if entry.count("=") != 1:
-        raise OptionError(f"--force_yml {entry!r}: expected key:sub=value with one '='")
-    *parents, last = _keys(entry)
-    block: Any = options
-    for depth, parent in enumerate(parents):
-        if not isinstance(block, dict) or parent not in block:
-            known = list(block) if isinstance(block, dict) else []
-            near = difflib.get_close_matches(parent, [str(key) for key in known], n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known there: {', '.join(map(str, known)) or 'none'}"
-            where = ":".join(parents[:depth]) or "top level"
-            raise OptionError(f"--force_yml {entry!r}: the file has no {parent!r} at its {where}; {hint}")
-        block = block[parent]
-    if not isinstance(block, dict):
-        raise OptionError(f"--force_yml {entry!r}: {':'.join(parents)} is a value, not a block of options")
-    try:
-        block[last] = _postprocess_yml_value(entry.partition("=")[2].strip())
-    except Exception as error:  # BasicSR evaluates what begins with a bracket: anything may come
-        raise OptionError(
-            f"--force_yml {entry!r}: the value cannot be read ({error}); write a list as [1,2]"
-        ) from error

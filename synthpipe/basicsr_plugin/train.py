@@ -29,8 +29,9 @@ import torch
 import torch.distributed
 
 from synthpipe.basicsr_plugin import compat, register, resume
-from synthpipe.basicsr_plugin.command_line import CommandLine, parse_command_line, read_option_file
+from synthpipe.basicsr_plugin.command_line import CommandLine, parse_command_line
 from synthpipe.basicsr_plugin.loader import SERIAL, StreamLoader
+from synthpipe.basicsr_plugin.option_file import read_option_file
 from synthpipe.basicsr_plugin.ranks import barrier, first_rank_first, first_rank_only, from_first_rank
 from synthpipe.errors import CheckpointError, OptionError, StreamError, SynthPipeError, os_error_text
 

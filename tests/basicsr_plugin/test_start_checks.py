@@ -16,7 +16,8 @@ from tests.basicsr_runs import options, require_basicsr, run_entry, write_option
 require_basicsr()
 
 from synthpipe.basicsr_plugin.checks import check_options  # noqa: E402
-from synthpipe.basicsr_plugin.command_line import parse_command_line, read_option_file  # noqa: E402
+from synthpipe.basicsr_plugin.command_line import parse_command_line  # noqa: E402
+from synthpipe.basicsr_plugin.option_file import read_option_file  # noqa: E402
 
 #: Stands for a key that is taken away.
 GONE = object()
@@ -395,6 +396,45 @@ def test_a_file_that_is_no_yaml_is_named(
     command = parse_command_line(["-opt", str(tmp_path / "nope.yml")])
     with pytest.raises(OptionError, match=r"nope.yml"):
         read_option_file(command)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nname: b\n", "the key 'name' stands twice"),
+        ("train: {lr: 1, lr: 2}\n", "the key 'lr' stands twice"),
+        ("- a\n- b\n", "expected a mapping of options at the top level, got list"),
+        ("a: [1, 2\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        ("a: &a [*a]\n", "aliases counted each time; got more"),
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x]\n"
+            + "".join(
+                f"{new}: &{new} [{', '.join(['*' + old] * 9)}]\n" for old, new in zip("abcde", "bcdef", strict=True)
+            ),
+            "aliases counted each time; got more",
+        ),
+        ("a: " + "[" * 40 + "]" * 40, "32 blocks and lists within each other"),
+        ("a: " + "9" * 5000, "not valid YAML"),
+    ],
+)
+def test_files_that_are_no_options(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.yml"
+    path.write_text(text)
+    with pytest.raises(OptionError) as raised:
+        read_option_file(parse_command_line(["-opt", str(path)]))
+    assert str(raised.value).startswith(f"{path}: ")
+    assert message in str(raised.value)
+
+
+def test_the_file_means_what_it_means_to_basicsr(tmp_path: Path) -> None:
+    """BasicSR's own loader is the judge; its files write ``!!float``."""
+    from basicsr.utils.options import ordered_yaml
+
+    text = "a: !!float 1e-4\nb: 1e-4\nc: {d: yes, e: 1:30, f: 010, g: [5e3, 1.0e+3]}\nh: ~\ni: &i {x: 1}\nj: *i\n"
+    path = tmp_path / "x.yml"
+    path.write_text(text)
+    assert read_option_file(parse_command_line(["-opt", str(path)])) == yaml.load(text, Loader=ordered_yaml()[0])
 
 
 def test_models_of_other_people_are_not_judged(base: dict[str, Any]) -> None:
