@@ -21,14 +21,15 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 import fsspec
 
 from synthpipe.files import storage
+from synthpipe.files.retry import ATTEMPTS, FIRST_PAUSE
 
 __all__ = ["ByteSource", "LocalFile", "Spool", "is_local", "open_remote", "open_source"]
 
 _log = logging.getLogger(__name__)
 
 _BLOCK = 4 << 20
-_ATTEMPTS = 3
-_FIRST_PAUSE = 0.2
+_ATTEMPTS = ATTEMPTS
+_FIRST_PAUSE = FIRST_PAUSE
 # 141: a part of the command has written to another part that wanted no more.
 _GOOD_STATUS = (0, 141)
 
@@ -41,6 +42,9 @@ class ByteSource(Protocol):
 
     def file(self) -> BinaryIO:
         """A seekable reader from the start."""
+
+    def size(self) -> int:
+        """Bytes of the shard; waits for all that is under way."""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -72,7 +76,7 @@ def open_remote(url: str) -> Iterator[IO[bytes]]:
             yield pipe
         return
     filesystem, path = fsspec.core.url_to_fs(url)
-    options = _http_options() if url.startswith(("http://", "https://")) else {"block_size": 2 * _BLOCK}
+    options = storage.http_options() if url.startswith(("http://", "https://")) else {"block_size": 2 * _BLOCK}
     with filesystem.open(path, "rb", **options) as stream:
         yield stream
 
@@ -107,19 +111,6 @@ class _PipeReader:
         return data
 
 
-def _http_options() -> dict[str, Any]:
-    from fsspec.implementations import http
-
-    return {
-        # Without blocks a file is one plain stream, which needs no Range support; a size, whatever it is, spares the
-        # request that would ask for it.
-        "block_size": 0,
-        "size": 1,
-        # The default ends every transfer after five minutes.
-        "timeout": http.aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60),
-    }
-
-
 class LocalFile:
     """A shard on a local or mounted file system.
 
@@ -139,12 +130,16 @@ class LocalFile:
     def read_at(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``, fewer where the file ends; leaves :meth:`file` where it is."""
         # What a damaged header asks for is not set aside before the file's size is known.
-        here = min(size, os.fstat(self._file.fileno()).st_size - offset)
+        here = min(size, self.size() - offset)
         return os.pread(self._file.fileno(), here, offset) if here > 0 else b""
 
     def file(self) -> BinaryIO:
         """The file itself, the same at every call, wherever it has been read to."""
         return self._file
+
+    def size(self) -> int:
+        """Bytes of the file, as it is now."""
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file."""

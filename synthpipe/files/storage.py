@@ -13,18 +13,22 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from stat import S_ISREG
+from typing import IO, Any, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from synthpipe.errors import ShardError
+from synthpipe.files.retry import RetryingReader, retried
 
 __all__ = [
+    "LARGEST_WHOLE_FILE",
     "OutputFolder",
     "absolute_url",
     "file_stamp",
     "glob_urls",
+    "http_options",
     "is_known_protocol",
     "is_local",
     "join_url",
@@ -33,6 +37,9 @@ __all__ = [
     "read_optional",
     "sha256_of",
 ]
+
+#: Bytes of a file that is read into memory whole: plans, results, tables of one shard.
+LARGEST_WHOLE_FILE = 1 << 30
 
 _BLOCK = 1 << 20
 _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
@@ -76,27 +83,75 @@ def open_url(url: str) -> Iterator[IO[bytes]]:
     """
     filesystem, path = _filesystem(url)
     try:
-        handle = filesystem.open(path, "rb")
+        # A local named pipe would wait for whoever writes to it.
+        if is_local(url) and not S_ISREG(os.stat(path).st_mode):
+            raise OSError("no regular file")
+        handle = filesystem.open(path, "rb") if is_local(url) else retried(lambda: filesystem.open(path, "rb"), url)
     # Every protocol has exceptions of its own (botocore, aiohttp).
     except Exception as error:
         raise ShardError(f"cannot open {url!r}: {_reason(error)}") from error
+    if not is_local(url) and handle.seekable():
+        handle = RetryingReader(handle, url)
     with handle:
         yield handle
 
 
-def read_optional(url: str) -> bytes | None:
-    """The whole of a small file, or None where there is none.
+def read_optional(url: str, largest: int = LARGEST_WHOLE_FILE) -> bytes | None:
+    """The whole of a small file, or None where there is none.  A remote one is asked for again where that fails.
+
+    Args:
+        url: a path or URL.
+        largest: bytes that it may have.
 
     Raises:
-        ShardError: it may be there and cannot be read.
+        ShardError: it may be there and cannot be read, or is larger than ``largest``.
     """
-    filesystem, path = _filesystem(url)
     try:
-        return bytes(filesystem.cat_file(path))
+        if is_local(url):
+            data = _read_local(local_path(url), largest + 1)
+        else:
+            filesystem, path = _filesystem(url)
+            data = retried(lambda: _read_remote(filesystem, path, url, largest + 1), url)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except ShardError:
+        raise
     except Exception as error:
         raise ShardError(f"cannot read {url!r}: {_reason(error)}") from error
+    if len(data) > largest:
+        raise ShardError(f"cannot read {url!r}: more than {largest} bytes, which is no file of its kind")
+    return data
+
+
+def _read_local(path: str, size: int) -> bytes:
+    if not S_ISREG(os.stat(path).st_mode):
+        raise OSError("no regular file")
+    with open(path, "rb") as file:
+        return file.read(size)
+
+
+def _read_remote(filesystem: Any, path: str, url: str, size: int) -> bytes:
+    """Up to ``size`` bytes, however many the other side would send."""
+    with filesystem.open(path, "rb", **(http_options() if url.startswith(("http://", "https://")) else {})) as file:
+        data = bytearray()
+        # A stream gives what has arrived.
+        while len(data) < size and (block := file.read(min(_BLOCK, size - len(data)))):
+            data += block
+        return bytes(data)
+
+
+def http_options() -> dict[str, Any]:
+    """How a file behind HTTP is opened to be read from its beginning to its end."""
+    from fsspec.implementations import http
+
+    return {
+        # Without blocks a file is one plain stream, which needs no Range support; a size, whatever it is, spares the
+        # request that would ask for it.
+        "block_size": 0,
+        "size": 1,
+        # The default ends every transfer after five minutes.
+        "timeout": http.aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60),
+    }
 
 
 def sha256_of(url: str) -> str:
@@ -116,7 +171,8 @@ def glob_urls(pattern: str) -> list[str]:
     """All files that match, sorted, spelt as the pattern is (a local path stays a path, a URL a URL)."""
     filesystem, path = _filesystem(pattern)
     try:
-        found = sorted(str(name) for name in filesystem.glob(path))
+        listed = filesystem.glob(path) if is_local(pattern) else retried(lambda: filesystem.glob(path), pattern)
+        found = sorted(str(name) for name in cast(list[str], listed))
     except Exception as error:
         raise ShardError(f"cannot list {pattern!r}: {_reason(error)}") from error
     if "://" not in pattern:
@@ -138,7 +194,7 @@ def file_stamp(url: str) -> str:
             return f"{status.st_size} {status.st_mtime_ns}"
         filesystem, path = fsspec.core.url_to_fs(url)
         filesystem.invalidate_cache()
-        return str(filesystem.ukey(path))
+        return str(retried(lambda: filesystem.ukey(path), url))
     except FileNotFoundError as error:
         raise ShardError(f"{url}: no such shard") from error
     # Every protocol has exceptions of its own.

@@ -203,6 +203,7 @@ class _Shape:
             rank=self.rank,
             world_size=self.world_size,
             keep=self.keep,
+            listed=self.corpus.listed,
         )
 
 

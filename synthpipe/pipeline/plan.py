@@ -11,6 +11,7 @@ through a shuffle buffer.  Only addresses move, so that a position in the epoch 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +121,7 @@ def _interleave(
             segment = waiting.popleft()
             if on_open is not None:
                 on_open(segment.shard)
-            opened.append(iter([(segment.shard, member) for member in range(segment.first, segment.stop)]))
+            opened.append(zip(itertools.repeat(segment.shard), range(segment.first, segment.stop), strict=False))
         addresses = opened.popleft()
         address = next(addresses, None)
         if address is not None:

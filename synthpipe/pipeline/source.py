@@ -24,15 +24,18 @@ from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_posi
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
 from synthpipe.seeds import sample_seed
-from synthpipe.shards.shard_reader import ShardReaders
+from synthpipe.shards.shard_reader import BESIDE, FURTHER_IMAGE, Listed, ShardReaders
 
-__all__ = ["FILTERED", "USED", "Record", "SourceSettings", "TileSource"]
+__all__ = ["FILTERED", "NOT_LOST", "USED", "Record", "SourceSettings", "TileSource"]
 
 #: The name under which good images are counted, beside the reasons of bad ones.
 USED = "used"
 
 #: The reason of what a filter left out on purpose: images before they were decoded, or tiles on the device.
 FILTERED = "filtered"
+
+#: What is counted and no loss: it was left out on purpose, or may well be meant to lie beside a sample's image.
+NOT_LOST = frozenset({FILTERED, FURTHER_IMAGE})
 
 #: One batch of tiles: ``tile`` (B, 3, S, S) uint8, ``key`` and ``path`` lists, ``seed`` (B,) int64; and of the reader
 #: process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``, and ``example`` (the last
@@ -66,6 +69,7 @@ class SourceSettings:
     rank: int
     world_size: int
     keep: KeepList | None = None
+    listed: tuple[Listed | None, ...] = ()
 
 
 @dataclass
@@ -123,7 +127,7 @@ class TileReader(Iterator[Record]):
         self._consumer = Consumer(settings.rank * workers + worker, settings.world_size * workers)
         self._first_epoch = epoch
         self._stop = stop
-        self._readers = ShardReaders(settings.urls, settings.spool_dir)
+        self._readers = ShardReaders(settings.urls, settings.spool_dir, settings.listed)
         self._counts: Counter[str] = Counter()
         self._example = ""
         self._reported = 0
@@ -220,8 +224,19 @@ class TileReader(Iterator[Record]):
             self._example = str(error)
             examples = self._counts[error.reason] <= _LOGGED_EXAMPLES
             _log.log(logging.INFO if examples else logging.DEBUG, "skipped (%s): %s", error.reason, error)
+        self._count_beside(address)
         self._leave(address)
         return True
+
+    def _count_beside(self, address: Address) -> None:
+        """What lies beside a sample and no sample uses: counted, and told of at the first time."""
+        counts, text = self._readers[address[0]].beside(address[1])
+        for reason, count in counts.items():
+            if not self._counts[reason]:
+                _log.warning("%s: %d %s; %s", self._settings.urls[address[0]], count, reason, text)
+            self._counts[reason] += count
+            if reason not in NOT_LOST:
+                self._example = text
 
     def _open_announced(self) -> None:
         """Open what the plan will soon need, so that remote shards begin to arrive."""
@@ -279,4 +294,4 @@ class TileReader(Iterator[Record]):
         }
 
     def _passed_over(self) -> int:
-        return sum(self._counts.values()) - self._counts[USED]
+        return sum(count for reason, count in self._counts.items() if reason != USED and reason not in BESIDE)

@@ -13,9 +13,9 @@ from typing import Any, cast
 from synthpipe.errors import ImageError, ShardError, StreamError
 from synthpipe.files.byte_source import is_local, open_source
 from synthpipe.files.image_size import image_size
-from synthpipe.files.storage import is_known_protocol, join_url, read_optional
-from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, ShardIndex, ShardInfo, expand_urls, read_index
-from synthpipe.shards.shard_reader import ShardReader
+from synthpipe.files.storage import is_known_protocol
+from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, ShardIndex, ShardInfo, expand_urls, find_index
+from synthpipe.shards.shard_reader import Listed, ShardReader
 from synthpipe.shards.tar_walk import TarSample, walk_samples
 
 __all__ = ["Corpus", "check_ranks", "probe_sides", "read_corpus"]
@@ -34,6 +34,8 @@ class Corpus:
 
     urls: tuple[str, ...]
     counts: tuple[int, ...]
+    #: What the index says of each shard; None where its samples were counted.
+    listed: tuple[Listed | None, ...] = ()
     #: SHA-256 of each shard by its index; none where one of them has no index.
     checksums: tuple[str, ...] = ()
 
@@ -86,7 +88,8 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
     average = max(round(sum(found.values()) / len(found)), 1)
     checksums = tuple(shard.sha256 for url in urls if (shard := indexed.get(url)) is not None and shard.sha256)
     counts = tuple(found.get(url, average) for url in urls)
-    return Corpus(tuple(urls), counts, checksums if len(checksums) == len(urls) else ())
+    listed = tuple(None if (shard := indexed.get(url)) is None else Listed(shard.samples, shard.bytes) for url in urls)
+    return Corpus(tuple(urls), counts, listed, checksums if len(checksums) == len(urls) else ())
 
 
 def probe_sides(corpus: Corpus, spool_dir: str | None = None) -> int | None:
@@ -132,7 +135,7 @@ def _indexed_shards(urls: Sequence[str]) -> dict[str, ShardInfo]:
 
 def _index_of(folder: str) -> ShardIndex | None:
     try:
-        return None if read_optional(join_url(folder, INDEX_NAME)) is None else read_index(folder)
+        return find_index(folder)
     except ShardError as error:
         if "://" in folder and not is_known_protocol(folder):
             raise

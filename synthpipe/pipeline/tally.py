@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synthpipe.errors import StreamError
-from synthpipe.pipeline.source import FILTERED, USED, Record
+from synthpipe.pipeline.source import FILTERED, NOT_LOST, USED, Record
 
 __all__ = ["Tally", "describe"]
 
@@ -128,7 +128,7 @@ class Tally:
     def _check(self, example: str) -> None:
         counts = self.counts()
         used = counts.pop(USED)
-        counts.pop(FILTERED, None)
+        counts = {reason: count for reason, count in counts.items() if reason not in NOT_LOST}
         bad = sum(counts.values())
         # Every epoch meets the same bad samples again, so the allowance grows with the epochs.
         if bad > self._allowed * (max(self._epochs.values(), default=0) + 1):

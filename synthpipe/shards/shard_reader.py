@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from synthpipe.errors import ImageError
 from synthpipe.files.byte_source import ByteSource, is_local, open_source
 from synthpipe.files.printable import printable
 from synthpipe.shards.tar_walk import TarSample, walk_samples
+from synthpipe.shards.unused_images import FURTHER_IMAGE, NO_IMAGES, UNUSED_IMAGE, UnusedImages, unused_text
 
-__all__ = ["Member", "ShardReader", "ShardReaders"]
+__all__ = ["BESIDE", "FURTHER_IMAGE", "UNLISTED_SAMPLE", "Listed", "Member", "ShardReader", "ShardReaders"]
+
+#: The reason of samples that a shard holds beyond those that its index lists; they are never read.
+UNLISTED_SAMPLE = "unlisted_sample"
+#: Reasons that count what lies beside the samples that are read.
+BESIDE = frozenset({UNUSED_IMAGE, FURTHER_IMAGE, UNLISTED_SAMPLE})
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +41,14 @@ class Member:
     size: int
     problem: str | None = None
     detail: str = ""
+    unused: UnusedImages = NO_IMAGES
+
+
+class Listed(NamedTuple):
+    """What the index says of a shard."""
+
+    samples: int
+    bytes: int
 
 
 class ShardReader:
@@ -43,11 +59,15 @@ class ShardReader:
     Args:
         url: the shard; opened when first needed.
         spool_dir: folder for the copy of a remote shard.
+        listed: what the index says of it, compared with what is found; None where there is none.
     """
 
-    def __init__(self, url: str, spool_dir: str | None = None) -> None:
+    def __init__(self, url: str, spool_dir: str | None = None, listed: Listed | None = None) -> None:
         self.url = url
         self._spool_dir = spool_dir
+        self._listed = listed
+        self._unlisted: int | None = None
+        self._compared = False
         self._members: list[Member] = []
         self._source: ByteSource | None = None
         self._rest: Iterator[TarSample] | None = None
@@ -65,6 +85,24 @@ class ShardReader:
                 self._source = open_source(self.url, self._spool_dir)
             except OSError as error:
                 self._fail(error)
+                return
+            if is_local(self.url):
+                self._compare_size(self._source.size())
+
+    def beside(self, number: int) -> tuple[Counter[str], str]:
+        """What lies beside sample ``number``, which has been read, and is not used: counts by reason, and a sentence.
+
+        Samples that the index does not list lie beside the last one that it does.
+        """
+        if number >= len(self._members):
+            return Counter(), ""
+        unused = self._members[number].unused
+        counts = Counter(unused.counts())
+        text = unused_text(unused, self.url) if unused else ""
+        if self._listed is not None and number + 1 == self._listed.samples and self._unlisted:
+            counts[UNLISTED_SAMPLE] = self._unlisted
+            text = self._unlisted_text()
+        return counts, text
 
     def read(self, number: int) -> tuple[Member, bytes]:
         """Sample ``number``: its member and the bytes of its image file.
@@ -119,6 +157,31 @@ class ShardReader:
             self._members.append(_member_of(sample))
             if sample.is_damage:
                 _log.warning("%s: %s; samples behind that are lost", self.url, sample.detail)
+        if self._listed is not None and self._unlisted is None and len(self._members) == self._listed.samples:
+            # All that the index lists are found.
+            self._unlisted = sum(not sample.is_damage for sample in self._rest)
+            if self._unlisted:
+                _log.warning("%s", self._unlisted_text())
+            if not is_local(self.url):
+                self._compare_size(source.size())
+
+    def _unlisted_text(self) -> str:
+        assert self._listed is not None
+        return (
+            f"{self.url}: {self._unlisted} samples more than the {self._listed.samples} that its index lists; they are "
+            "never read. The shard has changed since: remove the index, so that samples are counted, or make the set "
+            "anew with `synthpipe shard`"
+        )
+
+    def _compare_size(self, size: int) -> None:
+        if self._listed is not None and size != self._listed.bytes and not self._compared:
+            _log.warning(
+                "%s: has %d bytes and %d by its index: it is cut off, or was changed after it was indexed",
+                self.url,
+                size,
+                self._listed.bytes,
+            )
+        self._compared = True
 
     def _fail(self, error: OSError) -> None:
         missing = isinstance(error, FileNotFoundError)
@@ -132,8 +195,8 @@ def _member_of(sample: TarSample) -> Member:
     image = sample.image
     if image is None:
         # The key stands for the name that is not there.
-        return Member(sample.key, sample.key, 0, 0, sample.problem, sample.detail)
-    return Member(sample.key, image.name, image.offset, image.size, sample.problem, sample.detail)
+        return Member(sample.key, sample.key, 0, 0, sample.problem, sample.detail, sample.unused)
+    return Member(sample.key, image.name, image.offset, image.size, sample.problem, sample.detail, sample.unused)
 
 
 class ShardReaders:
@@ -144,17 +207,24 @@ class ShardReaders:
     Args:
         urls: all shards of the stream.
         spool_dir: folder for copies of remote shards.
+        listed: of each shard what the index says; empty where there is none.
     """
 
-    def __init__(self, urls: tuple[str, ...], spool_dir: str | None = None) -> None:
+    def __init__(
+        self, urls: tuple[str, ...], spool_dir: str | None = None, listed: Sequence[Listed | None] = ()
+    ) -> None:
         self._urls = urls
         self._spool_dir = spool_dir
+        self._listed = listed
         # the one used last stands at the end
         self._open: dict[int, ShardReader] = {}
 
     def __getitem__(self, shard: int) -> ShardReader:
         """The reader of a shard."""
-        reader = self._open.pop(shard, None) or ShardReader(self._urls[shard], self._spool_dir)
+        reader = self._open.pop(shard, None)
+        if reader is None:
+            listed = self._listed[shard] if self._listed else None
+            reader = ShardReader(self._urls[shard], self._spool_dir, listed)
         self._open[shard] = reader
         if not reader.awake and is_local(reader.url):
             self._make_room()

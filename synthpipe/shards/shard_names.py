@@ -1,0 +1,164 @@
+"""Every way to name shards: paths, braces, globs, folders, indexes, URLs; each shard once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from synthpipe.errors import OptionError, ShardError, excerpt
+from synthpipe.files.storage import glob_urls, is_local, join_url, local_path, read_optional
+from synthpipe.shards.brace_pattern import MOST_SHARDS, expand_braces
+from synthpipe.shards.index_file import INDEX_NAME, PLAN_NAME, find_index, read_index
+
+__all__ = ["expand_urls"]
+
+_log = logging.getLogger(__name__)
+
+_TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+_GLOB = re.compile(r"[*?\[]")
+
+
+def expand_urls(shards: str | Path | Sequence[str | Path], *, allow_pipe: bool = False) -> list[str]:
+    """Every shard that ``shards`` names, in order.
+
+    Args:
+        shards: a tar file, a brace pattern (``/data/hr-{000000..000511}.tar``), a glob, a folder (its index, or
+            without one its tar files in sorted order), an index file, any of these behind an fsspec URL, or a
+            list of them.
+        allow_pipe: let ``pipe:COMMAND`` through, which runs a shell.
+
+    Raises:
+        OptionError: ``pipe:`` without ``allow_pipe``, an unbalanced brace, a pattern of too many names, one shard under
+            two names (spellings, links).
+        ShardError: a folder or pattern without shards, an index that cannot be read, a run of
+            `synthpipe shard` that has not finished.
+    """
+    entries = [shards] if isinstance(shards, str | Path) else list(shards)
+    urls: list[str] = []
+    for entry in entries:
+        for text in _expand_braces(str(entry)):
+            urls += _expand_one(text, allow_pipe)
+            if len(urls) > MOST_SHARDS:
+                raise OptionError(f"shards {excerpt(str(entry))}: more than MOST_SHARDS ({MOST_SHARDS}) shards in all")
+    if not urls:
+        raise ShardError(f"no shards named: expected a tar file, pattern, folder, index or URL, got {shards!r}")
+    _check_once(urls)
+    return urls
+
+
+def _check_once(urls: Iterable[str]) -> None:
+    """Refuse a shard that is named twice, however it is spelt."""
+    names: dict[object, str] = {}
+    for url in urls:
+        first = names.setdefault(_identity(url), url)
+        if first is not url:
+            ways = "is named twice" if first == url else f"and {first!r} are the same file"
+            raise OptionError(f"shard {url!r} {ways}; its samples would come twice, with the same keys")
+
+
+def _identity(url: str) -> object:
+    """The same for every name of one shard: links and hard links, ``./``, ``//``, ``%7E``, ``file://``, ``HTTP://``."""
+    if url.startswith("pipe:"):
+        return url
+    if is_local(url):
+        path = local_path(url)
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return os.path.abspath(path)
+        # Not every network file system has numbers of its own for its files.
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    chain, _, plain = url.rpartition("::")
+    try:
+        parts = urlsplit(plain)
+        port = None if (parts.scheme, parts.port) in (("http", 80), ("https", 443)) else parts.port
+    except ValueError:
+        return url
+    host = (parts.netloc.rpartition("@")[2] if parts.hostname is None else parts.hostname).lower()
+    # Two leading slashes would stay.
+    path = posixpath.normpath("/" + unquote(parts.path).lstrip("/"))
+    return chain, parts.scheme, host, port, path, parts.query
+
+
+def _expand_braces(text: str) -> list[str]:
+    if is_local(text) and _exists(text):
+        return [text]
+    if "{" not in text:
+        return [text]  # also spares fsspec's chains (`simplecache::s3://…`), which WebDataset would cut at the colons
+    return expand_braces(text)
+
+
+def _expand_one(text: str, allow_pipe: bool) -> list[str]:
+    if text.startswith("pipe:"):
+        if not allow_pipe:
+            raise OptionError(f"shards {text!r}: 'pipe:' runs a shell command; set allow_pipe: true if you mean it")
+        return [text]
+    if text.endswith(_TAR_SUFFIXES) and not _GLOB.search(text):
+        return [text]
+    if text.endswith(".json"):
+        return _listed(text)
+    if _GLOB.search(text) and not (is_local(text) and _exists(text)):
+        return _found(glob_urls(text), text)
+    return _expand_folder(text)
+
+
+def _expand_folder(folder: str) -> list[str]:
+    index = find_index(join_url(folder, INDEX_NAME))
+    if index is not None:
+        _tell_of_unlisted(folder, {shard.name for shard in index.shards})
+        return index.urls()
+    if read_optional(join_url(folder, PLAN_NAME)) is not None:
+        raise ShardError(
+            f"{folder}: `synthpipe shard` has not finished here; run it again to complete it, or name the tar files"
+        )
+    return _found(glob_urls(join_url(folder, "*.tar")), folder)
+
+
+def _listed(index_url: str) -> list[str]:
+    index = read_index(index_url)
+    _tell_of_unlisted(index.root, {shard.name for shard in index.shards})
+    return index.urls()
+
+
+def _tell_of_unlisted(folder: str, listed: set[str]) -> None:
+    """Tar files beside an index that are not in it are not read; behind URLs nobody looks."""
+    if not is_local(folder):
+        return
+    try:
+        names = os.listdir(local_path(folder))
+    except OSError:
+        return
+    others = sorted(name for name in names if name.endswith(".tar") and not name.startswith(".") and name not in listed)
+    if others:
+        _log.warning(
+            "%s: %d tar files are not in its %s and are not read, as %r; name them, or remove the index to read all",
+            folder,
+            len(others),
+            INDEX_NAME,
+            others[0],
+        )
+
+
+def _found(urls: list[str], text: str) -> list[str]:
+    if not urls:
+        found = ""
+        if is_local(text) and not _GLOB.search(text):
+            path = Path(text).absolute()
+            found = f", found no {str(path)!r}" if not path.exists() else "; `synthpipe shard` makes them of images"
+        raise ShardError(
+            f"no shards at {excerpt(text)}: expected tar files, or a folder with tar files or {INDEX_NAME}{found}"
+        )
+    return urls
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    # A name that is longer than any can be.
+    except OSError:
+        return False

@@ -1,0 +1,122 @@
+"""An index that says something else than its shards hold: told of when the shard is opened, and counted."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tarfile
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from synthpipe.errors import StreamError
+from synthpipe.pipeline.build import build_stream
+from tests.stream_corpus import NoisyHalf, noise_image, png, small_options, write_corpus
+
+IMAGES = 8
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    return Path(write_corpus(tmp_path / "set", [IMAGES])[0])
+
+
+def write_index(shard: Path, samples: int, size: int | None = None) -> str:
+    entry = {"name": shard.name, "samples": samples, "bytes": size or shard.stat().st_size}
+    index = {"format": "synthpipe-shards", "version": 1, "samples": samples, "shards": [entry]}
+    (shard.parent / "index.json").write_text(json.dumps(index))
+    return str(shard.parent)
+
+
+def passes(shards: Any, number: int = 1, **changes: Any) -> tuple[int, list[dict[str, int]]]:
+    options = small_options([], epochs=1, drop_last=False, patches_per_tile=1, max_bad_fraction=1.0)
+    emitted, counts = 0, []
+    with build_stream(options | {"shards": shards, **changes}, degrade=NoisyHalf()) as stream:
+        for _ in range(number):
+            emitted += sum(len(batch["gt_path"]) for batch in stream)
+            counts.append(stream.counts())
+    return emitted, counts
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fewer_samples_than_there_are(shard: Path, workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    emitted, counts = passes(write_index(shard, 5), 2, workers=workers)
+    assert emitted == 10
+    assert counts == [{"used": 5, "unlisted_sample": 3}, {"used": 10, "unlisted_sample": 6}]
+    if not workers:
+        assert f"{shard}: 3 samples more than the 5 that its index lists; they are never read." in caplog.text
+        assert "remove the index" in caplog.text
+
+
+def test_the_alarm(shard: Path) -> None:
+    with pytest.raises(StreamError, match=r"unlisted_sample 3.*3 samples more than the 5 that its index lists"):
+        passes(write_index(shard, 5), max_bad_fraction=0.02)
+
+
+def test_more_samples_than_there_are(shard: Path) -> None:
+    assert passes(write_index(shard, 11))[1] == [{"used": IMAGES, "truncated_shard": 3}]
+
+
+def test_a_sample_appended_later(shard: Path, caplog: pytest.LogCaptureFixture) -> None:
+    size = shard.stat().st_size
+    folder = write_index(shard, IMAGES)
+    with tarfile.open(shard, "a") as tar:
+        data = png(noise_image(99))
+        info = tarfile.TarInfo("late.png")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    assert passes(folder)[1] == [{"used": IMAGES, "unlisted_sample": 1}]
+    assert f"{shard}: has {shard.stat().st_size} bytes and {size} by its index: " in caplog.text
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_other_bytes(shard: Path, change: int, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_index(shard, IMAGES, shard.stat().st_size + change)
+    assert passes(folder)[1] == [{"used": IMAGES}]
+    assert sum("bytes and" in line and "by its index" in line for line in caplog.messages) == 1
+
+
+def test_right_ones_say_nothing(shard: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "synthpipe"):
+        assert passes(write_index(shard, IMAGES), 2) == (16, [{"used": IMAGES}, {"used": 2 * IMAGES}])
+    assert not caplog.messages
+
+
+def test_of_a_remote_shard(shard: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = fsspec.filesystem("memory")
+    write_index(shard, 5, 1)
+    for path in (shard, shard.parent / "index.json"):
+        files.pipe_file(f"/listed/{path.name}", path.read_bytes())
+    try:
+        assert passes("memory://listed")[1] == [{"used": 5, "unlisted_sample": 3}]
+    finally:
+        files.rm("/listed", recursive=True)
+    assert f"has {shard.stat().st_size} bytes and 1 by its index" in caplog.text
+
+
+def test_a_resumed_stream_counts_once(shard: Path) -> None:
+    options = small_options([write_index(shard, 5)], epochs=1, batch_size=1, max_bad_fraction=1.0)
+    with build_stream(options, degrade=NoisyHalf()) as stream:
+        for _ in range(4):
+            next(stream)
+        state = stream.state_dict()
+    with build_stream(options, degrade=NoisyHalf()) as stream:
+        stream.load_state_dict(state)
+        list(stream)
+        assert stream.counts() == {"used": 5, "unlisted_sample": 3}
+
+
+def test_an_index_of_a_million_samples_takes_no_memory(shard: Path) -> None:
+    """Addresses are made as they are needed, and the losses end the stream."""
+    folder = write_index(shard, 1_000_000)
+    options = small_options([], epochs=1, batch_size=1, shuffle_buffer=0) | {"shards": folder}
+    with build_stream(options, degrade=NoisyHalf()) as stream:
+        tracemalloc.start()
+        with pytest.raises(StreamError, match=r"truncated_shard 100\d\d.* the shard ends after 8 samples"):
+            list(stream)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        tracemalloc.stop()
