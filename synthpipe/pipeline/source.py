@@ -24,7 +24,7 @@ from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_posi
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
 from synthpipe.seeds import sample_seed
-from synthpipe.shards.shard_reader import BESIDE, FURTHER_IMAGE, Listed, ShardReaders
+from synthpipe.shards.shard_reader import BESIDE, FURTHER_IMAGE, UNLISTED_SAMPLE, Listed, ShardReaders
 
 __all__ = ["FILTERED", "NOT_LOST", "USED", "Record", "SourceSettings", "TileSource"]
 
@@ -232,7 +232,7 @@ class TileReader(Iterator[Record]):
         """What lies beside a sample and no sample uses: counted, and told of at the first time."""
         counts, text = self._readers[address[0]].beside(address[1])
         for reason, count in counts.items():
-            if not self._counts[reason]:
+            if not self._counts[reason] and reason != UNLISTED_SAMPLE:  # of which the shard's reader has told
                 _log.warning("%s: %d %s; %s", self._settings.urls[address[0]], count, reason, text)
             self._counts[reason] += count
             if reason not in NOT_LOST:
