@@ -21,6 +21,7 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 import fsspec
 
 from synthpipe.files import storage
+from synthpipe.files.positioned_reader import PositionedReader
 from synthpipe.files.retry import ATTEMPTS, FIRST_PAUSE
 
 __all__ = ["ByteSource", "LocalFile", "Spool", "is_local", "open_remote", "open_source"]
@@ -233,34 +234,15 @@ class Spool:
                     self._arrived.notify_all()
 
 
-class _SpoolReader(io.RawIOBase):
+class _SpoolReader(PositionedReader):
     """What a spool holds and will hold, as a file of Python's."""
 
     def __init__(self, spool: Spool) -> None:
+        super().__init__()
         self._spool = spool
-        self._position = 0
 
-    def readable(self) -> bool:
-        """Always."""
-        return True
+    def _size(self) -> int:
+        return self._spool.size()
 
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte; counted from the end, it waits for that.  Gives the new position."""
-        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
-        self._position = offset + (self._spool.size() if whence == os.SEEK_END else begin[whence])
-        return self._position
-
-    def tell(self) -> int:
-        """The byte that is read next."""
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer`` as far as the shard goes; gives the number of bytes."""
-        data = self._spool.read_at(self._position, len(buffer))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+    def _read_at(self, offset: int, size: int) -> bytes:
+        return self._spool.read_at(offset, size)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import time
 from collections.abc import Callable
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
+
+from synthpipe.files.positioned_reader import PositionedReader
 
 __all__ = ["ATTEMPTS", "FIRST_PAUSE", "RetryingReader", "retried"]
 
@@ -59,61 +60,37 @@ def _is_lasting(error: Exception) -> bool:
     return refused or isinstance(error, _LASTING)
 
 
-class RetryingReader(io.RawIOBase):
+class RetryingReader(PositionedReader):
     """A remote file that is read in parts, each of them asked for again where that fails.
 
     Args:
         handle: seekable; closed with this.
         name: what the log calls it.
+
+    Reading raises OSError where no attempt succeeds.
     """
 
     def __init__(self, handle: IO[bytes], name: str) -> None:
+        super().__init__()
         self._handle = handle
         self._name = name
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a byte; gives the new position."""
-        begin = self._position if whence == os.SEEK_CUR else 0
-        if whence == os.SEEK_END:
-            begin = retried(lambda: self._handle.seek(0, os.SEEK_END), self._name)
-        self._position = begin + offset
-        return self._position
-
-    def tell(self) -> int:
-        """The byte that is read next."""
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer`` as far as the file goes; gives the number of bytes.
-
-        Raises:
-            OSError: at no attempt.
-        """
-
-        def fetch() -> bytes:
-            self._handle.seek(self._position)
-            return self._handle.read(len(buffer))
-
-        try:
-            data = retried(fetch, self._name)
-        except (OSError, ValueError):
-            raise
-        except Exception as error:
-            raise OSError(f"{self._name}: {type(error).__name__}: {error}") from error
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
 
     def close(self) -> None:
         """Also the file itself."""
         self._handle.close()
         super().close()
+
+    def _size(self) -> int:
+        return retried(lambda: self._handle.seek(0, os.SEEK_END), self._name)
+
+    def _read_at(self, offset: int, size: int) -> bytes:
+        def fetch() -> bytes:
+            self._handle.seek(offset)
+            return self._handle.read(size)
+
+        try:
+            return retried(fetch, self._name)
+        except (OSError, ValueError):
+            raise
+        except Exception as error:
+            raise OSError(f"{self._name}: {type(error).__name__}: {error}") from error
