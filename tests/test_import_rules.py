@@ -41,7 +41,7 @@ ANYWHERE = {"torch", "numpy"}
 ALLOWED = {
     "config": {"pydantic", "yaml"},
     "checkpoints": {"safetensors"},
-    "files": {"PIL", "fsspec"},
+    "files": {"PIL", "fsspec", "imagecodecs", "pillow_heif"},
     "shards": {"webdataset", "ray"},
     "corpus": {"pyarrow"},
     "pipeline": {"torchdata"},

@@ -15,7 +15,6 @@ import functools
 import hashlib
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ from synthpipe.corpus.threads import one_thread
 from synthpipe.corpus.unit_job import UnitJob
 from synthpipe.device import resolve_device
 from synthpipe.errors import CheckpointError, ImageError, ShardError
-from synthpipe.files.decode import BitDepthWarning, decode_image
+from synthpipe.files.decode import decode_image
 from synthpipe.files.output_place import local_output
 from synthpipe.files.storage import OutputFolder, absolute_url
 from synthpipe.shards.engine import run_jobs
@@ -254,10 +253,7 @@ class _Scoring:
     def _score(self, image: StoredImage) -> CachedScore:
         width = height = None
         try:
-            with warnings.catch_warnings():
-                # Scores are of what a training run would see: 8 bits.
-                warnings.simplefilter("ignore", BitDepthWarning)
-                pixels = decode_image(image.data, image.path)
+            pixels = decode_image(image.data, image.path).pixels
             height, width = pixels.shape[:2]
             found = score_image(self._scorer, torch.from_numpy(pixels).permute(2, 0, 1), self._settings.tiles)
         except ImageError as error:

@@ -96,7 +96,7 @@ def _take_over(
     try:
         if image.problem is not None:
             raise ImageError(f"{image.path or 'the shard'}: {image.problem.replace('_', ' ')}", image.problem)
-        pixels = edit(decode_image(image.data, image.path))
+        pixels = edit(decode_image(image.data, image.path).pixels)
     except ImageError as error:
         result.leave_out(error.reason, printable(image.path), printable(str(error)))
         if broken == "copy" and image.members:

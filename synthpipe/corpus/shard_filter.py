@@ -153,7 +153,7 @@ def _place_file(image: StoredImage, output: OutputFolder, mode: Literal["link", 
 def _pictures(image: StoredImage) -> tuple[bytes, bytes]:
     """All of the image reduced, and its middle at its own size; empty where it cannot be decoded."""
     try:
-        pixels = decode_image(image.data, image.path)
+        pixels = decode_image(image.data, image.path).pixels
     except ImageError:
         return b"", b""
     height, width = pixels.shape[:2]

@@ -8,37 +8,117 @@ from __future__ import annotations
 
 import struct
 
-__all__ = ["image_suffix", "is_truncated"]
+from synthpipe.files.png_chunks import PNG_SIGNATURE
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+__all__ = ["image_format", "image_suffix", "is_truncated", "tiff_tags"]
+
 _JPEG = b"\xff\xd8\xff"
 _TIFF_ORDERS = {b"II*\x00": "<", b"MM\x00*": ">"}
+_BIG_TIFF = (b"II+\x00", b"MM\x00+")
+_GIF = (b"GIF87a", b"GIF89a")
+# Brands of ISO base media files, by the format that Pillow calls them.
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_JPEG_XL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
 # TIFF tags: (where the pixel data start, how long they are), for strips and for tiles.
 _TIFF_DATA = ((273, 279), (324, 325))
 _TIFF_CODES = {3: "H", 4: "I"}
+_SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "AVIF": "avif", "HEIF": "heic"}
+# Boxes of an ISO media file that are looked at, far more than any image has.
+_MOST_BOXES = 10_000
+
+
+def image_format(data: bytes) -> str | None:
+    """Pillow's name of the format that the first bytes announce, ``"JPEG XL"``, or None.
+
+    >>> from synthpipe.files.containers import image_format
+    >>> image_format(b"GIF89a..."), image_format(b"Hello")
+    ('GIF', None)
+    """
+    if data.startswith(PNG_SIGNATURE):
+        return "PNG"
+    if data.startswith(_JPEG):
+        return "JPEG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:4] in _TIFF_ORDERS or data[:4] in _BIG_TIFF:
+        return "TIFF"
+    if data.startswith(_GIF):
+        return "GIF"
+    if data[4:8] == b"ftyp":
+        return _media_format(data)
+    if data.startswith(_JPEG_XL):
+        return "JPEG XL"
+    # The weakest mark comes last: two letters.
+    return "BMP" if data.startswith(b"BM") else None
+
+
+def image_suffix(data: bytes) -> str:
+    """The usual file suffix of a readable image: ``png``, ``jpg``, ``webp``, ``tiff``, ``bmp``, ``gif``, ..."""
+    return _SUFFIXES.get(image_format(data) or "", "tiff")
 
 
 def is_truncated(data: bytes) -> bool:
-    """True when ``data`` begins as PNG, JPEG, WebP or TIFF and stops before the end that the format announces.
+    """True when ``data`` begins as an image that is read and stops before the end that the format announces.
 
     An empty file counts as truncated.  Anything else is not: it is something other than a cut-off image.
     """
-    if not data or (len(data) < len(_PNG) and _PNG.startswith(data)):
+    if not data or (len(data) < len(PNG_SIGNATURE) and PNG_SIGNATURE.startswith(data)):
         return True
-    if data.startswith(_PNG):
-        return _png_is_cut(data)
-    if data.startswith(_JPEG):
-        return _jpeg_is_cut(data)
     if data[:4] == b"RIFF" and b"WEBP".startswith(data[8:12]):
         return len(data) < 12 or len(data) < 8 + struct.unpack_from("<I", data, 4)[0]
     if data[:4] in _TIFF_ORDERS:
-        return _tiff_is_cut(data, _TIFF_ORDERS[data[:4]])
-    return False
+        return tiff_tags(data) is None or _tiff_is_cut(data)
+    cut = {
+        "PNG": _png_is_cut,
+        "JPEG": _jpeg_is_cut,
+        "GIF": _gif_is_cut,
+        "BMP": _bmp_is_cut,
+        "AVIF": _media_is_cut,
+        "HEIF": _media_is_cut,
+    }.get(image_format(data) or "")
+    return cut is not None and cut(data)
+
+
+def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]] | None:
+    """Whole numbers of the first directory by tag; None where the file ends before them, or is no (classic) TIFF."""
+    order = _TIFF_ORDERS.get(data[:4])
+    if order is None:
+        return None
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        entries = [struct.unpack_from(order + "HHI4s", data, start + 2 + 12 * i) for i in range(count)]
+        return {tag: _tiff_numbers(data, order, kind, n, raw) for tag, kind, n, raw in entries if kind in _TIFF_CODES}
+    except struct.error:
+        return None
+
+
+def _tiff_is_cut(data: bytes) -> bool:
+    """The pixel data that the first directory points to must lie inside the file."""
+    values = tiff_tags(data) or {}
+    ends = [
+        offset + length
+        for where, size in _TIFF_DATA
+        for offset, length in zip(values.get(where, ()), values.get(size, ()), strict=False)
+    ]
+    return max(ends, default=0) > len(data)
+
+
+def _tiff_numbers(data: bytes, order: str, kind: int, count: int, raw: bytes) -> tuple[int, ...]:
+    code = _TIFF_CODES[kind]
+    size = count * struct.calcsize(code)
+    if size <= 4:
+        return struct.unpack_from(f"{order}{count}{code}", raw)
+    (offset,) = struct.unpack(order + "I", raw)
+    if offset + size > len(data):
+        raise struct.error("beyond the end")  # before a layout of billions of numbers is made
+    return struct.unpack_from(f"{order}{count}{code}", data, offset)
 
 
 def _png_is_cut(data: bytes) -> bool:
     """Walk the chunks (length, type, payload, checksum) until the end chunk."""
-    position = len(_PNG)
+    position = len(PNG_SIGNATURE)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"IEND":
@@ -63,35 +143,43 @@ def _jpeg_is_cut(data: bytes) -> bool:
     return True
 
 
-def _tiff_is_cut(data: bytes, order: str) -> bool:
-    """Read the first directory; it, the arrays it points to and the pixel data must lie inside the file."""
-    try:
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, start)
-        entries = [struct.unpack_from(order + "HHI4s", data, start + 2 + 12 * i) for i in range(count)]
-        values = {tag: _tiff_numbers(data, order, kind, n, raw) for tag, kind, n, raw in entries if kind in _TIFF_CODES}
-    except struct.error:
-        return True
-    ends = [
-        offset + length
-        for where, size in _TIFF_DATA
-        for offset, length in zip(values.get(where, ()), values.get(size, ()), strict=False)
-    ]
-    return max(ends, default=0) > len(data)
+def _gif_is_cut(data: bytes) -> bool:
+    """The trailer, perhaps with padding after it; a block of pixels that ends in the middle has none."""
+    return not data.rstrip(b"\0").endswith(b";")
 
 
-def _tiff_numbers(data: bytes, order: str, kind: int, count: int, raw: bytes) -> tuple[int, ...]:
-    layout = f"{order}{count}{_TIFF_CODES[kind]}"
-    if struct.calcsize(layout) <= 4:
-        return struct.unpack_from(layout, raw)
-    (offset,) = struct.unpack(order + "I", raw)
-    return struct.unpack_from(layout, data, offset)
+def _bmp_is_cut(data: bytes) -> bool:
+    """The header says how long the file is; writers that leave 0 there say nothing."""
+    return len(data) < 14 or len(data) < struct.unpack_from("<I", data, 2)[0]
 
 
-def image_suffix(data: bytes) -> str:
-    """The usual file suffix of a readable PNG, JPEG, WebP or TIFF image: ``png``, ``jpg``, ``webp`` or ``tiff``."""
-    if data.startswith(_PNG):
-        return "png"
-    if data.startswith(_JPEG):
-        return "jpg"
-    return "webp" if data.startswith(b"RIFF") else "tiff"
+def _media_format(data: bytes) -> str | None:
+    """Of an ISO media file, by its brands (ISO/IEC 23008-12, AVIF 1.1)."""
+    (size,) = struct.unpack_from(">I", data)
+    brands = [data[8:12], *(data[at : at + 4] for at in range(16, min(size, len(data), 256), 4))]
+    if any(brand in _AVIF_BRANDS for brand in brands):
+        return "AVIF"
+    return "HEIF" if any(brand in _HEIF_BRANDS for brand in brands) else None
+
+
+def _media_is_cut(data: bytes) -> bool:
+    """Walk the boxes (length, type); the last may run to the end of the file."""
+    position = 0
+    for _ in range(_MOST_BOXES):
+        if position == len(data):
+            return False
+        if position + 8 > len(data):
+            return True
+        (length,) = struct.unpack_from(">I", data, position)
+        if length == 1:
+            if position + 16 > len(data):
+                return True
+            (length,) = struct.unpack_from(">Q", data, position + 8)
+        if length == 0:
+            return False
+        if length < 8:
+            return False  # damaged rather than cut
+        position += length
+        if position > len(data):
+            return True
+    return False

@@ -1,99 +1,110 @@
-"""Image files to arrays and back: the only place that knows file formats.
+"""Image files to arrays of 8-bit sRGB and back.
 
-Whatever a file holds becomes 8-bit RGB, ``(H, W, 3)`` uint8, as the eye would see it:
+Whatever a file holds becomes ``(H, W, 3)`` uint8, as the eye would see it, and what is lost by that is said:
 
-* 16 bits a channel are scaled with rounding, ``v * 255 / 65535`` (said once, as a warning);
-* grey is repeated, palettes are looked up, CMYK is converted without a colour profile;
+* colours are converted to sRGB by the profile (:mod:`synthpipe.files.color_profile`), CMYK without one by a formula;
+* 16 bits a channel are scaled with rounding, ``v * 255 / 65535``;
+* grey is repeated, palettes are looked up;
 * transparency is composited on white, or refused;
 * the EXIF orientation is applied;
 * of several frames or pages the first is taken.
-
-Pillow does the reading, with its own limit on the number of pixels; none of its global settings is touched.
 """
 
 from __future__ import annotations
 
 import io
-import sys
-import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image
 
 from synthpipe.errors import ImageError, ShapeError
-from synthpipe.files.containers import is_truncated
-from synthpipe.files.image_formats import IMAGE_FORMATS
+from synthpipe.files import srgb
+from synthpipe.files.color_profile import ProfileFound, find_profile
+from synthpipe.files.open_image import MAX_PIXELS, open_image, readable
+from synthpipe.files.samples import Samples, read_deep_tiff, read_samples
+from synthpipe.files.srgb import CONVERTED_PROFILE, FURTHER_PAGES, NARROW_RANGE, REDUCED_DEPTH, UNKNOWN_PROFILE
 
-__all__ = ["FORMATS", "AlphaPolicy", "BitDepthWarning", "decode_image", "encode_png", "thumbnail"]
+__all__ = ["GIVEN_UP", "MAX_PIXELS", "AlphaPolicy", "Decoded", "decode_image", "encode_png", "thumbnail"]
 
 AlphaPolicy = Literal["white", "refuse"]
 
-#: Pillow's names of the formats that are read; everything else is refused as unreadable.
-FORMATS = tuple(IMAGE_FORMATS)
+FLATTENED_ALPHA = "flattened_alpha"
+GREY_TO_RGB = "grey_to_rgb"
 
-_ORIENTATION_TAG = 0x0112
-_BITS_PER_SAMPLE_TAG = 258
-_PHOTOMETRIC_TAG = 262
-_PLANAR_TAG = 284
-_EXTRA_SAMPLES_TAG = 338
+#: What an image may lose on the way to 8-bit sRGB, and what to tell people of it.
+GIVEN_UP = {
+    CONVERTED_PROFILE: "colours converted to sRGB by the profile",
+    UNKNOWN_PROFILE: "colours taken for sRGB: a profile that is broken or cannot be used, or CMYK without one",
+    FLATTENED_ALPHA: "transparency composited on white",
+    GREY_TO_RGB: "one grey channel repeated three times",
+    REDUCED_DEPTH: "more than 8 bits a channel rounded to 8",
+    NARROW_RANGE: "16-bit values that all lie below 4096, probably of a 10- or 12-bit sensor: shown dark",
+    FURTHER_PAGES: "pages or frames after the first, not used",
+}
 
-_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
-_OPAQUE_MODES = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr")
-
-# Pillow keeps only the high byte of 16-bit colour.  Read as the other byte order, the "high" byte is the low one.
-_NATIVE_SWAPPED = "B" if sys.byteorder == "little" else "L"
-_OTHER_BYTE = {"B": "L", "L": "B", "N": _NATIVE_SWAPPED}
-
-
-class BitDepthWarning(UserWarning):
-    """Samples of more than 8 bits were rounded; Python shows it once for each place that decodes."""
+# Rows are composited in blocks of about so many samples: what is wider than a byte stays in the processor's cache.
+_BLOCK = 1 << 18
+_DEEP = 65535
 
 
-class _Pixels(NamedTuple):
-    """``color`` (H, W, 1 or 3 or 4) and ``alpha`` (H, W, 1) or None, integers from 0 to ``peak``."""
+class Decoded(NamedTuple):
+    """``pixels`` ``(H, W, 3)`` uint8, sRGB, upright, writable, C-contiguous; ``given_up`` as in :data:`GIVEN_UP`.
 
-    color: NDArray[Any]
-    alpha: NDArray[Any] | None
-    peak: int
-    premultiplied: bool = False
-    cmyk: bool = False
+    A reason counts 1, ``further_pages`` the pages.
+    """
+
+    pixels: NDArray[np.uint8]
+    given_up: Mapping[str, int]
 
 
-def decode_image(data: bytes, name: str, *, alpha: AlphaPolicy = "white") -> NDArray[np.uint8]:
-    """Decode one PNG, JPEG, WebP or TIFF file.
+def decode_image(data: bytes, name: str, *, alpha: AlphaPolicy = "white", max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode a file of one of the formats of :mod:`synthpipe.files.image_formats`, whatever its suffix.
 
     Args:
         data: the whole file.
         name: what errors call it.
         alpha: ``"white"`` composites on white; ``"refuse"`` raises for images with a pixel that is not opaque.
-
-    Returns:
-        ``(H, W, 3)`` uint8, RGB, writable, C-contiguous.
+        max_pixels: width times height, at most.
 
     Raises:
-        ImageError: with ``reason`` ``"truncated"`` (the file ends too early), ``"bomb"`` (more pixels than
-            Pillow's limit), ``"alpha"``, ``"unsupported"`` (32-bit or float samples, LAB), or ``"unreadable"``.
+        ImageError: with ``reason`` ``"truncated"`` (the file ends too early), ``"bomb"`` (more than ``max_pixels``),
+            ``"alpha"``, ``"unsupported"`` (32-bit or float samples, LAB, a format that is not installed), or
+            ``"unreadable"``.
+
+    >>> from pathlib import Path
+    >>> from synthpipe.files.decode import decode_image
+    >>> path = min(Path("photos").glob("*.png"))
+    >>> pixels, given_up = decode_image(path.read_bytes(), path.name)
+    >>> pixels.shape, given_up
+    ((160, 192, 3), {})
     """
-    try:
-        pixels, orientation = _read(data, name)
-    except (ImageError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name}: refused, {error}", reason="bomb") from error
-    # Parsers of hostile bytes raise anything, from struct.error to AttributeError.
-    except Exception as error:
-        if is_truncated(data):
-            raise ImageError(f"{name}: the file ends too early, after {len(data)} bytes", "truncated") from error
-        # Pillow's text for this error names a memory address.
-        detail = "unknown format" if isinstance(error, UnidentifiedImageError) else f"{type(error).__name__}: {error}"
-        message = f"{name}: not a readable {', '.join(FORMATS)} image ({detail})"
-        raise ImageError(message, reason="unreadable") from error
-    if pixels.peak > 255:
-        text = "images with more than 8 bits per channel are rounded to 8 bits"
-        warnings.warn(text, BitDepthWarning, stacklevel=2)
-    return _orient(_to_rgb8(pixels, name, alpha), orientation)
+    with readable(data, name):
+        samples, found, turn, more = _read(data, name, max_pixels)
+    given_up: dict[str, int] = {}
+    if srgb.data_range(samples) != samples.peak:
+        given_up[NARROW_RANGE] = 1
+    samples, reason = srgb.to_srgb(samples, found)
+    if reason is not None:
+        given_up[reason] = 1
+    if samples.alpha is not None and int(samples.alpha.min()) < samples.peak:
+        if alpha == "refuse":
+            text = f"{name}: has transparency, which is refused here; flatten it or composite on white"
+            raise ImageError(text, reason="alpha")
+        given_up[FLATTENED_ALPHA] = 1
+    else:
+        samples = samples._replace(alpha=None, premultiplied=False)
+    if samples.cut or (samples.peak > 255 and _loses_depth(samples)):
+        given_up[REDUCED_DEPTH] = 1
+    pixels = _to_8bit(samples)
+    if pixels.shape[2] == 1:
+        given_up[GREY_TO_RGB] = 1
+        pixels = np.repeat(pixels, 3, axis=2)
+    if more:
+        given_up[FURTHER_PAGES] = more
+    return Decoded(srgb.upright(pixels, turn), given_up)
 
 
 def encode_png(array: NDArray[np.uint8], *, optimize: bool = False) -> bytes:
@@ -128,144 +139,74 @@ def _to_pillow(array: NDArray[np.uint8], caller: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _read(data: bytes, name: str) -> tuple[_Pixels, int]:
-    """The samples as stored, and the EXIF orientation 1..8 still to be applied."""
-    if ImageFile.LOAD_TRUNCATED_IMAGES and is_truncated(data):
-        # Another library has told Pillow to fill cut-off images with grey; we still refuse them.
-        raise ImageError(f"{name}: the file ends too early, after {len(data)} bytes", reason="truncated")
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _refuse_deep_planes(image, name)
-        rawmode = _rawmode(image)
-        premultiplied = image.mode == "RGBA" and _tiff_tag(image, _EXTRA_SAMPLES_TAG, (0,))[0] == 1
-        if premultiplied and rawmode.startswith("RGBa"):
-            # Pillow would divide by alpha, with a loss; we want the samples as they are.
-            rawmode = rawmode.replace("a", "A", 1)
-            _set_rawmode(image, rawmode)
-        if image.mode.startswith("I;16"):
-            pixels = _read_deep_grey(image)
-        elif ";16" in rawmode and image.mode != "I":
-            pixels = _read_deep_color(data, image, rawmode)
-        else:
-            pixels = _read_8bit(data, image, name)
-        return pixels._replace(premultiplied=premultiplied), _orientation(image)
+def _read(data: bytes, name: str, max_pixels: int) -> tuple[Samples, ProfileFound | None, int, int]:
+    """Samples of the first page as stored, its profile, its orientation, and how many pages follow."""
+    try:
+        image = open_image(io.BytesIO(data), name, max_pixels)
+    except SyntaxError:
+        deep = read_deep_tiff(data, name, max_pixels)
+        if deep is None:
+            raise
+        return deep, None, 1, 0
+    with image:
+        found, more = find_profile(image, data), srgb.further_pages(image)
+        samples = read_samples(data, image, name)
+        # Only now: Pillow turns TIFF itself where it decodes it.
+        return samples, found, srgb.orientation(image), more
 
 
-def _read_8bit(data: bytes, image: Image.Image, name: str) -> _Pixels:
-    image.load()
-    transparency = image.info.get("transparency")
-    if image.mode in _ALPHA_MODES or (image.mode == "P" and transparency is not None):
-        samples = np.array(image.convert("RGBA"))
-        return _Pixels(samples[..., :3], samples[..., 3:], 255)
-    if image.mode not in _OPAQUE_MODES:
-        message = f"{name}: Pillow mode {image.mode!r} has no fixed range to convert from; save it as 8 or 16 bits"
-        raise ImageError(message, reason="unsupported")
-    if image.mode == "L" and image.format == "PNG" and transparency is not None:
-        # Pillow scales 2- and 4-bit grey up, but not the transparent level.
-        transparency = transparency * 255 // (2 ** data[24] - 1)
-    samples = np.array(image if image.mode == "RGB" else image.convert("RGB"))
-    return _with_transparent_color(samples, transparency, 255)
+def _loses_depth(samples: Samples) -> bool:
+    """Whether 8 bits hold less: not of what was 8 bits before, each value 257 times another."""
+    if samples.peak != _DEEP:
+        return True
+    parts = [samples.color] if samples.alpha is None else [samples.color, samples.alpha]
+    return any(bool((rows >> 8 != rows & 255).any()) for part in parts for rows in _blocks(part))
 
 
-def _read_deep_grey(image: Image.Image) -> _Pixels:
-    """12- and 16-bit grey."""
-    bits = _tiff_tag(image, _BITS_PER_SAMPLE_TAG, (16,))[0]
-    inverted = _tiff_tag(image, _PHOTOMETRIC_TAG, 1) == 0
-    peak = 2**bits - 1
-    samples = np.array(image).astype(np.uint16)[..., None]
-    return _with_transparent_color(peak - samples if inverted else samples, image.info.get("transparency"), peak)
-
-
-def _read_deep_color(data: bytes, image: ImageFile.ImageFile, rawmode: str) -> _Pixels:
-    """16-bit colour: both bytes of each sample, by decoding twice."""
-    if rawmode == "LA;16B":
-        # Four bytes a pixel: read as RGBA they are grey high, grey low, alpha high, alpha low.
-        _set_rawmode(image, "RGBA")
-        four = np.array(image).astype(np.uint16)
-        samples = four[..., 0::2] << 8 | four[..., 1::2]
-        return _Pixels(samples[..., :1], samples[..., 1:], 65535)
-    high = np.array(image).astype(np.uint16)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as again:
-        _set_rawmode(again, rawmode[:-1] + _OTHER_BYTE[rawmode[-1]])
-        samples = high << 8 | np.array(again)
-    if image.mode == "CMYK":
-        return _Pixels(samples, None, 65535, cmyk=True)
-    if image.mode == "RGBA":
-        return _Pixels(samples[..., :3], samples[..., 3:], 65535)
-    return _with_transparent_color(samples[..., :3], image.info.get("transparency"), 65535)
-
-
-def _refuse_deep_planes(image: Image.Image, name: str) -> None:
-    """Pillow reads 16-bit TIFF with separate colour planes as if they were 8-bit ones."""
-    bits = _tiff_tag(image, _BITS_PER_SAMPLE_TAG, (8,))
-    if _tiff_tag(image, _PLANAR_TAG, 1) == 2 and len(bits) > 1 and max(bits) > 8:
-        message = f"{name}: {bits} bits per sample in separate planes; save it with interleaved samples"
-        raise ImageError(message, reason="unsupported")
-
-
-def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
-    return image.tag_v2.get(tag, default) if image.format == "TIFF" else default  # type: ignore[attr-defined]
-
-
-def _rawmode(image: ImageFile.ImageFile) -> str:
-    """Pillow's name of the layout in the file; "" where it has none."""
-    args = image.tile[0].args if image.tile else ""
-    first = args[0] if isinstance(args, tuple) and args else args
-    return first if isinstance(first, str) else ""
-
-
-def _set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
-    tile = image.tile[0]
-    args = (rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode
-    image.tile = [part._replace(args=args) for part in image.tile]
-
-
-def _with_transparent_color(samples: NDArray[Any], color: int | tuple[int, ...] | None, peak: int) -> _Pixels:
-    """A single fully transparent colour (PNG's tRNS chunk) as an alpha channel."""
-    if color is None:
-        return _Pixels(samples, None, peak)
-    hidden = (samples == (np.asarray(color) & peak)).all(axis=2, keepdims=True)
-    return _Pixels(samples, np.where(hidden, 0, peak).astype(samples.dtype), peak)
-
-
-def _to_rgb8(pixels: _Pixels, name: str, policy: AlphaPolicy) -> NDArray[np.uint8]:
-    """Composite and scale to 8 bits with one rounding, in exact integers."""
-    color, alpha, peak = pixels.color, pixels.alpha, pixels.peak
-    if alpha is not None and (alpha == peak).all():
-        alpha = None
+def _to_8bit(samples: Samples) -> NDArray[np.uint8]:
+    """Composite on white and scale to 8 bits with one rounding, in exact integers; ``(H, W, 1 or 3)``."""
+    color, alpha, peak = samples.color, samples.alpha, samples.peak
     if alpha is None and peak == 255:
         return color
-    if alpha is not None and policy == "refuse":
-        raise ImageError(f"{name}: has transparency, which is refused here; flatten it or composite on white", "alpha")
-    wide = color.astype(np.uint64)
-    scale = peak
-    if alpha is not None:
-        opacity = alpha.astype(np.uint64)
-        # Premultiplied colours may not exceed their alpha; files that break this are clipped.
-        wide = np.minimum(wide, opacity) * peak if pixels.premultiplied else wide * opacity
-        wide += peak * (peak - opacity)
-        scale = peak * peak
-    narrow = ((wide * 255 + scale // 2) // scale).astype(np.uint8)
-    if pixels.cmyk:
-        return np.array(Image.frombytes("CMYK", narrow.shape[1::-1], narrow.tobytes()).convert("RGB"))
-    return np.repeat(narrow, 3, axis=2) if narrow.shape[2] == 1 else narrow
+    made = np.empty(color.shape, np.uint8)
+    if alpha is None:
+        for rows, out in zip(_blocks(color), _blocks(made), strict=True):
+            out[:] = _scaled(rows, peak)
+        return made
+    step = _step(color)
+    for top in range(0, len(color), step):
+        part = slice(top, top + step)
+        made[part] = _on_white(color[part], alpha[part], peak, samples.premultiplied)
+    return made
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; damaged metadata does not make an image unusable, so it counts as upright."""
-    try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
-        return value if isinstance(value, int) and 1 <= value <= 8 else 1
-    except Exception:  # noqa: BLE001 - a metadata parser on hostile bytes
-        return 1
+def _scaled(color: NDArray[Any], peak: int) -> NDArray[Any]:
+    if peak == 255:
+        return color
+    wide = color.astype(np.uint32) * 255
+    # Exact for each of the 65536 values, and faster than a division.
+    narrow: NDArray[Any] = (wide + 32895) >> 16 if peak == _DEEP else (wide + peak // 2) // peak
+    return narrow
 
 
-def _orient(array: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn an image so that it stands upright; the table is EXIF 2.32, tag 0x0112."""
-    if orientation >= 5:
-        array = array.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        array = array[::-1]
-    if orientation in (2, 3, 6, 7):
-        array = array[:, ::-1]
-    array = np.ascontiguousarray(array)
-    return array if array.flags.writeable else array.copy()
+def _on_white(color: NDArray[Any], alpha: NDArray[Any], peak: int, premultiplied: bool) -> NDArray[Any]:
+    if premultiplied:
+        # Such colours may not exceed their alpha; files that break this are clipped.
+        return _scaled(np.minimum(color, alpha) + (peak - alpha), peak)
+    if peak == 255:
+        # White less what is missing of it; the sum below is an exact division by 255 with rounding, in 16 bits.
+        missing = (255 - color) * alpha.astype(np.uint16) + np.uint16(128)
+        return np.uint16(255) - ((missing + (missing >> 8)) >> 8)
+    dark = (peak - color).astype(np.uint32) * alpha
+    # The divisor is odd, so that no value lies half-way between two levels, where rounding errors would decide.
+    made: NDArray[Any] = 255 - (dark * (255 / (peak * peak)) + 0.5).astype(np.uint8)
+    return made
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    step = _step(array)
+    return (array[top : top + step] for top in range(0, len(array), step))
+
+
+def _step(array: NDArray[Any]) -> int:
+    return int(max(_BLOCK // (array.shape[1] * array.shape[2]), 1))

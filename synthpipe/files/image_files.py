@@ -63,4 +63,4 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}", reason="unreadable") from error
-    return decode_image(data, str(path))
+    return decode_image(data, str(path)).pixels

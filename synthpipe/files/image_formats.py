@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["IMAGE_FORMATS", "IMAGE_SUFFIXES", "has_image_suffix"]
+__all__ = ["EXTRAS", "IMAGE_FORMATS", "IMAGE_SUFFIXES", "has_image_suffix"]
 
-#: Pillow's name of each format, and the suffixes of its files.  A sample of a shard that holds its image twice is read
-#: by the first of these suffixes.
+# A sample of a shard that holds its image twice is read by the first of these suffixes; new ones go to the end, so that
+# shards of earlier versions stay what they were.
+_FORMAT_OF = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".avif": "AVIF",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+}
+
+#: Pillow's name of each format, and the suffixes of its files.
 IMAGE_FORMATS = {
-    "PNG": (".png",),
-    "JPEG": (".jpg", ".jpeg"),
-    "WEBP": (".webp",),
-    "TIFF": (".tif", ".tiff"),
+    name: tuple(suffix for suffix, other in _FORMAT_OF.items() if other == name)
+    for name in dict.fromkeys(_FORMAT_OF.values())
 }
 
 #: Files with these suffixes, in any case, are taken for images.
-IMAGE_SUFFIXES = tuple(suffix for suffixes in IMAGE_FORMATS.values() for suffix in suffixes)
+IMAGE_SUFFIXES = tuple(_FORMAT_OF)
+
+#: What to install for formats that not every Pillow reads.
+EXTRAS = {"AVIF": "pip install 'synthpipe[avif]'", "HEIF": "pip install 'synthpipe[heic]'"}
 
 
 def has_image_suffix(name: str) -> bool:

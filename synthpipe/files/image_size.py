@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
-from PIL import Image
-
 from synthpipe.errors import ImageError
-from synthpipe.files.decode import FORMATS
+from synthpipe.files.containers import image_format
+from synthpipe.files.open_image import MAGIC_BYTES, MAX_PIXELS, open_image, unreadable
 
 __all__ = ["image_size"]
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Height and width as stored: an EXIF orientation, which may swap them, is not applied.
 
     Raises:
-        ImageError: with ``reason`` ``"bomb"`` (more pixels than Pillow's limit) or ``"unreadable"``.
+        ImageError: with ``reason`` ``"bomb"`` (more than ``max_pixels``), ``"unsupported"`` or ``"unreadable"``.
     """
+    found = None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+        with open(path, "rb") as file:
+            found = image_format(file.read(MAGIC_BYTES))
+            file.seek(0)
+            with open_image(file, str(path), max_pixels) as image:
                 return image.height, image.width
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{path}: refused, {error}", reason="bomb") from error
+    except ImageError:
+        raise
+    except OSError as error:
+        if error.errno is None:  # of Pillow's
+            raise unreadable(str(path), found, error) from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}", reason="unreadable") from error
     # Parsers of hostile bytes raise anything, from struct.error to AttributeError.
     except Exception as error:
-        message = f"{path}: not a readable {', '.join(FORMATS)} image ({type(error).__name__}: {error})"
-        raise ImageError(message, reason="unreadable") from error
+        raise unreadable(str(path), found, error) from error

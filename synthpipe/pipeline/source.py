@@ -259,7 +259,7 @@ class TileReader(Iterator[Record]):
         path = f"{settings.urls[shard]}/{member.name}"
         if settings.keep is not None and not settings.keep.keeps(member.key, path):
             return []
-        image = decode_image(data, path, alpha=settings.alpha)
+        image = decode_image(data, path, alpha=settings.alpha).pixels
         check_size(image, settings.tile, path)
         count = settings.crops_per_image
         rng = random.Random(sample_seed(settings.seed, self._epoch, f"crop/{member.key}"))

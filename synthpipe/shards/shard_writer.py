@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from webdataset import TarWriter
 from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ImageError, ShardError
 from synthpipe.files.containers import image_suffix
-from synthpipe.files.decode import BitDepthWarning, decode_image, encode_png
+from synthpipe.files.decode import decode_image, encode_png
 from synthpipe.files.source_files import SourceFile
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
@@ -25,8 +22,6 @@ from synthpipe.shards.tar_sink import HashingFile
 from synthpipe.shards.tar_walk import check_member_name
 
 __all__ = ["ShardJob", "write_shard"]
-
-_FORMAT_NAMES = {"png": "png", "jpg": "jpeg", "webp": "webp", "tiff": "tiff"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ def write_shard(job: ShardJob) -> CountedResult:
     if finished is not None:
         return finished
     result = CountedResult(job.name)
-    with HashingFile(job.scratch / job.name) as file, _quiet_about_depth(job.options), _tar_writer(file) as tar:
+    with HashingFile(job.scratch / job.name) as file, _tar_writer(file) as tar:
         for entry in job.entries:
             _write_entry(tar, entry, job.options, result)
     publish_result(result, job.name, job.output, job.scratch, file)
@@ -77,7 +72,7 @@ def _write_entry(tar: TarWriter, entry: SourceFile, options: ShardOptions, resul
 def _sample(entry: SourceFile, options: ShardOptions) -> dict[str, Any]:
     """One sample as WebDataset writes it: the image file and what is known about it."""
     data = _read(entry)
-    pixels = decode_image(data, entry.source, alpha=options.alpha)
+    pixels = decode_image(data, entry.source, alpha=options.alpha).pixels
     height, width = pixels.shape[:2]
     if min(height, width) < options.min_size:
         message = f"{entry.source}: {width}x{height} pixels, the shorter side must have {options.min_size}"
@@ -89,7 +84,7 @@ def _sample(entry: SourceFile, options: ShardOptions) -> dict[str, Any]:
         "source": entry.source,
         "width": width,
         "height": height,
-        "format": _FORMAT_NAMES[suffix],
+        "format": "jpeg" if suffix == "jpg" else suffix,
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
@@ -118,12 +113,3 @@ def _read(entry: SourceFile) -> bytes:
 def _tar_writer(file: HashingFile) -> TarWriter:
     """A writer whose bytes depend on the samples alone; PAX holds names of any length and script."""
     return TarWriter(file, user="", group="", mode=0o444, mtime=0, encoder=False, format="PAX_FORMAT")
-
-
-@contextmanager
-def _quiet_about_depth(options: ShardOptions) -> Iterator[None]:
-    """Decoding only checks an image whose bytes are kept: nothing is rounded, and nothing need be said."""
-    with warnings.catch_warnings():
-        if options.reencode is None:
-            warnings.simplefilter("ignore", BitDepthWarning)
-        yield

@@ -126,7 +126,7 @@ def psnr_ssim(images: Tensor, references: Tensor, border: int = 0) -> tuple[floa
 
 def _read(path: Path, multiple: int) -> Tensor:
     """``(3, H, W)`` uint8, sides cut to a multiple."""
-    image = torch.from_numpy(decode_image(path.read_bytes(), str(path))).permute(2, 0, 1)
+    image = torch.from_numpy(decode_image(path.read_bytes(), str(path)).pixels).permute(2, 0, 1)
     if min(image.shape[1:]) < multiple:
         raise ImageError(f"{path}: {image.shape[1]}x{image.shape[2]} is smaller than {multiple}", reason="too_small")
     return crop_to_multiple(image, multiple)

@@ -67,12 +67,12 @@ def test_order_does_not_depend_on_creation(tmp_path: Path) -> None:
 
 
 def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
-    make(tmp_path, "a.png", "readme.txt", "b.bmp", "c.BMP", ".hidden.png", ".git/x.png", "LICENSE")
+    make(tmp_path, "a.png", "readme.txt", "b.exr", "c.EXR", ".hidden.png", ".git/x.png", "LICENSE")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "loop").symlink_to(tmp_path)
     folders = SourceFolders([str(tmp_path)])
     assert [file.key for file in folders] == ["a"]
-    expected = {".txt": 1, ".bmp": 2, "(hidden)": 2, "(no suffix)": 1, "(dangling link)": 1, "(circular link)": 1}
+    expected = {".txt": 1, ".exr": 2, "(hidden)": 2, "(no suffix)": 1, "(dangling link)": 1, "(circular link)": 1}
     assert folders.ignored == expected
     assert len(list(folders)) == 1
     assert folders.ignored == expected

@@ -24,7 +24,6 @@ from PIL import Image
 from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import OptionError, ShardError
 from synthpipe.files import storage
-from synthpipe.files.decode import BitDepthWarning
 from synthpipe.shards import engine, shard_writer
 from synthpipe.shards import pack as shards
 from synthpipe.shards.pack import ShardReport, write_shards
@@ -137,8 +136,7 @@ class TestContents:
 
     def test_reencode(self, folder: Path, tmp_path: Path) -> None:
         (folder / "deep.png").write_bytes(png(np.full((8, 12, 3), 257 * 77 + 100, np.uint16), 2))
-        with pytest.warns(BitDepthWarning):
-            write(folder, tmp_path / "out", reencode="png")
+        write(folder, tmp_path / "out", reencode="png")
         samples = {json.loads(s["json"])["source"]: s for s in samples_by_webdataset(expand_urls(tmp_path / "out"))}
         assert len(samples) == 13
         for source, sample in samples.items():

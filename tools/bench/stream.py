@@ -93,7 +93,7 @@ def ours(urls: list[str], images: int, args: argparse.Namespace) -> Iterator[Any
 
 def peer_sample(sample: dict[str, Any], suffix: str, tile: int) -> np.ndarray:
     """``(3, tile, tile)`` uint8, cut, flipped and turned at random."""
-    image = decode_image(sample[suffix], sample["__key__"])
+    image = decode_image(sample[suffix], sample["__key__"]).pixels
     top, left = random.randrange(image.shape[0] - tile + 1), random.randrange(image.shape[1] - tile + 1)
     image = image[top : top + tile, left : left + tile]
     if random.random() < 0.5:

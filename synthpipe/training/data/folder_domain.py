@@ -233,7 +233,7 @@ class FolderDomain:
 
     def _read(self, index: int) -> Tensor:
         path = self._paths[index]
-        image = torch.from_numpy(decode_image(path.read_bytes(), str(path))).permute(2, 0, 1)  # (3, H, W) view
+        image = torch.from_numpy(decode_image(path.read_bytes(), str(path)).pixels).permute(2, 0, 1)  # (3, H, W) view
         if self.options.downscale == 1:
             return image
         whole = crop_to_multiple(to_float(image[None]), self.options.downscale)
