@@ -160,7 +160,7 @@ def test_messages_name_the_most_frequent_kinds() -> None:
     counts = Counter({".bmp": 12, "(hidden)": 1, ".avif": 12}) + Counter({f".{n:03d}": 1 for n in range(100)})
     first = "12 .avif, 12 .bmp, 1 (hidden), 1 .000, 1 .001, 1 .002, 1 .003, 1 .004"
     assert passed_over_text(counts) == f"{first}, 95 of other kinds"
-    assert expected_images(Counter()) == "expected files ending in .png, .jpg, .jpeg, .webp, .tif, .tiff, found nothing"
+    assert expected_images(Counter()) == f"expected files ending in {', '.join(IMAGE_SUFFIXES)}, found nothing"
 
 
 def test_suffixes_are_those_of_the_formats_by_pillow() -> None:
