@@ -23,8 +23,8 @@ from PIL import Image
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files import srgb
 from synthpipe.files.color_profile import ProfileFound, find_profile
-from synthpipe.files.open_image import MAX_PIXELS, open_image, readable
-from synthpipe.files.samples import Samples, read_deep_tiff, read_samples
+from synthpipe.files.open_image import MAX_PIXELS, readable
+from synthpipe.files.samples import Samples, open_or_read, read_samples
 from synthpipe.files.srgb import CONVERTED_PROFILE, FURTHER_PAGES, NARROW_RANGE, REDUCED_DEPTH, UNKNOWN_PROFILE
 
 __all__ = ["GIVEN_UP", "MAX_PIXELS", "AlphaPolicy", "Decoded", "decode_image", "encode_png", "thumbnail"]
@@ -141,13 +141,9 @@ def _to_pillow(array: NDArray[np.uint8], caller: str) -> Image.Image:
 
 def _read(data: bytes, name: str, max_pixels: int) -> tuple[Samples, ProfileFound | None, int, int]:
     """Samples of the first page as stored, its profile, its orientation, and how many pages follow."""
-    try:
-        image = open_image(io.BytesIO(data), name, max_pixels)
-    except SyntaxError:
-        deep = read_deep_tiff(data, name, max_pixels)
-        if deep is None:
-            raise
-        return deep, None, 1, 0
+    image = open_or_read(data, name, max_pixels)
+    if isinstance(image, Samples):
+        return image, None, 1, 0
     with image:
         found, more = find_profile(image, data), srgb.further_pages(image)
         samples = read_samples(data, image, name)

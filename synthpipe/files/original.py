@@ -7,7 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -16,9 +16,9 @@ from PIL import Image, ImageFile
 
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files import srgb
-from synthpipe.files.color_profile import find_profile
-from synthpipe.files.open_image import MAX_PIXELS, open_image, readable
-from synthpipe.files.samples import Samples, read_deep_tiff, read_samples
+from synthpipe.files.color_profile import ProfileFound, find_profile
+from synthpipe.files.open_image import MAX_PIXELS, readable
+from synthpipe.files.samples import Samples, open_or_read, read_samples
 
 __all__ = ["Original", "encode_original", "read_pages"]
 
@@ -70,20 +70,16 @@ def read_pages(
         ImageError: as :func:`synthpipe.files.decode.decode_image`; ``"out_of_range"`` for values above ``value_range``.
     """
     with readable(data, name):
-        try:
-            image = open_image(io.BytesIO(data), name, max_pixels)
-        except SyntaxError:
-            deep = read_deep_tiff(data, name, max_pixels)
-            if deep is None:
-                raise
-            yield _original(deep, None, 1, None, name, value_range, 0, 1, {})
+        image = open_or_read(data, name, max_pixels)
+        if isinstance(image, Samples):
+            yield _original(image, None, 1, None, _Where(name, value_range))
             return
         with image:
             more = srgb.further_pages(image)
             skipped = {srgb.FURTHER_PAGES: more} if more and image.format == "MPO" else {}
             pages = 1 if skipped else 1 + more
             for page in range(pages):
-                yield _page(data, image, name, value_range, page, pages, skipped)
+                yield _page(data, image, _Where(name, value_range, page, pages, skipped))
 
 
 def encode_original(color: NDArray[Any], alpha: NDArray[Any] | None = None, exif: bytes | None = None) -> bytes:
@@ -113,47 +109,38 @@ def encode_original(color: NDArray[Any], alpha: NDArray[Any] | None = None, exif
     return data if exif is None else data[:_AFTER_IHDR] + _chunk(b"eXIf", exif) + data[_AFTER_IHDR:]
 
 
-def _page(
-    data: bytes,
-    image: ImageFile.ImageFile,
-    name: str,
-    value_range: int | None,
-    page: int,
-    pages: int,
-    skipped: Mapping[str, int],
-) -> Original:
-    image.seek(page)
+class _Where(NamedTuple):
+    """What is known of a page before it is read."""
+
+    name: str
+    value_range: int | None
+    page: int = 0
+    pages: int = 1
+    skipped: Mapping[str, int] = {}
+
+
+def _page(data: bytes, image: ImageFile.ImageFile, where: _Where) -> Original:
+    image.seek(where.page)
     found = find_profile(image, data)
-    samples = read_samples(data, image, name)
+    samples = read_samples(data, image, where.name)
     # The orientation only now: Pillow turns TIFF itself where it decodes it.
     turn = srgb.orientation(image)
-    exif = _exif(image, found is not None)
-    return _original(samples, found, turn, exif, name, value_range, page, pages, skipped)
+    return _original(samples, found, turn, _exif(image, found is not None), where)
 
 
-def _original(
-    samples: Samples,
-    found: Any,
-    turn: int,
-    exif: bytes | None,
-    name: str,
-    value_range: int | None,
-    page: int,
-    pages: int,
-    skipped: Mapping[str, int],
-) -> Original:
-    given_up = dict(skipped)
+def _original(samples: Samples, found: ProfileFound | None, turn: int, exif: bytes | None, where: _Where) -> Original:
+    given_up = dict(where.skipped)
     if samples.cut:
         given_up[srgb.REDUCED_DEPTH] = 1
     samples = _all_16_bits(srgb.straight_alpha(samples))
     peak = samples.peak
     if peak == _DEEP:
-        peak = srgb.data_range(samples) if value_range is None else value_range
+        peak = srgb.data_range(samples) if where.value_range is None else where.value_range
         largest = int(samples.color.max())
         if largest > peak:
-            message = f"{name}: holds values up to {largest}, above the range {peak}; give a larger one"
+            message = f"{where.name}: holds values up to {largest}, above the range {peak}; give a larger one"
             raise ImageError(message, reason="out_of_range")
-        if peak < _DEEP and value_range is None:
+        if peak < _DEEP and where.value_range is None:
             given_up[srgb.NARROW_RANGE] = 1
     # Alpha of such a file has its own, full range.
     alpha = None if samples.alpha is None else _scaled(samples.alpha, samples.peak, peak)
@@ -167,8 +154,8 @@ def _original(
         peak,
         exif,
         given_up,
-        page,
-        pages,
+        where.page,
+        where.pages,
     )
 
 

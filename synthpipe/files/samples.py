@@ -5,6 +5,7 @@ Pillow reads 8 bits.  Of 16-bit colour it keeps the high bytes only, so imagecod
 
 from __future__ import annotations
 
+import io
 from typing import Any, Literal, NamedTuple
 
 import imagecodecs
@@ -14,9 +15,9 @@ from PIL import Image, ImageFile
 
 from synthpipe.errors import ImageError
 from synthpipe.files.containers import tiff_tags
-from synthpipe.files.open_image import check_pixels
+from synthpipe.files.open_image import check_pixels, open_image
 
-__all__ = ["Samples", "read_deep_tiff", "read_samples"]
+__all__ = ["Samples", "open_or_read", "read_samples"]
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _PLANAR, _EXTRA_SAMPLES = 258, 262, 277, 284, 338
 _WIDTH, _HEIGHT, _SAMPLE_FORMAT = 256, 257, 339
@@ -71,13 +72,23 @@ def read_samples(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
     return _eight_bits(data, image, name)
 
 
-def read_deep_tiff(data: bytes, name: str, max_pixels: int) -> Samples | None:
-    """First page of a TIFF that Pillow does not open, such as 16-bit grey with alpha; None where it is no such file.
+def open_or_read(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile | Samples:
+    """The image, opened; of a TIFF that Pillow does not open, such as 16-bit grey with alpha, its first page.
 
     Raises:
-        ImageError: ``reason`` ``"bomb"``.
-        Exception: whatever libtiff raises on damaged pixels.
+        ImageError: ``reason`` ``"bomb"`` or ``"unsupported"``.
+        Exception: as :func:`synthpipe.files.open_image.open_image` and :func:`read_samples`.
     """
+    try:
+        return open_image(io.BytesIO(data), name, max_pixels)
+    except SyntaxError:
+        deep = _read_deep_tiff(data, name, max_pixels)
+        if deep is None:
+            raise
+        return deep
+
+
+def _read_deep_tiff(data: bytes, name: str, max_pixels: int) -> Samples | None:
     tags = tiff_tags(data) or {}
     bits = tags.get(_BITS_PER_SAMPLE, ())
     unsigned = set(tags.get(_SAMPLE_FORMAT, (1,))) == {1}

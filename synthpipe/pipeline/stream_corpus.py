@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, cast
 
 from synthpipe.errors import ImageError, ShardError, StreamError
 from synthpipe.files.byte_source import is_local, open_source
@@ -118,7 +116,7 @@ def _sizes(reader: ShardReader, numbers: Sequence[int]) -> Iterator[tuple[int, i
     for number in numbers:
         try:
             _, data = reader.read(number)
-            yield image_size(cast(Any, io.BytesIO(data)))
+            yield image_size(data)
         except ImageError:
             continue
 

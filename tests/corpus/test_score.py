@@ -77,7 +77,7 @@ class TestRows:
             assert row["source"] == {"city": "city", "wood": "wood"}.get(about["source"].split("/")[0], "")
             assert (row["width"], row["height"], row["bytes"]) == (30, 24, len(sample[suffix]))
             assert row["sha256"] == about["sha256"] == hashlib.sha256(sample[suffix]).hexdigest()
-            pixels = torch.from_numpy(decode_image(sample[suffix], "x")).permute(2, 0, 1)
+            pixels = torch.from_numpy(decode_image(sample[suffix], "x").pixels).permute(2, 0, 1)
             expected = score_image(scorer, pixels, tiles=4)
             assert {name: row[name] for name in expected} == expected
             assert row["error"] is None
