@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from synthpipe.files.png_chunks import PNG_SIGNATURE
+from synthpipe.files.decoding.png_chunks import PNG_SIGNATURE
 
 __all__ = ["image_format", "image_suffix", "is_truncated", "tiff_tags"]
 

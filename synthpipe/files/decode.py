@@ -2,7 +2,7 @@
 
 Whatever a file holds becomes ``(H, W, 3)`` uint8, as the eye would see it, and what is lost by that is said:
 
-* colours are converted to sRGB by the profile (:mod:`synthpipe.files.color_profile`), CMYK without one by a formula;
+* colours are converted to sRGB by the profile (:mod:`synthpipe.files.decoding.color_profile`), CMYK without one by a formula;
 * 16 bits a channel are scaled with rounding, ``v * 255 / 65535``;
 * grey is repeated, palettes are looked up;
 * transparency is composited on white, or refused;
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from synthpipe.errors import ImageError, ShapeError
-from synthpipe.files import srgb
-from synthpipe.files.color_profile import ProfileFound, find_profile
-from synthpipe.files.open_image import MAX_PIXELS, readable
-from synthpipe.files.samples import Samples, open_or_read, read_samples
-from synthpipe.files.srgb import CONVERTED_PROFILE, FURTHER_PAGES, NARROW_RANGE, REDUCED_DEPTH, UNKNOWN_PROFILE
+from synthpipe.files.decoding import srgb
+from synthpipe.files.decoding.color_profile import ProfileFound, find_profile
+from synthpipe.files.decoding.open_image import MAX_PIXELS, readable
+from synthpipe.files.decoding.samples import Samples, open_or_read, read_samples
+from synthpipe.files.decoding.srgb import CONVERTED_PROFILE, FURTHER_PAGES, NARROW_RANGE, REDUCED_DEPTH, UNKNOWN_PROFILE
 
 __all__ = ["GIVEN_UP", "MAX_PIXELS", "AlphaPolicy", "Decoded", "decode_image", "encode_png", "thumbnail"]
 

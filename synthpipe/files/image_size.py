@@ -7,7 +7,7 @@ from pathlib import Path
 
 from synthpipe.errors import ImageError
 from synthpipe.files.containers import image_format
-from synthpipe.files.open_image import MAGIC_BYTES, MAX_PIXELS, open_image, unreadable
+from synthpipe.files.decoding.open_image import MAGIC_BYTES, MAX_PIXELS, open_image, unreadable
 
 __all__ = ["image_size"]
 

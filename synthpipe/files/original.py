@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from synthpipe.errors import ImageError, ShapeError
-from synthpipe.files import srgb
-from synthpipe.files.color_profile import ProfileFound, find_profile
-from synthpipe.files.open_image import MAX_PIXELS, readable
-from synthpipe.files.samples import Samples, open_or_read, read_samples
+from synthpipe.files.decoding import srgb
+from synthpipe.files.decoding.color_profile import ProfileFound, find_profile
+from synthpipe.files.decoding.open_image import MAX_PIXELS, readable
+from synthpipe.files.decoding.samples import Samples, open_or_read, read_samples
 
 __all__ = ["Original", "encode_original", "read_pages"]
 

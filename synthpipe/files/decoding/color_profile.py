@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from synthpipe.files.png_chunks import head_chunks
+from synthpipe.files.decoding.png_chunks import head_chunks
 
 __all__ = ["ADOBE_RGB", "ProfileFound", "convert_to_srgb", "find_profile", "profile_space"]
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from synthpipe.files.color_profile import ProfileFound, convert_to_srgb, profile_space
-from synthpipe.files.samples import Samples
+from synthpipe.files.decoding.color_profile import ProfileFound, convert_to_srgb, profile_space
+from synthpipe.files.decoding.samples import Samples
 
 __all__ = [
     "CONVERTED_PROFILE",

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile
 
 from synthpipe.errors import ImageError
 from synthpipe.files.containers import tiff_tags
-from synthpipe.files.open_image import check_pixels, open_image
+from synthpipe.files.decoding.open_image import check_pixels, open_image
 
 __all__ = ["Samples", "open_or_read", "read_samples"]
 
@@ -57,7 +57,7 @@ def read_samples(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
 
     Raises:
         ImageError: ``reason`` ``"unsupported"``: 32-bit or float samples, LAB.
-        Exception: whatever decoders raise on damaged pixels; see :func:`synthpipe.files.open_image.readable`.
+        Exception: whatever decoders raise on damaged pixels; see :func:`synthpipe.files.decoding.open_image.readable`.
     """
     if image.format == "PNG" and data[24] == 16 and image.mode != "I;16":
         return _split(imagecodecs.png_decode(data), _png_channels(data), image.info.get("transparency"))
@@ -77,7 +77,7 @@ def open_or_read(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile
 
     Raises:
         ImageError: ``reason`` ``"bomb"`` or ``"unsupported"``.
-        Exception: as :func:`synthpipe.files.open_image.open_image` and :func:`read_samples`.
+        Exception: as :func:`synthpipe.files.decoding.open_image.open_image` and :func:`read_samples`.
     """
     try:
         return open_image(io.BytesIO(data), name, max_pixels)

@@ -1,0 +1,1 @@
+"""The parts of decoding: opening by content, samples as stored, colours to sRGB."""
