@@ -2,7 +2,8 @@
 
 Whatever a file holds becomes ``(H, W, 3)`` uint8, as the eye would see it, and what is lost by that is said:
 
-* colours are converted to sRGB by the profile (:mod:`synthpipe.files.decoding.color_profile`), CMYK without one by a formula;
+* colours are converted to sRGB by the profile (:mod:`synthpipe.files.decoding.color_profile`), CMYK without one by a
+  formula;
 * 16 bits a channel are scaled with rounding, ``v * 255 / 65535``;
 * grey is repeated, palettes are looked up;
 * transparency is composited on white, or refused;
