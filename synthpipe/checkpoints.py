@@ -49,7 +49,9 @@ def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None)
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(
+        f".synthpipe-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}-{os.getpid()}.tmp"
+    )
     # Through write_bytes, which respects the umask; save_file would leave the file readable by its owner alone.
     temporary.write_bytes(serialize(tensors, metadata={_HEADER_KEY: json.dumps(header, sort_keys=True)}))
     temporary.replace(path)

@@ -80,9 +80,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Fit, print the table, write the scorer."""
     from synthpipe import checkpoints
+    from synthpipe.files.whole_file import check_file_is_writable
     from synthpipe.training.calibration import calibrate
 
     options = _options(args)
+    check_file_is_writable(args.target)
     dde, density = _density(args.weights)
     with log_lines(logging.INFO):
         scorer, info = calibrate(dde, args.clean, options, progress=True)

@@ -91,6 +91,7 @@ def convert_images(
 
     from synthpipe.files.folder_walk import expected_images
     from synthpipe.files.image_files import list_images
+    from synthpipe.files.whole_file import check_folder_is_writable
 
     passed_over: Counter[str] = Counter()
     place = _output_place(target, in_place)
@@ -99,6 +100,7 @@ def convert_images(
         print(f"synthpipe {command}: no images in {source}: {expected_images(passed_over)}", file=sys.stderr)
         return 1
     names = _relative_names(paths, source)
+    check_folder_is_writable(target)
     _check_results(names, source, place, samples)
     failed: Counter[str] = Counter()
     for path in tqdm(paths, unit="image", disable=None):

@@ -52,9 +52,11 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Read, map, check against the model, write, and say what came."""
     from synthpipe import checkpoints
+    from synthpipe.files.whole_file import check_file_is_writable
     from synthpipe.flows.deflow import DeFlow
     from synthpipe.flows.deflow_official import from_official
 
+    check_file_is_writable(args.target)
     config, state = from_official(_read(args.source), args.config, args.taps)
     model = DeFlow(**config)
     try:

@@ -40,15 +40,16 @@ def run(args: argparse.Namespace) -> int:
     """Draw; 0 when the picture is written."""
     from synthpipe.config.reader import read_yaml
     from synthpipe.files.decode import encode_png
-    from synthpipe.files.whole_file import write_whole
+    from synthpipe.files.whole_file import check_file_is_writable, write_whole
     from synthpipe.preview import make_preview, preview_options
 
     check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1})
     options = preview_options(read_yaml(args.options), str(args.options))
     _check_output(args.target, args.real)
     device = find_device(args)
-    made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=device)
     path = args.target / "preview.png"
+    check_file_is_writable(path)
+    made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=device)
     write_whole(path, encode_png(made.picture))
     noise = made.degraded
     sigma = " / ".join(f"{255 * value:.1f}" for value in noise.sigma)

@@ -134,7 +134,8 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     source = f"override {shortened(override)!r}"
     if not separator or not key:
         raise OptionError(f"{source}: expected key.sub=value")
-    value = parse_yaml(text, source)
+    # YAML has no word for a name of bytes that are not UTF-8, as the command line hands it over.
+    value = text if any("\ud800" <= character <= "\udfff" for character in text) else parse_yaml(text, source)
     *parents, last = key.split(".")
     if len(parents) > MAX_DEPTH:
         raise OptionError(f"{source}: expected at most {MAX_DEPTH} blocks within each other, got {len(parents)}")

@@ -37,7 +37,10 @@ class ShardOptions(Options):
         0, ge=0, description="spreads images over the shards at random; null: the order of the folders"
     )
     prefix: str = Field(
-        "shard", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="shards are called PREFIX-000000.tar"
+        "shard",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$",
+        max_length=200,
+        description="shards are called PREFIX-000000.tar",
     )
     verify: Literal["sha256", "size"] = Field(
         "sha256", description="how finished shards are checked when a run resumes: whole, or by their size"

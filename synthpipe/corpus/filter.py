@@ -100,6 +100,7 @@ def filter_corpus(
         raise OptionError(f"files: {options.files!r} needs an output folder on this machine, got {options.output!r}")
     passed_over: Counter[str] = Counter()
     units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over, output=place)
+    _check_names(units)
     with open_scores(options.scores) as table, open_run(output) as scratch:
         sizes = _match(units, table)
         decisions = decide(table, options)
@@ -199,10 +200,20 @@ class _Run:
             assert isinstance(unit, FolderUnit)
             for entry, state in zip(unit.entries, self._decisions.states[begin:], strict=False):
                 if state == State.KEPT:
-                    if "\n" in entry.source or "\r" in entry.source:
-                        raise ShardError(f"{entry.path!r}: a name with a line break cannot stand in a list; rename it")
                     lines.append(os.fsencode(entry.source) + b"\n")
         return b"".join(lines)
+
+
+def _check_names(units: Sequence[Unit]) -> None:
+    """Before the work, not when the list of kept files is written.
+
+    Raises:
+        ShardError: a name that a list cannot hold.
+    """
+    for unit in units:
+        for entry in unit.entries if isinstance(unit, FolderUnit) else ():
+            if "\n" in entry.source or "\r" in entry.source:
+                raise ShardError(f"{entry.path!r}: a name with a line break cannot stand in a list; rename it")
 
 
 def _match(units: Sequence[Unit], table: ScoreTable) -> list[int]:

@@ -43,7 +43,7 @@ from synthpipe.device import resolve_device
 from synthpipe.errors import CheckpointError, ImageError, ShardError
 from synthpipe.files.decode import decode_image
 from synthpipe.files.output_place import local_output
-from synthpipe.files.storage import OutputFolder, absolute_url
+from synthpipe.files.storage import OutputFolder, absolute_url, local_path
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.run_plan import differences
 from synthpipe.transforms.density import score_image
@@ -144,6 +144,8 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
     output = local_output(os.path.dirname(options.output) or ".") if is_image_folder(options.source[0]) else None
     units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over, output=output)
     target, parts_name = _place(options.output)
+    if target.local and Path(local_path(options.output)).is_dir():
+        raise ShardError(f"cannot write {options.output!r}: there is a folder of that name; move it, or name another")
     parts = OutputFolder(f"{target.url.rstrip('/')}/{parts_name}.parts")
     done: list[UnitScores] = []
     images = 0
@@ -293,7 +295,9 @@ def _place(output: str) -> tuple[OutputFolder, str]:
 def _part_name(unit: Unit) -> str:
     place = unit.url if isinstance(unit, ShardUnit) else unit.label
     mark = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{unit.label.rsplit('/', 1)[-1].removesuffix('.tar')[:100]}-{mark}.parquet"
+    # A cut in the middle of a character is written as a name may be that is no UTF-8.
+    name = os.fsencode(unit.label.rsplit("/", 1)[-1].removesuffix(".tar")[:100])[:200]
+    return f"{os.fsdecode(name)}-{mark}.parquet"
 
 
 def _read_part(unit: Unit, output: OutputFolder) -> tuple[dict[str, Any], Any] | None:

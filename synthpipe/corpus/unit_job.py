@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,10 @@ from synthpipe.errors import ShardError
 from synthpipe.files.storage import OutputFolder
 
 __all__ = ["UnitJob", "target_names"]
+
+
+#: Bytes of the name of a shard that is written: the notes on it beside the shard have a longer one, of 255 at most.
+LONGEST_SHARD_NAME = 240
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +54,16 @@ def target_names(units: Sequence[Unit]) -> list[str]:
     """File name of each new shard: plain names, as an index wants them.
 
     Raises:
-        ShardError: two shards would have one name.
+        ShardError: two shards would have one name, or one has a name too long for a file.
     """
     names = [unit.label.replace("/", "-").removesuffix(".tar").lstrip(".") + ".tar" for unit in units]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ShardError(f"two shards would both be written to {twice[0]!r}; rename one, or take them separately")
+    longest = max(map(os.fsencode, names), key=len, default=b"")
+    if len(longest) > LONGEST_SHARD_NAME:
+        raise ShardError(
+            f"a shard would be written to {os.fsdecode(longest[:60])!r}..., a name of {len(longest)} bytes, expected "
+            f"at most {LONGEST_SHARD_NAME}; rename it, or the folders that it lies in"
+        )
     return names

@@ -18,10 +18,12 @@ from torch import Tensor
 from synthpipe.config.reader import parse_options
 from synthpipe.config.run import RunOptions, folders_of
 from synthpipe.config.training import changed_options, write_options
-from synthpipe.errors import TrainingError
+from synthpipe.errors import OptionError, TrainingError
 from synthpipe.files.decode import encode_png
 from synthpipe.files.folder_walk import walk_image_folders
 from synthpipe.files.output_place import OutputPlace
+from synthpipe.files.printable import printable
+from synthpipe.files.whole_file import check_file_is_writable, check_folder_is_writable
 from synthpipe.images import to_uint8
 
 if TYPE_CHECKING:
@@ -48,11 +50,21 @@ class RunFolder:
         self._board: SummaryWriter | None = None
 
     def check(self, options: RunOptions) -> None:
-        """Refuse a folder whose sample pictures would be read as data when the run is resumed.
+        """Refuse a folder that cannot be written to, or whose pictures would be read as data by a resumed run.
 
         Raises:
-            OptionError: it lies in a folder of images of ``options``, by whatever links.
+            OptionError: it lies in a folder of images of ``options``, by whatever links; its name is not UTF-8.
+            OSError: no permission, a full disk, a file in the way; before the first step, not at the first checkpoint.
         """
+        if printable(str(self.path)) != str(self.path):
+            raise OptionError(
+                f"run_dir {str(self.path)!r}: expected a name in UTF-8, which TensorBoard needs; rename it"
+            )
+        if self._writes:
+            for folder in ("tb", "samples", "checkpoints"):
+                check_folder_is_writable(self.path / folder)
+            for file in ("options.yml", "log.txt", "final.safetensors"):
+                check_file_is_writable(self.path / file)
         place = OutputPlace(self.path / "samples", "the folder of samples", cure="name a run_dir beside it")
         for folder in folders_of(options):
             if Path(folder).is_dir():
