@@ -7,14 +7,15 @@ themselves store tell the two apart.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 
 from synthpipe.files.decoding.png_chunks import PNG_SIGNATURE
 
-__all__ = ["image_format", "image_suffix", "is_truncated", "tiff_tags"]
+__all__ = ["image_format", "image_suffix", "is_truncated", "tiff_pages"]
 
 _JPEG = b"\xff\xd8\xff"
 _TIFF_ORDERS = {b"II*\x00": "<", b"MM\x00*": ">"}
-_BIG_TIFF = (b"II+\x00", b"MM\x00+")
+_BIG_TIFF_ORDERS = {b"II+\x00": "<", b"MM\x00+": ">"}
 _GIF = (b"GIF87a", b"GIF89a")
 # Brands of ISO base media files, by the format that Pillow calls them.
 _AVIF_BRANDS = (b"avif", b"avis")
@@ -22,7 +23,8 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _JPEG_XL = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
 # TIFF tags: (where the pixel data start, how long they are), for strips and for tiles.
 _TIFF_DATA = ((273, 279), (324, 325))
-_TIFF_CODES = {3: "H", 4: "I"}
+_TIFF_CODES = {3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
+_TIFF_BYTES = (1, 2, 7)
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp", "GIF": "gif", "AVIF": "avif", "HEIF": "heic"}
 # Boxes of an ISO media file that are looked at, far more than any image has.
 _MOST_BOXES = 10_000
@@ -41,7 +43,7 @@ def image_format(data: bytes) -> str | None:
         return "JPEG"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[:4] in _TIFF_ORDERS or data[:4] in _BIG_TIFF:
+    if data[:4] in _TIFF_ORDERS or data[:4] in _BIG_TIFF_ORDERS:
         return "TIFF"
     if data.startswith(_GIF):
         return "GIF"
@@ -67,11 +69,10 @@ def is_truncated(data: bytes) -> bool:
         return True
     if data[:4] == b"RIFF" and b"WEBP".startswith(data[8:12]):
         return len(data) < 12 or len(data) < 8 + struct.unpack_from("<I", data, 4)[0]
-    if data[:4] in _TIFF_ORDERS:
-        return tiff_tags(data) is None or _tiff_is_cut(data)
     cut = {
         "PNG": _png_is_cut,
         "JPEG": _jpeg_is_cut,
+        "TIFF": _tiff_is_cut,
         "GIF": _gif_is_cut,
         "BMP": _bmp_is_cut,
         "AVIF": _media_is_cut,
@@ -80,23 +81,41 @@ def is_truncated(data: bytes) -> bool:
     return cut is not None and cut(data)
 
 
-def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]] | None:
-    """Whole numbers of the first directory by tag; None where the file ends before them, or is no (classic) TIFF."""
-    order = _TIFF_ORDERS.get(data[:4])
-    if order is None:
-        return None
-    try:
-        (start,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, start)
-        entries = [struct.unpack_from(order + "HHI4s", data, start + 2 + 12 * i) for i in range(count)]
-        return {tag: _tiff_numbers(data, order, kind, n, raw) for tag, kind, n, raw in entries if kind in _TIFF_CODES}
-    except struct.error:
-        return None
+def tiff_pages(data: bytes) -> Iterator[dict[int, Sequence[int]]]:
+    """Of each page of a TIFF or BigTIFF, the whole numbers, texts and bytes of its directory by tag.
+
+    Raises:
+        struct.error: a directory, or what it points to, reaches beyond the end.
+    """
+    big = data[:4] in _BIG_TIFF_ORDERS
+    order = (_BIG_TIFF_ORDERS if big else _TIFF_ORDERS)[data[:4]]
+    many, offset, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+    link = 8 if big else 4
+    seen: set[int] = set()
+    while True:
+        (start,) = struct.unpack_from(order + offset, data, link)
+        if start == 0 or start in seen:
+            return
+        seen.add(start)
+        (count,) = struct.unpack_from(order + many, data, start)
+        first = start + struct.calcsize(order + many)
+        link = first + entry * count
+        if link > len(data):
+            raise struct.error("beyond the end")
+        tags: dict[int, Sequence[int]] = {}
+        for at in range(first, link, entry):
+            tag, kind, length = struct.unpack_from(order + "HH" + offset, data, at)
+            if kind in _TIFF_CODES or kind in _TIFF_BYTES:
+                tags[tag] = _tiff_values(data, order, offset, kind, length, at + 4 + struct.calcsize(order + offset))
+        yield tags
 
 
 def _tiff_is_cut(data: bytes) -> bool:
-    """The pixel data that the first directory points to must lie inside the file."""
-    values = tiff_tags(data) or {}
+    """The first directory, and the pixel data that it points to, must lie inside the file."""
+    try:
+        values = next(tiff_pages(data), {})
+    except struct.error:
+        return True
     ends = [
         offset + length
         for where, size in _TIFF_DATA
@@ -105,15 +124,17 @@ def _tiff_is_cut(data: bytes) -> bool:
     return max(ends, default=0) > len(data)
 
 
-def _tiff_numbers(data: bytes, order: str, kind: int, count: int, raw: bytes) -> tuple[int, ...]:
-    code = _TIFF_CODES[kind]
-    size = count * struct.calcsize(code)
-    if size <= 4:
-        return struct.unpack_from(f"{order}{count}{code}", raw)
-    (offset,) = struct.unpack(order + "I", raw)
-    if offset + size > len(data):
+def _tiff_values(data: bytes, order: str, offset: str, kind: int, count: int, place: int) -> Sequence[int]:
+    code = _TIFF_CODES.get(kind, "s")
+    size = count * struct.calcsize(order + code)
+    if size > struct.calcsize(order + offset):
+        (place,) = struct.unpack_from(order + offset, data, place)
+    if place + size > len(data):
         raise struct.error("beyond the end")  # before a layout of billions of numbers is made
-    return struct.unpack_from(f"{order}{count}{code}", data, offset)
+    if code == "s":
+        return data[place : place + size]
+    numbers: tuple[int, ...] = struct.unpack_from(f"{order}{count}{code}", data, place)
+    return numbers
 
 
 def _png_is_cut(data: bytes) -> bool:

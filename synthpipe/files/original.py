@@ -17,8 +17,8 @@ from PIL import Image, ImageFile
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.decoding import srgb
 from synthpipe.files.decoding.color_profile import ProfileFound, find_profile
-from synthpipe.files.decoding.open_image import MAX_PIXELS, readable
-from synthpipe.files.decoding.samples import Samples, open_or_read, read_samples
+from synthpipe.files.decoding.open_image import MAX_PIXELS, TiffByTags, open_image, readable
+from synthpipe.files.decoding.samples import Samples, read_samples
 
 __all__ = ["Original", "encode_original", "read_pages"]
 
@@ -69,17 +69,12 @@ def read_pages(
     Raises:
         ImageError: as :func:`synthpipe.files.decode.decode_image`; ``"out_of_range"`` for values above ``value_range``.
     """
-    with readable(data, name):
-        image = open_or_read(data, name, max_pixels)
-        if isinstance(image, Samples):
-            yield _original(image, None, 1, None, _Where(name, value_range))
-            return
-        with image:
-            more = srgb.further_pages(image)
-            skipped = {srgb.FURTHER_PAGES: more} if more and image.format == "MPO" else {}
-            pages = 1 if skipped else 1 + more
-            for page in range(pages):
-                yield _page(data, image, _Where(name, value_range, page, pages, skipped))
+    with readable(data, name), open_image(io.BytesIO(data), name, max_pixels) as image:
+        more = srgb.further_pages(image)
+        skipped = {srgb.FURTHER_PAGES: more} if more and image.format == "MPO" else {}
+        pages = 1 if skipped else 1 + more
+        for page in range(pages):
+            yield _page(data, image, _Where(name, value_range, page, pages, skipped))
 
 
 def encode_original(color: NDArray[Any], alpha: NDArray[Any] | None = None, exif: bytes | None = None) -> bytes:
@@ -119,7 +114,7 @@ class _Where(NamedTuple):
     skipped: Mapping[str, int] = {}
 
 
-def _page(data: bytes, image: ImageFile.ImageFile, where: _Where) -> Original:
+def _page(data: bytes, image: ImageFile.ImageFile | TiffByTags, where: _Where) -> Original:
     image.seek(where.page)
     found = find_profile(image, data)
     samples = read_samples(data, image, where.name)
@@ -174,7 +169,7 @@ def _scaled(values: NDArray[Any], peak: int, wanted: int) -> NDArray[Any]:
     return ((values.astype(np.uint64) * wanted + peak // 2) // peak).astype(values.dtype)
 
 
-def _exif(image: ImageFile.ImageFile, converted: bool) -> bytes | None:
+def _exif(image: ImageFile.ImageFile | TiffByTags, converted: bool) -> bytes | None:
     """What can be kept; a block that cannot be read is not."""
     try:
         exif = image.getexif()

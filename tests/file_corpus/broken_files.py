@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.file_corpus.pillow_files import has_avif, plain, saved
 from tests.file_corpus.tiff import Page, tiff
-from tests.file_corpus.truth import OddFile, Truth, picture
+from tests.file_corpus.truth import OddFile, Truth, deep_picture, picture
 from tests.files.image_bytes import png, png_chunk
 
 __all__ = ["BOMB_SIDE", "broken_files"]
@@ -52,6 +52,8 @@ def _cut() -> Iterator[OddFile]:
     yield OddFile("cut_progressive.jpg", progressive[: len(progressive) * 2 // 3], "truncated")
     big = tiff(Page(picture("cut_bigtiff.tif"), tile=(32, 32)), big=True)
     yield OddFile("cut_bigtiff.tif", big[:-5000], "truncated")
+    grey_alpha = tiff(Page(deep_picture("cut_la_16.tif")[..., :2], 1, extra=(2,)), order=">", big=True)
+    yield OddFile("cut_la_16.tif", grey_alpha[: len(grey_alpha) // 2], "truncated")
     yield OddFile("empty.png", b"", "truncated")
     yield OddFile("empty.jpg", b"", "truncated")
     # All pixels came before the cut.
@@ -97,6 +99,10 @@ def _bombs() -> Iterator[OddFile]:
     for tag in (256, 257):
         data = data.replace(struct.pack("<HHII", tag, 4, 1, 16), struct.pack("<HHII", tag, 4, 1, side))
     yield OddFile("bomb.tif", data, "bomb")
+    data = tiff(Page(deep_picture("bomb", 16, 16)[..., :2], 1, extra=(2,)), order=">")
+    for tag in (256, 257):
+        data = data.replace(struct.pack(">HHII", tag, 4, 1, 16), struct.pack(">HHII", tag, 4, 1, side))
+    yield OddFile("bomb_la_16.tif", data, "bomb")
     data = saved(Image.fromarray(small).quantize(16), format="GIF")
     sides = struct.pack("<HH", 16, 16)
     yield OddFile("bomb.gif", data.replace(sides, struct.pack("<HH", side, side)), "bomb")

@@ -36,11 +36,12 @@ def plain(data: bytes, mode: str = "RGB", frame: int = 0) -> np.ndarray:
     return samples if samples.ndim == 3 else samples[..., None]
 
 
-def by_littlecms(samples: np.ndarray, mode: str, profile: bytes) -> np.ndarray:
-    """``(H, W, 3)`` uint8, sRGB, with ImageCms's defaults."""
+def by_littlecms(samples: np.ndarray, mode: str, profile: bytes, *, exact: bool = False) -> np.ndarray:
+    """``(H, W, 3)`` uint8, sRGB, with ImageCms's defaults; ``exact``: without its coarser table of the profile's."""
     image = Image.frombytes(mode, samples.shape[1::-1], np.ascontiguousarray(samples).tobytes())
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    flags = ImageCms.Flags.NOOPTIMIZE if exact else ImageCms.Flags.NONE
+    converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB", flags=flags)
     assert converted is not None
     return np.array(converted)
 
@@ -84,7 +85,7 @@ def _jpegs() -> Iterator[OddFile]:
     yield OddFile("twin.png", saved(color, format="PNG"), Truth(color))
     frames = [Image.fromarray(picture(f"two_pictures.jpg {number}")) for number in range(2)]
     data = saved(frames[0], format="MPO", save_all=True, append_images=frames[1:], quality=90)
-    truth = Truth(plain(data), further_pages=(plain(data, frame=1),), tolerance=1)
+    truth = Truth(plain(data), further_pages=(plain(data, frame=1),), tolerance=1, preview=True)
     yield OddFile("two_pictures.jpg", data, truth)
 
 

@@ -210,6 +210,11 @@ def _color_chunks() -> Iterator[OddFile]:
         values = picture(name)
         truth = Truth(rounded(to_srgb(values, space)), reasons="converted_profile", tolerance=1)
         yield OddFile(name, png(values, RGB, chunks=chunks), truth)
+    deep = deep_picture("cicp_p3_16.png")
+    data = png(deep, RGB, chunks=((b"cICP", bytes([12, 13, 0, 1])),))
+    color = rounded(to_srgb(deep, P3, 65535), np.uint16)
+    truth = Truth(color, reasons="converted_profile reduced_depth", tolerance=1)
+    yield OddFile("cicp_p3_16.png", data, truth)
     for name, chunks, reasons in (
         ("gama_of_srgb.png", (gama(45455),), ""),
         ("gama_chrm_of_srgb.png", (gama(45455), chrm(SRGB)), ""),

@@ -34,6 +34,9 @@ def tiff_files() -> Iterator[OddFile]:
 def _modes() -> Iterator[OddFile]:
     bits = picture("mode_1.tif")[..., :1] >> 7
     yield OddFile("mode_1.tif", tiff(Page(bits, MINISBLACK, bits=1)), Truth(bits * 255, reasons="grey_to_rgb"))
+    bits = picture("group4.tif")[..., 0] >> 7
+    data = saved(Image.fromarray(bits.astype(bool)), format="TIFF", compression="group4")
+    yield OddFile("group4.tif", data, Truth(bits[..., None] * 255, reasons="grey_to_rgb"))
     grey = picture("mode_l.tif")[..., :1]
     yield OddFile("mode_l.tif", tiff(Page(grey, MINISBLACK)), Truth(grey, reasons="grey_to_rgb"))
     grey = picture("mode_l_inverted.tif")[..., :1]
@@ -72,6 +75,12 @@ def _alpha() -> Iterator[OddFile]:
     color, alpha = picture("mode_la.tif")[..., :1], picture("alpha of mode_la.tif")[..., :1]
     data = tiff(Page(np.concatenate([color, alpha], 2), MINISBLACK, extra=_UNASSOCIATED))
     yield OddFile("mode_la.tif", data, Truth(color, alpha, "grey_to_rgb flattened_alpha"))
+    deep, alpha16 = deep_picture("la_16.tif")[..., :1], deep_picture("alpha of la_16.tif")[..., :1]
+    data = tiff(Page(np.concatenate([deep, alpha16], 2), MINISBLACK, extra=_UNASSOCIATED))
+    yield OddFile("la_16.tif", data, Truth(deep, alpha16, "grey_to_rgb flattened_alpha reduced_depth"))
+    deep = deep_picture("rgbx_16.tif")
+    data = tiff(Page(np.concatenate([deep, deep[..., :1]], 2), extra=_UNSPECIFIED))
+    yield OddFile("rgbx_16.tif", data, Truth(deep, reasons="reduced_depth"))
     for depth in (8, 16):
         make = picture if depth == 8 else deep_picture
         reasons = "flattened_alpha" + (" reduced_depth" if depth == 16 else "")
@@ -144,10 +153,21 @@ def _ink() -> Iterator[OddFile]:
     color = np.round((255 - inks[..., :3]) * (255.0 - inks[..., 3:]) / 255).astype(np.uint8)
     truth = Truth(color, reasons="unknown_profile", tolerance=1)
     yield OddFile("cmyk.tif", tiff(Page(inks, SEPARATED)), truth)
+    deep = np.concatenate([deep_picture("cmyk_16.tif"), deep_picture("black ink")[..., :1] // 3], 2)
+    color = np.round((65535 - deep[..., :3]) / 65535 * (65535.0 - deep[..., 3:]) / 257).astype(np.uint8)
+    # Inks are rounded to 8 bits before the product.
+    truth = Truth(color, reasons="unknown_profile reduced_depth", tolerance=1)
+    yield OddFile("cmyk_16.tif", tiff(Page(deep, SEPARATED)), truth)
     profile = icc.cmyk_profile()
     inks = np.concatenate([picture("icc_cmyk.tif"), picture("black ink")[..., 1:2] // 3], 2)
     truth = Truth(by_littlecms(inks, "CMYK", profile), reasons="converted_profile", tolerance=1)
     yield OddFile("icc_cmyk.tif", tiff(Page(inks, SEPARATED, tags={_PROFILE: profile})), truth)
+    # 257 times 8 bits: LittleCMS's conversion of these is the truth, whatever the depth.
+    shallow = np.concatenate([picture("icc_cmyk_16.tif"), picture("black ink")[..., 1:2] // 3], 2)
+    color = by_littlecms(shallow, "CMYK", profile, exact=True).astype(np.uint16) * 257
+    truth = Truth(color, reasons="converted_profile reduced_depth", tolerance=1)
+    data = tiff(Page(shallow.astype(np.uint16) * 257, SEPARATED, tags={_PROFILE: profile}), order=">")
+    yield OddFile("icc_cmyk_16.tif", data, truth)
 
 
 def _profiles() -> Iterator[OddFile]:
@@ -174,6 +194,19 @@ def _stacks() -> Iterator[OddFile]:
     data = tiff(*(Page(page, MINISBLACK, compression="deflate") for page in deep), order=">")
     truth = Truth(deep[0], reasons="grey_to_rgb reduced_depth", further_pages=tuple(deep[1:]))
     yield OddFile("stack_16.tif", data, truth)
+    # 16-bit grey with alpha is what Pillow does not open: orientation, profile and pages must be read all the same.
+    deep = [deep_picture(f"la_16_stack.tif {number}")[..., :1] for number in range(3)]
+    alphas = [deep_picture(f"alpha of la_16_stack.tif {number}")[..., :1] for number in range(3)]
+    tags = {_PROFILE: icc.grey_profile(1.8), _ORIENTATION: 6, _CAMERA: MAKE}
+    pages = [
+        Page(stored(np.concatenate(both, 2), 6), MINISBLACK, extra=_UNASSOCIATED, tags=tags)
+        for both in zip(deep, alphas, strict=True)
+    ]
+    colors = [rounded(grey_to_srgb(page, 1.8, 65535), np.uint16) for page in deep]
+    reasons = "converted_profile grey_to_rgb flattened_alpha reduced_depth"
+    further = tuple(colors[1:])
+    truth = Truth(colors[0], alphas[0], reasons, tolerance=1, further_pages=further, exif=True)
+    yield OddFile("la_16_stack.tif", tiff(*pages, big=True, order=">"), truth)
     # A page of another size and another kind.
     first, second = picture("stack_mixed.tif"), picture("stack_mixed.tif 1", 90, 100)[..., :1]
     data = tiff(Page(first), Page(second, MINISBLACK))

@@ -27,6 +27,7 @@ class Truth:
         tolerance: of each channel, in levels of 255 (what a conversion by another formula may be off).
         further_pages: what follows the first page, ``color`` of each.
         exif: whether :data:`MAKE` stands in its metadata.
+        preview: what follows is another size of the same picture, which commands that write images leave out.
     """
 
     color: NDArray[np.integer]
@@ -36,6 +37,7 @@ class Truth:
     tolerance: int = 0
     further_pages: tuple[NDArray[np.integer], ...] = ()
     exif: bool = False
+    preview: bool = False
 
     @property
     def white(self) -> int:

@@ -5,17 +5,18 @@ None of Pillow's global settings is touched or relied on: its own limit on pixel
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from synthpipe.errors import ImageError
-from synthpipe.files.containers import image_format, is_truncated
+from synthpipe.files.containers import image_format, is_truncated, tiff_pages
 from synthpipe.files.image_formats import EXTRAS, IMAGE_FORMATS
 
-__all__ = ["MAGIC_BYTES", "MAX_PIXELS", "check_pixels", "open_image", "readable", "unreadable"]
+__all__ = ["MAGIC_BYTES", "MAX_PIXELS", "TiffByTags", "open_image", "readable", "unreadable"]
 
 #: Images of more pixels are refused unless a command or option says otherwise; the largest cameras of phones make 200
 #: million.  A file of a few kilobytes can announce any number, and decoding takes some 10 bytes for each.
@@ -25,8 +26,69 @@ _UNKNOWN = "unknown format"
 #: Bytes at the start of a file that tell its format.
 MAGIC_BYTES = 256
 
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS, _SAMPLE_FORMAT, _PROFILE = 256, 257, 258, 262, 277, 339, 34675
+#: Channels of colour by TIFF's photometric interpretation: white is zero, black is zero, RGB, CMYK.
+TIFF_COLORS = {0: 1, 1: 1, 2: 3, 5: 4}
+_MOST_CHANNELS = 8
+_UNSIGNED = 1
+# Tags of text, and the orientation.
+_TEXTS, _ORIENTATION = (270, 271, 272, 305, 306, 315, 33432), 274
 
-def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
+
+class TiffByTags(Image.Image):
+    """A TIFF that Pillow does not open, such as 16-bit grey with alpha or a big-endian BigTIFF: all but its pixels.
+
+    Args:
+        data: the whole file.
+
+    Raises:
+        SyntaxError: it holds something else than whole numbers of 8 or 16 bits that are grey, RGB or CMYK.
+        struct.error: it ends in a directory.
+    """
+
+    format = "TIFF"
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self._pages = list(tiff_pages(data))
+        if not self._pages:
+            raise SyntaxError("no page")
+        self.seek(0)
+
+    @property
+    def n_frames(self) -> int:
+        """Pages."""
+        return len(self._pages)
+
+    def seek(self, frame: int) -> None:
+        """Go to a page; raises as the class does."""
+        tags = self._pages[frame]
+        bits, channels = set(tags.get(_BITS, (1,))), tags.get(_CHANNELS, (1,))[0]
+        usual = bits in ({8}, {16}) and set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
+        colors = TIFF_COLORS.get(tags.get(_PHOTOMETRIC, (-1,))[0], _MOST_CHANNELS + 1)
+        if not (usual and colors <= channels <= _MOST_CHANNELS and {_WIDTH, _HEIGHT} <= tags.keys()):
+            raise SyntaxError(f"a page of {channels} channels of {sorted(bits)} bits")
+        self.tag_v2: dict[int, Sequence[int]] = tags
+        self._frame = frame
+        self._size = (tags[_WIDTH][0], tags[_HEIGHT][0])
+        self.info = {"icc_profile": bytes(tags[_PROFILE])} if _PROFILE in tags else {}
+
+    def tell(self) -> int:
+        """The number of the page."""
+        return self._frame
+
+    def getexif(self) -> Image.Exif:
+        """Texts about the picture, and its orientation."""
+        exif = Image.Exif()
+        for tag in _TEXTS:
+            if tag in self.tag_v2:
+                exif[tag] = bytes(self.tag_v2[tag]).rstrip(b"\0").decode("latin-1")
+        if _ORIENTATION in self.tag_v2:
+            exif[_ORIENTATION] = self.tag_v2[_ORIENTATION][0]
+        return exif
+
+
+def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile | TiffByTags:
     """The image in ``file``, its header read, its pixels not; the caller closes it.
 
     Args:
@@ -47,23 +109,16 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
     if factory is None:
         cure = EXTRAS.get(found, "save it in another format")
         raise ImageError(f"{name}: holds {found}, which is not read here; {cure}", reason="unsupported")
-    image: ImageFile.ImageFile = factory(file, name)
-    try:
-        check_pixels(*image.size, name, max_pixels)
-    except ImageError:
-        image.close()
-        raise
-    return image
-
-
-def check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
-    """Raise ImageError (``"bomb"``) for more than ``max_pixels``."""
+    image = _opened(factory, file, name, found)
+    width, height = image.size
     if width * height > max_pixels:
+        image.close()
         raise ImageError(
             f"{name}: refused, {width}x{height} are {width * height} pixels, more than max_pixels ({max_pixels}); "
             "raise max_pixels if you trust the file",
             reason="bomb",
         )
+    return image
 
 
 @contextmanager
@@ -92,6 +147,20 @@ def unreadable(name: str, found: str | None, error: Exception) -> ImageError:
             f"{name}: not a readable image, expected {', '.join(IMAGE_FORMATS)}: {_UNKNOWN}", "unreadable"
         )
     return ImageError(f"{name}: not a readable {found} image ({type(error).__name__}: {error})", "unreadable")
+
+
+def _opened(factory: Any, file: IO[bytes], name: str, found: str) -> ImageFile.ImageFile | TiffByTags:
+    try:
+        image: ImageFile.ImageFile = factory(file, name)
+    except SyntaxError as error:
+        if found != "TIFF":
+            raise
+        file.seek(0)
+        try:
+            return TiffByTags(file.read())
+        except (SyntaxError, struct.error):
+            raise error from None
+    return image
 
 
 def _factory(found: str) -> Any:

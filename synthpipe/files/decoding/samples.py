@@ -6,6 +6,7 @@ Pillow reads 8 bits.  Of 16-bit colour it keeps the high bytes only, so imagecod
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any, Literal, NamedTuple
 
 import imagecodecs
@@ -14,15 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from synthpipe.errors import ImageError
-from synthpipe.files.containers import tiff_tags
-from synthpipe.files.decoding.open_image import check_pixels, open_image
-from synthpipe.files.decoding.png_chunks import all_chunks
+from synthpipe.files.decoding.open_image import TIFF_COLORS, TiffByTags, open_image
 
-__all__ = ["Samples", "open_or_read", "read_samples"]
+__all__ = ["Samples", "read_samples"]
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLES_PER_PIXEL, _PLANAR, _EXTRA_SAMPLES = 258, 262, 277, 284, 338
-_WIDTH, _HEIGHT, _SAMPLE_FORMAT = 256, 257, 339
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _SEPARATED = 0, 1, 2, 5
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 258, 262, 284, 338
+_WHITE_IS_ZERO = 0
 _DEEP = 65535
 
 _ALPHA_MODES = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
@@ -48,7 +46,7 @@ class Samples(NamedTuple):
         return _SPACES[self.color.shape[2]]
 
 
-def read_samples(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
+def read_samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str) -> Samples:
     """The samples of the page at which ``image`` stands.
 
     Args:
@@ -60,46 +58,21 @@ def read_samples(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
         ImageError: ``reason`` ``"unsupported"``: 32-bit or float samples, LAB.
         Exception: whatever decoders raise on damaged pixels; see :func:`synthpipe.files.decoding.open_image.readable`.
     """
+    if isinstance(image, TiffByTags):
+        return _tiff_page(data, image)
     if image.format == "PNG" and data[24] == 16 and image.mode != "I;16":
-        _find_exif(image, data)
         return _split(imagecodecs.png_decode(data), _png_channels(data), image.info.get("transparency"))
     if image.format == "TIFF":
-        bits, planar = _tiff_tag(image, _BITS_PER_SAMPLE, (8,)), _tiff_tag(image, _PLANAR, 1)
+        bits = _tiff_tag(image, _BITS_PER_SAMPLE, (8,))
+        if len(bits) > 1 and max(bits) == 16 and image.mode == "CMYK" and _tiff_tag(image, _PLANAR, 1) == 1:
+            return _deep_inks(data, image)
         if len(bits) > 1 and max(bits) == 16 and image.mode != "CMYK":
-            return _deep_tiff_page(data, image.tell(), planar, _tiff_tag(image, _EXTRA_SAMPLES, ()))
-        if len(bits) > 1 and max(bits) > 8 and image.mode != "CMYK":
+            return _tiff_page(data, image)
+        if len(bits) > 1 and max(bits) > 8:
             raise ImageError(f"{name}: {bits} bits per sample; save it with 8 or 16 bits", reason="unsupported")
     if image.mode.startswith("I;16"):
         return _deep_grey(image)
     return _eight_bits(data, image, name)
-
-
-def open_or_read(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile | Samples:
-    """The image, opened; of a TIFF that Pillow does not open, such as 16-bit grey with alpha, its first page.
-
-    Raises:
-        ImageError: ``reason`` ``"bomb"`` or ``"unsupported"``.
-        Exception: as :func:`synthpipe.files.decoding.open_image.open_image` and :func:`read_samples`.
-    """
-    try:
-        return open_image(io.BytesIO(data), name, max_pixels)
-    except SyntaxError:
-        deep = _read_deep_tiff(data, name, max_pixels)
-        if deep is None:
-            raise
-        return deep
-
-
-def _read_deep_tiff(data: bytes, name: str, max_pixels: int) -> Samples | None:
-    tags = tiff_tags(data) or {}
-    bits = tags.get(_BITS_PER_SAMPLE, ())
-    unsigned = set(tags.get(_SAMPLE_FORMAT, (1,))) == {1}
-    photometric = tags.get(_PHOTOMETRIC, (-1,))[0]
-    if not bits or set(bits) != {16} or not unsigned or photometric not in (_BLACK_IS_ZERO, _RGB):
-        return None
-    # libtiff allocates what the header says, all channels of it.
-    check_pixels(tags[_WIDTH][0] * len(bits), tags[_HEIGHT][0], name, 4 * max_pixels)
-    return _deep_tiff_page(data, 0, tags.get(_PLANAR, (1,))[0], tags.get(_EXTRA_SAMPLES, ()))
 
 
 def _eight_bits(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
@@ -121,8 +94,7 @@ def _eight_bits(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
     wanted = _OPAQUE_MODES[image.mode]
     samples = np.array(image if image.mode == wanted else image.convert(wanted))
     samples = samples if samples.ndim == 3 else samples[..., None]
-    cut = image.mode == "CMYK" and max(_tiff_tag(image, _BITS_PER_SAMPLE, (8,))) > 8
-    return _with_transparent_color(Samples(samples, None, 255, cut=cut or _has_deep_samples(data, image)), transparency)
+    return _with_transparent_color(Samples(samples, None, 255, cut=_has_deep_samples(data, image)), transparency)
 
 
 def _deep_grey(image: ImageFile.ImageFile) -> Samples:
@@ -135,16 +107,39 @@ def _deep_grey(image: ImageFile.ImageFile) -> Samples:
     return _with_transparent_color(Samples(samples, None, peak), image.info.get("transparency"))
 
 
-def _deep_tiff_page(data: bytes, page: int, planar: int, extra: tuple[int, ...]) -> Samples:
-    samples = imagecodecs.tiff_decode(data, index=page)
-    if samples.ndim == 3 and planar == 2:
+def _tiff_page(data: bytes, image: ImageFile.ImageFile | TiffByTags) -> Samples:
+    """8 or 16 bits a channel, by libtiff."""
+    samples = imagecodecs.tiff_decode(data, index=image.tell())
+    if samples.ndim == 3 and _tiff_number(image, _PLANAR, 1) == 2:
         samples = samples.transpose(1, 2, 0)
     samples = samples if samples.ndim == 3 else samples[..., None]
-    colors = 3 if samples.shape[2] >= 3 else 1
+    photometric = _tiff_number(image, _PHOTOMETRIC, -1)
+    colors = TIFF_COLORS.get(photometric, 3 if samples.shape[2] >= 3 else 1)
     # 1 is alpha that colours were multiplied with, 2 plain alpha, 0 anything.
-    has_alpha = samples.shape[2] > colors and (not extra or extra[0] in (1, 2))
-    alpha = samples[..., colors : colors + 1] if has_alpha else None
-    return Samples(samples[..., :colors], alpha, _DEEP, bool(has_alpha and extra and extra[0] == 1))
+    extra = _tiff_number(image, _EXTRA_SAMPLES, 2)
+    alpha = samples[..., colors : colors + 1] if samples.shape[2] > colors and extra in (1, 2) else None
+    color, peak = samples[..., :colors], int(np.iinfo(samples.dtype).max)
+    color = peak - color if photometric == _WHITE_IS_ZERO else color
+    return Samples(color, alpha, peak, premultiplied=alpha is not None and extra == 1)
+
+
+def _deep_inks(data: bytes, image: ImageFile.ImageFile) -> Samples:
+    """16-bit CMYK, which imagecodecs does not read: Pillow gives the high bytes, and the low ones as high ones."""
+    page = image.tell()
+    high = np.array(image).astype(np.uint16)
+    with open_image(io.BytesIO(data), "") as again:
+        again.seek(page)
+        swapped = [part._replace(args=_of_other_order(part.args)) for part in again.tile]  # type: ignore[union-attr]
+        again.tile = swapped  # type: ignore[union-attr]
+        return Samples(high << 8 | np.array(again), None, _DEEP)
+
+
+def _of_other_order(args: Any) -> Any:
+    """Pillow's arguments to decode the samples as if their bytes came the other way round."""
+    mode, *rest = args if isinstance(args, tuple) else (args,)
+    native = "B" if sys.byteorder == "little" else "L"
+    swapped = mode[:-1] + {"B": "L", "L": "B", "N": native}[mode[-1]]
+    return (swapped, *rest) if isinstance(args, tuple) else swapped
 
 
 def _split(samples: NDArray[Any], channels: int, transparency: Any) -> Samples:
@@ -154,12 +149,6 @@ def _split(samples: NDArray[Any], channels: int, transparency: Any) -> Samples:
     if samples.shape[2] > colors:
         return Samples(samples[..., :colors], samples[..., colors:], _DEEP)
     return _with_transparent_color(Samples(samples, None, _DEEP), transparency)
-
-
-def _find_exif(image: ImageFile.ImageFile, data: bytes) -> None:
-    """EXIF may stand behind the pixels: to find it Pillow would decode them, which has been done."""
-    if not {"exif", "Raw profile type exif"} & set(image.info):
-        image.info["exif"] = next((bytes(payload) for kind, payload in all_chunks(data) if kind == b"eXIf"), b"")
 
 
 def _png_channels(data: bytes) -> int:
@@ -176,6 +165,12 @@ def _has_deep_samples(data: bytes, image: Image.Image) -> bool:
 
 def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
     return image.tag_v2.get(tag, default) if image.format == "TIFF" else default  # type: ignore[attr-defined]
+
+
+def _tiff_number(image: ImageFile.ImageFile | TiffByTags, tag: int, default: int) -> int:
+    """The first number of a tag, of which Pillow gives some without and some with a tuple around them."""
+    value: Any = image.tag_v2.get(tag, default)  # type: ignore[union-attr]
+    return int(value if isinstance(value, int) else value[0]) if value != () else default
 
 
 def _keep_premultiplied(image: ImageFile.ImageFile) -> None:

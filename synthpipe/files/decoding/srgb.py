@@ -57,9 +57,16 @@ def to_srgb(samples: Samples, found: ProfileFound | None) -> tuple[Samples, str 
                 peak = 255 if color.dtype == np.uint8 else _DEEP
                 return plain._replace(color=converted, alpha=_rescaled(plain, peak), peak=peak), CONVERTED_PROFILE
     if samples.space == "cmyk":
-        inks = Image.fromarray(np.ascontiguousarray(samples.color), "CMYK")
-        return samples._replace(color=np.array(inks.convert("RGB"))), UNKNOWN_PROFILE
+        return samples._replace(color=_without_profile(samples.color, samples.peak)), UNKNOWN_PROFILE
     return samples, UNKNOWN_PROFILE if found is not None else None
+
+
+def _without_profile(inks: NDArray[Any], peak: int) -> NDArray[Any]:
+    """CMYK to RGB as if inks were ideal: what is not absorbed by a colour and not by black."""
+    if peak == 255:
+        return np.array(Image.fromarray(np.ascontiguousarray(inks), "CMYK").convert("RGB"))
+    light = (peak - inks).astype(np.uint64)
+    return ((light[..., :3] * light[..., 3:] + peak // 2) // peak).astype(inks.dtype)
 
 
 def straight_alpha(samples: Samples) -> Samples:
@@ -73,7 +80,7 @@ def straight_alpha(samples: Samples) -> Samples:
 
 def data_range(samples: Samples) -> int:
     """The value of white: of 16-bit samples that stay below 4096, the least sensor range that holds them."""
-    if samples.peak != _DEEP:
+    if samples.peak != _DEEP or samples.space == "cmyk":
         return samples.peak
     largest = int(samples.color.max())
     return next((top for top in _SENSOR_RANGES if 0 < largest <= top), _DEEP)
