@@ -12,6 +12,7 @@ from PIL import Image, ImageCms
 
 from synthpipe.errors import ImageError
 from synthpipe.files.decode import decode_image
+from tests.files.exif_bytes import exif_block
 from tests.files.icc_bytes import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, cmyk_profile, grey_profile, rgb_profile
 from tests.files.image_bytes import png
 
@@ -239,13 +240,8 @@ class TestUnknown:
         assert given_up == UNKNOWN
 
 
-def adobe_exif(index: bytes = b"R03\0") -> Image.Exif:
-    exif = Image.Exif()
-    exif[0xA005] = {1: index.decode()}
-    details = exif.get_ifd(0x8769)
-    details[0xA001] = 65535
-    details[0xA005] = {1: index.decode().rstrip("\0")}
-    return exif
+def adobe_exif(index: str = "R03") -> bytes:
+    return b"Exif\0\0" + exif_block({0x8769: {0xA001: 65535, 0xA005: {1: index}}})
 
 
 def test_cameras_mark_adobe_rgb_in_exif() -> None:
@@ -255,7 +251,7 @@ def test_cameras_mark_adobe_rgb_in_exif() -> None:
     decoded, given_up = decode_image(data, "x")
     assert abs(decoded.astype(int) - by_littlecms(Image.open(io.BytesIO(data)), PROFILES["adobe"])).max() <= 2
     assert given_up == CONVERTED
-    assert decode_image(saved(image, format="JPEG", exif=adobe_exif(b"R98\0")), "x").given_up == {}
+    assert decode_image(saved(image, format="JPEG", exif=adobe_exif("R98")), "x").given_up == {}
 
 
 def test_any_profile_gives_an_image_or_an_image_error() -> None:

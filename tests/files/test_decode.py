@@ -52,6 +52,8 @@ def grey3(values: np.ndarray) -> np.ndarray:
 
 
 RGB = samples((9, 13, 3))
+Image.init()
+WRITTEN = set(Image.SAVE)  # not every Pillow writes AVIF
 
 
 class TestWhatComesOut:
@@ -449,7 +451,11 @@ class TestBadFiles:
     @settings(max_examples=150, deadline=None, derandomize=True)
     @given(data=st.data())
     def test_any_damage_gives_an_image_or_an_image_error(self, data: st.DataObject) -> None:
-        how = data.draw(st.sampled_from([{"format": f} for f in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")]))
+        how = data.draw(
+            st.sampled_from(
+                [{"format": f} for f in ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF") if f in WRITTEN]
+            )
+        )
         damaged = bytearray(saved(Image.fromarray(RGB), **how))
         for _ in range(data.draw(st.integers(1, 6))):
             damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))

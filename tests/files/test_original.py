@@ -13,6 +13,7 @@ from PIL import Image
 
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.original import Original, encode_original, read_pages
+from tests.files.exif_bytes import exif_block
 from tests.files.icc_bytes import ADOBE_RGB, SRGB, rgb_profile
 from tests.files.image_bytes import png
 from tests.files.test_color_profile import adobe_exif, encoded
@@ -171,10 +172,7 @@ class TestPages:
 
 class TestExif:
     def test_is_kept_but_for_the_orientation(self) -> None:
-        exif = Image.Exif()
-        exif[0x0112], exif[0x010F] = 6, "Maker"
-        exif.get_ifd(0x8769)[0x829A] = 0.25
-        exif.get_ifd(0x8825)[1] = "N"
+        exif = b"Exif\0\0" + exif_block({0x0112: 6, 0x010F: "Maker", 0x8769: {0x829A: (1, 4)}, 0x8825: {1: "N"}})
         for how in ({"format": "JPEG"}, {"format": "PNG"}, {"format": "WEBP"}):
             page = only(saved(Image.fromarray(samples((8, 12, 3))), exif=exif, **how))
             assert page.color.shape == (12, 8, 3)

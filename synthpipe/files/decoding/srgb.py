@@ -74,7 +74,7 @@ def straight_alpha(samples: Samples) -> Samples:
     if not samples.premultiplied or samples.alpha is None:
         return samples
     opacity = np.maximum(samples.alpha, 1).astype(np.uint64)
-    color = (np.minimum(samples.color, samples.alpha) * np.uint64(samples.peak) + opacity // 2) // opacity
+    color = (np.minimum(samples.color, samples.alpha).astype(np.uint64) * samples.peak + opacity // 2) // opacity
     return samples._replace(color=color.astype(samples.color.dtype), premultiplied=False)
 
 
