@@ -168,7 +168,9 @@ def _enter(monkeypatch: pytest.MonkeyPatch, root: Path, opt: dict[str, Any], fla
 
     # BasicSR sets its logger up once in a process; each run of ours gets its own log file.
     logger.initialized_logger.clear()
-    logging.getLogger("basicsr").handlers.clear()
+    for handler in list(logging.getLogger("basicsr").handlers):
+        logging.getLogger("basicsr").removeHandler(handler)
+        handler.close()
     path = write_options(root / "options.yml", opt)
     monkeypatch.chdir(root)
     monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(path), *flags])

@@ -86,7 +86,7 @@ class Session:
 
     def __init__(self, command: CommandLine, notes: Sequence[str] = ()) -> None:
         self._command = command
-        self._notes = notes
+        self._notes = list(notes)
         self._loader: StreamLoader | None = None
         # BasicSR's checkpoint that the run goes on from, and what stands beside it.
         self._checkpoint: dict[str, Any] | None = None
@@ -132,6 +132,9 @@ class Session:
         if found is None:
             return None
         path, state = found
+        given = opt["path"].get("resume_state")
+        if opt["auto_resume"] and given and Path(str(given)).resolve() != path.resolve():
+            self._notes.append(f"path.resume_state {str(given)!r} is passed over: --auto_resume found {str(path)!r}")
         opt["path"]["resume_state"] = str(path)
         self._checkpoint = state
         self._resumed = resume.read_rank_state(path, opt["rank"])

@@ -209,6 +209,10 @@ TYPES: list[tuple[dict[str, Any], str]] = [
         {"val.metrics.psnr.type": "psnr"},
         "val.metrics.psnr.type: BasicSR knows no metric 'psnr'; known: calculate_niqe, calculate_psnr",
     ),
+    (
+        {"val.metrics.psnr.type": "calculate_psnr_pt"},
+        "calculate_psnr_pt works on tensors, and BasicSR's validation gives",
+    ),
     ({"val.metrics.psnr.crop_border": GONE}, "val.metrics.psnr.crop_border: calculate_psnr needs it"),
 ]
 

@@ -303,6 +303,20 @@ def test_orientation_is_applied_once(fmt: str, orientation: int) -> None:
     assert decoded[18:].max() < 10
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("behind", [False, True])
+def test_orientation_of_png_before_and_behind_the_pixels(behind: bool, dtype: type) -> None:
+    values = samples((4, 6, 3), dtype)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    chunk = (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    data = png(values, 2, chunks=() if behind else (chunk,))
+    if behind:
+        data = data[:-12] + png_chunk(*chunk) + data[-12:]
+    expected = values if dtype == np.uint8 else to8(values)
+    np.testing.assert_array_equal(pixels_of(data), expected[::-1, ::-1])
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damaged_metadata_does_not_spoil_an_image() -> None:
     data = png(RGB, 2, chunks=((b"eXIf", b"II*\x00\xff\xff\xff\x7f"),))

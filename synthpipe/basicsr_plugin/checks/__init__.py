@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from synthpipe.basicsr_plugin.checks.numbers import check_numbers
 from synthpipe.basicsr_plugin.checks.run import check_name_and_blocks, check_resume, check_run
 from synthpipe.basicsr_plugin.checks.sizes import check_sizes
 from synthpipe.basicsr_plugin.checks.types import argument_rules, check_types
+from synthpipe.basicsr_plugin.checks.val_pairs import Findings, check_val_pairs
 from synthpipe.basicsr_plugin.command_line import CommandLine
 from synthpipe.errors import OptionError
 
@@ -27,6 +29,7 @@ def check_options(options: Mapping[str, Any], command: CommandLine) -> list[str]
         OptionError: one line per problem: file, key, what was expected, what came, what to do.
     """
     problems = list(check_name_and_blocks(options))
+    notes: list[str] = []
     if not problems:
         found, meant = check_numbers(options, command.overridden, argument_rules(options))
         # The others see what was meant by a number, so that each mistake is said once.
@@ -39,6 +42,10 @@ def check_options(options: Mapping[str, Any], command: CommandLine) -> list[str]
             *check_run(meant, command),
             *check_resume(meant, command),
         ]
+        # Validation is the first rank's.
+        pairs = check_val_pairs(meant) if os.environ.get("RANK", "0") == "0" else Findings([], [])
+        problems += pairs.problems
+        notes = pairs.notes
     if problems:
         raise OptionError("\n".join(f"{command.option_file}: {problem}" for problem in dict.fromkeys(problems)))
-    return []
+    return notes

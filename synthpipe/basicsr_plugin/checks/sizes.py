@@ -11,7 +11,7 @@ from synthpipe.basicsr_plugin.checks.lookup import block_at, value_at
 from synthpipe.basicsr_plugin.checks.models import gives_stream
 from synthpipe.basicsr_plugin.checks.types import registered
 
-__all__ = ["check_sizes"]
+__all__ = ["check_sizes", "lq_multiple"]
 
 #: BasicSR's names of a network's factor of super-resolution and of its channels.
 _SCALES = ("upscale", "scale")
@@ -30,6 +30,13 @@ def check_sizes(options: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_channels(options, key)
     if gives_stream(options):
         yield from _check_patches(options)
+
+
+def lq_multiple(options: Mapping[str, Any]) -> int:
+    """Of what the sides of an image have to be a multiple for ``network_g``."""
+    name, arguments = _network(options, "network_g")
+    # It works on every second or fourth pixel at these scales.
+    return {1: 4, 2: 2}.get(arguments["scale"], 1) if name == "RRDBNet" else 1
 
 
 def _network(options: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]]:
@@ -103,6 +110,8 @@ def _check_patches(options: Mapping[str, Any]) -> Iterator[str]:
             f"{key}: SwinIR takes lq patches of a multiple of window_size {window}, got {size} / {scale} = "
             f"{size // scale}; set {key} to a multiple of {window * scale}"
         )
-    unshuffled = 4 // scale if name == "RRDBNet" and scale in (1, 2) else 1
-    if (size // scale) % unshuffled:
-        yield f"{key}: RRDBNet at scale {scale} takes lq patches of a multiple of {unshuffled}, got {size // scale}"
+    if (size // scale) % lq_multiple(options):
+        yield (
+            f"{key}: RRDBNet at scale {scale} takes lq patches of a multiple of {lq_multiple(options)}, got "
+            f"{size // scale}; set {key} to a multiple of 4"
+        )

@@ -51,6 +51,11 @@ def check_types(options: Mapping[str, Any]) -> Iterator[str]:
         yield from _check_name(f"{place.path}.type", place.block.get("type"), place.registry)
     for place in _called(options):
         yield from _check_name(f"{place.path}.type", place.block.get("type"), place.registry)
+        if place.path.startswith("val.") and str(place.block.get("type")).endswith("_pt"):
+            yield (
+                f"{place.path}.type: {place.block['type']} works on tensors, and BasicSR's validation gives arrays; "
+                f"take {str(place.block['type']).removesuffix('_pt')}"
+            )
         built = registered(place.registry, place.block.get("type"))
         if built is not None:
             yield from _check_arguments(place.path, place.block, built, place.added)

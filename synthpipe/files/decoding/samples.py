@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 
 from synthpipe.errors import ImageError
 from synthpipe.files.decoding.open_image import TIFF_COLORS, TiffByTags, open_image
+from synthpipe.files.decoding.png_chunks import all_chunks
 
 __all__ = ["Samples", "read_samples"]
 
@@ -61,6 +62,7 @@ def read_samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str
     if isinstance(image, TiffByTags):
         return _tiff_page(data, image)
     if image.format == "PNG" and data[24] == 16 and image.mode != "I;16":
+        _find_exif(image, data)
         return _split(imagecodecs.png_decode(data), _png_channels(data), image.info.get("transparency"))
     if image.format == "TIFF":
         bits = _tiff_tag(image, _BITS_PER_SAMPLE, (8,))
@@ -149,6 +151,12 @@ def _split(samples: NDArray[Any], channels: int, transparency: Any) -> Samples:
     if samples.shape[2] > colors:
         return Samples(samples[..., :colors], samples[..., colors:], _DEEP)
     return _with_transparent_color(Samples(samples, None, _DEEP), transparency)
+
+
+def _find_exif(image: ImageFile.ImageFile, data: bytes) -> None:
+    """EXIF may stand behind the pixels: to find it Pillow would decode them, which has been done."""
+    if not {"exif", "Raw profile type exif"} & set(image.info):
+        image.info["exif"] = next((bytes(payload) for kind, payload in all_chunks(data) if kind == b"eXIf"), b"")
 
 
 def _png_channels(data: bytes) -> int:
