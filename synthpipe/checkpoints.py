@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from synthpipe import weights_file
 from synthpipe._version import __version__
-from synthpipe.errors import CheckpointError
+from synthpipe.errors import CheckpointError, SynthPipeError, shortened
+from synthpipe.model_limits import BuildBudget, require_plain_settings
 from synthpipe.registry import build_model, kind_of
 
 __all__ = ["fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save"]
 
-_HEADER_KEY = "synthpipe"
-_REQUIRED = ("kind", "config", "synthpipe", "size_multiple", "info")
+#: Tensors that do not fit which a message names.
+_MOST_TOLD = 4
 
 
 def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None) -> Path:
@@ -53,7 +54,7 @@ def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None)
         f".synthpipe-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}-{os.getpid()}.tmp"
     )
     # Through write_bytes, which respects the umask; save_file would leave the file readable by its owner alone.
-    temporary.write_bytes(serialize(tensors, metadata={_HEADER_KEY: json.dumps(header, sort_keys=True)}))
+    temporary.write_bytes(serialize(tensors, metadata=weights_file.write_header(header)))
     temporary.replace(path)
     return path
 
@@ -80,25 +81,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, not safetensors, or not written by synthpipe.
     """
-    path = resolve(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-    if _HEADER_KEY not in metadata:
-        raise CheckpointError(
-            f"{path}: safetensors without a synthpipe header; official DeFlow weights are brought in "
-            "by `synthpipe import-deflow`"
-        )
-    try:
-        header: dict[str, Any] = json.loads(metadata[_HEADER_KEY])
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: the synthpipe header is damaged ({error})") from error
-    missing = [key for key in _REQUIRED if key not in header]
-    if missing:
-        raise CheckpointError(f"{path}: the synthpipe header lacks {missing}")
-    return header
+    return weights_file.read_header(resolve(path))
 
 
 def load(path: str | Path, kind: str | None = None) -> nn.Module:
@@ -121,20 +104,39 @@ def load(path: str | Path, kind: str | None = None) -> nn.Module:
     synthpipe.errors.CheckpointError: ...map_small.safetensors: holds a 'map_denoiser' model, expected 'deflow'
     """
     path = resolve(path)
-    header = read_header(path)
+    header, tensors = weights_file.read_weights(path)
     if kind is not None and header["kind"] != kind:
         raise CheckpointError(f"{path}: holds a {header['kind']!r} model, expected {kind!r}")
     try:
-        model = build_model(header["kind"], header["config"])
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    with safe_open(path, framework="pt") as file:
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise CheckpointError(f"{path}: tensors do not fit the configuration in the header: {error}") from error
+        require_plain_settings(header["config"])
+        with BuildBudget([value.numel() for value in tensors.values()]):
+            model = build_model(header["kind"], header["config"])
+        _fill(model.state_dict(), tensors)
+    except SynthPipeError as error:
+        raise CheckpointError(
+            f"{path}: tensors do not fit the configuration in the header: {shortened(str(error))}"
+        ) from error
     return model.eval()
+
+
+@torch.no_grad()
+def _fill(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Put the numbers into a new model, where names, shapes and kinds of number are the model's."""
+    wrong = [f"{name} is missing" for name in expected.keys() - tensors.keys()]
+    wrong += [f"{name} is unknown" for name in tensors.keys() - expected.keys()]
+    for name in expected.keys() & tensors.keys():
+        ours, theirs = expected[name], tensors[name]
+        if ours.shape != theirs.shape or ours.is_floating_point() != theirs.is_floating_point():
+            wrong.append(f"{name} is {_described(theirs)}, expected {_described(ours)}")
+    if wrong:
+        more = f" and {len(wrong) - _MOST_TOLD} more" if len(wrong) > _MOST_TOLD else ""
+        raise CheckpointError(shortened("; ".join(sorted(wrong)[:_MOST_TOLD])) + more)
+    for name, value in expected.items():
+        value.copy_(tensors[name])
+
+
+def _described(value: Tensor) -> str:
+    return f"{tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
 
 
 def fingerprint(path: str | Path) -> str:

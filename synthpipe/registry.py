@@ -14,7 +14,7 @@ from synthpipe.density.dde import DDE
 from synthpipe.density.dde_generator import DDEGenerator
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.density.vector import VectorDDE
-from synthpipe.errors import CheckpointError
+from synthpipe.errors import CheckpointError, SynthPipeError, excerpt, shortened
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.glow import Glow
 
@@ -40,14 +40,16 @@ def build_model(kind: str, config: dict[str, Any]) -> nn.Module:
     Raises:
         CheckpointError: unknown kind, or arguments that this version's class does not take.
     """
-    if kind not in _KINDS:
-        raise CheckpointError(f"unknown model kind {kind!r}; this version knows {sorted(_KINDS)}")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise CheckpointError(f"unknown model kind {excerpt(kind)}; this version knows {sorted(_KINDS)}")
     try:
         return _KINDS[kind](**config)
-    except TypeError as error:
+    except SynthPipeError:
+        raise
+    except Exception as error:  # a constructor may stumble in any way over what another program wrote
         raise CheckpointError(
-            f"model kind {kind!r} does not take this configuration ({error}); "
-            "the weights come from another version of synthpipe"
+            f"model kind {kind!r} does not take this configuration ({type(error).__name__}: {shortened(str(error))}); "
+            "the weights come from another version of synthpipe, or the file is damaged"
         ) from error
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
 from synthpipe.cli.places import local_path
-from synthpipe.errors import CheckpointError
+from synthpipe.errors import CheckpointError, SynthPipeError, excerpt, shortened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,14 +54,21 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.files.whole_file import check_file_is_writable
     from synthpipe.flows.deflow import DeFlow
     from synthpipe.flows.deflow_official import from_official
+    from synthpipe.model_limits import BuildBudget
+    from synthpipe.registry import build_model
 
     check_file_is_writable(args.target)
-    config, state = from_official(_read(args.source), args.config, args.taps)
-    model = DeFlow(**config)
+    try:
+        config, state = from_official(_read(args.source), args.config, args.taps)
+        with BuildBudget([value.numel() for value in state.values()]):
+            model = build_model("deflow", config)
+    except SynthPipeError as error:
+        raise CheckpointError(_with_file(args.source, error)) from error
+    assert isinstance(model, DeFlow)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise CheckpointError(f"{args.source}: tensors do not fit each other: {error}") from error
+        raise CheckpointError(f"{args.source}: tensors do not fit each other: {shortened(str(error))}") from error
     digest = hashlib.sha256(args.source.read_bytes()).hexdigest()
     info = {
         "source": args.source.name,
@@ -82,22 +88,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _with_file(path: Path, error: Exception) -> str:
+    return str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     """A plain state_dict, read without executing anything that the file holds."""
     import torch
 
+    from synthpipe.torch_file import read_torch_file, require_plain_tensor
+
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+        loaded = read_torch_file(path)
+    except CheckpointError as error:
         raise CheckpointError(
-            f"{path}: expected a plain state_dict of tensors; the file is damaged or holds other Python objects, which "
-            "are never executed here. If you trust it, save model.state_dict() alone with torch.save and import that"
+            f"{error}. If you trust the file, save model.state_dict() alone with torch.save and import that"
         ) from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: not a file that torch.save wrote, or a damaged one ({error})") from error
     if not isinstance(loaded, Mapping) or not loaded or not all(torch.is_tensor(value) for value in loaded.values()):
-        held = f"keys {sorted(map(str, loaded))[:5]}" if isinstance(loaded, Mapping) else type(loaded).__name__
+        held = f"keys {excerpt(list(loaded)[:5])}" if isinstance(loaded, Mapping) else type(loaded).__name__
         raise CheckpointError(f"{path}: expected a plain state_dict (names to tensors), got {held}")
-    return dict(loaded)
+    return {name: require_plain_tensor(value, f"{path}: {excerpt(name)}") for name, value in loaded.items()}

@@ -20,7 +20,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["FlowLayer", "Sequential", "bits_per_dim"]
+__all__ = ["MAX_LEVELS", "FlowLayer", "Sequential", "bits_per_dim"]
+
+#: Of any flow of images: each halves the sides and multiplies the channels.
+MAX_LEVELS = 16
 
 
 class FlowLayer(nn.Module, ABC):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthpipe.errors import CheckpointError
+from synthpipe.errors import CheckpointError, excerpt, shortened
 
 __all__ = ["AIM_STATISTICS", "PUBLISHED", "from_official", "official_names"]
 
@@ -92,6 +92,7 @@ def from_official(
     """
     if config_name not in PUBLISHED:
         raise CheckpointError(f"official DeFlow: configuration must be one of {sorted(PUBLISHED)}, got {config_name!r}")
+    state_dict = _plain(state_dict)
     config = {**PUBLISHED[config_name], **_sizes(state_dict, PUBLISHED[config_name]["scale"], taps)}
     names = official_names(config)
     unused = _unused_names(config)
@@ -176,17 +177,18 @@ def _unused_names(config: Mapping[str, Any]) -> set[str]:
 
 def _sizes(state_dict: Mapping[str, Tensor], scale: int, taps: Sequence[int] | None) -> dict[str, Any]:
     """Sizes as the tensors show them, from level 1 alone; what does not fit shows up as missing or unknown keys."""
-    numbers = {int(found[1]) for key in state_dict if (found := re.match(rf"{_LAYER}\.(\d+)\.", key))}
-    blocks = {int(found[1]) for key in state_dict if (found := re.match(r"RRDB\.RRDB_trunk\.(\d+)\.", key))}
+    numbers = {int(found[1]) for key in state_dict if (found := re.match(rf"{_LAYER}\.([0-9]{{1,6}})\.", key))}
+    blocks = {int(found[1]) for key in state_dict if (found := re.match(r"RRDB\.RRDB_trunk\.([0-9]{1,6})\.", key))}
     coupled = sorted(n for n in numbers if f"{_LAYER}.{n}.affine.fAffine.0.weight" in state_dict)
     split = min((n for n in numbers if f"{_LAYER}.{n}.mean_shift" in state_dict), default=0)
     if not blocks or not coupled or not split or coupled[0] > split:
         raise CheckpointError(
             "official DeFlow: expected the keys of a DeFlow state_dict (RRDB.RRDB_trunk.*, flowUpsamplerNet.layers.*), "
-            f"got {len(state_dict)} keys beginning {sorted(state_dict)[:3]}"
+            f"got {len(state_dict)} keys beginning {excerpt(sorted(state_dict)[:3])}"
         )
-    features = len(_tensor(state_dict, "RRDB.conv_first.weight"))
-    hidden, cond_channels = _tensor(state_dict, f"{_LAYER}.{coupled[0]}.affine.fFeatures.0.weight").shape[:2]
+    features, _ = _channels(state_dict, "RRDB.conv_first.weight")
+    growth, _ = _channels(state_dict, "RRDB.RRDB_trunk.0.RDB1.conv1.weight")
+    hidden, cond_channels = _channels(state_dict, f"{_LAYER}.{coupled[0]}.affine.fFeatures.0.weight")
     levels = max(numbers) + 1 - len(numbers)  # squeezes are the numbers left out
     if levels > _MOST_LEVELS:
         raise CheckpointError(f"official DeFlow: layer numbers up to {max(numbers)} leave {levels} gaps, expected 3")
@@ -198,7 +200,7 @@ def _sizes(state_dict: Mapping[str, Tensor], scale: int, taps: Sequence[int] | N
         "encoder": {
             "type": "rrdb",
             "features": features,
-            "growth": len(_tensor(state_dict, "RRDB.RRDB_trunk.0.RDB1.conv1.weight")),
+            "growth": growth,
             "blocks": len(blocks),
             "taps": list(taps) if taps is not None else _taps(len(blocks), cond_channels // features - 1),
         },
@@ -216,16 +218,35 @@ def _taps(blocks: int, count: int) -> list[int]:
     )
 
 
-def _tensor(state_dict: Mapping[str, Tensor], name: str) -> Tensor:
+def _channels(state_dict: Mapping[str, Tensor], name: str) -> tuple[int, int]:
+    """Outputs and inputs of a convolution."""
     if name not in state_dict:
         raise CheckpointError(f"official DeFlow: missing tensor {name!r}")
-    return state_dict[name]
+    shape = tuple(state_dict[name].shape)
+    if len(shape) != 4 or min(shape) < 1:
+        raise CheckpointError(f"official DeFlow: expected weights of a convolution at {name!r}, got the shape {shape}")
+    return shape[0], shape[1]
+
+
+def _plain(state_dict: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Names that are texts, and tensors of real numbers."""
+    for name, value in state_dict.items():
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"official DeFlow: expected names of tensors, got {excerpt(name)}, a key of type {type(name).__name__}"
+            )
+        if not torch.is_tensor(value) or value.is_complex():
+            got = value.dtype if torch.is_tensor(value) else type(value).__name__
+            raise CheckpointError(
+                f"official DeFlow: expected a tensor of real numbers at {shortened(name)!r}, got {got}"
+            )
+    return dict(state_dict)
 
 
 def _reshaped(name: str, value: Tensor) -> Tensor:
-    if name.endswith(("actnorm.bias", "actnorm.logs")):
-        return value.reshape(-1, 1, 1)  # (1, C, 1, 1)
-    return value[:, None, None] if name.endswith("mean_shift") else value  # (C,)
+    if name.endswith(("actnorm.bias", "actnorm.logs", "mean_shift")):
+        return value.reshape(-1, 1, 1)  # (1, C, 1, 1), and (C,) of mean_shift
+    return value
 
 
 def _require_finite(name: str, value: Tensor) -> None:
@@ -234,7 +255,10 @@ def _require_finite(name: str, value: Tensor) -> None:
 
 
 def _require_identity(name: str, value: Tensor) -> None:
-    if name.rpartition(".")[2] == "I" and not torch.equal(value.float(), torch.eye(len(value))):
+    if name.rpartition(".")[2] != "I":
+        return
+    square = value.ndim == 2 and value.shape[0] == value.shape[1]
+    if not square or not torch.equal(value.float(), torch.eye(len(value))):
         raise CheckpointError(f"official DeFlow: expected the identity at {name!r}, got something else")
 
 
@@ -242,4 +266,4 @@ def _listed(word: str, names: Sequence[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{len(names)} {word} tensor(s): {', '.join(names[:5])}{more}"
+    return f"{len(names)} {word} tensor(s): {shortened(', '.join(names[:5]))}{more}"

@@ -7,17 +7,18 @@ It MUST have a function ``build_run(options) -> RunParts``, which is all that :m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from synthpipe.config.run import OptimizerOptions
+from synthpipe.errors import TrainingError, excerpt
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["BatchSource", "Objective", "ResumableData", "RunParts", "channels_last", "step_generators"]
+__all__ = ["BatchSource", "Objective", "ResumableData", "RunParts", "channels_last", "resumed_step", "step_generators"]
 
 #: The class of the model that an objective trains.
 M = TypeVar("M", bound=nn.Module)
@@ -41,6 +42,18 @@ class ResumableData(Protocol):
     def close(self) -> None:
         """Stop threads and processes."""
         ...
+
+
+def resumed_step(state: Mapping[str, Any]) -> int:
+    """The number of the next step in a state of data.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    step = state.get("step")
+    if type(step) is not int or step < 0:
+        raise TrainingError(f"state of the data: expected a whole number from 0 as 'step', got {excerpt(step)}")
+    return step
 
 
 class BatchSource(ResumableData, Protocol):

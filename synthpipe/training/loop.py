@@ -24,9 +24,10 @@ from tqdm import tqdm
 
 from synthpipe import checkpoints
 from synthpipe.config.run import RunOptions, ScheduleOptions
-from synthpipe.errors import OptionError, ShapeError, TrainingError
+from synthpipe.errors import OptionError, ShapeError, SynthPipeError, TrainingError, shortened
 from synthpipe.seeds import sample_seed
 from synthpipe.training.base import BatchSource, Objective, step_generators
+from synthpipe.training.checkpoint_file import refused, require_optimizer, require_schedule
 from synthpipe.training.run_folder import RunFolder
 from synthpipe.transforms.batch import Batch, join_batches
 
@@ -99,9 +100,10 @@ class Trainer:
         saved = None if resume_from is None else self.folder.load(resume_from, options, fabric.world_size)
         self.objective.to(fabric.device)
         self.first_batch: Batch | None = None
-        if saved is not None:
-            self.objective.model.load_state_dict(saved["model"])
-            self.objective.load_companions(saved.get("companions", {}))
+        if saved is not None and resume_from is not None:
+            with _named(resume_from):
+                self.objective.model.load_state_dict(saved["model"])
+                self.objective.load_companions(saved.get("companions", {}))
         elif options.init_weights is not None:
             self.objective.model.load_state_dict(_weights_to_start_from(options.init_weights, self.objective))
         else:
@@ -112,8 +114,11 @@ class Trainer:
         self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
         self.averaged = AveragedModel(self.objective.model, multi_avg_fn=_warmed_ema(options.ema_decay))
         self.schedule = LambdaLR(optimizer, lambda step: lr_factor(options.schedule, step, options.max_steps))
-        if saved is not None:
-            self._restore(saved, data)
+        if saved is not None and resume_from is not None:
+            with _named(resume_from):
+                require_optimizer(resume_from, saved["optimizer"], optimizer)
+                require_schedule(resume_from, saved["schedule"], self.schedule.state_dict(), saved["step"])
+                self._restore(saved, data)
         logger.info(
             "%s on %s, %d process(es), precision %s: %d parameters, step %d of %d",
             type(self.objective.model).__name__,
@@ -295,6 +300,19 @@ class Trainer:
             )
         self.fabric.barrier()
         return path
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What does not fit is said of the checkpoint: torch raises many things where a state is another one's."""
+    try:
+        yield
+    except SynthPipeError:
+        raise
+    except Exception as error:
+        raise refused(
+            path, f"it does not fit this run: {type(error).__name__}: {shortened(' '.join(str(error).split()))}"
+        ) from error
 
 
 class _Meter:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from synthpipe.config.reader import parse_options
@@ -25,6 +24,7 @@ from synthpipe.files.output_place import OutputPlace
 from synthpipe.files.printable import printable
 from synthpipe.files.whole_file import check_file_is_writable, check_folder_is_writable
 from synthpipe.images import to_uint8
+from synthpipe.training.checkpoint_file import checkpoint_name, checkpoints_in, read_checkpoint, step_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -73,7 +73,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints in the folder, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step_*.pt"))
+        return checkpoints_in(self.path / "checkpoints")
 
     def checkpoint_to_resume(self, options: RunOptions) -> Path | None:
         """The last checkpoint where ``options.resume`` is ``auto``; writes ``options.yml`` for a new run.
@@ -110,7 +110,7 @@ class RunFolder:
             raise TrainingError(
                 f"training needs tensorboard, which is not installed ({error}); run: pip install 'synthpipe[train]'"
             ) from error
-        step = None if resume_from is None else int(resume_from.stem.removeprefix("step_"))
+        step = None if resume_from is None else step_of(resume_from)
         handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8", errors="backslashreplace")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         level = logger.level
@@ -146,7 +146,7 @@ class RunFolder:
 
     def save(self, fabric: Fabric, step: int, state: dict[str, Any]) -> None:
         """Write ``checkpoints/step_N.pt`` whole or not at all, then drop all but the newest; all processes call it."""
-        path = self.path / "checkpoints" / f"step_{step:08d}.pt"
+        path = self.path / "checkpoints" / checkpoint_name(step)
         temporary = path.with_suffix(".tmp")
         fabric.save(temporary, state)
         if self._writes:
@@ -159,15 +159,10 @@ class RunFolder:
         """The state in ``path``, on the CPU.
 
         Raises:
-            TrainingError: a damaged file, other options, or another number of processes.
+            TrainingError: a damaged file, one of a newer version, other options, or another number of processes.
             OptionError: options that this version no longer has.
         """
-        try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
-            raise TrainingError(
-                f"{path}: not a readable checkpoint ({error}); delete it to go on from the one before"
-            ) from error
+        state = read_checkpoint(path)
         # Read again, so that an option that this version has added counts as its default.
         before = parse_options(state["options"], type(options), source=str(path))
         changed = changed_options(before.model_dump(mode="json"), options.model_dump(mode="json"))

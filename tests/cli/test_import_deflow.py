@@ -125,3 +125,60 @@ def test_unknown_configuration_is_a_usage_error(weights: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         run(str(weights), "x.safetensors", "--config", "sidd")
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({1: torch.zeros(3)}, "expected names of tensors, got 1, a key of type int"),
+        ({None: torch.zeros(3)}, "expected names of tensors, got None"),
+        ({("a",): torch.zeros(3), "b": torch.zeros(1)}, "expected names of tensors, got"),
+        ({"a": torch.zeros(1), "b": 3.0}, "expected a plain state_dict"),
+        ({"a": {"b": {"c": torch.zeros(1)}}}, "expected a plain state_dict"),
+        ({"x" * 100_000: torch.zeros(1)}, r"beginning \['xxx"),
+        ({"RRDB.conv_first.weight": torch.zeros(1).expand(10**6, 10**6)}, "that repeats 4 bytes"),
+        ({"a": torch.zeros(2, 2).to_sparse()}, "expected a dense tensor on the CPU"),
+        ({"a": torch.zeros(2, 2, device="meta")}, "in.pth: "),
+        ({"a": torch.zeros(2, dtype=torch.complex64)}, "expected a tensor of real numbers at 'a', got torch.complex64"),
+        (torch.zeros(3), "expected a plain state_dict .*, got Tensor"),
+        (3, "expected a plain state_dict .*, got int"),
+    ],
+)
+def test_keys_and_tensors_of_other_kinds(tmp_path: Path, held: Any, message: str) -> None:
+    source = tmp_path / "in.pth"
+    torch.save(held, source)
+    with pytest.raises(CheckpointError, match=message) as error:
+        run(str(source), str(tmp_path / "x.safetensors"), "--config", "aim")
+    assert str(source) in str(error.value)
+    assert len(str(error.value)) < 1500
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("RRDB.conv_first.weight", torch.tensor(1.0)),
+        ("RRDB.conv_first.weight", torch.zeros(0, 3, 3, 3)),
+        ("RRDB.conv_first.weight", torch.zeros(7)),
+        ("RRDB.RRDB_trunk.0.RDB1.conv1.weight", torch.zeros(4)),
+        ("flowUpsamplerNet.layers.4.affine.fFeatures.0.weight", torch.zeros(2, 2)),
+        ("mean_shift", torch.tensor(0.5)),
+        ("I", torch.zeros(100_000)),
+        ("I", torch.zeros(2, 3)),
+        ("flowUpsamplerNet.layers." + "9" * 5000 + ".x", torch.zeros(1)),
+        ("flowUpsamplerNet.layers.\u0663.x", torch.zeros(1)),
+        ("RRDB.RRDB_trunk." + "9" * 5000 + ".x", torch.zeros(1)),
+        ("RRDB.RRDB_trunk.999999.RDB1.conv1.weight", torch.zeros(4, 4, 3, 3)),
+    ],
+)
+def test_tensors_of_shapes_that_no_network_has(weights: Path, tmp_path: Path, name: str, tensor: torch.Tensor) -> None:
+    torch.save({**torch.load(weights, weights_only=True), name: tensor}, weights)
+    with pytest.raises(CheckpointError, match=r"official\.pth") as error:
+        run(str(weights), str(tmp_path / "x.safetensors"), "--config", "ntire", "--taps", "0", "2")
+    assert len(str(error.value)) < 1500
+
+
+@pytest.mark.parametrize("taps", [["-1"], ["5"], ["2", "0"], ["0", "0"], ["99999999999"]])
+def test_taps_that_no_network_has(weights: Path, tmp_path: Path, taps: list[str]) -> None:
+    with pytest.raises(CheckpointError, match=r"official\.pth"):
+        run(str(weights), str(tmp_path / "x.safetensors"), "--config", "ntire", "--taps", *taps)

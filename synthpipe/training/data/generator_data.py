@@ -17,7 +17,7 @@ from synthpipe.config.dde_generator import ArrayData, ImageData, PointData
 from synthpipe.density.point_sets import PointSet, point_set
 from synthpipe.errors import OptionError, TrainingError
 from synthpipe.seeds import generator_for, sample_seed
-from synthpipe.training.base import BatchSource
+from synthpipe.training.base import BatchSource, resumed_step
 from synthpipe.training.data.readers import read_domain
 from synthpipe.transforms.batch import Batch
 
@@ -137,7 +137,7 @@ class PointSource:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to the step of ``state``."""
-        self._step = int(state["step"])
+        self._step = resumed_step(state)
 
     def close(self) -> None:
         """Nothing to stop."""
@@ -191,7 +191,7 @@ class ArraySource:
                 f"{state['shape']} with sum {state['sum']}, is {now['shape']} with {now['sum']}; put it back, or "
                 "start a new run_dir"
             )
-        self._step = int(state["step"])
+        self._step = resumed_step(state)
 
     def close(self) -> None:
         """Nothing to stop."""
@@ -241,7 +241,7 @@ class ImageSource:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state``."""
-        self._step = int(state["step"])
+        self._step = resumed_step(state)
         self._reader.load_state_dict(state["reader"])
 
     def close(self) -> None:

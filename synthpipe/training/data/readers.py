@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.errors import TrainingError
-from synthpipe.training.base import ResumableData
+from synthpipe.training.base import ResumableData, resumed_step
 from synthpipe.training.data.folder_domain import FolderDomain
 from synthpipe.training.data.shard_domain import ShardDomainReader
 
@@ -86,7 +86,7 @@ class FolderReader:
                 f"run that is to be resumed ({len(self._domain)} usable now); put them back, or start a new run_dir"
             )
         self._drop_pending()
-        self._step = int(state["step"])
+        self._step = resumed_step(state)
 
     def close(self) -> None:
         """Stop the threads."""
