@@ -20,7 +20,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-__all__ = ["MAX_LEVELS", "FlowLayer", "Sequential", "bits_per_dim"]
+from synthpipe.errors import ShapeError
+
+__all__ = ["MAX_LEVELS", "FlowLayer", "Sequential", "bits_per_dim", "check_levels"]
 
 #: Of any flow of images: each halves the sides and multiplies the channels.
 MAX_LEVELS = 16
@@ -79,3 +81,11 @@ def bits_per_dim(nll: Tensor, shape: Sequence[int], quant: int) -> Tensor:
     """
     dims = math.prod(shape[-3:])
     return (nll / dims + math.log(quant)) / math.log(2)
+
+
+def check_levels(name: str, levels: int, least: int) -> None:
+    """Refuse levels of model ``name`` below ``least`` or above ``MAX_LEVELS``; raises :class:`ShapeError`."""
+    if levels < least:
+        raise ShapeError(f"{name}: levels must be at least {least}, got {levels}")
+    if levels > MAX_LEVELS:
+        raise ShapeError(f"{name}: levels must be at most {MAX_LEVELS}, got {levels}")

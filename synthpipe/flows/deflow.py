@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows.actnorm import ActNorm
-from synthpipe.flows.base import MAX_LEVELS, FlowLayer, Sequential, bits_per_dim
+from synthpipe.flows.base import FlowLayer, Sequential, bits_per_dim, check_levels
 from synthpipe.flows.coupling import ConditionalCoupling
 from synthpipe.flows.draws import Generators, normal_like, uniform_like
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
@@ -83,10 +83,7 @@ class DeFlow(DataInitialized):
         unconditional: bool = False,
     ) -> None:
         super().__init__()
-        if levels < 2:
-            raise ShapeError(f"DeFlow: levels must be at least 2, got {levels}: half of level 1 leaves by the split")
-        if levels > MAX_LEVELS:
-            raise ShapeError(f"DeFlow: levels must be at most {MAX_LEVELS}, got {levels}")
+        check_levels("DeFlow", levels, 2)  # half of level 1 leaves by the split
         encoder = dict(encoder or {"type": "rrdb"})
         self.config: dict[str, Any] = {
             "scale": scale,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows.actnorm import ActNorm
-from synthpipe.flows.base import MAX_LEVELS, FlowLayer, Sequential
+from synthpipe.flows.base import FlowLayer, Sequential, check_levels
 from synthpipe.flows.coupling import AffineCoupling
 from synthpipe.flows.draws import Generators, normal_like, uniform_like
 from synthpipe.flows.elementwise import LogitMap, TailMap
@@ -308,8 +308,7 @@ def _check_arguments(
             f"Glow: expected channels 1 or 3 and levels, steps and hidden of at least 1, got channels={channels}, "
             f"levels={levels}, steps={steps}, hidden={hidden}"
         )
-    if levels > MAX_LEVELS:
-        raise ShapeError(f"Glow: levels must be at most {MAX_LEVELS}, got {levels}")
+    check_levels("Glow", levels, 1)
     if window < 1 or window % 2**levels:
         raise ShapeError(f"Glow: window must be a multiple of {2**levels} (2 ** levels), got {window}")
     if priors not in ("standard", "learned", "tails"):
