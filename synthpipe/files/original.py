@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.decoding import srgb
 from synthpipe.files.decoding.color_profile import ProfileFound, find_profile
-from synthpipe.files.decoding.open_image import MAX_PIXELS, TiffByTags, open_image, readable
+from synthpipe.files.decoding.open_image import MAX_PIXELS, TiffByTags, check_pixels, open_image, readable
 from synthpipe.files.decoding.samples import Samples, read_samples
 
 __all__ = ["Original", "encode_original", "read_pages"]
@@ -74,7 +74,7 @@ def read_pages(
         skipped = {srgb.FURTHER_PAGES: more} if more and image.format == "MPO" else {}
         pages = 1 if skipped else 1 + more
         for page in range(pages):
-            yield _page(data, image, _Where(name, value_range, page, pages, skipped))
+            yield _page(data, image, _Where(name, value_range, max_pixels, page, pages, skipped))
 
 
 def encode_original(color: NDArray[Any], alpha: NDArray[Any] | None = None, exif: bytes | None = None) -> bytes:
@@ -109,6 +109,7 @@ class _Where(NamedTuple):
 
     name: str
     value_range: int | None
+    max_pixels: int
     page: int = 0
     pages: int = 1
     skipped: Mapping[str, int] = {}
@@ -116,6 +117,7 @@ class _Where(NamedTuple):
 
 def _page(data: bytes, image: ImageFile.ImageFile | TiffByTags, where: _Where) -> Original:
     image.seek(where.page)
+    check_pixels(image, where.name, where.max_pixels)
     found = find_profile(image, data)
     samples = read_samples(data, image, where.name)
     # The orientation only now: Pillow turns TIFF itself where it decodes it.

@@ -163,6 +163,13 @@ class TestPages:
         page = only(saved(frames[0], format="MPO", save_all=True, append_images=frames[1:]))
         assert page.given_up == {"further_pages": 1}
 
+    def test_the_limit_holds_for_each(self) -> None:
+        frames = [Image.fromarray(samples((side, side, 3))) for side in (8, 64)]
+        data = saved(frames[0], format="TIFF", save_all=True, append_images=frames[1:])
+        with pytest.raises(ImageError, match="64x64 are 4096 pixels, more than max_pixels") as caught:
+            list(read_pages(data, "x", max_pixels=4095))
+        assert caught.value.reason == "bomb"
+
     def test_a_damaged_page_is_an_image_error(self) -> None:
         frames = [Image.fromarray(samples((64, 64, 3), seed=seed)) for seed in range(3)]
         data = saved(frames[0], format="TIFF", compression="tiff_lzw", save_all=True, append_images=frames[1:])

@@ -16,7 +16,7 @@ from synthpipe.errors import ImageError
 from synthpipe.files.containers import image_format, is_truncated, tiff_pages
 from synthpipe.files.image_formats import EXTRAS, IMAGE_FORMATS
 
-__all__ = ["MAGIC_BYTES", "MAX_PIXELS", "TiffByTags", "open_image", "readable", "unreadable"]
+__all__ = ["MAGIC_BYTES", "MAX_PIXELS", "TiffByTags", "check_pixels", "open_image", "readable", "unreadable"]
 
 #: Images of more pixels are refused unless a command or option says otherwise; the largest cameras of phones make 200
 #: million.  A file of a few kilobytes can announce any number, and decoding takes some 10 bytes for each.
@@ -110,15 +110,23 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
         cure = EXTRAS.get(found, "save it in another format")
         raise ImageError(f"{name}: holds {found}, which is not read here; {cure}", reason="unsupported")
     image = _opened(factory, file, name, found)
+    try:
+        check_pixels(image, name, max_pixels)
+    except ImageError:
+        image.close()
+        raise
+    return image
+
+
+def check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:
+    """Raise ImageError (``"bomb"``) where the page at which ``image`` stands has more than ``max_pixels``."""
     width, height = image.size
     if width * height > max_pixels:
-        image.close()
         raise ImageError(
             f"{name}: refused, {width}x{height} are {width * height} pixels, more than max_pixels ({max_pixels}); "
             "raise max_pixels if you trust the file",
             reason="bomb",
         )
-    return image
 
 
 @contextmanager
