@@ -7,11 +7,11 @@ themselves store tell the two apart.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from synthpipe.files.decoding.png_chunks import PNG_SIGNATURE
 
-__all__ = ["image_format", "image_suffix", "is_truncated", "tiff_pages"]
+__all__ = ["image_format", "image_suffix", "is_truncated", "tiff_pages", "tiff_tags"]
 
 _JPEG = b"\xff\xd8\xff"
 _TIFF_ORDERS = {b"II*\x00": "<", b"MM\x00*": ">"}
@@ -81,39 +81,58 @@ def is_truncated(data: bytes) -> bool:
     return cut is not None and cut(data)
 
 
-def tiff_pages(data: bytes) -> Iterator[dict[int, Sequence[int]]]:
-    """Of each page of a TIFF or BigTIFF, the whole numbers, texts and bytes of its directory by tag.
+def tiff_pages(data: bytes) -> Iterator[int]:
+    """Where the directory of each page of a TIFF or BigTIFF begins.
 
     Raises:
-        struct.error: a directory, or what it points to, reaches beyond the end.
+        struct.error: a directory reaches beyond the end.
     """
-    big = data[:4] in _BIG_TIFF_ORDERS
-    order = (_BIG_TIFF_ORDERS if big else _TIFF_ORDERS)[data[:4]]
-    many, offset, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
-    link = 8 if big else 4
+    order, many, offset, entry = _tiff_layout(data)
+    link = struct.calcsize(order + offset)
     seen: set[int] = set()
     while True:
         (start,) = struct.unpack_from(order + offset, data, link)
         if start == 0 or start in seen:
             return
+        if start >= len(data):
+            raise struct.error("beyond the end")
         seen.add(start)
         (count,) = struct.unpack_from(order + many, data, start)
-        first = start + struct.calcsize(order + many)
-        link = first + entry * count
+        link = start + struct.calcsize(order + many) + entry * count
         if link > len(data):
             raise struct.error("beyond the end")
-        tags: dict[int, Sequence[int]] = {}
-        for at in range(first, link, entry):
-            tag, kind, length = struct.unpack_from(order + "HH" + offset, data, at)
-            if kind in _TIFF_CODES or kind in _TIFF_BYTES:
-                tags[tag] = _tiff_values(data, order, offset, kind, length, at + 4 + struct.calcsize(order + offset))
-        yield tags
+        yield start
+
+
+def tiff_tags(data: bytes, start: int, wanted: Container[int]) -> dict[int, Sequence[int]]:
+    """Whole numbers, texts and bytes of the directory at ``start`` by tag, of those that are ``wanted``.
+
+    Raises:
+        struct.error: a value lies beyond the end.
+    """
+    order, many, offset, entry = _tiff_layout(data)
+    (count,) = struct.unpack_from(order + many, data, start)
+    first = start + struct.calcsize(order + many)
+    tags: dict[int, Sequence[int]] = {}
+    for at in range(first, first + entry * count, entry):
+        tag, kind, length = struct.unpack_from(order + "HH" + offset, data, at)
+        if tag in wanted and (kind in _TIFF_CODES or kind in _TIFF_BYTES):
+            tags[tag] = _tiff_values(data, order, offset, kind, length, at + 4 + struct.calcsize(order + offset))
+    return tags
+
+
+def _tiff_layout(data: bytes) -> tuple[str, str, str, int]:
+    """The order of bytes, and how wide numbers of entries, offsets and entries are."""
+    if data[:4] in _BIG_TIFF_ORDERS:
+        return _BIG_TIFF_ORDERS[data[:4]], "Q", "Q", 20
+    return _TIFF_ORDERS[data[:4]], "H", "I", 12
 
 
 def _tiff_is_cut(data: bytes) -> bool:
     """The first directory, and the pixel data that it points to, must lie inside the file."""
     try:
-        values = next(tiff_pages(data), {})
+        start = next(tiff_pages(data), None)
+        values = {} if start is None else tiff_tags(data, start, {tag for tags in _TIFF_DATA for tag in tags})
     except struct.error:
         return True
     ends = [

@@ -29,6 +29,7 @@ from synthpipe.denoisers import PlainDenoiser
 from synthpipe.density import DDE
 from synthpipe.errors import ImageError
 from synthpipe.files.decode import decode_image
+from synthpipe.files.original import encode_original, read_pages
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.pipeline.build import build_stream
 from synthpipe.training.data.folder_domain import FolderDomain
@@ -150,6 +151,23 @@ def _decode(runs: Runs) -> Run:
     return run
 
 
+def _original(runs: Runs) -> Run:
+    """Every page read at its own depth and encoded again, nothing done in between."""
+    run = Run()
+    out = runs.place / "original"
+    out.mkdir()
+    for number, file in enumerate(odd_files().values()):
+        written = []
+        try:
+            for page in read_pages(file.data, file.name):
+                written.append(out / f"{number}_{page.page}.png")
+                written[-1].write_bytes(encode_original(page.color, page.alpha, page.exif))
+            run.outcomes[file.name] = Outcome(written=written)
+        except ImageError as error:
+            run.outcomes[file.name] = Outcome(error.reason)
+    return run
+
+
 def _shard(runs: Runs) -> Run:
     run = _call("shard", runs.odd, runs.place / "shards", "--workers", 1)
     report = json.loads((runs.place / "shards" / "report.json").read_text())
@@ -238,6 +256,7 @@ def _written(runs: Runs, command: str, weights: str, *argv: Any) -> Run:
         ]
         if made:
             run.outcomes[name] = Outcome(written=made)
+    run.skipped = _counts_after("; skipped: ", run.said)
     return run
 
 
@@ -251,6 +270,7 @@ def _result_names() -> dict[str, str]:
 def _score(runs: Runs) -> Run:
     table = runs.place / "scores.parquet"
     run = _call("score", runs.weights("scorer"), runs.odd, table, "--tiles", 1, "--workers", 1)
+    run.skipped = _counts_after("without a score: ", run.said)
     # A name that is not UTF-8 stands in a table with its bytes escaped.
     names = {name.encode("utf-8", "backslashreplace").decode(): name for name in odd_files()}
     for row in pq.read_table(table).to_pylist():
@@ -302,6 +322,7 @@ def _calibrate(runs: Runs) -> Run:
     argv = ["--tile", 16, "--levels", 0.05, "--families", "noise", "--tiles-per-image", 1]
     with _lines("synthpipe.training") as lines:
         run = _call("calibrate", runs.weights("dde"), runs.odd, runs.place / "fitted.safetensors", *argv)
+    run.skipped = _counts_after("; skipped: ", run.said)
     for line in lines:
         found = re.match(r"calibrate: skipping (.*): (\w+)$", line, re.DOTALL)
         if found:
@@ -339,6 +360,7 @@ def read_png(path: Path) -> tuple[np.ndarray, np.ndarray | None, Exif]:
 
 _COMMANDS: dict[str, Callable[[Runs], Run]] = {
     "decode": _decode,
+    "original": _original,
     "shard": _shard,
     "stream": _stream,
     "foreign": _foreign,

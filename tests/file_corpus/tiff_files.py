@@ -154,9 +154,8 @@ def _ink() -> Iterator[OddFile]:
     truth = Truth(color, reasons="unknown_profile", tolerance=1)
     yield OddFile("cmyk.tif", tiff(Page(inks, SEPARATED)), truth)
     deep = np.concatenate([deep_picture("cmyk_16.tif"), deep_picture("black ink")[..., :1] // 3], 2)
-    color = np.round((65535 - deep[..., :3]) / 65535 * (65535.0 - deep[..., 3:]) / 257).astype(np.uint8)
-    # Inks are rounded to 8 bits before the product.
-    truth = Truth(color, reasons="unknown_profile reduced_depth", tolerance=1)
+    color = np.round((65535.0 - deep[..., :3]) * (65535.0 - deep[..., 3:]) / 65535).astype(np.uint16)
+    truth = Truth(color, reasons="unknown_profile reduced_depth")
     yield OddFile("cmyk_16.tif", tiff(Page(deep, SEPARATED)), truth)
     profile = icc.cmyk_profile()
     inks = np.concatenate([picture("icc_cmyk.tif"), picture("black ink")[..., 1:2] // 3], 2)

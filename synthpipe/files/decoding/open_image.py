@@ -13,7 +13,7 @@ from typing import IO, Any
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from synthpipe.errors import ImageError
-from synthpipe.files.containers import image_format, is_truncated, tiff_pages
+from synthpipe.files.containers import image_format, is_truncated, tiff_pages, tiff_tags
 from synthpipe.files.image_formats import EXTRAS, IMAGE_FORMATS
 
 __all__ = ["MAGIC_BYTES", "MAX_PIXELS", "TiffByTags", "check_pixels", "open_image", "readable", "unreadable"]
@@ -33,6 +33,9 @@ _MOST_CHANNELS = 8
 _UNSIGNED = 1
 # Tags of text, and the orientation.
 _TEXTS, _ORIENTATION = (270, 271, 272, 305, 306, 315, 33432), 274
+_PLANAR, _EXTRA_SAMPLES = 284, 338
+_NUMBERS = (_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _ORIENTATION)
+_TAGS = frozenset({*_NUMBERS, *_TEXTS, _PROFILE})
 
 
 class TiffByTags(Image.Image):
@@ -50,6 +53,7 @@ class TiffByTags(Image.Image):
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
+        self._data = data
         self._pages = list(tiff_pages(data))
         if not self._pages:
             raise SyntaxError("no page")
@@ -62,7 +66,7 @@ class TiffByTags(Image.Image):
 
     def seek(self, frame: int) -> None:
         """Go to a page; raises as the class does."""
-        tags = self._pages[frame]
+        tags = tiff_tags(self._data, self._pages[frame], _TAGS)
         bits, channels = set(tags.get(_BITS, (1,))), tags.get(_CHANNELS, (1,))[0]
         usual = bits in ({8}, {16}) and set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
         colors = TIFF_COLORS.get(tags.get(_PHOTOMETRIC, (-1,))[0], _MOST_CHANNELS + 1)
