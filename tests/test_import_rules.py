@@ -18,6 +18,7 @@ RANKS = {
     "torch_file": 0.1,
     "model_limits": 0.1,
     "images": 0.1,
+    "pixel_limit": 0.1,
     "noise_statistics": 0.1,
     "noise_fit": 0.2,
     "flows": 1,

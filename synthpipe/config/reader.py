@@ -14,10 +14,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from synthpipe.config.yaml_text import MAX_DEPTH, parse_yaml, read_text
 from synthpipe.errors import OptionError, excerpt, shortened
 
-__all__ = ["ALLOW_PIPE_MEANING", "Options", "PresetOptions", "parse_options", "read_options", "read_yaml"]
+__all__ = [
+    "ALLOW_PIPE_MEANING",
+    "MAX_PIXELS_MEANING",
+    "Options",
+    "PresetOptions",
+    "parse_options",
+    "read_options",
+    "read_yaml",
+]
 
 #: Of the option ``allow_pipe``, which all that read shards have.
 ALLOW_PIPE_MEANING = "allow pipe: URLs, which run a shell command"
+#: Of the option ``max_pixels``, which all that decode images have.
+MAX_PIXELS_MEANING = "images of more pixels (width times height) are refused, since decoding one could fill the memory"
 
 
 class Options(BaseModel):

@@ -10,7 +10,8 @@ from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.denoise import StreamDenoiseOptions
 from synthpipe.config.filter import FilterOptions
 from synthpipe.config.places import Folder, Shards
-from synthpipe.config.reader import ALLOW_PIPE_MEANING, Options
+from synthpipe.config.reader import ALLOW_PIPE_MEANING, MAX_PIXELS_MEANING, Options
+from synthpipe.pixel_limit import MAX_PIXELS
 
 __all__ = ["StreamOptions"]
 
@@ -105,6 +106,7 @@ class StreamOptions(Options):
     alpha: Literal["white", "refuse"] = Field(
         "white", description="transparent images: laid on white, or counted as bad"
     )
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description=MAX_PIXELS_MEANING)
     allow_pipe: bool = Field(False, description=ALLOW_PIPE_MEANING)
     spool_dir: Folder | None = Field(
         None, description="folder for remote shards while they are in use; null: the system's temporary folder"

@@ -204,6 +204,7 @@ class _Shape:
             world_size=self.world_size,
             keep=self.keep,
             listed=self.corpus.listed,
+            max_pixels=options.max_pixels,
         )
 
 
@@ -291,7 +292,7 @@ def _tile_size(options: StreamOptions, corpus: Corpus, border: int) -> int:
     """The LR tile: as given, or the largest up to 160 that the first images of the corpus allow."""
     if options.tile is not None:
         return options.tile
-    shortest = probe_sides(corpus, options.spool_dir)
+    shortest = probe_sides(corpus, options.spool_dir, options.max_pixels)
     tile = _LARGEST_AUTOMATIC_TILE
     if shortest is not None:
         tile = min(tile, (shortest - 2 * border) // options.scale // _TILE_STEP * _TILE_STEP)

@@ -12,11 +12,12 @@ from synthpipe import checkpoints
 from synthpipe.config.stream import StreamOptions
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.stream_corpus import Corpus
+from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.density import DensityFilter, DensityScore
 from synthpipe.transforms.identity import options_identity, options_identity_by_name
 
-__all__ = ["VERSION", "IdentityParts", "StreamIdentity", "stream_identity"]
+__all__ = ["VERSION", "IdentityParts", "StreamIdentity", "has_colors", "stream_identity"]
 
 #: Of the states of streams.  Version 1 knew the weights of degradation and filter by the names of their files.
 VERSION = 2
@@ -34,10 +35,13 @@ _NOT_IDENTITY = {
     "allow_pipe",
     "spool_dir",
     "pool",
+    "max_pixels",
 }
 
 #: Known only where the shards have an index: compared where both sides know it.
 _CHECKSUMS = "shard_checksums"
+#: What colours come out; missing from states of versions that ignored profiles.
+_COLORS = "colors"
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,20 @@ class StreamIdentity:
     def differences(self, version: int, theirs: Mapping[str, Any]) -> list[str]:
         """One line for each value in which a state of ``version`` differs; none: the state fits."""
         ours = self.current if version == VERSION else self._by_name
+        # Where the state does not know: no index, or a version that ignored profiles.
+        unknown = {_CHECKSUMS} if None in (ours.get(_CHECKSUMS), theirs.get(_CHECKSUMS)) else set()
+        if not has_colors(theirs):
+            unknown.add(_COLORS)
         return [
             f"{key}: state {theirs.get(key)!r}, here {ours.get(key)!r}"
             for key in {**ours, **theirs}
-            if ours.get(key) != theirs.get(key) and not (key == _CHECKSUMS and None in (ours.get(key), theirs.get(key)))
+            if ours.get(key) != theirs.get(key) and key not in unknown
         ]
+
+
+def has_colors(identity: Mapping[str, Any]) -> bool:
+    """Whether a state's identity says what colours came out; not in states of versions that ignored profiles."""
+    return _COLORS in identity
 
 
 def stream_identity(parts: IdentityParts) -> StreamIdentity:
@@ -102,6 +115,8 @@ def stream_identity(parts: IdentityParts) -> StreamIdentity:
         "rank": parts.rank,
         "world_size": parts.world_size,
     }
+    if parts.options.max_pixels != MAX_PIXELS:
+        shared["max_pixels"] = parts.options.max_pixels
     options, denoise = parts.options.degrade, parts.options.denoise
     given = type(parts.degrade).__name__
     current = {
@@ -111,6 +126,7 @@ def stream_identity(parts: IdentityParts) -> StreamIdentity:
         else {"border": parts.border, **options_identity(denoise, leave_out=frozenset({"border"}))},
         "filter": _filter_identity(parts, checkpoints.fingerprint),
         _CHECKSUMS: parts.corpus.checksum(),
+        _COLORS: "srgb",
     }
     by_name = {
         "degrade": given if options is None else options_identity_by_name(options),

@@ -91,7 +91,13 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         if not parts or (missing and self._drop_last):
             raise StopIteration
         self._batches += 1
-        item = {"batch": join_batches(parts), "counts": self._current.counts, "epoch": self._current.epoch}
+        block = self._current
+        item = {
+            "batch": join_batches(parts),
+            "counts": block.counts,
+            "given_up": block.given_up,
+            "epoch": block.epoch,
+        }
         self._work_ahead()
         self._state = self._standing()
         return item
@@ -136,7 +142,7 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         while not self._ended and block.size < max(self._pool, 1):
             self._add_record(block)
         block.finish(generator_for(self._seed, f"block/{block.number}") if self._pool else None)
-        block.counts, block.epoch = self.tally.counts(), self.tally.epoch()
+        block.note(self.tally)
 
     def _add_record(self, block: _Block) -> None:
         try:
@@ -159,10 +165,13 @@ class _Block:
         self.size = 0
         self.taken = 0
         self.complete = False
-        self.counts = tally.counts()
-        self.epoch = tally.epoch()
         self._chunks: list[Batch] = []
         self._patches: Batch = {}
+        self.note(tally)
+
+    def note(self, tally: Tally) -> None:
+        """Take over what has been counted by now."""
+        self.counts, self.given_up, self.epoch = tally.counts(), tally.given_up(), tally.epoch()
 
     def add(self, patches: Batch) -> None:
         """Put patches at the end of a block that is not complete."""

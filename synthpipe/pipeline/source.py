@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,12 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpipe.errors import ImageError
-from synthpipe.files.decode import AlphaPolicy, decode_image
+from synthpipe.files.decode import GIVEN_UP, AlphaPolicy, decode_image
 from synthpipe.files.printable import printable
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
+from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.seeds import sample_seed
 from synthpipe.shards.shard_reader import BESIDE, FURTHER_IMAGE, UNLISTED_SAMPLE, Listed, ShardReaders
 
@@ -38,8 +39,9 @@ FILTERED = "filtered"
 NOT_LOST = frozenset({FILTERED, FURTHER_IMAGE})
 
 #: One batch of tiles: ``tile`` (B, 3, S, S) uint8, ``key`` and ``path`` lists, ``seed`` (B,) int64; and of the reader
-#: process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``, and ``example`` (the last
-#: sample that was bad).  B is 0 where there are only counts.
+#: process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``, ``given_up`` (of the images used, as
+#: in :data:`synthpipe.files.decode.GIVEN_UP`), and ``example`` (the last sample that was bad).  B is 0 where there are
+#: only counts.
 Record = dict[str, Any]
 
 # A reader that passes over all that it meets must still be heard, or nobody would notice.
@@ -70,6 +72,7 @@ class SourceSettings:
     world_size: int
     keep: KeepList | None = None
     listed: tuple[Listed | None, ...] = ()
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass
@@ -129,6 +132,7 @@ class TileReader(Iterator[Record]):
         self._stop = stop
         self._readers = ShardReaders(settings.urls, settings.spool_dir, settings.listed)
         self._counts: Counter[str] = Counter()
+        self._given_up: Counter[str] = Counter()
         self._example = ""
         self._reported = 0
         self._begin_epoch(epoch)
@@ -144,6 +148,7 @@ class TileReader(Iterator[Record]):
             "position": self._position,
             "crop": self._crop if self._pending else 0,
             "counts": dict(self._counts),
+            "given_up": dict(self._given_up),
             "reported": self._reported,
         }
 
@@ -161,6 +166,8 @@ class TileReader(Iterator[Record]):
                 self._pending.popleft()
             self._crop = state["crop"]
         self._counts = Counter(state["counts"])
+        # States of version 0.1 have none.
+        self._given_up = Counter(state.get("given_up", {}))
         self._reported = state["reported"]
         self._open_announced()
 
@@ -259,8 +266,9 @@ class TileReader(Iterator[Record]):
         path = f"{settings.urls[shard]}/{member.name}"
         if settings.keep is not None and not settings.keep.keeps(member.key, path):
             return []
-        image = decode_image(data, path, alpha=settings.alpha).pixels
+        image, given_up = decode_image(data, path, alpha=settings.alpha, max_pixels=settings.max_pixels)
         check_size(image, settings.tile, path)
+        self._count_given_up(given_up, path)
         count = settings.crops_per_image
         rng = random.Random(sample_seed(settings.seed, self._epoch, f"crop/{member.key}"))
         tiles = []
@@ -276,6 +284,13 @@ class TileReader(Iterator[Record]):
             tiles.append(_Tile(pixels, printable(key), printable(path), seed))
         return tiles
 
+    def _count_given_up(self, given_up: Mapping[str, int], path: str) -> None:
+        """Count what an image that is used has lost; the first few are named."""
+        for reason, count in given_up.items():
+            if self._given_up[reason] < _LOGGED_EXAMPLES:
+                _log.info("given up (%s): %s: %s", reason, path, GIVEN_UP[reason])
+            self._given_up[reason] += count
+
     def _record(self, tiles: list[_Tile]) -> Record:
         size = self._settings.tile
         pixels = np.empty((len(tiles), 3, size, size), np.uint8)
@@ -290,6 +305,7 @@ class TileReader(Iterator[Record]):
             "reader": self._worker,
             "epoch": self._epoch,
             "counts": dict(self._counts),
+            "given_up": dict(self._given_up),
             "example": self._example,
         }
 

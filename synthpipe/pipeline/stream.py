@@ -9,7 +9,7 @@ from typing import Any
 from torchdata.nodes import BaseNode, Prefetcher
 
 from synthpipe.errors import StreamError
-from synthpipe.pipeline.identity import VERSION, StreamIdentity
+from synthpipe.pipeline.identity import VERSION, StreamIdentity, has_colors
 from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED
@@ -101,6 +101,7 @@ class Stream(Iterator[Batch]):
         self._nodes_state: dict[str, Any] | None = None
         self._tally_state: dict[str, Any] | None = None
         self._counts: dict[str, int] = {USED: 0}
+        self._given_up: dict[str, int] = {}
         self._epoch = 0
         self._closed = False
 
@@ -120,7 +121,7 @@ class Stream(Iterator[Batch]):
             # Half a batch may be on its way: asked again, go on from the last whole one.
             self._stop()
             raise
-        self._counts = item["counts"]
+        self._counts, self._given_up = item["counts"], item["given_up"]
         self._report_epochs(item["epoch"])
         batch: Batch = item["batch"]
         return batch
@@ -135,6 +136,16 @@ class Stream(Iterator[Batch]):
         """
         return dict(self._counts)
 
+    def given_up(self) -> dict[str, int]:
+        """What the files of used images held and the patches emitted so far do not, by reason; empty where nothing.
+
+        The reasons are those of :data:`synthpipe.files.decode.GIVEN_UP`: ``converted_profile``, ``unknown_profile``,
+        ``flattened_alpha``, ``grey_to_rgb``, ``reduced_depth`` and ``narrow_range`` count images each time that they
+        are read, ``further_pages`` counts pages.  Such images are used and not bad: ``max_bad_fraction`` does not
+        reckon with them.
+        """
+        return dict(self._given_up)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands after the batch handed out last; plain types, small."""
         nodes = self._nodes_state if self._nodes is None else self._nodes.state()
@@ -145,6 +156,7 @@ class Stream(Iterator[Batch]):
             "nodes": nodes,
             "tally": self._tally_state,
             "counts": dict(self._counts),
+            "given_up": dict(self._given_up),
             "epoch": self._epoch,
         }
 
@@ -169,11 +181,17 @@ class Stream(Iterator[Batch]):
                 "the state is of version 1, which knows the weights of degradation and filter by the names of their "
                 "files: whether they hold the same numbers could not be compared"
             )
+        if not has_colors(state["identity"]):
+            _log.warning(
+                "the state is of a version that ignored colour profiles: from here on images that have one come out "
+                "in sRGB; Stream.given_up() counts them as converted_profile"
+            )
         self._stop()
         self._number = state["pass"]
         self._nodes_state = state["nodes"]
         self._tally_state = state["tally"]
         self._counts = dict(state["counts"])
+        self._given_up = dict(state.get("given_up", {}))
         self._epoch = state["epoch"]
         self._closed = False
 
@@ -207,7 +225,7 @@ class Stream(Iterator[Batch]):
 
     def _end_pass(self, nodes: Pass) -> None:
         tally = nodes.tally()
-        self._counts, self._tally_state = tally.counts(), tally.state_dict()
+        self._counts, self._given_up, self._tally_state = tally.counts(), tally.given_up(), tally.state_dict()
         self._stop()
         self._number += 1
         self._nodes_state = None
@@ -217,6 +235,10 @@ class Stream(Iterator[Batch]):
         if epoch > self._epoch:
             bad = {reason: count for reason, count in self._counts.items() if reason != USED}
             _log.info(
-                "epoch %d done: %d samples used so far, skipped: %s", epoch - 1, self._counts[USED], describe(bad)
+                "epoch %d done: %d samples used so far, skipped: %s%s",
+                epoch - 1,
+                self._counts[USED],
+                describe(bad),
+                f", given up: {describe(self._given_up)}" if self._given_up else "",
             )
             self._epoch = epoch

@@ -12,6 +12,7 @@ from synthpipe.errors import ImageError, ShardError, StreamError
 from synthpipe.files.byte_source import is_local, open_source
 from synthpipe.files.image_size import image_size
 from synthpipe.files.storage import is_known_protocol
+from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, ShardIndex, ShardInfo, expand_urls, find_index
 from synthpipe.shards.shard_reader import Listed, ShardReader
 from synthpipe.shards.tar_walk import TarSample, walk_samples
@@ -90,7 +91,7 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
     return Corpus(tuple(urls), counts, listed, checksums if len(checksums) == len(urls) else ())
 
 
-def probe_sides(corpus: Corpus, spool_dir: str | None = None) -> int | None:
+def probe_sides(corpus: Corpus, spool_dir: str | None = None, max_pixels: int = MAX_PIXELS) -> int | None:
     """The shortest side among a few images of a few shards, from their headers; None if none is readable."""
     sides = []
     for shard in _spread(len(corpus.urls), _PROBED_SHARDS):
@@ -99,7 +100,7 @@ def probe_sides(corpus: Corpus, spool_dir: str | None = None) -> int | None:
         try:
             # The last image of a remote shard would have to wait for all the others.
             numbers = _spread(corpus.counts[shard], _PROBED_IMAGES) if local else range(_PROBED_IMAGES)
-            sides += [min(size) for size in _sizes(reader, numbers)]
+            sides += [min(size) for size in _sizes(reader, numbers, max_pixels)]
         finally:
             reader.close()
         if sides and not local:
@@ -112,11 +113,11 @@ def _spread(size: int, count: int) -> Sequence[int]:
     return sorted({size * place // count for place in range(count)}) if size else ()
 
 
-def _sizes(reader: ShardReader, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _sizes(reader: ShardReader, numbers: Sequence[int], max_pixels: int) -> Iterator[tuple[int, int]]:
     for number in numbers:
         try:
             _, data = reader.read(number)
-            yield image_size(data)
+            yield image_size(data, max_pixels)
         except ImageError:
             continue
 

@@ -1,4 +1,4 @@
-"""How many samples were used and how many were bad, by reason, over all readers of a rank."""
+"""How many samples were used, how many were bad and what was given up, by reason, over all readers of a rank."""
 
 from __future__ import annotations
 
@@ -44,6 +44,8 @@ class Tally:
         self._epochs: dict[int, int] = {}
         self._device: Counter[str] = Counter()
         self._earlier: Counter[str] = Counter()
+        self._given_up: dict[int, dict[str, int]] = {}
+        self._given_up_earlier: Counter[str] = Counter()
         if state is not None:
             self._source = state["source"]
             self._readers = {int(reader): dict(counts) for reader, counts in state["readers"].items()}
@@ -51,6 +53,10 @@ class Tally:
             self._device = Counter(state["device"])
             self._earlier = Counter(state["earlier"])
             self._kept = state.get("kept", 0)
+            # States of version 0.1 have none.
+            given_up = state.get("given_up", {"readers": {}, "earlier": {}})
+            self._given_up = {int(reader): dict(counts) for reader, counts in given_up["readers"].items()}
+            self._given_up_earlier = Counter(given_up["earlier"])
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types."""
@@ -61,6 +67,10 @@ class Tally:
             "device": dict(self._device),
             "earlier": dict(self._earlier),
             "kept": self._kept,
+            "given_up": {
+                "readers": {reader: dict(counts) for reader, counts in self._given_up.items()},
+                "earlier": dict(self._given_up_earlier),
+            },
         }
 
     def note(self, record: Record) -> None:
@@ -71,11 +81,13 @@ class Tally:
         """
         if record["source"] != self._source:
             # New readers count from nothing.
-            for counts in self._readers.values():
-                self._earlier.update(counts)
+            self._earlier = self._read()
             self._readers.clear()
+            self._given_up_earlier = _summed(self._given_up_earlier, self._given_up)
+            self._given_up.clear()
             self._source = record["source"]
         self._readers[record["reader"]] = record["counts"]
+        self._given_up[record["reader"]] = record["given_up"]
         self._epochs[record["reader"]] = record["epoch"]
         self._check(record["example"])
         counts = self._read()
@@ -106,16 +118,17 @@ class Tally:
         total = self._read() + self._device
         return {USED: total.pop(USED, 0), **{reason: total[reason] for reason in sorted(total)}}
 
+    def given_up(self) -> dict[str, int]:
+        """What the images used have lost, by reason in alphabetical order; see ``synthpipe.files.decode.GIVEN_UP``."""
+        return dict(sorted(_summed(self._given_up_earlier, self._given_up).items()))
+
     def epoch(self) -> int:
         """The epoch that the slowest reader is in."""
         return min(self._epochs.values(), default=0)
 
     def _read(self) -> Counter[str]:
         """Images, over all readers."""
-        total = Counter(self._earlier)
-        for counts in self._readers.values():
-            total.update(counts)
-        return total
+        return _summed(self._earlier, self._readers)
 
     def _check_kept(self, kept: int, dropped: int, what: str) -> None:
         if dropped and kept + dropped >= self._judged_after and kept < self._min_keep * (kept + dropped):
@@ -144,3 +157,10 @@ def describe(counts: Mapping[str, int]) -> str:
     """``"too_small 2, truncated 1"``, most frequent first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{reason} {count}" for reason, count in ordered) or "none"
+
+
+def _summed(earlier: Mapping[str, int], readers: Mapping[int, Mapping[str, int]]) -> Counter[str]:
+    total = Counter(earlier)
+    for counts in readers.values():
+        total.update(counts)
+    return total

@@ -38,8 +38,7 @@ class Numbers(BaseNode[Record]):
         at, self._at = self._at, self._at + 1
         self.pulled += 1
         values = [] if at % 5 == 4 else list(range(at * self._width, (at + 1) * self._width))
-        used = {USED: (at + 1) * self._width}
-        return {"seed": torch.tensor(values), "source": 0, "reader": 0, "epoch": 0, "counts": used, "example": ""}
+        return record(0, **{USED: (at + 1) * self._width}) | {"seed": torch.tensor(values)}
 
 
 def two_patches_each(record: Record, tally: Tally) -> Batch:
@@ -141,7 +140,7 @@ def test_emitted_batches_share_no_memory() -> None:
 
 
 def record(reader: int, epoch: int = 0, source: int = 0, **counts: int) -> Record:
-    return {"reader": reader, "epoch": epoch, "source": source, "counts": counts, "example": "a.png"}
+    return {"reader": reader, "epoch": epoch, "source": source, "counts": counts, "given_up": {}, "example": "a.png"}
 
 
 def test_a_tally_adds_readers_and_keeps_earlier_passes() -> None:

@@ -15,12 +15,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from synthpipe.errors import ImageError
 from synthpipe.files.containers import image_format, is_truncated, tiff_pages, tiff_tags
 from synthpipe.files.image_formats import EXTRAS, IMAGE_FORMATS
+from synthpipe.pixel_limit import MAX_PIXELS
 
 __all__ = ["MAGIC_BYTES", "MAX_PIXELS", "TiffByTags", "check_pixels", "open_image", "readable", "unreadable"]
-
-#: Images of more pixels are refused unless a command or option says otherwise; the largest cameras of phones make 200
-#: million.  A file of a few kilobytes can announce any number, and decoding takes some 10 bytes for each.
-MAX_PIXELS = 200_000_000
 
 _UNKNOWN = "unknown format"
 #: Bytes at the start of a file that tell its format.
