@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
+from synthpipe.basicsr_plugin.command_line import parse_command_line
 from synthpipe.config.basicsr import FeedDataOptions, parse_dataset_options
 from synthpipe.config.reader import parse_options
+from synthpipe.errors import OptionError
 from tests.basicsr_runs import require_basicsr
 
 require_basicsr()
 
 from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY, Registry  # noqa: E402
+
+from synthpipe.basicsr_plugin.checks import check_options  # noqa: E402
+from synthpipe.basicsr_plugin.option_file import read_option_file  # noqa: E402
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -33,6 +38,16 @@ def check_arguments(registry: Registry, options: dict[str, Any], take_as_dict: b
 
 def test_there_are_recipes() -> None:
     assert {path.parent.name for path in basicsr_recipes()} >= {"demo", "esrgan_x4", "srresnet_x4"}
+
+
+@pytest.mark.parametrize("path", basicsr_recipes(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_checks_at_the_start_find_nothing_but_absent_data(path: Path) -> None:
+    command = parse_command_line(["-opt", str(path)])
+    try:
+        check_options(read_option_file(command), command)
+    except OptionError as error:
+        found = [line for line in str(error).splitlines() if "no file at" not in line and "no folder at" not in line]
+        assert [line for line in found if "CUDA" not in line] == []
 
 
 @pytest.mark.parametrize("path", basicsr_recipes(), ids=lambda path: f"{path.parent.name}/{path.stem}")

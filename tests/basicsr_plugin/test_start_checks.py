@@ -190,7 +190,7 @@ TYPES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"train.gan_opt.type": "GanLos"}, "did you mean 'GANLoss'?"),
     ({"train.gan_opt.gan_typ": "lsgan"}, "train.gan_opt.gan_typ: GANLoss takes no such argument; did you mean"),
-    ({"train.optim_g.type": "AdamW"}, "train.optim_g.type: BasicSR 1.4.2 knows no optimizer 'AdamW'; it knows 'Adam'"),
+    ({"train.optim_g.type": "AdamW"}, "train.optim_g.type: BasicSR knows no optimizer 'AdamW'; it knows Adam"),
     ({"train.optim_g.beta": [0.9, 0.99]}, "train.optim_g.beta: Adam takes no such argument; did you mean 'betas'?"),
     ({"train.optim_d.lr": GONE}, "train.optim_d.lr: BasicSR needs it, and it is not given"),
     ({"train.scheduler.type": "CosineAnnealingLR"}, "did you mean 'CosineAnnealingRestartLR'?"),
@@ -280,6 +280,10 @@ DATA: list[tuple[dict[str, Any], str]] = [
         "datasets.train.gt_size: SwinIR takes lq patches of a multiple of window_size 7, got 32 / 4 = 8",
     ),
     ({"scale": 8, "network_g.scale": 8}, "scale: RRDBNet enlarges by one of (1, 2, 4), got 8"),
+    (
+        {"scale": 2, "network_g": {"type": "SwinIR", "upscale": 2, "upsampler": "nearest+conv"}},
+        "scale: SwinIR/nearest+conv enlarges by one of (4,), got 2",
+    ),
     ({"scale": GONE}, "scale: required and not given"),
     ({"network_g.num_in_ch": 1}, "network_g.num_in_ch: RRDBNet works on 1 channels, and pictures have 3"),
     ({"network_d.num_in_ch": 6}, "network_d.num_in_ch: UNetDiscriminatorSN works on 6 channels"),
@@ -354,6 +358,74 @@ def test_devices_that_are_there(base: dict[str, Any], monkeypatch: pytest.Monkey
     usm = dict.fromkeys(("l1_gt_usm", "percep_gt_usm", "gan_gt_usm"), False)
     real = {"num_gpu": 1, "model_type": "RealESRGANModel", "high_order_degradation": False, **usm}
     assert problems(changed(base, real)) == []
+
+
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "MSRResNet": ("upscale", {"num_feat": 8, "num_block": 1}),
+    "RRDBNet": ("scale", {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "num_grow_ch": 4}),
+    "EDSR": ("upscale", {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1}),
+    "RCAN": ("upscale", {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 16, "num_group": 1, "num_block": 1}),
+    "SRVGGNetCompact": ("upscale", {"num_feat": 8, "num_conv": 1}),
+    **{
+        f"SwinIR {upsampler}": (
+            "upscale",
+            {"img_size": 8, "window_size": 8, "embed_dim": 12, "depths": [1], "num_heads": [2], "upsampler": upsampler},
+        )
+        for upsampler in ("pixelshuffle", "pixelshuffledirect", "nearest+conv", "")
+    },
+}
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 6, 8])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_scales_are_judged_as_the_network_judges_them(
+    network: str, scale: int, base: dict[str, Any], capsys: pytest.CaptureFixture
+) -> None:
+    """Brute force: the network is built and run."""
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    key, arguments = NETWORKS[network]
+    arguments = {**arguments, key: scale}
+    try:
+        built = ARCH_REGISTRY.get(network.split()[0])(**arguments)
+        fits = built(torch.zeros(1, 3, 8, 8)).shape[-1] == 8 * scale
+    except (AssertionError, AttributeError, ValueError):
+        fits = False
+    opt = changed(base, {"scale": scale, "network_g": {"type": network.split()[0], **arguments}})
+    opt["datasets"]["train"].update(gt_size=24 * scale, tile=None)
+    del opt["datasets"]["val"], opt["val"]
+    assert (problems(opt) == []) == fits, problems(opt)
+
+
+@pytest.mark.parametrize("size", [8, 12, 16, 20, 32, 36, 64])
+def test_patches_are_judged_as_the_discriminator_judges_them(size: int, base: dict[str, Any]) -> None:
+    from basicsr.utils.registry import ARCH_REGISTRY
+
+    try:
+        ARCH_REGISTRY.get("UNetDiscriminatorSN")(num_in_ch=3, num_feat=8)(torch.zeros(1, 3, size, size))
+        fits = True
+    except RuntimeError:
+        fits = False
+    assert (problems(changed(base, {"datasets.train.gt_size": size})) == []) == fits
+
+
+def test_the_last_period_is_judged_as_the_scheduler_judges_it(base: dict[str, Any]) -> None:
+    """BasicSR steps it once less than there are iterations."""
+    from basicsr.models.lr_scheduler import CosineAnnealingRestartLR
+
+    for total in (6, 7, 8):
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        scheduler = CosineAnnealingRestartLR(torch.optim.Adam([parameter], 1e-3), [3, 3], [1, 1])
+        try:
+            for _ in range(total - 1):
+                scheduler.optimizer.step()
+                scheduler.step()
+            fits = True
+        except TypeError:
+            fits = False
+        block = {"type": "CosineAnnealingRestartLR", "periods": [3, 3], "restart_weights": [1, 1]}
+        assert (problems(changed(base, {"train.scheduler": block, "train.total_iter": total})) == []) == fits
 
 
 def test_network_files_are_looked_into(base: dict[str, Any], tmp_path: Path) -> None:

@@ -63,8 +63,10 @@ _RULES = {
     "train.scheduler.gamma": Rule(_NUMBER),
     "train.scheduler.eta_min": Rule(_NUMBER, 0),
     "train.*_opt.layer_weights.*": Rule(_NUMBER),
-    "train.*_opt.*_weight": Rule(_NUMBER),
-    "train.*_opt.*_val": Rule(_NUMBER),
+    "train.*_opt.loss_weight": Rule(_NUMBER),
+    "train.*_opt.perceptual_weight": Rule(_NUMBER),
+    "train.*_opt.style_weight": Rule(_NUMBER),
+    "train.*_opt.*_label_val": Rule(_NUMBER),
     "val.val_freq": Rule(_WHOLE, 1),
     "val.save_img": Rule(_SWITCH),
     "val.pbar": Rule(_SWITCH),
@@ -136,8 +138,8 @@ def _check_one(where: str, value: Any, path: str, rule: Rule | None, forced: boo
 
 
 def _accepts(rule: Rule, value: Any, path: str) -> bool:
-    if value is None:
-        return _matches(path, _OPTIONAL)
+    if value is None:  # BasicSR asks of a switch only whether it is true
+        return rule.kind == _SWITCH or _matches(path, _OPTIONAL)
     if rule.kind == _SWITCH or isinstance(value, bool):
         return isinstance(value, bool) and rule.kind == _SWITCH
     if not isinstance(value, int | float) or not rule.low <= value <= rule.high:

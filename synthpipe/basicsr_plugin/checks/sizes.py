@@ -19,7 +19,12 @@ _CHANNELS = ("num_in_ch", "num_out_ch", "in_chans", "in_channels", "out_channels
 #: A U-Net discriminator halves its input this often and adds what it had before.
 _UNET_STEP = 8
 #: Networks that enlarge by these factors alone, whatever they are asked for.
-_FACTORS = {"RRDBNet": (1, 2, 4), "MSRResNet": (2, 3, 4), "EDSR": (2, 3, 4, 8), "RCAN": (2, 3, 4, 8)}
+_FACTORS = {
+    "RRDBNet": (1, 2, 4),
+    "MSRResNet": (2, 3, 4),
+    **dict.fromkeys(("EDSR", "RCAN", "SwinIR/pixelshuffle"), (1, 2, 3, 4, 8, 16)),
+    "SwinIR/nearest+conv": (4,),
+}
 _UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv")
 
 
@@ -62,15 +67,14 @@ def _check_scale(options: Mapping[str, Any]) -> Iterator[str]:
         if key in arguments and arguments[key] != scale:
             said = "" if key in block_at(options, "network_g") else ", its default"
             yield f"network_g.{key}: {name} enlarges by {arguments[key]}{said}, and scale is {scale}; make them equal"
-    if scale not in _FACTORS.get(name, (scale,)):
-        yield f"scale: {name} enlarges by one of {_FACTORS[name]}, got {scale}; take one of them, or another network"
+    kind = f"{name}/{arguments['upsampler']}" if name == "SwinIR" else name
+    if scale not in _FACTORS.get(kind, (scale,)):
+        yield f"scale: {kind} enlarges by one of {_FACTORS[kind]}, got {scale}; take one of them, or another network"
     if name == "SwinIR" and scale != 1 and arguments["upsampler"] not in _UPSAMPLERS:
         yield (
             f"network_g.upsampler: SwinIR enlarges by {scale} with one of {', '.join(_UPSAMPLERS)}, got "
             f"{arguments['upsampler']!r}"
         )
-    if name == "SwinIR" and arguments["upsampler"] == "nearest+conv" and scale != 4:
-        yield f"network_g.upsampler: 'nearest+conv' enlarges by 4, and scale is {scale}; take 'pixelshuffle'"
     if name == "RIDNet" and scale != 1:
         yield f"network_g.type: RIDNet keeps the size of its input, and scale is {scale}; set scale: 1"
 

@@ -82,9 +82,12 @@ def _check_set(where: str, block: dict[str, Any], options: Mapping[str, Any], fo
         return
     for key in ("dataroot_gt", "dataroot_lq"):
         block[key] = os.path.expanduser(str(block[key]))
-        if not Path(block[key]).is_dir():
-            found.problems.append(f"{where}.{key}: no folder at {block[key]!r}; BasicSR expands ~, and no variables")
-            return
+    roots = [key for key in ("dataroot_gt", "dataroot_lq") if not Path(block[key]).is_dir()]
+    for key in roots:
+        expanded = "; BasicSR expands ~, and no variables" if "$" in block[key] else ""
+        found.problems.append(f"{where}.{key}: no folder at {block[key]!r}{expanded}")
+    if roots:
+        return
     problems, pairs = _pairs(where, block)
     found.problems.extend(problems)
     if problems or _backend(block) != "disk" or not isinstance(block["scale"], int):
