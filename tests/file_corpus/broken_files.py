@@ -103,6 +103,14 @@ def _bombs() -> Iterator[OddFile]:
     for tag in (256, 257):
         data = data.replace(struct.pack(">HHII", tag, 4, 1, 16), struct.pack(">HHII", tag, 4, 1, side))
     yield OddFile("bomb_la_16.tif", data, "bomb")
+    # Tiles of gigabytes for a small picture.
+    for name, how in (("bomb_tile_8.tif", {"big": True, "order": ">"}), ("bomb_tile_16.tif", {"order": "<"})):
+        samples = deep_picture(name, 16, 16) if "16" in name else picture(name, 16, 16)
+        data = tiff(Page(samples, tile=(16, 16)), **how)
+        pattern = ">HHQI" if "8" in name else "<HHII"
+        for tag in (322, 323):
+            data = data.replace(struct.pack(pattern, tag, 4, 1, 16), struct.pack(pattern, tag, 4, 1, side))
+        yield OddFile(name, data, "bomb")
     data = saved(Image.fromarray(small).quantize(16), format="GIF")
     sides = struct.pack("<HH", 16, 16)
     yield OddFile("bomb.gif", data.replace(sides, struct.pack("<HH", side, side)), "bomb")

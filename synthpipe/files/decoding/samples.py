@@ -21,7 +21,10 @@ from synthpipe.files.decoding.png_chunks import all_chunks
 __all__ = ["Samples", "read_samples"]
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 258, 262, 284, 338
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _WHITE_IS_ZERO = 0
+# Tiles may be larger than the picture, but nobody makes them much larger than this.
+_TILE_PIXELS = 1 << 20
 _DEEP = 65535
 
 _ALPHA_MODES = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
@@ -60,7 +63,7 @@ def read_samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str
         Exception: whatever decoders raise on damaged pixels; see :func:`synthpipe.files.decoding.open_image.readable`.
     """
     if isinstance(image, TiffByTags):
-        return _tiff_page(data, image)
+        return _tiff_page(data, image, name)
     if image.format == "PNG" and data[24] == 16 and image.mode != "I;16":
         _find_exif(image, data)
         return _split(imagecodecs.png_decode(data), _png_channels(data), image.info.get("transparency"))
@@ -69,7 +72,7 @@ def read_samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str
         if len(bits) > 1 and max(bits) == 16 and image.mode == "CMYK" and _tiff_tag(image, _PLANAR, 1) == 1:
             return _deep_inks(data, image)
         if len(bits) > 1 and max(bits) == 16 and image.mode != "CMYK":
-            return _tiff_page(data, image)
+            return _tiff_page(data, image, name)
         if len(bits) > 1 and max(bits) > 8:
             raise ImageError(f"{name}: {bits} bits per sample; save it with 8 or 16 bits", reason="unsupported")
     if image.mode.startswith("I;16"):
@@ -109,9 +112,15 @@ def _deep_grey(image: ImageFile.ImageFile) -> Samples:
     return _with_transparent_color(Samples(samples, None, peak), image.info.get("transparency"))
 
 
-def _tiff_page(data: bytes, image: ImageFile.ImageFile | TiffByTags) -> Samples:
-    """8 or 16 bits a channel, by libtiff."""
-    samples = imagecodecs.tiff_decode(data, index=image.tell())
+def _tiff_page(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str) -> Samples:
+    """8 or 16 bits a channel, by libtiff, which sets aside what tags say before it looks at the pixels."""
+    tile = _tiff_number(image, _TILE_WIDTH, 0) * _tiff_number(image, _TILE_HEIGHT, 0)
+    if tile > 4 * max(image.width * image.height, _TILE_PIXELS):
+        raise ImageError(f"{name}: refused, tiles of {tile} pixels for {image.width}x{image.height}", reason="bomb")
+    try:
+        samples = imagecodecs.tiff_decode(data, index=image.tell())
+    except MemoryError as error:
+        raise ImageError(f"{name}: refused, decoding it takes more memory than there is ({error})", "bomb") from error
     if samples.ndim == 3 and _tiff_number(image, _PLANAR, 1) == 2:
         samples = samples.transpose(1, 2, 0)
     samples = samples if samples.ndim == 3 else samples[..., None]
