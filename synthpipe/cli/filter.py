@@ -54,6 +54,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> int:
     """Filter; 0 if anything was kept, 1 if nothing was."""
+    import numpy as np
+
     from synthpipe.config.score import CorpusFilterOptions
     from synthpipe.corpus.filter import HTML_NAME, filter_corpus
     from synthpipe.corpus.keep_rule import State
@@ -77,5 +79,10 @@ def run(args: argparse.Namespace) -> int:
     print_passed_over(outcome.passed_over)
     print(f"{options.output.rstrip('/')}/{HTML_NAME}")
     if not outcome.kept:
-        print("synthpipe filter: nothing was kept; the report shows the values", file=sys.stderr)
+        values = decisions.values[np.isfinite(decisions.values)]
+        print(
+            f"synthpipe filter: nothing was kept: {decisions.by} lies in {values.min():.4g}..{values.max():.4g}; raise "
+            "--max-logit",
+            file=sys.stderr,
+        )
     return 0 if outcome.kept else 1

@@ -87,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     if options.cache is not None:
         print(f"cache: {report.hits} found, {report.misses} computed")
     if not report.scored:
-        print("synthpipe score: no image could be scored; the table says why for each", file=sys.stderr)
+        cure = "; not_finite: the scorer gives NaN, use other weights" if "not_finite" in report.errors else ""
+        print(f"synthpipe score: no image could be scored; the table says why for each{cure}", file=sys.stderr)
     return 0 if report.scored else 1
 
 

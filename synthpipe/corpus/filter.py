@@ -88,8 +88,8 @@ def filter_corpus(
         render: makes the text of ``report.html``; see :func:`synthpipe.filter_report.render_report`.
 
     Raises:
-        OptionError: no such column, links to where there can be none, no image with a score.
-        ShardError: scores of another corpus, a folder that holds other shards or was begun with another rule, a disk
+        OptionError: no such column, links to where there can be none.
+        ShardError: no image with a score, scores of another corpus, a folder that holds other shards or was begun with another rule, a disk
             that cannot be read or written, two runs in one folder.
     """
     require_pyarrow()

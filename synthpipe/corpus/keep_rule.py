@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from synthpipe.config.score import CorpusFilterOptions
 from synthpipe.corpus.score_table import ScoreTable
-from synthpipe.errors import OptionError
+from synthpipe.errors import ShardError
 
 __all__ = ["Decisions", "Gallery", "State", "choose_gallery", "decide", "reject_threshold"]
 
@@ -91,7 +91,8 @@ def decide(table: ScoreTable, options: CorpusFilterOptions) -> Decisions:
     """Apply the rule to every row.
 
     Raises:
-        OptionError: no such column, or no image with a score.
+        OptionError: no such column.
+        ShardError: no image with a score.
     """
     values = table.numbers(options.by)
     codes, reasons = table.codes("error")
@@ -99,7 +100,7 @@ def decide(table: ScoreTable, options: CorpusFilterOptions) -> Decisions:
     usable = scored & np.isfinite(values)
     without = Counter({str(reason): int((codes == code).sum()) for code, reason in enumerate(reasons) if reason})
     if not usable.any():
-        raise OptionError(f"{table.url}: none of {len(table)} images has a score ({dict(without)}); nothing to decide")
+        raise ShardError(f"{table.url}: none of {len(table)} images has a score ({dict(without)}); nothing to decide")
     limits = np.full(len(table), np.nan)
     thresholds: dict[str | None, float] = {}
     for source, rows in _groups(table, options.per_source):

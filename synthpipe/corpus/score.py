@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -228,6 +229,9 @@ class _Scoring:
         score = self._known(row.sha256) or self._compute(row.sha256, image)
         row.width, row.height, row.tiles, row.error = score.width, score.height, score.tiles, score.error
         row.numbers = score.numbers
+        if row.numbers is not None and not math.isfinite(row.numbers[0]):
+            # Weights that are damaged, or a density where it has no numbers left: not a score.
+            row.numbers, row.tiles, row.error = None, None, "not_finite"
         return row
 
     def flush(self) -> None:

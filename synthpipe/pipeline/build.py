@@ -73,7 +73,7 @@ def build_stream(
         their next epochs the further.  One that goes by a table of scores is reckoned with.
 
     Raises:
-        OptionError: options that do not fit together.
+        OptionError: options that do not fit together; a finite stream of fewer patches than a batch.
         ShardError: no shards, or no table of scores.
         CheckpointError: weights of the denoiser, the filter or the degradation.
         StreamError: ranks that do not fit.
@@ -99,12 +99,13 @@ def build_stream(
     if options.filter is not None and options.filter.scores is not None:
         keep = read_keep_list(options.filter)
     shape = _Shape(options, corpus, rank, world_size, tile, border, degrade is not None, keep)
+    shape.check_planned()
     if options.filter is not None and keep is None:
         judges = build_filter(options.filter, shape.source_tile)
     stages = _Stages(denoise, tuple(transforms), judges, degrade)
     recipe = _Recipe(shape, stages, torch.device(device))
     identity = stream_identity(_identity_parts(shape, stages))
-    return Stream(recipe.make_pass, identity, shape.patches // options.batch_size, options.epochs)
+    return Stream(recipe.make_pass, identity, shape.patches // options.batch_size, options.epochs, shape.planned())
 
 
 def _checked(options: StreamOptions | Mapping[str, Any]) -> StreamOptions:
@@ -183,6 +184,32 @@ class _Shape:
         fair = kept // world_size if self.options.drop_last else -(-kept // world_size)
         batches = epochs * fair * self.patches_per_sample / self.options.batch_size
         return math.floor(batches) if self.options.drop_last else math.ceil(batches)
+
+    def planned(self) -> int | None:
+        """Batches of a pass, if no image is bad and no filter drops one on the device; None where it has no end."""
+        epochs, limit = self.options.epochs, self.limit()
+        if epochs is None or limit is not None:
+            return limit
+        batches = Fraction(epochs * self.patches, self.options.batch_size)
+        return math.floor(batches) if self.options.drop_last else math.ceil(batches)
+
+    def check_planned(self) -> None:
+        """Refuse a pass that would end before it begins.
+
+        Raises:
+            OptionError: says how many patches there are, and which options to change.
+        """
+        # A table of scores may be of more images than the shards hold: what it keeps of these is not known.
+        if self.planned() == 0 and self.keep is None:
+            options = self.options
+            patches = self.samples * self.patches_per_sample * (options.epochs or 0)
+            ranks = f" on each of {self.world_size} ranks" if self.world_size > 1 else ""
+            raise OptionError(
+                f"a pass of {options.epochs} epoch(s) holds {patches} patches{ranks} "
+                f"({self.samples} images, {self.patches_per_sample} patches of each), fewer than "
+                f"batch_size {options.batch_size}: it would give no batch; lower batch_size, set drop_last: false, or "
+                "raise epochs or crops_per_image"
+            )
 
     def settings(self) -> SourceSettings:
         """What the readers need of it."""

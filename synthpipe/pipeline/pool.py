@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torchdata.nodes import BaseNode
 
+from synthpipe.errors import StreamError
 from synthpipe.pipeline.source import Record
-from synthpipe.pipeline.tally import Tally
+from synthpipe.pipeline.tally import Tally, nothing_used
 from synthpipe.seeds import generator_for
 from synthpipe.transforms.batch import Batch, batch_length, join_batches, select_samples, slice_samples
 
@@ -68,11 +69,19 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         self._source.reset(state["source"])
         self.tally = self._make_tally(state["tally"])
         self._ended = False
+        #: At the end: patches that were too few for a batch.
+        self.left_over = 0
+        self._fruitless_since: int | None = None
         self._batches = state["batches"]
         self._current = _Block(state["block"], state["source"], self.tally)
         self._current.taken = state["taken"]
         self._next: _Block | None = None
         self._state = self._standing()
+
+    @property
+    def emitted(self) -> int:
+        """Batches of this pass so far, those before a state was loaded included."""
+        return int(self._batches)
 
     def get_state(self) -> dict[str, Any]:
         """Where the block of the last batch began in the source, and how much of it has been emitted."""
@@ -89,6 +98,7 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
             parts.append(self._current.take(missing))
             missing -= batch_length(parts[-1])
         if not parts or (missing and self._drop_last):
+            self.left_over = sum(map(batch_length, parts))
             raise StopIteration
         self._batches += 1
         block = self._current
@@ -151,8 +161,22 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
             self._ended = True
             return
         self.tally.note(record)
+        before = block.size
         if len(record["seed"]):
             block.add(self._process(record, self.tally))
+        self._check_fruit(block.size > before)
+
+    def _check_fruit(self, came: bool) -> None:
+        """An endless stream must not read for ever and yield nothing.
+
+        Raises:
+            StreamError: all readers went through a whole epoch that gave no patch.
+        """
+        epoch = self.tally.epoch()
+        if came or self._fruitless_since is None:
+            self._fruitless_since = epoch
+        elif epoch > self._fruitless_since + 1 and not self.tally.judges_filter:
+            raise StreamError(f"an epoch gave no patch: {nothing_used(self.tally.counts())}")
 
 
 class _Block:

@@ -13,7 +13,7 @@ from synthpipe.pipeline.identity import VERSION, StreamIdentity, has_colors
 from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED
-from synthpipe.pipeline.tally import Tally, describe
+from synthpipe.pipeline.tally import Tally, describe, nothing_used
 from synthpipe.transforms.batch import Batch
 
 __all__ = ["Pass", "Stream"]
@@ -59,6 +59,14 @@ class Pass:
         """All that has been counted; after the end, with the bad samples that came after the last batch."""
         return self._pool.tally
 
+    def emitted(self) -> int:
+        """Batches of this pass, those before a state was loaded included."""
+        return self._pool.emitted
+
+    def left_over(self) -> int:
+        """After the end, patches that were too few for a batch."""
+        return self._pool.left_over
+
     def close(self) -> None:
         """Stop the thread, then the readers."""
         running = getattr(self._prefetcher, "_it", None)
@@ -83,6 +91,7 @@ class Stream(Iterator[Batch]):
         identity: what a state must share with the stream that it is loaded into.
         batches_per_epoch: planned full batches of this rank.
         epochs: of a pass; None for an endless one.
+        planned: batches of a pass, if no image is bad and no filter drops one on the device; None for an endless one.
     """
 
     def __init__(
@@ -91,11 +100,14 @@ class Stream(Iterator[Batch]):
         identity: StreamIdentity,
         batches_per_epoch: int,
         epochs: int | None = None,
+        planned: int | None = None,
     ) -> None:
         self._make_pass = make_pass
         self._identity = identity
         self.batches_per_epoch = batches_per_epoch
         self._epochs = epochs or 0
+        self._planned = planned
+        self._loaded = False
         self._number = 0
         self._nodes: Pass | None = None
         self._nodes_state: dict[str, Any] | None = None
@@ -108,6 +120,20 @@ class Stream(Iterator[Batch]):
     def __iter__(self) -> Stream:
         return self
 
+    def __len__(self) -> int:
+        """Batches of a whole pass as planned: bad images, and what a filter drops on the device, make it fewer.
+
+        Raises:
+            TypeError: the stream is endless.
+        """
+        if self._planned is None:
+            raise TypeError("an endless stream has no length; see batches_per_epoch, or give it epochs")
+        return self._planned
+
+    def __bool__(self) -> bool:
+        """True, whatever its length: a stream is not a list that may be empty."""
+        return True
+
     def __next__(self) -> Batch:
         if self._closed:
             raise StreamError("this stream is closed; build a new one, and load the state of this one to go on")
@@ -115,12 +141,14 @@ class Stream(Iterator[Batch]):
         try:
             item = nodes.take()
         except StopIteration:
+            self._check_pass(nodes)
             self._end_pass(nodes)
             raise
         except BaseException:
             # Half a batch may be on its way: asked again, go on from the last whole one.
             self._stop()
             raise
+        self._loaded = False
         self._counts, self._given_up = item["counts"], item["given_up"]
         self._report_epochs(item["epoch"])
         batch: Batch = item["batch"]
@@ -194,6 +222,7 @@ class Stream(Iterator[Batch]):
         self._given_up = dict(state.get("given_up", {}))
         self._epoch = state["epoch"]
         self._closed = False
+        self._loaded = True
 
     def close(self) -> None:
         """Stop threads and processes.  The state can still be taken."""
@@ -222,6 +251,27 @@ class Stream(Iterator[Batch]):
             nodes, self._nodes = self._nodes, None
             self._nodes_state = nodes.state()
             nodes.close()
+
+    def _check_pass(self, nodes: Pass) -> None:
+        """A pass without a batch is no end.
+
+        Raises:
+            StreamError: says what became of the images, and which options to change.
+        """
+        if not nodes.emitted():
+            tally = nodes.tally()
+            self._counts, self._given_up = tally.counts(), tally.given_up()
+            said = f"a pass over {self._epochs} epoch(s) gave no batch: {nothing_used(self._counts)}"
+            if nodes.left_over():
+                said += f"; {nodes.left_over()} patches are too few for one: lower batch_size, or set drop_last: false"
+            self._stop()
+            raise StreamError(said)
+        if self._loaded:
+            _log.warning(
+                "the state that was loaded was taken after the last batch of its pass: nothing is left of it; "
+                "iterate again for the next"
+            )
+            self._loaded = False
 
     def _end_pass(self, nodes: Pass) -> None:
         tally = nodes.tally()

@@ -9,7 +9,7 @@ from typing import Any
 from synthpipe.errors import StreamError
 from synthpipe.pipeline.source import FILTERED, NOT_LOST, USED, Record
 
-__all__ = ["Tally", "describe"]
+__all__ = ["Tally", "describe", "nothing_used"]
 
 # Corpora smaller than this are judged as if they had this many samples: one bad image among fifty is no reason to stop.
 _SMALLEST_CORPUS = 100
@@ -122,6 +122,11 @@ class Tally:
         """What the images used have lost, by reason in alphabetical order; see ``synthpipe.files.decode.GIVEN_UP``."""
         return dict(sorted(_summed(self._given_up_earlier, self._given_up).items()))
 
+    @property
+    def judges_filter(self) -> bool:
+        """Whether what is missing is the filter's work, which ``min_keep`` decides on once there is enough of it."""
+        return self._min_keep > 0 and self.counts().get(FILTERED, 0) > 0
+
     def epoch(self) -> int:
         """The epoch that the slowest reader is in."""
         return min(self._epochs.values(), default=0)
@@ -151,6 +156,19 @@ class Tally:
                 f"too many bad samples: {bad} of the {bad + used} read so far ({describe(counts)}), more than "
                 f"max_bad_fraction allows in an epoch; repair the shards, or raise max_bad_fraction{hint}{example}"
             )
+
+
+def nothing_used(counts: Mapping[str, int]) -> str:
+    """Why nothing, or too little, came of the images: counts, and the options to change."""
+    skipped = {reason: count for reason, count in counts.items() if reason != USED}
+    hints = {
+        "too_small": "gt_size, scale or tile smaller",
+        FILTERED: "a milder filter",
+        "unscored": "a table of scores of these shards",
+    }
+    cures = [hint for reason, hint in hints.items() if counts.get(reason)]
+    cure = f"; what helps: {', '.join(cures)}" if cures else ""
+    return f"{counts.get(USED, 0)} images used, skipped: {describe(skipped)}{cure}"
 
 
 def describe(counts: Mapping[str, int]) -> str:

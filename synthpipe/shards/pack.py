@@ -81,6 +81,7 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
         if not index.samples:
             raise ShardError(
                 f"none of {plan.samples} images could be used ({passed_over_text(report.left_out)}); "
+                f"{'lower min_size, or ' if options.min_size and 'too_small' in report.left_out else ''}"
                 f"see {options.output}/{REPORT_NAME}"
             )
         output.publish_bytes(index.to_json().encode(), INDEX_NAME, scratch)

@@ -99,12 +99,12 @@ def psnr_ssim(images: Tensor, references: Tensor, border: int = 0) -> tuple[floa
         border: pixels left out on each side.
 
     Raises:
-        ShapeError: different shapes.
+        ShapeError: different shapes, or no images: there is no mean of nothing.
         TrainingError: BasicSR is not installed or cannot be imported.
     """
-    if images.shape != references.shape or images.ndim != 4:
+    if images.shape != references.shape or images.ndim != 4 or not len(images):
         raise ShapeError(
-            f"psnr_ssim: expected two batches (B, 3, H, W) of one shape, got {tuple(images.shape)} and "
+            f"psnr_ssim: expected two batches (B, 3, H, W) of one shape with B from 1 on, got {tuple(images.shape)} and "
             f"{tuple(references.shape)}"
         )
     try:
