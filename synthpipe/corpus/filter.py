@@ -89,8 +89,8 @@ def filter_corpus(
 
     Raises:
         OptionError: no such column, links to where there can be none.
-        ShardError: no image with a score, scores of another corpus, a folder that holds other shards or was begun with another rule, a disk
-            that cannot be read or written, two runs in one folder.
+        ShardError: no image with a score, scores of another corpus, a folder that holds other shards or was begun with
+            another rule, a disk that cannot be read or written, two runs in one folder.
     """
     require_pyarrow()
     # Before it is made; a list of files is no image.

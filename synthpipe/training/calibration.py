@@ -218,7 +218,7 @@ class _Reader:
         if not parts:
             raise TrainingError(
                 f"calibrate: no usable image for {family!r} in one share of the split ({dict(self.skipped)} skipped); "
-                f"expected images of at least {self._options.tile} pixels a side: give more, or change 'tile' or 'holdout'"
+                f"expected images of at least {self._options.tile} pixels a side: give more, or change tile or holdout"
             )
         return torch.cat(list(parts))
 

@@ -104,7 +104,7 @@ def psnr_ssim(images: Tensor, references: Tensor, border: int = 0) -> tuple[floa
     """
     if images.shape != references.shape or images.ndim != 4 or not len(images):
         raise ShapeError(
-            f"psnr_ssim: expected two batches (B, 3, H, W) of one shape with B from 1 on, got {tuple(images.shape)} and "
+            f"psnr_ssim: expected two batches (B, 3, H, W), B from 1 on, of one shape, got {tuple(images.shape)} and "
             f"{tuple(references.shape)}"
         )
     try:

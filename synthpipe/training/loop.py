@@ -277,26 +277,11 @@ class Trainer:
         torch.distributed.all_gather_object(states, state)
         return states
 
-    def _check_trained(self) -> None:
-        """Weights that hardly a step has changed are no result.
-
-        Raises:
-            TrainingError: no step was done, or most were skipped.
-        """
-        if self.step == 0:
-            raise TrainingError("the run was stopped before its first step: no weights were written; raise max_minutes")
-        if 2 * self.bad_in_all > self.step:
-            raise TrainingError(
-                f"{self.bad_in_all} of {self.step} steps were skipped, because loss or gradient were not finite: no "
-                f"weights were written, the checkpoint in {str(self.folder.path / 'checkpoints')!r} is kept; lower "
-                "optimizer.lr or set clip_norm, in a new run_dir"
-            )
-
     def _finish(self, data: BatchSource) -> Path:
         """Last checkpoint, and the averaged weights as a file that :func:`synthpipe.checkpoints.load` reads."""
         if self.step % self.options.checkpoint_every:
             self._save(data)
-        self._check_trained()
+        self.folder.check_trained(self.step, self.bad_in_all)
         path = self.folder.path / "final.safetensors"
         if self.fabric.is_global_zero:
             info = {

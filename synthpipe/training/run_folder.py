@@ -71,6 +71,21 @@ class RunFolder:
                 # Names alone; who reads the images looks into every file.
                 deque(walk_image_folders(folder, Counter(), place), maxlen=0)
 
+    def check_trained(self, steps: int, skipped: int) -> None:
+        """Weights that few of the steps have changed are no result; a run of no step is said.
+
+        Raises:
+            TrainingError: most steps were skipped.
+        """
+        if steps == 0:
+            logger.warning("no step was done: the weights are those that the run began with")
+        if 2 * skipped > steps:
+            raise TrainingError(
+                f"{skipped} of {steps} steps were skipped, because loss or gradient were not finite: no weights were "
+                f"written, the checkpoint in {str(self.path / 'checkpoints')!r} is kept; lower optimizer.lr or set "
+                "clip_norm, in a new run_dir"
+            )
+
     def checkpoints(self) -> list[Path]:
         """Checkpoints in the folder, oldest first."""
         return checkpoints_in(self.path / "checkpoints")

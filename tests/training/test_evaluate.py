@@ -81,3 +81,8 @@ def test_psnr_and_ssim_by_basicsr() -> None:
 def test_psnr_needs_equal_shapes() -> None:
     with pytest.raises(ShapeError, match=r"one shape, got \(1, 3, 8, 8\) and \(1, 3, 8, 9\)"):
         psnr_ssim(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 9))
+
+
+def test_psnr_of_no_pairs_is_no_figure() -> None:
+    with pytest.raises(ShapeError, match="B from 1 on"):
+        psnr_ssim(torch.zeros(0, 3, 8, 8), torch.zeros(0, 3, 8, 8))

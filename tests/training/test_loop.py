@@ -400,3 +400,21 @@ def test_loss_scaling_recovers_from_overflow_and_resumes(
     again = point_run(slopes, max_steps=6, precision="16-mixed", clip_norm=1.0, checkpoint_every=4, resume="auto")
     assert again.fabric.strategy.precision.state_dict() == trainer.fabric.strategy.precision.state_dict()
     assert final(again) == final(trainer)
+
+
+@pytest.mark.parametrize(("slopes", "steps", "skipped"), [([1.0, math.nan], 6, 5), ([1.0, 1.0, math.inf], 5, 3)])
+def test_a_run_of_mostly_skipped_steps_is_no_result(
+    point_run: Callable[..., Trainer], tmp_path: Path, slopes: list[float], steps: int, skipped: int
+) -> None:
+    said = rf"{skipped} of {steps} steps were skipped.*no weights were written.*lower optimizer.lr or set clip_norm"
+    for resume in ("never", "auto"):
+        with pytest.raises(TrainingError, match=said):
+            point_run(slopes, max_steps=steps, resume=resume)
+    assert not (tmp_path / "run" / "final.safetensors").exists()
+    assert (tmp_path / "run" / "checkpoints" / f"step_{steps:08d}.pt").is_file()
+    assert f"ERROR stopped: {skipped} of {steps} steps" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_a_run_of_no_step_is_said(point_run: Callable[..., Trainer], caplog: pytest.LogCaptureFixture) -> None:
+    point_run([1.0], max_steps=10, max_minutes=1e-9)
+    assert "no step was done: the weights are those that the run began with" in caplog.text
