@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if index.shards:
         print(f"{index.samples} samples in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB")
     print_passed_over(outcome.passed_over)
+    if outcome.unused:
+        print(outcome.unused, file=sys.stderr)
     print(f"{options.output.rstrip('/')}/{HTML_NAME}")
     if not outcome.kept:
         values = decisions.values[np.isfinite(decisions.values)]

@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     if report.errors:
         print("without a score: " + ", ".join(f"{count} {reason}" for reason, count in report.errors.items()))
     print_passed_over(report.passed_over)
+    if report.unused:
+        print(report.unused, file=sys.stderr)
     if report.reused_units:
         print(f"from an earlier run: {report.reused_units} parts")
     if options.cache is not None:

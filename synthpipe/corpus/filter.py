@@ -52,7 +52,7 @@ class FilterOutcome:
 
     ``pictures`` are by row of the table, ``names`` the shard (None for files) and key of the same rows.  ``index`` has
     no shards where nothing was kept or the source was a folder.  ``passed_over`` counts what lay in folders beside the
-    images, by suffix or reason.
+    images, by suffix or reason, and in shards what no sample uses, of which ``unused`` says more.
     """
 
     options: CorpusFilterOptions
@@ -63,6 +63,7 @@ class FilterOutcome:
     names: dict[int, tuple[str | None, str]]
     index: ShardIndex
     passed_over: dict[str, int]
+    unused: str = ""
 
     @property
     def images(self) -> int:
@@ -108,8 +109,9 @@ def filter_corpus(
         gallery = choose_gallery(decisions, options.seed)
         run = _Run(options, units, sizes, decisions, gallery, output, scratch)
         run.do(table, on_progress or (lambda done, total: None))
+        passed = dict(passed_over + run.beside)
         outcome = FilterOutcome(
-            options, table.about, decisions, gallery, run.pictures, run.names, run.index(), dict(passed_over)
+            options, table.about, decisions, gallery, run.pictures, run.names, run.index(), passed, run.unused
         )
         run.finish()
         if render is not None:
@@ -143,6 +145,8 @@ class _Run:
         self._kept: dict[str, ShardInfo] = {}
         self.pictures: dict[int, Shown] = {}
         self.names: dict[int, tuple[str | None, str]] = {}
+        self.beside: Counter[str] = Counter()
+        self.unused = ""
 
     def do(self, table: ScoreTable, progress: Callable[[int, int], None]) -> None:
         """All jobs; afterwards ``pictures`` and ``names`` are complete."""
@@ -158,6 +162,8 @@ class _Run:
             for place, pictures in result.pictures.items():
                 small, piece = map(base64.b64decode, pictures)
                 self.pictures[self._begins[number] + int(place)] = Shown(small, piece)
+            self.beside.update(result.beside)
+            self.unused = self.unused or result.unused
             done += self._sizes[number]
             progress(done, len(table))
 

@@ -29,6 +29,7 @@ from synthpipe.files.storage import absolute_url, file_stamp, local_path
 from synthpipe.shards.sample_note import read_note
 from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, PLAN_NAME, expand_urls
 from synthpipe.shards.tar_walk import TarMember, TarSample, read_member, walk_samples
+from synthpipe.shards.unused_images import NO_IMAGES, UnusedImages
 
 __all__ = ["FolderUnit", "ShardUnit", "StoredImage", "Unit", "find_units", "is_image_folder", "printable"]
 
@@ -42,7 +43,7 @@ class StoredImage:
 
     ``data`` is its file; empty where ``problem`` says what is wrong.  ``path`` is the member of the shard or the file
     below the folder, ``origin`` the path that it once had where that is known.  ``members`` are all that the shard
-    holds of the sample, where it can be used.
+    holds of the sample, where it can be used.  ``unused`` are image files beside it that no sample uses.
     """
 
     key: str
@@ -51,6 +52,7 @@ class StoredImage:
     data: bytes = b""
     problem: str | None = None
     members: tuple[TarMember, ...] = ()
+    unused: UnusedImages = NO_IMAGES
     #: Where a folder's file lies.
     file: str = ""
 
@@ -211,9 +213,10 @@ def _image_of_sample(file: BinaryIO, sample: TarSample) -> StoredImage:
     if member is not None and note is not None and sample.problem in (None, "duplicate_key"):
         origin = _origin(read_note(file, note))
     if member is None or sample.problem is not None:
-        return StoredImage(sample.key, name, origin or name, problem=sample.problem)
+        return StoredImage(sample.key, name, origin or name, problem=sample.problem, unused=sample.unused)
     parts = tuple(sample.members.values())
-    return StoredImage(sample.key, name, origin or name, read_member(file, member), members=parts)
+    data = read_member(file, member)
+    return StoredImage(sample.key, name, origin or name, data, members=parts, unused=sample.unused)
 
 
 def _origin(note: dict[str, Any] | None) -> str | None:

@@ -18,7 +18,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -39,7 +39,7 @@ from synthpipe.corpus.image_units import (
 from synthpipe.corpus.score_cache import CachedScore, ScoreCache
 from synthpipe.corpus.score_table import ScoreRow, merge_parts, read_part, require_pyarrow, write_part
 from synthpipe.corpus.threads import one_thread
-from synthpipe.corpus.unit_job import UnitJob
+from synthpipe.corpus.unit_job import UnitJob, unused_facts
 from synthpipe.device import resolve_device
 from synthpipe.errors import CheckpointError, ImageError, ShardError
 from synthpipe.files.decode import decode_image
@@ -47,6 +47,7 @@ from synthpipe.files.output_place import local_output
 from synthpipe.files.storage import OutputFolder, absolute_url, local_path
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.run_plan import differences
+from synthpipe.shards.unused_images import NO_IMAGES
 from synthpipe.transforms.density import score_image
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class UnitScores:
     """What became of one shard; ``errors`` are images without a score, by reason.
 
     ``hits`` were found in the cache, ``misses`` computed; both are 0 where an earlier run had done the shard.
+    ``beside`` counts image files that no sample uses, by reason, and ``unused`` says which and why.
     """
 
     name: str
@@ -99,13 +101,16 @@ class UnitScores:
     hits: int = 0
     misses: int = 0
     reused: bool = False
+    beside: dict[str, int] = field(default_factory=dict)
+    unused: str = ""
 
 
 @dataclass(frozen=True)
 class ScoreReport:
     """What came of a run: the table's URL, images in it, images without a score by reason, and who did the work.
 
-    ``passed_over`` counts what lay in folders beside the images, by suffix or reason.
+    ``passed_over`` counts what lay in folders beside the images, by suffix or reason, and in shards what no sample
+    uses, of which ``unused`` says more.
     """
 
     output: str
@@ -116,6 +121,7 @@ class ScoreReport:
     misses: int
     reused_units: int
     passed_over: dict[str, int]
+    unused: str = ""
 
     @property
     def scored(self) -> int:
@@ -190,14 +196,19 @@ def score_unit(job: ScoreJob) -> UnitScores:
     with one_thread(), job.scratch_folder() as scratch, job.unit.open() as (_, images):
         scorer = _scorer(settings.weights, settings.scorer, settings.device)
         scoring = _Scoring(scorer, settings, job.cache)
-        rows = [scoring.row(image) for image in images]
+        rows, unused = [], NO_IMAGES
+        for image in images:
+            rows.append(scoring.row(image))
+            unused += image.unused
         scoring.flush()
         errors = dict(sorted(Counter(row.error for row in rows if row.error).items()))
         name = _part_name(job.unit)
         about["counts"] = {"images": len(rows), "errors": errors}
+        beside = unused_facts(unused, job.unit)
+        about["counts"] |= beside
         write_part(scratch / name, rows, table_columns(scorer), about)
         job.output.publish(scratch / name, name)
-    return UnitScores(job.name, len(rows), errors, scoring.hits, scoring.misses)
+    return UnitScores(job.name, len(rows), errors, scoring.hits, scoring.misses, **beside)
 
 
 def table_columns(scorer: DensityScorer) -> tuple[str, ...]:
@@ -335,6 +346,7 @@ def _report(output: str, done: list[UnitScores], passed_over: Counter[str]) -> S
     errors: Counter[str] = Counter()
     for scores in done:
         errors.update(scores.errors)
+        passed_over.update(scores.beside)
     return ScoreReport(
         output,
         len(done),
@@ -344,4 +356,5 @@ def _report(output: str, done: list[UnitScores], passed_over: Counter[str]) -> S
         sum(scores.misses for scores in done),
         sum(scores.reused for scores in done),
         dict(passed_over),
+        next((scores.unused for scores in done if scores.unused), ""),
     )

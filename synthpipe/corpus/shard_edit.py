@@ -22,6 +22,7 @@ from synthpipe.files.decode import decode_image, encode_png
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
 from synthpipe.shards.sample_note import read_note
 from synthpipe.shards.tar_sink import TarSink
+from synthpipe.shards.unused_images import unused_text
 
 __all__ = ["EditJob", "ImageEdit", "UnitEdited", "edit_shard"]
 
@@ -80,6 +81,7 @@ def edit_shard(job: EditJob) -> UnitEdited:
     with job.scratch_folder() as scratch, job.unit.open() as (file, images), TarSink(scratch / job.target) as sink:
         for image in images:
             _take_over(file, image, edit, job.broken, sink, result)
+            _tell_of_unused(image, job.unit.url, result)
         sink.close()
         publish_result(result, job.target, job.output, scratch, sink)
     return result
@@ -106,6 +108,13 @@ def _take_over(
     _write_sample(file, image, pixels, sink)
     result.samples += 1
     result.edited += 1
+
+
+def _tell_of_unused(image: StoredImage, shard: str, result: UnitEdited) -> None:
+    """Image files that no sample uses are not edited; one for each sample is listed."""
+    for reason, count in image.unused.counts().items():
+        result.leave_out(reason, printable(image.unused.example), printable(unused_text(image.unused, shard)))
+        result.counts[reason] += count - 1
 
 
 def _write_sample(file: BinaryIO, image: StoredImage, pixels: Pixels, sink: TarSink) -> None:

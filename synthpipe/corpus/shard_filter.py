@@ -11,18 +11,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, assert_never
 
 from synthpipe.corpus.image_units import FolderUnit, ShardUnit, StoredImage, Unit, printable
 from synthpipe.corpus.keep_rule import State
-from synthpipe.corpus.unit_job import UnitJob
+from synthpipe.corpus.unit_job import UnitJob, unused_facts
 from synthpipe.errors import ImageError, OptionError, ShardError
 from synthpipe.files.decode import decode_image, encode_png, thumbnail
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.job_result import JobResult, finished_earlier, publish_result
 from synthpipe.shards.tar_sink import TarSink
+from synthpipe.shards.unused_images import NO_IMAGES
 
 __all__ = ["KEPT_FOLDER", "FilterJob", "Shown", "UnitKept", "filter_unit"]
 
@@ -65,9 +66,14 @@ class FilterJob(UnitJob):
 
 @dataclass
 class UnitKept(JobResult):
-    """What became of one unit; ``pictures`` are base64 of :class:`Shown`, by place in it."""
+    """What became of one unit; ``pictures`` are base64 of :class:`Shown`, by place in it.
+
+    ``beside`` counts image files that no sample uses, by reason, and ``unused`` says which and why.
+    """
 
     pictures: dict[str, list[str]] = field(default_factory=dict)
+    beside: dict[str, int] = field(default_factory=dict)
+    unused: str = ""
 
 
 def filter_unit(job: FilterJob) -> UnitKept:
@@ -82,7 +88,9 @@ def filter_unit(job: FilterJob) -> UnitKept:
     result = UnitKept(job.name, source=_source(job.unit))
     with job.scratch_folder() as scratch, job.unit.open() as (file, images), ExitStack() as stack:
         sink = stack.enter_context(TarSink(scratch / job.target)) if file is not None else None
+        unused = NO_IMAGES
         for place, image in _checked(images, job):
+            unused += image.unused
             if job.states[place] == State.KEPT:
                 result.samples += 1
                 if sink is not None and file is not None:
@@ -93,6 +101,7 @@ def filter_unit(job: FilterJob) -> UnitKept:
                 result.pictures[str(place)] = [base64.b64encode(data).decode() for data in _pictures(image)]
         if sink is not None:
             sink.close()
+        result = replace(result, **unused_facts(unused, job.unit))
         publish_result(result, job.target, job.output, scratch, sink)
     return result
 

@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from synthpipe.corpus.image_units import Unit
+from synthpipe.corpus.image_units import ShardUnit, Unit, printable
 from synthpipe.errors import ShardError
 from synthpipe.files.storage import OutputFolder
+from synthpipe.shards.unused_images import UnusedImages, unused_text
 
-__all__ = ["UnitJob", "target_names"]
+__all__ = ["UnitJob", "target_names", "unused_facts"]
 
 
 #: Bytes of the name of a shard that is written: the notes on it beside the shard have a longer one, of 255 at most.
@@ -67,3 +69,10 @@ def target_names(units: Sequence[Unit]) -> list[str]:
             f"at most {LONGEST_SHARD_NAME}; rename it, or the folders that it lies in"
         )
     return names
+
+
+def unused_facts(found: UnusedImages, unit: Unit) -> dict[str, Any]:
+    """What a result says of image files of a shard that no sample uses: ``beside`` and ``unused``; nothing of none."""
+    if not found or not isinstance(unit, ShardUnit):
+        return {}
+    return {"beside": found.counts(), "unused": printable(unused_text(found, unit.url))}
