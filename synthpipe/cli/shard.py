@@ -1,4 +1,4 @@
-"""``synthpipe shard``: image folders to WebDataset shards."""
+"""``synthpipe shard``: image folders and tars to WebDataset shards."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
   synthpipe shard photos/ more_photos/ /data/hr --workers 8 --max-bytes 512M --min-size 256
+  synthpipe shard "/data/foreign/*.tar" /data/hr
 
 The shards /data/hr/shard-000000.tar, ... hold the files as they are (PNG, JPEG, WebP, TIFF) and a JSON with size,
 source and checksum each.  /data/hr/index.json lists the shards, /data/hr/report.json the images that could not be
 used.  After an interruption the same command goes on where it stopped.  OUT_DIR may be s3://bucket/folder.
+
+Of tars (files, patterns, folders with an index), every image becomes a sample under a key without dots; files with the
+image's full stem (clip.000.txt for clip.000.png) go with it.
 """
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -33,7 +37,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         example=_EXAMPLE,
     )
     add = parser.add_argument
-    add("inputs", type=place, nargs="+", metavar="IN_DIR", help="folder of images, searched to any depth")
+    add("inputs", type=place, nargs="+", metavar="IN", help="folder of images, searched to any depth, or tars")
     add("output", type=place, metavar="OUT_DIR", help="folder for the shards, local or an fsspec URL")
     add("--workers", type=int, metavar="N", help="processes (default: one for each core)")
     add("--max-samples", type=int, metavar="N", help="images in a shard, at most (default: 1000)")

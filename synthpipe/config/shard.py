@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from synthpipe.config.places import Folder, FolderOrURL
+from synthpipe.config.places import FolderOrURL, ShardsOrFolder
 from synthpipe.config.reader import Options
 
 __all__ = ["ShardOptions"]
@@ -15,7 +15,10 @@ __all__ = ["ShardOptions"]
 class ShardOptions(Options):
     """Everything that decides what shards are written; all but ``workers`` and ``verify`` must stay to resume."""
 
-    inputs: tuple[Folder, ...] = Field(min_length=1, description="folders of images, searched to any depth")
+    inputs: tuple[ShardsOrFolder, ...] = Field(
+        min_length=1,
+        description="folders of images, searched to any depth; tars of images, patterns and folders of shards",
+    )
     output: FolderOrURL = Field(description="folder for the shards: a path or an fsspec URL")
     workers: int = Field(
         1, ge=1, le=1024, description="processes that read, check and write; 1 works in the calling process"

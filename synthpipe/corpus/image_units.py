@@ -27,7 +27,8 @@ from synthpipe.files.printable import printable
 from synthpipe.files.source_files import SourceFile, SourceFolders
 from synthpipe.files.storage import absolute_url, file_stamp, local_path
 from synthpipe.shards.sample_note import read_note
-from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, INDEX_NAME, PLAN_NAME, expand_urls
+from synthpipe.shards.shard_index import INDEX_NAME, PLAN_NAME
+from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, expand_urls
 from synthpipe.shards.tar_walk import TarMember, TarSample, read_member, walk_samples
 from synthpipe.shards.unused_images import NO_IMAGES, UnusedImages
 
@@ -113,7 +114,7 @@ def find_units(
     passed_over: Counter[str] | None = None,
     output: OutputPlace | None = None,
 ) -> list[ShardUnit] | list[FolderUnit]:
-    """Shards in any spelling that :func:`synthpipe.shards.shard_index.expand_urls` takes, or folders of images.
+    """Shards in any spelling that :func:`synthpipe.shards.shard_names.expand_urls` takes, or folders of images.
 
     Args:
         source: paths, patterns and URLs.

@@ -18,7 +18,7 @@ from synthpipe.errors import OptionError
 from synthpipe.files.folder_walk import image_status, walk_image_folders
 from synthpipe.files.output_place import OutputPlace, identity_of
 
-__all__ = ["SourceFile", "SourceFolders"]
+__all__ = ["SourceFile", "SourceFolders", "folder_labels", "safe_part"]
 
 # A dot would end the key for WebDataset; the others are special to file systems, globs or URLs.
 _SPECIAL = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029.%\\\\/:*?"<>|]')
@@ -71,12 +71,12 @@ class SourceFolders:
         if len(roots) == 1:
             yield from self._files(roots[0], "", "")
             return
-        for root, label in zip(roots, _labels(roots), strict=True):
-            yield from self._files(root, f"{label}/", f"{_safe_part(label)}/")
+        for root, label in zip(roots, folder_labels(roots), strict=True):
+            yield from self._files(root, f"{label}/", f"{safe_part(label)}/")
 
     def _files(self, root: Path, source: str, key: str) -> Iterator[SourceFile]:
         for folder in walk_image_folders(root, self.ignored, self.output):
-            key_below = "".join(f"{_safe_part(part)}/" for part in folder.below.split("/")[:-1])
+            key_below = "".join(f"{safe_part(part)}/" for part in folder.below.split("/")[:-1])
             for name, name_key in zip(folder.names, _name_keys(folder.names), strict=True):
                 path = os.path.join(folder.path, name)
                 status = image_status(path, self.ignored)
@@ -92,10 +92,11 @@ def _name_keys(names: Sequence[str]) -> Iterator[str]:
         neighbours = (*names[max(position - 1, 0) : position], *names[position + 1 : position + 2])
         shared = any(os.path.splitext(other)[0] == stem for other in neighbours)
         # No escape ends in `%suffix`, so it cannot meet another file's key.
-        yield _safe_part(stem) + (f"%{suffix[1:]}" if shared else "")
+        yield safe_part(stem) + (f"%{suffix[1:]}" if shared else "")
 
 
-def _safe_part(part: str) -> str:
+def safe_part(part: str) -> str:
+    """A folder's or file's name as a part of a key."""
     escaped = _SPECIAL.sub(_escape, part)
     # WebDataset passes over members below folders such as `__MACOSX__`.
     return "%5F" + escaped[1:] if escaped.startswith("__") else escaped
@@ -105,7 +106,7 @@ def _escape(match: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in match.group().encode("utf-8", "surrogatepass"))
 
 
-def _labels(roots: Sequence[Path]) -> list[str]:
+def folder_labels(roots: Sequence[Path]) -> list[str]:
     """The folders' own names, numbered where they repeat."""
     labels: list[str] = []
     for root in roots:

@@ -13,7 +13,8 @@ from synthpipe.files.byte_source import is_local, open_source
 from synthpipe.files.image_size import image_size
 from synthpipe.files.storage import is_known_protocol
 from synthpipe.pixel_limit import MAX_PIXELS
-from synthpipe.shards.shard_index import COMPRESSED_SUFFIXES, ShardIndex, ShardInfo, expand_urls, find_index
+from synthpipe.shards.shard_index import ShardIndex, ShardInfo, find_index
+from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, expand_urls
 from synthpipe.shards.shard_reader import Listed, ShardReader
 from synthpipe.shards.tar_walk import TarSample, walk_samples
 
@@ -63,7 +64,7 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
     others do on average, and one without an index that is damaged further on has one sample more than can be found.
 
     Args:
-        shards: anything that :func:`synthpipe.shards.shard_index.expand_urls` takes.
+        shards: anything that :func:`synthpipe.shards.shard_names.expand_urls` takes.
         allow_pipe: let ``pipe:COMMAND`` through, which runs a shell.
         spool_dir: folder for copies of remote shards while they are scanned.
 

@@ -1,4 +1,4 @@
-"""Image folders to WebDataset shards: planned first, then written by processes that each finish whole shards.
+"""Images of folders and tars to WebDataset shards: planned first, then written by processes, each whole shards.
 
 A run that was killed goes on where it stopped, and its shards are byte for byte those of a run that was not: the
 plan is made anew and compared, finished shards are verified, unfinished ones begun again.
@@ -22,9 +22,9 @@ from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ShardError
 from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.output_place import local_output
-from synthpipe.files.source_files import SourceFolders
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.engine import run_jobs
+from synthpipe.shards.image_sources import ImageSources
 from synthpipe.shards.job_result import REPORT_NAME, CountedResult, broken_images, publish_report
 from synthpipe.shards.run_plan import open_run, refuse_foreign_shards
 from synthpipe.shards.shard_index import INDEX_NAME, ShardIndex, ShardInfo
@@ -59,19 +59,19 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
         on_progress: called in this process with (images done, images in all), at the start and after each shard.
 
     Raises:
-        OptionError: an input that is no folder, or that the output is or lies inside.
+        OptionError: an input that is neither folder nor tar, or that the output is or lies inside.
         ShardError: no images, no usable image, input or options changed since an earlier run, a folder that holds
             other shards, a second run in the same folder, a disk that cannot be read or written.
     """
-    folders = SourceFolders(options.inputs, local_output(options.output))
+    sources = ImageSources(options.inputs, local_output(options.output))
     output = OutputFolder(options.output)
     with open_run(output) as scratch:
         # Also before a long walk over the folders.
         refuse_foreign_shards(output)
-        plan = make_plan(folders, options, scratch)
-        ignored = dict(sorted(folders.ignored.items(), key=lambda kind: (-kind[1], kind[0])))
+        plan = make_plan(sources, options, scratch)
+        ignored = dict(sorted(sources.ignored.items(), key=lambda kind: (-kind[1], kind[0])))
         if not plan.shards:
-            raise ShardError(f"no images in {', '.join(options.inputs)}: {expected_images(folders.ignored)}")
+            raise ShardError(f"no images in {', '.join(options.inputs)}: {expected_images(sources.ignored)}")
         plan.for_resuming().begin(output, scratch)
         infos, left_out = _write_all(plan, options, output, scratch, on_progress or (lambda done, total: None))
         empty = tuple(name for name in map(plan.name, range(len(plan.shards))) if name not in infos)

@@ -1,4 +1,4 @@
-"""Every way to name shards: paths, braces, globs, folders, indexes, URLs; each shard once."""
+"""Every way to name shards: paths, braces, globs, folders, indexes, URLs; each shard once, and its samples counted."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+
 from synthpipe.errors import OptionError, ShardError, excerpt
 from synthpipe.files.storage import glob_urls, is_local, join_url, local_path, read_optional
 from synthpipe.shards.brace_pattern import MOST_SHARDS, expand_braces
-from synthpipe.shards.index_file import INDEX_NAME, PLAN_NAME, find_index, read_index
+from synthpipe.shards.shard_index import INDEX_NAME, PLAN_NAME, ShardIndex, ShardInfo, find_index, read_index
+from synthpipe.shards.shard_scan import find_key, scan_shard
 
-__all__ = ["expand_urls"]
+__all__ = ["COMPRESSED_SUFFIXES", "build_index", "expand_urls"]
+
+#: What such shards hold can be counted, but not read by its address.
+COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +55,28 @@ def expand_urls(shards: str | Path | Sequence[str | Path], *, allow_pipe: bool =
         raise ShardError(f"no shards named: expected a tar file, pattern, folder, index or URL, got {shards!r}")
     _check_once(urls)
     return urls
+
+
+def build_index(urls: str | Path | Sequence[str | Path], *, allow_pipe: bool = False) -> ShardIndex:
+    """Count the samples of shards that came without an index, by reading their headers.
+
+    Args:
+        urls: anything that :func:`expand_urls` takes.
+
+    Raises:
+        ShardError: not a tar file, a member with an absolute or ``..`` name, a shard without images, or a key
+            that comes twice (also in parts: the files of a sample must follow each other).
+    """
+    names = expand_urls(urls, allow_pipe=allow_pipe)
+    infos, hashes = [], []
+    for name in names:
+        if name.startswith("pipe:"):
+            raise ShardError(f"cannot index {name!r}: only files and URLs can be scanned")
+        size, keys = scan_shard(name)
+        infos.append(ShardInfo(name, len(keys), size))
+        hashes.append(keys)
+    _check_unique(names, hashes)
+    return ShardIndex(tuple(infos))
 
 
 def _check_once(urls: Iterable[str]) -> None:
@@ -162,3 +190,15 @@ def _exists(path: str) -> bool:
     # A name that is longer than any can be.
     except OSError:
         return False
+
+
+def _check_unique(urls: list[str], hashes: list[np.ndarray]) -> None:
+    """Find a key that comes twice; the shards that hold it are read again to name it."""
+    every = np.sort(np.concatenate(hashes))
+    twice = every[1:][every[1:] == every[:-1]]
+    if not len(twice):
+        return
+    wanted = int(twice[0])
+    holders = [url for url, keys in zip(urls, hashes, strict=True) if np.uint64(wanted) in keys]
+    name = find_key(holders[0], wanted)
+    raise ShardError(f"{len(twice)} duplicate keys: key {name!r} comes more than once, in {' and '.join(holders)}")

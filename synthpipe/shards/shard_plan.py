@@ -20,8 +20,11 @@ import numpy as np
 from synthpipe.config.shard import ShardOptions
 from synthpipe.files.source_files import SourceFile
 from synthpipe.shards.run_plan import InputChecksum, RunPlan
+from synthpipe.shards.tar_images import TarImage
 
-__all__ = ["PlannedShard", "ShardPlan", "make_plan"]
+__all__ = ["PlannedShard", "ShardPlan", "SourceImage", "make_plan"]
+
+SourceImage = SourceFile | TarImage
 
 _FORMAT = "synthpipe-shard-plan"
 _VERSION = 1
@@ -61,13 +64,13 @@ class ShardPlan:
         digits = max(6, len(str(len(self.shards) - 1)))
         return f"{self.options['prefix']}-{number:0{digits}d}.tar"
 
-    def entries(self, number: int) -> list[SourceFile]:
+    def entries(self, number: int) -> list[SourceImage]:
         """The images of one shard."""
         shard = self.shards[number]
         with self.path.open("rb") as file:
             file.seek(shard.offset)
             text = gzip.decompress(file.read(shard.length))
-        return [SourceFile(*json.loads(line)) for line in text.splitlines()]
+        return [_parsed(line) for line in text.splitlines()]
 
     def for_resuming(self) -> RunPlan:
         """What is kept beside the shards, to tell at the next run whether anything has changed."""
@@ -87,7 +90,7 @@ class ShardPlan:
         return RunPlan(_FORMAT, _VERSION, "options", self.options, {"digest": digest}, totals)
 
 
-def make_plan(files: Iterable[SourceFile], options: ShardOptions, folder: Path) -> ShardPlan:
+def make_plan(files: Iterable[SourceImage], options: ShardOptions, folder: Path) -> ShardPlan:
     """Distribute ``files`` over shards.
 
     Args:
@@ -102,19 +105,32 @@ def make_plan(files: Iterable[SourceFile], options: ShardOptions, folder: Path) 
     with path.open("wb") as plan:
         for group in _groups(ordered, options.max_samples, options.max_bytes):
             # The absolute path is left out: the same corpus in another place is the same plan.
-            digest.update(json.dumps([[file.key, file.source, file.size, file.mtime_ns] for file in group]).encode())
+            digest.update(json.dumps([[*file[:2], *file[3:]] for file in group]).encode())
             length = plan.write(gzip.compress(b"".join(map(_line, group)), compresslevel=3, mtime=0))
-            shards.append(PlannedShard(len(group), sum(file.size for file in group), offset, length))
+            shards.append(PlannedShard(len(group), sum(map(_stored, group)), offset, length))
             offset += length
     kept = {name: value for name, value in options.model_dump(mode="json").items() if name not in _FREE_OPTIONS}
     return ShardPlan(path, kept, digest.hexdigest(), tuple(shards))
 
 
-def _line(file: SourceFile) -> bytes:
+def _line(file: SourceImage) -> bytes:
     return json.dumps(file, separators=(",", ":")).encode() + b"\n"
 
 
-def _shuffled(files: Iterable[SourceFile], seed: int, spool: Path) -> Iterator[SourceFile]:
+def _parsed(line: bytes) -> SourceImage:
+    values = json.loads(line)
+    if len(values) == len(SourceFile._fields):
+        return SourceFile(*values)
+    beside = tuple((suffix, offset, size) for suffix, offset, size in values.pop())
+    return TarImage._make([*values, beside])
+
+
+def _stored(file: SourceImage) -> int:
+    """Bytes that it will take."""
+    return file.size + (sum(size for _, _, size in file.beside) if isinstance(file, TarImage) else 0)
+
+
+def _shuffled(files: Iterable[SourceImage], seed: int, spool: Path) -> Iterator[SourceImage]:
     """The files in the order of a hash of seed and source: the same in every version of every library.
 
     They lie on disk; about 30 bytes a file are held.
@@ -131,19 +147,19 @@ def _shuffled(files: Iterable[SourceFile], seed: int, spool: Path) -> Iterator[S
     with spool.open("rb", buffering=0) as reader:
         for position in order:
             reader.seek(offsets[position])
-            yield SourceFile(*json.loads(reader.read(offsets[position + 1] - offsets[position])))
+            yield _parsed(reader.read(offsets[position + 1] - offsets[position]))
     spool.unlink()
 
 
-def _groups(files: Iterable[SourceFile], max_samples: int, max_bytes: int) -> Iterator[list[SourceFile]]:
+def _groups(files: Iterable[SourceImage], max_samples: int, max_bytes: int) -> Iterator[list[SourceImage]]:
     """Consecutive files that fit into one shard."""
-    group: list[SourceFile] = []
+    group: list[SourceImage] = []
     total = 0
     for file in files:
-        if group and (len(group) == max_samples or total + file.size > max_bytes):
+        if group and (len(group) == max_samples or total + _stored(file) > max_bytes):
             yield group
             group, total = [], 0
         group.append(file)
-        total += file.size
+        total += _stored(file)
     if group:
         yield group

@@ -15,9 +15,11 @@ from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ImageError, ShardError
 from synthpipe.files.containers import image_suffix
 from synthpipe.files.decode import decode_image, encode_png
-from synthpipe.files.source_files import SourceFile
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
+from synthpipe.shards.sample_note import parse_note
+from synthpipe.shards.shard_plan import SourceImage
+from synthpipe.shards.tar_images import TarImage
 from synthpipe.shards.tar_sink import HashingFile
 from synthpipe.shards.tar_walk import check_member_name
 
@@ -29,7 +31,7 @@ class ShardJob:
     """All that :func:`write_shard` needs; ``scratch`` is a local folder for the unfinished file."""
 
     name: str
-    entries: tuple[SourceFile, ...]
+    entries: tuple[SourceImage, ...]
     options: ShardOptions
     output: OutputFolder
     scratch: Path
@@ -55,7 +57,7 @@ def write_shard(job: ShardJob) -> CountedResult:
     return result
 
 
-def _write_entry(tar: TarWriter, entry: SourceFile, options: ShardOptions, result: CountedResult) -> None:
+def _write_entry(tar: TarWriter, entry: SourceImage, options: ShardOptions, result: CountedResult) -> None:
     try:
         sample = _sample(entry, options)
     except ImageError as error:
@@ -69,9 +71,10 @@ def _write_entry(tar: TarWriter, entry: SourceFile, options: ShardOptions, resul
     result.samples += 1
 
 
-def _sample(entry: SourceFile, options: ShardOptions) -> dict[str, Any]:
+def _sample(entry: SourceImage, options: ShardOptions) -> dict[str, Any]:
     """One sample as WebDataset writes it: the image file and what is known about it."""
-    data = _read(entry)
+    data, beside = _read(entry)
+    original = hashlib.sha256(data).hexdigest()
     pixels = decode_image(data, entry.source, alpha=options.alpha).pixels
     height, width = pixels.shape[:2]
     if min(height, width) < options.min_size:
@@ -88,14 +91,36 @@ def _sample(entry: SourceFile, options: ShardOptions) -> dict[str, Any]:
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
-    return {"__key__": entry.key, suffix: data, "json": json.dumps(about, sort_keys=True).encode()}
+    if suffix in beside:
+        message = f"{entry.source}: is a {suffix} by its bytes, and another file of that suffix belongs to it"
+        raise ImageError(message, reason="duplicate_key")
+    return {"__key__": entry.key, suffix: data, **beside, "json": _note(about, beside.get("json"), original)}
 
 
-def _read(entry: SourceFile) -> bytes:
+def _note(about: dict[str, Any], earlier: bytes | None, original: str) -> bytes:
+    """What is known of the image, over what its JSON said before; JSON that is no object stays as it is."""
+    if earlier is not None:
+        found = parse_note(earlier)
+        if found is None:
+            return earlier
+        # Of a shard of ours, the path that the image had before it came there.
+        if found.get("sha256") == original and isinstance(found.get("source"), str):
+            about = about | {"source": found["source"]}
+        about = found | about
+    return json.dumps(about, sort_keys=True).encode()
+
+
+def _read(entry: SourceImage) -> tuple[bytes, dict[str, bytes]]:
+    """The image's file, and by suffix those that belong to it."""
+    beside: dict[str, bytes] = {}
     try:
         with open(entry.path, "rb") as file:
             status = os.fstat(file.fileno())
-            data = file.read()
+            if isinstance(entry, TarImage):
+                data = os.pread(file.fileno(), entry.size, entry.offset)
+                beside = {suffix: os.pread(file.fileno(), size, offset) for suffix, offset, size in entry.beside}
+            else:
+                data = file.read()
     except PermissionError as error:
         raise ImageError(f"{entry.source}: may not be read ({error.strerror})", reason="unreadable") from error
     except FileNotFoundError as error:
@@ -107,7 +132,7 @@ def _read(entry: SourceFile) -> bytes:
             f"{entry.path}: has changed since the run began ({entry.size} bytes then, {len(data)} now); "
             "begin anew in an empty folder"
         )
-    return data
+    return data, beside
 
 
 def _tar_writer(file: HashingFile) -> TarWriter:

@@ -24,12 +24,14 @@ from synthpipe.shards.unused_images import NO_IMAGES, UNUSED_IMAGE, UnusedImages
 __all__ = [
     "IMAGE_SUFFIXES",
     "LARGEST_IMAGE",
+    "LINK",
     "LONGEST_NAME",
     "TarMember",
     "TarSample",
     "check_member_name",
     "group_samples",
     "read_member",
+    "walk_all_members",
     "walk_members",
     "walk_samples",
 ]
@@ -41,6 +43,10 @@ IMAGE_SUFFIXES = tuple(suffix.removeprefix(".") for suffix in image_formats.IMAG
 LARGEST_IMAGE = 1 << 30
 #: Characters of a member's name; no system opens a longer one.
 LONGEST_NAME = 4096
+
+#: The problem of an image by name that is a link, a device or another thing without bytes.
+LINK = "link"
+_PASSED_OVER = (UNUSED_IMAGE, LINK)
 
 # What WebDataset passes over.
 _META = re.compile(r"__[^/]*__($|/)")
@@ -57,8 +63,8 @@ class TarMember(NamedTuple):
     """A regular file in a tar: ``size`` bytes from byte ``offset``.
 
     Its headers begin at byte ``begin``, its padding ends before byte ``end``.  ``problem`` says why it cannot be used:
-    ``"unsafe_name"``, ``"sparse_file"``, ``"truncated_shard"``; or it is an image that no sample can use,
-    ``"unused_image"``, which only :func:`group_samples` asks for.
+    ``"unsafe_name"``, ``"sparse_file"``, ``"truncated_shard"``; what :func:`walk_all_members` adds has problems of its
+    own.
     """
 
     name: str
@@ -121,11 +127,15 @@ def walk_members(file: IO[bytes]) -> Iterator[TarMember]:
         TarDamage: a header is damaged; the file ends early, be it between two members; the empty block that ends an
             archive stands in its middle.
     """
-    return (member for member in _all_members(file) if member.problem != UNUSED_IMAGE)
+    return (member for member in walk_all_members(file) if member.problem not in _PASSED_OVER)
 
 
-def _all_members(file: IO[bytes]) -> Iterator[TarMember]:
-    """Also images that WebDataset would pass over."""
+def walk_all_members(file: IO[bytes]) -> Iterator[TarMember]:
+    """Also images that WebDataset would pass over: of problem ``"unused_image"``, and ``"link"`` where it is no file.
+
+    Raises:
+        TarDamage: as :func:`walk_members` does.
+    """
     position = 0
     shared: dict[bytes, bytes] = {}
     while (header := read_header(file, position, shared)) is not None:
@@ -133,7 +143,8 @@ def _all_members(file: IO[bytes]) -> Iterator[TarMember]:
         if header.regular and not _META.match(header.name) and len(header.name) <= LONGEST_NAME:
             yield _member(header, cut=not whole and not _reaches(file, header.data + header.size))
         elif not header.folder and is_image_name(header.name):
-            yield TarMember(header.name, header.begin, header.end, header.data, header.size, UNUSED_IMAGE)
+            problem = UNUSED_IMAGE if header.regular else LINK
+            yield TarMember(header.name, header.begin, header.end, header.data, header.size, problem)
         if not whole:
             raise TarDamage(header.begin, f"the file ends within {header.name[:LONGEST_NAME]!r}, which begins there")
         position = header.end
@@ -161,7 +172,7 @@ def walk_samples(file: IO[bytes]) -> Iterator[TarSample]:
     Args:
         file: a seekable reader of an uncompressed tar.
     """
-    return group_samples(_measured(_all_members(file), file))
+    return group_samples(_measured(walk_all_members(file), file))
 
 
 def group_samples(members: Iterator[TarMember]) -> Iterator[TarSample]:
@@ -199,7 +210,7 @@ class _NamedMembers(Iterator[tuple[str, str, TarMember]]):
     def __next__(self) -> tuple[str, str, TarMember]:
         try:
             for member in self._members:
-                key, suffix = (None, "") if member.problem == UNUSED_IMAGE else base_plus_ext(member.name)
+                key, suffix = (None, "") if member.problem in _PASSED_OVER else base_plus_ext(member.name)
                 if key is not None:
                     return key, str(suffix).lower(), member
                 if is_image_name(member.name):

@@ -22,7 +22,8 @@ from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.files import storage
 from synthpipe.pipeline.build import build_stream
 from synthpipe.shards import engine
-from synthpipe.shards.shard_index import build_index, expand_urls, read_index
+from synthpipe.shards.shard_index import read_index
+from synthpipe.shards.shard_names import build_index, expand_urls
 from synthpipe.shards.tar_sink import TarSink
 from synthpipe.transforms.denoise import Denoise
 from tests.scored_corpus import encoded, everything, photo, shard_photos, write_photos

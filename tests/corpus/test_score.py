@@ -26,7 +26,7 @@ from synthpipe.errors import CheckpointError, OptionError, ShardError
 from synthpipe.files import storage
 from synthpipe.files.decode import decode_image
 from synthpipe.shards import engine
-from synthpipe.shards.shard_index import expand_urls
+from synthpipe.shards.shard_names import expand_urls
 from synthpipe.transforms.density import score_image
 from tests.scored_corpus import encoded, everything, rows_of, score, shard_photos, write_photos, write_weights
 from tests.shards.test_pack import die_at, run_and_die

@@ -29,7 +29,8 @@ from synthpipe.errors import OptionError, ShardError
 from synthpipe.files import storage
 from synthpipe.pipeline.build import build_stream
 from synthpipe.shards import engine
-from synthpipe.shards.shard_index import build_index, expand_urls, read_index
+from synthpipe.shards.shard_index import read_index
+from synthpipe.shards.shard_names import build_index, expand_urls
 from synthpipe.shards.tar_sink import TarSink
 from tests.scored_corpus import encoded, everything, rows_of, score, shard_photos, write_photos, write_weights
 from tests.shards.test_pack import die_at, run_and_die

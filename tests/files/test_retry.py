@@ -13,7 +13,7 @@ from synthpipe.files import retry, storage
 from synthpipe.files.retry import ATTEMPTS, RetryingReader, retried
 from synthpipe.files.storage import file_stamp, open_url, read_optional, sha256_of
 from synthpipe.pipeline.stream_corpus import read_corpus
-from synthpipe.shards.shard_index import build_index, expand_urls
+from synthpipe.shards.shard_names import build_index, expand_urls
 from tests.pipeline.test_stream_remote import Plain, Ranged, serve
 from tests.stream_corpus import write_corpus
 

@@ -16,7 +16,8 @@ from synthpipe import checkpoints
 from synthpipe.errors import StreamError
 from synthpipe.flows import DeFlow
 from synthpipe.pipeline import Stream, build_stream
-from synthpipe.shards.shard_index import INDEX_NAME, build_index
+from synthpipe.shards.shard_index import INDEX_NAME
+from synthpipe.shards.shard_names import build_index
 from tests.stream_corpus import same_batches, small_options, take, write_corpus
 from tests.tiny_scorer import tiny_scorer
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from synthpipe.errors import ShardError
-from synthpipe.shards import index_file
-from synthpipe.shards.index_file import MOST_SAMPLES, find_index, read_index
+from synthpipe.shards import shard_index
+from synthpipe.shards.shard_index import MOST_SAMPLES, find_index, read_index
 
 SHARD = {"name": "a.tar", "samples": 3, "bytes": 10240}
 WHOLE = {"format": "synthpipe-shards", "version": 1, "samples": 3, "shards": [SHARD]}
@@ -109,7 +109,7 @@ def test_a_shard_listed_twice_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_file, "LARGEST_INDEX", 1 << 20)
+    monkeypatch.setattr(shard_index, "LARGEST_INDEX", 1 << 20)
     with (tmp_path / "index.json").open("wb") as file:
         file.truncate(1 << 40)
     tracemalloc.start()

@@ -27,7 +27,8 @@ from synthpipe.files import storage
 from synthpipe.shards import engine, shard_writer
 from synthpipe.shards import pack as shards
 from synthpipe.shards.pack import ShardReport, write_shards
-from synthpipe.shards.shard_index import build_index, expand_urls, read_index
+from synthpipe.shards.shard_index import read_index
+from synthpipe.shards.shard_names import build_index, expand_urls
 from tests.files.image_bytes import png
 from tests.stream_corpus import samples_by_webdataset
 

@@ -13,13 +13,8 @@ import fsspec
 import pytest
 
 from synthpipe.errors import OptionError, ShardError
-from synthpipe.shards.shard_index import (
-    ShardIndex,
-    ShardInfo,
-    build_index,
-    expand_urls,
-    read_index,
-)
+from synthpipe.shards.shard_index import ShardIndex, ShardInfo, read_index
+from synthpipe.shards.shard_names import build_index, expand_urls
 from synthpipe.shards.tar_walk import check_member_name
 from tests.stream_corpus import samples_by_webdataset
 

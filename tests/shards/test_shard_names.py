@@ -13,7 +13,7 @@ import pytest
 
 from synthpipe.errors import OptionError, ShardError, SynthPipeError
 from synthpipe.shards import shard_names
-from synthpipe.shards.shard_index import expand_urls
+from synthpipe.shards.shard_names import expand_urls
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from synthpipe.corpus.image_units import ShardUnit
 from synthpipe.errors import ImageError, ShardError
 from synthpipe.files.byte_source import open_source
-from synthpipe.shards.shard_index import build_index
+from synthpipe.shards.shard_names import build_index
 from synthpipe.shards.shard_reader import ShardReader
 from synthpipe.shards.tar_header import BLOCK, TarDamage
 from synthpipe.shards.tar_walk import IMAGE_SUFFIXES, TarMember, TarSample, walk_members, walk_samples
