@@ -140,6 +140,8 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.broken.items())
         what = "skipped" if args.broken == "skip" else "taken over as they are where possible"
         print(f"{what}: {reasons}; see {args.output}/{REPORT_NAME}")
+    if report.further:
+        print(f"taken over as they are: {report.further} further_image beside the samples' own", file=sys.stderr)
     if not report.edited:
         print("synthpipe denoise: no image could be denoised; the report says why", file=sys.stderr)
     return 0 if report.edited else 1

@@ -34,11 +34,15 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class EditReport:
-    """What came of a run: images ``edited``, those that were not by reason, and the ``index`` of the new shards."""
+    """What came of a run: images ``edited``, those that were not by reason, and the ``index`` of the new shards.
+
+    ``further`` image files beside the samples' own were taken over as they are.
+    """
 
     edited: int
     broken: dict[str, int]
     index: ShardIndex
+    further: int = 0
 
     @property
     def images(self) -> int:
@@ -110,7 +114,8 @@ def _report(results: Sequence[UnitEdited], targets: Sequence[str], output: Outpu
         if result.samples
     )
     edited = sum(result.edited for result in results)
-    return EditReport(edited, dict(sorted(broken.items())), ShardIndex(shards, output.url.rstrip("/")))
+    further = sum(result.further for result in results)
+    return EditReport(edited, dict(sorted(broken.items())), ShardIndex(shards, output.url.rstrip("/")), further)
 
 
 def _publish_report(report: EditReport, targets: Sequence[str], output: OutputFolder, scratch: Path) -> None:

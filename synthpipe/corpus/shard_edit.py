@@ -22,7 +22,7 @@ from synthpipe.files.decode import decode_image, encode_png
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
 from synthpipe.shards.sample_note import read_note
 from synthpipe.shards.tar_sink import TarSink
-from synthpipe.shards.unused_images import unused_text
+from synthpipe.shards.unused_images import UNUSED_IMAGE, unused_text
 
 __all__ = ["EditJob", "ImageEdit", "UnitEdited", "edit_shard"]
 
@@ -58,9 +58,13 @@ class EditJob(UnitJob):
 
 @dataclass
 class UnitEdited(CountedResult):
-    """What became of one shard; ``counts`` and ``broken`` are images that were not edited, also those taken over."""
+    """What became of one shard; ``counts`` and ``broken`` are images that were not edited, also those taken over.
+
+    ``further`` are image files beside a sample's own, which go with it as they are.
+    """
 
     edited: int = 0
+    further: int = 0
 
 
 def edit_shard(job: EditJob) -> UnitEdited:
@@ -111,10 +115,12 @@ def _take_over(
 
 
 def _tell_of_unused(image: StoredImage, shard: str, result: UnitEdited) -> None:
-    """Image files that no sample uses are not edited; one for each sample is listed."""
-    for reason, count in image.unused.counts().items():
-        result.leave_out(reason, printable(image.unused.example), printable(unused_text(image.unused, shard)))
-        result.counts[reason] += count - 1
+    """Image files that no sample uses are not edited; of a sample's unused ones the first is listed."""
+    unused = image.unused
+    result.further += unused.further
+    if unused.unused:
+        result.leave_out(UNUSED_IMAGE, printable(unused.example), printable(unused_text(unused, shard)))
+        result.counts[UNUSED_IMAGE] += unused.unused - 1
 
 
 def _write_sample(file: BinaryIO, image: StoredImage, pixels: Pixels, sink: TarSink) -> None:

@@ -129,7 +129,7 @@ def test_what_all_kinds_of_training_have_is_their_common_part() -> None:
         ),
         ("degrade", "noise.covariance", "list of 3 lists of 3 numbers or null", "null"),
         ("calibrate", "families", "list, each one of jpeg, blur, upscale, noise, screen, page", None),
-        ("shard", "inputs", "non-empty list of folders", "required"),
+        ("shard", "inputs", "non-empty list of shards or folders", "required"),
         ("shard", "reencode", "png or null", "null"),
         ("shard", "prefix", "text matching `^[A-Za-z0-9][A-Za-z0-9_-]*$`", "shard"),
         ("score", "allow_pipe", "true or false", "false"),
