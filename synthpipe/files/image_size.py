@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import IO
 
 from synthpipe.errors import ImageError
-from synthpipe.files.containers import image_format
-from synthpipe.files.decoding.open_image import MAGIC_BYTES, MAX_PIXELS, open_image, unreadable
+from synthpipe.files.decoding.open_image import MAX_PIXELS, open_image, readable
 
 __all__ = ["image_size"]
 
@@ -20,22 +20,35 @@ def image_size(path: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> tuple[
         max_pixels: width times height, at most.
 
     Raises:
-        ImageError: with ``reason`` ``"bomb"`` (more than ``max_pixels``), ``"unsupported"`` or ``"unreadable"``.
+        ImageError: with ``reason`` ``"bomb"`` (more than ``max_pixels``), ``"truncated"``, ``"unsupported"`` or
+            ``"unreadable"``, as decoding it has.
     """
     name = "an image" if isinstance(path, bytes) else str(path)
-    found = None
     try:
         with io.BytesIO(path) if isinstance(path, bytes) else open(path, "rb") as file:
-            found = image_format(file.read(MAGIC_BYTES))
+            size = _size_or_none(file, name, max_pixels)
+            if size is not None:
+                return size
             file.seek(0)
-            with open_image(file, name, max_pixels) as image:
-                return image.height, image.width
+            data = file.read()
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read: {error.strerror or error}", reason="unreadable") from error
+    # Once more, with all of the file at hand, to say what is wrong with it.
+    with readable(data, name), open_image(io.BytesIO(data), name, max_pixels) as image:
+        return image.height, image.width
+
+
+def _size_or_none(file: IO[bytes], name: str, max_pixels: int) -> tuple[int, int] | None:
+    """None of what cannot be read as an image; raises ImageError, and OSError of the disk."""
+    try:
+        with open_image(file, name, max_pixels) as image:
+            return image.height, image.width
     except ImageError:
         raise
     except OSError as error:
-        if error.errno is None:  # of Pillow's
-            raise unreadable(name, found, error) from error
-        raise ImageError(f"{name}: cannot be read: {error.strerror or error}", reason="unreadable") from error
+        if error.errno is not None:  # Pillow's own have none
+            raise
     # Parsers of hostile bytes raise anything, from struct.error to AttributeError.
-    except Exception as error:
-        raise unreadable(name, found, error) from error
+    except Exception:  # noqa: BLE001
+        pass
+    return None

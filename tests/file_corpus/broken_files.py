@@ -105,11 +105,10 @@ def _bombs() -> Iterator[OddFile]:
     yield OddFile("bomb_la_16.tif", data, "bomb")
     # Tiles of gigabytes for a small picture.
     for name, how in (("bomb_tile_8.tif", {"big": True, "order": ">"}), ("bomb_tile_16.tif", {"order": "<"})):
-        samples = deep_picture(name, 16, 16) if "16" in name else picture(name, 16, 16)
-        data = tiff(Page(samples, tile=(16, 16)), **how)
+        data = tiff(Page(deep_picture(name) if "16" in name else picture(name), tile=(112, 128)), **how)
         pattern = ">HHQI" if "8" in name else "<HHII"
-        for tag in (322, 323):
-            data = data.replace(struct.pack(pattern, tag, 4, 1, 16), struct.pack(pattern, tag, 4, 1, side))
+        for tag, tile_side in ((322, 128), (323, 112)):
+            data = data.replace(struct.pack(pattern, tag, 4, 1, tile_side), struct.pack(pattern, tag, 4, 1, side))
         yield OddFile(name, data, "bomb")
     data = saved(Image.fromarray(small).quantize(16), format="GIF")
     sides = struct.pack("<HH", 16, 16)

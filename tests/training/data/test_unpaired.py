@@ -288,12 +288,12 @@ def test_linked_folders_are_read_and_the_rest_is_logged(
 ) -> None:
     write_image(tmp_path / "store" / "far.png", 40, 40)
     (tmp_path / "clean" / "linked").symlink_to(tmp_path / "store")
-    (tmp_path / "clean" / "old.bmp").write_bytes(b"x")
+    (tmp_path / "clean" / "old.psd").write_bytes(b"x")
     (tmp_path / "clean" / "._0.png").write_bytes(b"x")
     caplog.set_level("INFO", "synthpipe")
     source = domain({**photos, "clean": str(tmp_path / "clean")})
     assert any(source.crop(step, 0)[1].endswith("linked/far.png") for step in range(50))
-    assert re.search(r"clean: 4 images, .* megapixels; passed over: 1 \(hidden\), 1 \.bmp", caplog.text)
+    assert re.search(r"clean: 4 images, .* megapixels; passed over: 1 \(hidden\), 1 \.psd", caplog.text)
 
 
 def test_names_that_are_no_text_can_be_trained_on(tmp_path: Path, photos: dict[str, str]) -> None:
