@@ -6,7 +6,7 @@ import argparse
 import logging
 from typing import TYPE_CHECKING, Any
 
-from synthpipe.cli.command import add_command, given_options, log_lines
+from synthpipe.cli.command import add_command, add_max_pixels, given_options, log_lines, print_given_up
 from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.places import local_path, place
 from synthpipe.errors import CheckpointError, OptionError
@@ -73,6 +73,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--ridge", type=float, help="penalty on the fit's weights (default 0.003)")
     parser.add_argument("--seed", type=int, help="seed of all randomness (default 0)")
+    add_max_pixels(parser)
     add_device_argument(parser)
     return parser
 
@@ -90,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
         scorer, info = calibrate(dde, args.clean, options, progress=True)
     path = checkpoints.save(args.target, scorer, {"calibration": info, "density": density})
     print(_table(info))
+    print_given_up(info["given_up"])
     print(path)
     return 0
 

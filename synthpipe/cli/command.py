@@ -7,7 +7,7 @@ import logging
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
@@ -16,7 +16,16 @@ from tqdm import tqdm
 if TYPE_CHECKING:
     from synthpipe.config.reader import Options
 
-__all__ = ["Progress", "add_command", "given_options", "log_lines", "print_passed_over", "progress_bar"]
+__all__ = [
+    "Progress",
+    "add_command",
+    "add_max_pixels",
+    "given_options",
+    "log_lines",
+    "print_given_up",
+    "print_passed_over",
+    "progress_bar",
+]
 
 OptionsT = TypeVar("OptionsT", bound="Options")
 
@@ -47,6 +56,16 @@ def add_command(subparsers: Any, name: str, *, help: str, description: str, exam
     )
     parser.set_defaults(command=name)
     return parser
+
+
+def add_max_pixels(parser: argparse.ArgumentParser) -> None:
+    """``--max-pixels``, as all commands have it that decode images."""
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="refuse images of more pixels than this (default: 200 million)",
+    )
 
 
 def given_options(args: argparse.Namespace, schema: type[OptionsT], **more: Any) -> OptionsT:
@@ -102,6 +121,22 @@ def print_passed_over(passed_over: Mapping[str, int]) -> None:
 
     if passed_over:
         print(f"passed over: {passed_over_text(passed_over)}", file=sys.stderr)
+
+
+def print_given_up(given_up: Mapping[str, int], files: Mapping[str, Sequence[str]] | None = None) -> None:
+    """Say on the error stream what images held that was not used, by reason, and a line on each.
+
+    Args:
+        given_up: counts by the reasons of :data:`synthpipe.files.decode.GIVEN_UP`.
+        files: the first few of each reason.
+    """
+    from synthpipe.files.decode import GIVEN_UP
+
+    if given_up:
+        print("given up: " + ", ".join(f"{count} {reason}" for reason, count in given_up.items()), file=sys.stderr)
+    for reason in given_up:
+        named = (files or {}).get(reason, ())
+        print(f"  {reason}: {GIVEN_UP[reason]}{'; ' if named else ''}{', '.join(named)}", file=sys.stderr)
 
 
 class _Console(logging.StreamHandler[TextIO]):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from synthpipe.cli.command import add_command, print_passed_over
+from synthpipe.cli.command import add_command, print_given_up, print_passed_over
 from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.image_folder import check_at_least
 from synthpipe.cli.places import local_path
@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     sigma = " / ".join(f"{255 * value:.1f}" for value in noise.sigma)
     correlation = f"lag-1 correlation {noise.lag1_h:.2f} across, {noise.lag1_v:.2f} down"
     print(f"degraded - clean: sigma R / G / B {sigma} of 255, {correlation}")
+    print_given_up(made.given_up)
     print_passed_over(made.passed_over)
     print(path)
     return 0

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from synthpipe.config.dde import Family
 from synthpipe.config.places import Folder
-from synthpipe.config.reader import Options
+from synthpipe.config.reader import MAX_PIXELS_MEANING, Options
+from synthpipe.pixel_limit import MAX_PIXELS
 
 __all__ = ["CalibrationOptions"]
 
@@ -39,4 +40,5 @@ class CalibrationOptions(Options):
     )
     ignore: tuple[str, ...] = Field((), description="parts that shall not count, by name or pattern (`*_ratio_*`)")
     ridge: float = Field(3e-3, ge=0, description="penalty on the weights' squares")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description=MAX_PIXELS_MEANING)
     device: str = Field("auto", description="where the density runs: cpu, cuda, cuda:1, ...; auto: CUDA or the CPU")

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema, model_validator
 
 from synthpipe.config.places import Folder, Shards, Weights
-from synthpipe.config.reader import Options
+from synthpipe.config.reader import MAX_PIXELS_MEANING, Options
+from synthpipe.pixel_limit import MAX_PIXELS
 
 __all__ = [
     "AUGMENT_MEANING",
@@ -73,6 +74,7 @@ class ReadingOptions(Options):
     )
     workers: int = Field(1, ge=0, le=64, description="threads (folders) or processes (shards) that read ahead; 0: none")
     prefetch: int = Field(4, ge=1, le=256, description="batches made ahead")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description=MAX_PIXELS_MEANING)
 
 
 class OptimizerOptions(Options):

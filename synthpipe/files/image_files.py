@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthpipe.errors import ImageError, OptionError
-from synthpipe.files.decode import decode_image
+from synthpipe.files.decode import MAX_PIXELS, Decoded, decode_image
 from synthpipe.files.folder_walk import image_status, walk_image_folders
 from synthpipe.files.output_place import OutputPlace
 
-__all__ = ["list_images", "read_image"]
+__all__ = ["decode_file", "list_images", "read_image"]
 
 
 def list_images(
@@ -53,8 +53,17 @@ def list_images(
     return [root / below for below in sorted(found)]
 
 
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """``(H, W, 3)`` uint8, RGB.
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """``(H, W, 3)`` uint8, RGB; raises what :func:`decode_file` raises."""
+    return decode_file(path, max_pixels).pixels
+
+
+def decode_file(path: str | Path, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """The image of a file, and what of it was given up.
+
+    Args:
+        path: of the file.
+        max_pixels: width times height, at most.
 
     Raises:
         ImageError: the file cannot be read or is no image that :func:`decode_image` takes.
@@ -63,4 +72,4 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}", reason="unreadable") from error
-    return decode_image(data, str(path)).pixels
+    return decode_image(data, str(path), max_pixels=max_pixels)

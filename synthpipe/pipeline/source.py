@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from synthpipe.errors import ImageError
-from synthpipe.files.decode import GIVEN_UP, AlphaPolicy, decode_image
+from synthpipe.files.decode import AlphaPolicy, decode_image
+from synthpipe.files.given_up import NAMED_EXAMPLES, count_given_up
 from synthpipe.files.printable import printable
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
 from synthpipe.pipeline.keep_list import KeepList
@@ -46,8 +47,6 @@ Record = dict[str, Any]
 
 # A reader that passes over all that it meets must still be heard, or nobody would notice.
 _REPORT_AFTER = 32
-# Of each reason, this many are named in the log at level INFO and the rest at DEBUG.
-_LOGGED_EXAMPLES = 5
 
 _log = logging.getLogger(__name__)
 
@@ -229,7 +228,7 @@ class TileReader(Iterator[Record]):
         except ImageError as error:
             self._counts[error.reason] += 1
             self._example = str(error)
-            examples = self._counts[error.reason] <= _LOGGED_EXAMPLES
+            examples = self._counts[error.reason] <= NAMED_EXAMPLES
             _log.log(logging.INFO if examples else logging.DEBUG, "skipped (%s): %s", error.reason, error)
         self._count_beside(address)
         self._leave(address)
@@ -268,7 +267,7 @@ class TileReader(Iterator[Record]):
             return []
         image, given_up = decode_image(data, path, alpha=settings.alpha, max_pixels=settings.max_pixels)
         check_size(image, settings.tile, path)
-        self._count_given_up(given_up, path)
+        count_given_up(self._given_up, given_up, path, _log)
         count = settings.crops_per_image
         rng = random.Random(sample_seed(settings.seed, self._epoch, f"crop/{member.key}"))
         tiles = []
@@ -283,13 +282,6 @@ class TileReader(Iterator[Record]):
             )
             tiles.append(_Tile(pixels, printable(key), printable(path), seed))
         return tiles
-
-    def _count_given_up(self, given_up: Mapping[str, int], path: str) -> None:
-        """Count what an image that is used has lost; the first few are named."""
-        for reason, count in given_up.items():
-            if self._given_up[reason] < _LOGGED_EXAMPLES:
-                _log.info("given up (%s): %s: %s", reason, path, GIVEN_UP[reason])
-            self._given_up[reason] += count
 
     def _record(self, tiles: list[_Tile]) -> Record:
         size = self._settings.tile

@@ -19,7 +19,7 @@ from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import ImageError, OptionError, StreamError
 from synthpipe.files.folder_walk import expected_images
-from synthpipe.files.image_files import list_images, read_image
+from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.noise_statistics import NoiseStatistics, local_mean, measure_noise
 from synthpipe.pipeline import build_stream
 from synthpipe.preview.picture import draw_grid
@@ -54,13 +54,15 @@ _CHANGES = {
 class Preview:
     """The picture, and the statistics of what the degradation added in all crops that were looked at.
 
-    ``passed_over`` counts what lay beside the images in the folder of real ones, by suffix or reason.
+    ``passed_over`` counts what lay beside the images in the folder of real ones, by suffix or reason; ``given_up`` what
+    the images that were looked at, of the stream and real ones, held beside 8-bit sRGB.
     """
 
     picture: NDArray[np.uint8]
     degraded: NoiseStatistics
     rows: int
     passed_over: dict[str, int] = field(default_factory=dict)
+    given_up: dict[str, int] = field(default_factory=dict)
 
 
 def preview_options(data: Mapping[str, Any], source: str) -> StreamOptions:
@@ -109,7 +111,8 @@ def make_preview(
         ImageError: no usable image in ``real``.
         StreamError: the stream cannot go on, or its images are too small for ``crop``.
     """
-    gt, lq, names = _draw_patches(options, crop, rows * _CANDIDATES_PER_ROW, device)
+    given_up: Counter[str] = Counter()
+    gt, lq, names = _draw_patches(options, crop, rows * _CANDIDATES_PER_ROW, device, given_up)
     clean = images.quantize_8bit(images.downscale_bicubic(gt, options.scale))
     scores = [interest(x) for x in clean]
     chosen = _best_of_each(names, scores, rows)
@@ -118,12 +121,14 @@ def make_preview(
     passed_over: Counter[str] = Counter()
     if real is not None:
         titles.append("real degraded")
-        beside = _real_crops(Path(real), [clean[i] for i in chosen], options.seed, passed_over)
+        candidates = _candidates(Path(real), clean.shape[-1], options, passed_over, given_up)
+        beside = _real_crops(candidates, [clean[i] for i in chosen])
         shown = [[*row, _pixels(crop)] for row, crop in zip(shown, beside, strict=True)]
     titles.append(f"difference x{_AMPLIFY}")
     shown = [[*row, _pixels(0.5 + _AMPLIFY * (lq[i] - clean[i]))] for row, i in zip(shown, chosen, strict=True)]
     statistics = measure_noise(zip(lq, clean, strict=True))
-    return Preview(draw_grid(titles, shown, zoom), statistics, len(chosen), dict(passed_over))
+    picture = draw_grid(titles, shown, zoom)
+    return Preview(picture, statistics, len(chosen), dict(passed_over), dict(sorted(given_up.items())))
 
 
 def interest(x: Tensor) -> float:
@@ -140,7 +145,7 @@ def interest(x: Tensor) -> float:
 
 
 def _draw_patches(
-    options: StreamOptions, crop: int | None, count: int, device: torch.device | str
+    options: StreamOptions, crop: int | None, count: int, device: torch.device | str, given_up: Counter[str]
 ) -> tuple[Tensor, Tensor, list[str]]:
     """``gt``, ``lq`` and file names of the first patches of the stream."""
     sizes = [crop] if crop is not None else sorted({max(DEFAULT_CROP, options.lq_size), options.lq_size}, reverse=True)
@@ -151,7 +156,9 @@ def _draw_patches(
         larger = parse_options({**given, **changes}, StreamOptions, source="preview")
         try:
             with build_stream(larger, device=device) as stream:
-                return _collect(stream, count)
+                found = _collect(stream, count)
+                given_up.update(stream.given_up())
+                return found
         except StreamError as error:
             failures.append(f"crops of {size}: {error}")
     raise StreamError("no patches to show; " + "; ".join(failures))
@@ -179,10 +186,8 @@ def _best_of_each(names: Sequence[str], scores: Sequence[float], rows: int) -> l
     return sorted((first + rest)[:rows])
 
 
-def _real_crops(folder: Path, beside: Sequence[Tensor], seed: int, passed_over: Counter[str]) -> list[Tensor]:
-    """For each given crop a real one of the same size and like brightness, all different."""
-    side = beside[0].shape[-1]
-    candidates = _candidates(folder, side, seed, passed_over)
+def _real_crops(candidates: Sequence[tuple[Tensor, float]], beside: Sequence[Tensor]) -> list[Tensor]:
+    """For each given crop a real one of like brightness, all different."""
     chosen: list[Tensor] = []
     used: set[int] = set()
     for crop in beside:
@@ -195,8 +200,11 @@ def _real_crops(folder: Path, beside: Sequence[Tensor], seed: int, passed_over: 
     return chosen
 
 
-def _candidates(folder: Path, side: int, seed: int, passed_over: Counter[str]) -> list[tuple[Tensor, float]]:
-    rng = np.random.default_rng(seed)
+def _candidates(
+    folder: Path, side: int, options: StreamOptions, passed_over: Counter[str], given_up: Counter[str]
+) -> list[tuple[Tensor, float]]:
+    """Crops of real images, and how much each shows."""
+    rng = np.random.default_rng(options.seed)
     paths = list_images(folder, passed_over)
     if not paths:
         raise ImageError(f"{folder}: no real image for the preview: {expected_images(passed_over)}", "none")
@@ -204,14 +212,16 @@ def _candidates(folder: Path, side: int, seed: int, passed_over: Counter[str]) -
     failures = []
     for k in rng.permutation(len(paths)):
         try:
-            image = images.to_float(torch.from_numpy(read_image(paths[k])).permute(2, 0, 1))
+            pixels, lost = decode_file(paths[k], options.max_pixels)
         except ImageError as error:
             failures.append(str(error))
             continue
+        image = images.to_float(torch.from_numpy(pixels).permute(2, 0, 1))
         room = [length - side for length in image.shape[1:]]
         if min(room) < 0:
             failures.append(f"{paths[k]}: {image.shape[1]}x{image.shape[2]} is smaller than the crop of {side}")
             continue
+        given_up.update(lost)
         for _ in range(_REAL_CROPS):
             y, x = (int(rng.integers(0, r + 1)) for r in room)
             crop = image[:, y : y + side, x : x + side].clone()

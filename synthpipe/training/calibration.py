@@ -27,7 +27,8 @@ from synthpipe.density.scorer_parts import PartSettings, known_parts
 from synthpipe.device import resolve_device
 from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.files.folder_walk import passed_over_text
-from synthpipe.files.image_files import read_image
+from synthpipe.files.given_up import count_given_up
+from synthpipe.files.image_files import decode_file
 from synthpipe.images import to_float, to_uint8
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.training.data.folder_domain import list_images
@@ -75,7 +76,8 @@ def calibrate(
     Returns:
         The scorer (eval mode, on the CPU).  ``info["held_out"]`` has a row for each family: ``auroc``,
         ``pair_accuracy`` (None for a folder of other images), ``caught_at_5_percent`` (of the degraded tiles where 5 %
-        of the clean are rejected), ``coder_bits_auroc`` (of the plain baseline), ``tiles``.
+        of the clean are rejected), ``coder_bits_auroc`` (of the plain baseline), ``tiles``.  ``info["given_up"]``
+        counts what the images used held beside 8-bit sRGB.
 
     Raises:
         TrainingError: too few usable images, nothing to tell from clean, or a fit that fails.
@@ -112,6 +114,7 @@ def calibrate(
         "images_fitted": len(fit_on),
         "images_held_out": len(held_out),
         "skipped": dict(reader.skipped),
+        "given_up": dict(sorted(reader.given_up.items())),
         "options": options.model_dump(mode="json", exclude={"device"}),
         "held_out": {name: _figures(scorer, unseen.by_family, name, name in options.families) for name in names},
     }
@@ -124,6 +127,7 @@ class _Reader:
     def __init__(self, scorer: DensityScorer, options: CalibrationOptions) -> None:
         self._scorer, self._options = scorer, options
         self.skipped: Counter[str] = Counter()
+        self.given_up: Counter[str] = Counter()
 
     def read(self, named: Sequence[tuple[str, Path]], spread: bool, bar: tqdm[Any]) -> _Parts:
         """Parts of clean tiles and of their corrupted copies; ``spread``: also of tiles all over each image."""
@@ -204,15 +208,16 @@ class _Reader:
 
     def _image_or_none(self, path: Path) -> Tensor | None:
         try:
-            image = torch.from_numpy(read_image(path)).permute(2, 0, 1)  # (3, H, W) uint8
+            pixels, given_up = decode_file(path, self._options.max_pixels)
         except ImageError as error:
             self.skipped[error.reason] += 1
             logger.warning("calibrate: skipping %s: %s", path, error.reason)
             return None
-        if min(image.shape[1:]) < self._options.tile:
+        if min(pixels.shape[:2]) < self._options.tile:
             self.skipped["too_small"] += 1
             return None
-        return image
+        count_given_up(self.given_up, given_up, str(path), logger, "calibrate: ")
+        return torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
 
     def _joined(self, parts: Sequence[Tensor], family: str) -> Tensor:
         if not parts:

@@ -31,6 +31,7 @@ class Likelihood:
         images: how many were used.
         skipped: how many were not, by reason.
         passed_over: what lay in the folder beside the images, by suffix or reason.
+        given_up: what the images used held beside 8-bit sRGB, by reason (:data:`synthpipe.files.decode.GIVEN_UP`).
     """
 
     nll: float
@@ -38,6 +39,7 @@ class Likelihood:
     images: int
     skipped: dict[str, int] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
+    given_up: dict[str, int] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -67,11 +69,12 @@ def held_out_likelihood(
         raise ShapeError(f"held_out_likelihood: tile must be at least {model.size_multiple}, got {tile}")
     skipped: Counter[str] = Counter()
     passed_over: Counter[str] = Counter()
+    given_up: Counter[str] = Counter()
     nats: list[float] = []
     bits, values = 0.0, 0
     for path in list_images(folder, passed_over)[:limit]:
         try:
-            image = _read(path, model.size_multiple)
+            image = _read(path, model.size_multiple, given_up)
         except ImageError as error:
             skipped[error.reason] += 1
             continue
@@ -87,7 +90,8 @@ def held_out_likelihood(
         raise TrainingError(
             f"held_out_likelihood: no image in {str(folder)!r} can be used (skipped {passed_over_text(skipped)})"
         )
-    return Likelihood(sum(nats) / len(nats), bits / values, len(nats), dict(skipped), dict(passed_over))
+    mean = sum(nats) / len(nats)
+    return Likelihood(mean, bits / values, len(nats), dict(skipped), dict(passed_over), dict(sorted(given_up.items())))
 
 
 def psnr_ssim(images: Tensor, references: Tensor, border: int = 0) -> tuple[float, float]:
@@ -124,11 +128,13 @@ def psnr_ssim(images: Tensor, references: Tensor, border: int = 0) -> tuple[floa
     return psnr, ssim
 
 
-def _read(path: Path, multiple: int) -> Tensor:
-    """``(3, H, W)`` uint8, sides cut to a multiple."""
-    image = torch.from_numpy(decode_image(path.read_bytes(), str(path)).pixels).permute(2, 0, 1)
+def _read(path: Path, multiple: int, given_up: Counter[str]) -> Tensor:
+    """``(3, H, W)`` uint8, sides cut to a multiple; what the image has lost is counted."""
+    pixels, lost = decode_image(path.read_bytes(), str(path))
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
     if min(image.shape[1:]) < multiple:
         raise ImageError(f"{path}: {image.shape[1]}x{image.shape[2]} is smaller than {multiple}", reason="too_small")
+    given_up.update(lost)
     return crop_to_multiple(image, multiple)
 
 

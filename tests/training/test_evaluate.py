@@ -39,14 +39,14 @@ def test_likelihood_of_a_uniform_density_is_eight_bits(tmp_path: Path, write_ima
     write_image(tmp_path / "deep" / "b.png", 16, 16)
     write_image(tmp_path / "tiny.png", 7, 40)
     (tmp_path / "broken.jpg").write_bytes(b"no")
-    (tmp_path / "old.bmp").write_bytes(b"no")
+    (tmp_path / "old.xcf").write_bytes(b"no")
     model = Uniform()
     clean = held_out_likelihood(model, tmp_path, 0, tile=18)
     assert clean.bits_per_dim == pytest.approx(8)
     assert clean.nll == 0
     assert clean.images == 2
     assert clean.skipped == {"too_small": 1, "unreadable": 1}
-    assert clean.passed_over == {".bmp": 1}
+    assert clean.passed_over == {".xcf": 1}
     # 30x44 is cut to 24x40: rows of 16 and 8, columns of 16, 16 and 8.
     assert sorted(model.shapes[:6]) == sorted((1, 3, h, w) for h in (16, 8) for w in (16, 16, 8))
     noisy = held_out_likelihood(model, tmp_path, 1, tile=18)

@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from synthpipe.errors import ImageError, TrainingError
 from synthpipe.files import image_files
 from synthpipe.files.decode import decode_image
 from synthpipe.files.folder_walk import expected_images, passed_over_text
+from synthpipe.files.given_up import count_given_up
 from synthpipe.files.image_size import image_size
 from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
 from synthpipe.seeds import uniforms
@@ -112,7 +113,8 @@ class FolderDomain:
         seed: of the run.
 
     Images too small for a crop are skipped and counted in ``skipped`` under ``"too_small"``, unreadable ones under the
-    reason of :class:`synthpipe.errors.ImageError`.
+    reason of :class:`synthpipe.errors.ImageError`.  ``given_up`` counts what the images read so far held beside 8-bit
+    sRGB, each image once (:data:`synthpipe.files.decode.GIVEN_UP`).
 
     Raises:
         TrainingError: a folder without images, or without one that is large enough.
@@ -122,8 +124,9 @@ class FolderDomain:
         self, name: str, options: DomainOptions, reading: ReadingOptions, crop: int, per_step: int, seed: int
     ) -> None:
         self.name, self.options, self.seed = name, options, seed
-        self._crop, self._augment = crop, reading.augment
+        self._crop, self._augment, self._max_pixels = crop, reading.augment, reading.max_pixels
         self.skipped: Counter[str] = Counter()
+        self.given_up: Counter[str] = Counter()
         self._broken: set[int] = set()
         self._lock = threading.Lock()
         passed_over: Counter[str] = Counter()
@@ -146,6 +149,7 @@ class FolderDomain:
                 reading.cache_mb,
             )
         self._cache = DecodedCache(limit, self._read)
+        self._counted = bytearray(len(self._paths))
         logger.info(
             "%s: %d images, %.1f megapixels%s%s%s",
             name,
@@ -203,7 +207,7 @@ class FolderDomain:
         needed = self._source_side(self._lowest_factor)
         # Headers are read by threads: on a network file system this is all waiting.
         with ThreadPoolExecutor(HEADER_THREADS) as pool:
-            sizes = list(pool.map(_size_or_reason, paths))
+            sizes = list(pool.map(self._size_or_reason, paths))
         for path, size in zip(paths, sizes, strict=True):
             if isinstance(size, str):
                 self.skipped[size] += 1
@@ -231,22 +235,38 @@ class FolderDomain:
         """Side of the piece that is resized by ``factor``, with a border for the filter where there is one."""
         return self._crop if factor == 1 else math.ceil((self._crop + 2 * BORDER) / factor)
 
+    def _size_or_reason(self, path: Path) -> tuple[int, int] | str:
+        try:
+            return image_size(path, self._max_pixels)
+        except ImageError as error:
+            return error.reason
+
     def _read(self, index: int) -> Tensor:
         path = self._paths[index]
-        image = torch.from_numpy(decode_image(path.read_bytes(), str(path)).pixels).permute(2, 0, 1)  # (3, H, W) view
-        if self.options.downscale == 1:
-            return image
-        whole = crop_to_multiple(to_float(image[None]), self.options.downscale)
-        return to_uint8(downscale_bicubic(whole, self.options.downscale))[0]
+        pixels, given_up = decode_image(path.read_bytes(), str(path), max_pixels=self._max_pixels)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W) view
+        if self.options.downscale != 1:
+            whole = crop_to_multiple(to_float(image[None]), self.options.downscale)
+            image = to_uint8(downscale_bicubic(whole, self.options.downscale))[0]
+        if min(image.shape[1:]) < self._source_side(self._lowest_factor):
+            raise ImageError(f"{path}: smaller than its header said", reason="too_small")
+        if given_up:
+            self._count_given_up(index, given_up)
+        return image
+
+    def _count_given_up(self, index: int, given_up: Mapping[str, int]) -> None:
+        """Count an image the first time that it is read; of each reason the first few are named."""
+        with self._lock:
+            if self._counted[index]:
+                return
+            self._counted[index] = True
+            count_given_up(self.given_up, given_up, str(self._paths[index]), logger, f"{self.name}: ")
 
     def _image_or_none(self, index: int) -> Tensor | None:
         if index in self._broken:
             return None
         try:
-            image = self._cache.get(index)
-            if min(image.shape[1:]) >= self._source_side(self._lowest_factor):
-                return image
-            reason = "too_small"
+            return self._cache.get(index)
         except ImageError as error:
             reason = error.reason
         with self._lock:
@@ -287,10 +307,3 @@ class FolderDomain:
         side = self._crop + 2 * BORDER
         resized = F.interpolate(to_float(piece[None]), size=(side, side), mode="bicubic", antialias=True)
         return to_uint8(resized[0, :, BORDER:-BORDER, BORDER:-BORDER])
-
-
-def _size_or_reason(path: Path) -> tuple[int, int] | str:
-    try:
-        return image_size(path)
-    except ImageError as error:
-        return error.reason

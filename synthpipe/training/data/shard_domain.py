@@ -58,6 +58,7 @@ class ShardDomainReader:
             start_method="spawn" if reading.workers else None,
             hflip=reading.augment != "none",
             rotate=reading.augment == "dihedral",
+            max_pixels=reading.max_pixels,
         )
         self._stream = build_stream(options, rank=rank, world_size=world_size)
 
@@ -75,8 +76,9 @@ class ShardDomainReader:
         """None: reading ahead for a picture would move the stream."""
 
     def describe(self) -> dict[str, Any]:
-        """The shards, and what was used and skipped."""
-        return {"shards": list(self._places), "counts": self._stream.counts()}
+        """The shards, what was used and skipped, and what the images used have given up."""
+        stream = self._stream
+        return {"shards": list(self._places), "counts": stream.counts(), "given_up": stream.given_up()}
 
     def state_dict(self) -> dict[str, Any]:
         """The stream's state."""

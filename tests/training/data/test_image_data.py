@@ -98,7 +98,9 @@ def test_examples_are_fixed_and_not_trained_on(data: dict[str, Any], opened: Ope
     assert same(before, after)
     assert before["slot"] == [0, 1]
     assert not torch.equal(before["x"], trained["x"][:2])
-    assert source.describe() == {"images": {"folders": [data["images"]["folder"]], "images": 3, "skipped": {}}}
+    assert source.describe() == {
+        "images": {"folders": [data["images"]["folder"]], "images": 3, "skipped": {}, "given_up": {}}
+    }
 
 
 def test_shards_give_every_image_once_a_pass_and_continue(

@@ -1,0 +1,32 @@
+"""What images give up on their way to 8-bit sRGB, counted over many of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+
+from synthpipe.files.decode import GIVEN_UP
+
+__all__ = ["NAMED_EXAMPLES", "count_given_up"]
+
+#: Images of each reason that logs and reports name.
+NAMED_EXAMPLES = 5
+
+
+def count_given_up(
+    total: Counter[str], given_up: Mapping[str, int], path: str, log: logging.Logger, said_by: str = ""
+) -> None:
+    """Add what one image has given up to ``total``; the first few of each reason are named in the log, at INFO.
+
+    Args:
+        total: counts by the reasons of :data:`synthpipe.files.decode.GIVEN_UP`.
+        given_up: of the image, as :func:`synthpipe.files.decode.decode_image` gives it.
+        path: what the log calls the image.
+        log: where.
+        said_by: begins the line.
+    """
+    for reason, count in given_up.items():
+        if total[reason] < NAMED_EXAMPLES:
+            log.info("%sgiven up (%s): %s: %s", said_by, reason, path, GIVEN_UP[reason])
+        total[reason] += count
