@@ -53,7 +53,7 @@ def test_plain_images_give_nothing_up(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_images_that_are_not_used_are_bad_and_give_nothing_up(tmp_path: Path) -> None:
     small = lossy_images(20, 20)["grey.jpg"].data
     shard = write_tar(tmp_path / "a.tar", [("0.png", png(noise_image(0))), ("1.jpg", small)])
-    with open_stream([str(shard)], epochs=1) as stream:
+    with open_stream([str(shard)], epochs=1, batch_size=2) as stream:
         list(stream)
         assert (stream.given_up(), stream.counts()) == ({}, {"used": 1, "too_small": 1})
 
@@ -133,11 +133,11 @@ def test_shards_of_older_versions_come_out_in_srgb(tmp_path: Path) -> None:
 def test_max_pixels_is_an_option_and_in_the_identity_only_where_it_is_given(tmp_path: Path) -> None:
     members = [("0.png", png(noise_image(0, 60, 72))), ("1.png", png(noise_image(1, 70, 72)))]
     shards = [str(write_tar(tmp_path / "a.tar", members))]
-    with open_stream(shards, epochs=1, max_pixels=60 * 72, tile=24) as stream:
+    with open_stream(shards, epochs=1, max_pixels=60 * 72, batch_size=2) as stream:
         list(stream)
         assert stream.counts() == {"used": 1, "bomb": 1}
         state = stream.state_dict()
-    with open_stream(shards, epochs=1) as stream:
+    with open_stream(shards, epochs=1, batch_size=2) as stream:
         assert "max_pixels" not in stream.state_dict()["identity"]
         with pytest.raises(StreamError, match=r"max_pixels: state 4320, here None"):
             stream.load_state_dict(state)
