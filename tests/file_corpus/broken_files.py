@@ -78,6 +78,16 @@ def _damaged() -> Iterator[OddFile]:
     whole = saved(picture("twelve_bit.jpg"), format="JPEG", quality=92)
     place = whole.index(b"\xff\xc0") + 4
     yield OddFile("twelve_bit.jpg", whole[:place] + b"\x0c" + whole[place + 1 :], "unreadable")
+    # Rows that no strip holds: the height was changed, or strips were lost.
+    for name, page in (
+        ("lost_strips_8.tif", Page(picture("lost_strips_8.tif"))),
+        ("lost_strips_grey_16.tif", Page(deep_picture("lost_strips_grey_16.tif")[..., :1], 1)),
+        ("lost_strips_16.tif", Page(deep_picture("lost_strips_16.tif"))),
+        ("lost_strips_lzw.tif", Page(picture("lost_strips_lzw.tif"), compression="lzw")),
+        ("lost_strips_turned.tif", Page(picture("lost_strips_turned.tif"), tags={274: 6})),
+    ):
+        data = tiff(page).replace(struct.pack("<HHII", 257, 4, 1, 112), struct.pack("<HHII", 257, 4, 1, 200))
+        yield OddFile(name, data, "unreadable")
     yield OddFile("text.png", b"This is no picture, whatever its name says.\n" * 20, "unreadable")
     yield OddFile("zeros.tif", bytes(3000), "unreadable")
     yield OddFile("page.jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>", "unreadable")

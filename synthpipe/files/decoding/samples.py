@@ -21,7 +21,7 @@ from synthpipe.files.decoding.png_chunks import all_chunks
 __all__ = ["Samples", "read_samples"]
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 258, 262, 284, 338
-_TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 257, 322, 323
 _WHITE_IS_ZERO = 0
 # Tiles may be larger than the picture, but nobody makes them much larger than this.
 _TILE_PIXELS = 1 << 20
@@ -68,6 +68,7 @@ def read_samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str
         _find_exif(image, data)
         return _split(imagecodecs.png_decode(data), _png_channels(data), image.info.get("transparency"))
     if image.format == "TIFF":
+        _check_rows(image)
         bits = _tiff_tag(image, _BITS_PER_SAMPLE, (8,))
         if len(bits) > 1 and max(bits) == 16 and image.mode == "CMYK" and _tiff_tag(image, _PLANAR, 1) == 1:
             return _deep_inks(data, image)
@@ -110,6 +111,16 @@ def _deep_grey(image: ImageFile.ImageFile) -> Samples:
     if _tiff_tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
         samples = peak - samples
     return _with_transparent_color(Samples(samples, None, peak), image.info.get("transparency"))
+
+
+def _check_rows(image: ImageFile.ImageFile) -> None:
+    """Of strips and tiles, Pillow decodes those that are there, and leaves the other rows black without a word."""
+    rows, height = (
+        max((part.extents[3] for part in image.tile if part.extents), default=0),
+        _tiff_number(image, _HEIGHT, 0),
+    )
+    if rows < height:
+        raise ValueError(f"pixels of {rows} rows for a height of {height}")
 
 
 def _tiff_page(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str) -> Samples:
