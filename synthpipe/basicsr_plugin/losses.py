@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights, vgg
 
 from synthpipe.basicsr_plugin.compat import patched
+from synthpipe.config.places import expand_place
 from synthpipe.errors import CheckpointError, OptionError
 
 __all__ = ["SynthPipePerceptualLoss", "find_vgg_weights"]
@@ -60,12 +61,17 @@ def find_vgg_weights(vgg_path: str | None, vgg_type: str = "vgg19") -> Path:
     """The file with the weights: the one given, else found locally, else fetched.
 
     Raises:
+        OptionError: the given path has an unknown user or variable.
         CheckpointError: the given file is absent, or none is found and the network does not answer.
     """
     if vgg_path is not None:
-        if not Path(vgg_path).expanduser().is_file():
+        try:
+            path = Path(expand_place(vgg_path))
+        except ValueError as error:
+            raise OptionError(f"vgg_path: {error}") from error
+        if not path.is_file():
             raise CheckpointError(f"vgg_path: no file at {vgg_path!r}; {_advice(vgg_type)}")
-        return Path(vgg_path).expanduser()
+        return path
     url = _url(vgg_type)
     hub = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     for candidate in (Path("experiments/pretrained_models") / hub.name, hub):

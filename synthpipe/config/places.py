@@ -35,8 +35,9 @@ LONGEST_NAME = 255
 LONGEST_PATH = 4096
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
-#: An ordinary character is what ``$`` is in these; a shell reads the second by its own rules.
-_LEFT_ALONE = ("http://", "https://", "pipe:")
+#: ``$`` is an ordinary character in URLs of the web, also behind a chain of fsspec (``filecache::https://…``); what
+#: stands behind ``pipe:`` a shell reads by its own rules.
+_LEFT_ALONE = re.compile(r"pipe:|(\w+::)*https?://")
 _SPECIAL_KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -70,7 +71,7 @@ def expand_place(text: str) -> Place:
         return text
     if not text:
         raise ValueError("expected a path, got ''")
-    if text.startswith(_LEFT_ALONE):
+    if _LEFT_ALONE.match(text):
         return Place(text)
     expanded = _VARIABLE.sub(lambda match: _value(match, text), text)
     scheme = "file://" if expanded.startswith("file://") else ""
@@ -82,7 +83,7 @@ def expand_place(text: str) -> Place:
 
 def written_place(place: str) -> str:
     """The text that :func:`expand_place` makes ``place`` of: what an option file has to hold."""
-    if place.startswith(_LEFT_ALONE):
+    if _LEFT_ALONE.match(place):
         return str(place)
     return ("./" if place.startswith("~") else "") + place.replace("$", "$$")
 

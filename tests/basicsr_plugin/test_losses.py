@@ -135,3 +135,14 @@ def test_basicsr_is_left_as_it_was(weights: Path) -> None:
     before = (vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH)
     SynthPipePerceptualLoss({"relu1_1": 1.0}, str(weights), "vgg11")
     assert (vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH) == before
+
+
+def test_the_path_of_the_weights_expands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NET", "vgg")
+    (tmp_path / "vgg.pth").touch()
+    assert find_vgg_weights("~/$NET.pth") == tmp_path / "vgg.pth"
+    with pytest.raises(OptionError, match="vgg_path: no user 'nobody9'"):
+        find_vgg_weights("~nobody9/vgg.pth")
+    with pytest.raises(CheckpointError, match=r"vgg_path: no file at '~/other\.pth'"):
+        find_vgg_weights("~/other.pth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from importlib import import_module
 from pathlib import Path
 
@@ -60,7 +61,14 @@ def _words(command: str, bad: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", cli._COMMANDS)
-@pytest.mark.parametrize(("bad", "said"), [("~nobody9/x", "no user 'nobody9'"), ("$UNSET_9/x", "UNSET_9 is not set")])
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("~nobody9/x", "no user 'nobody9'"),
+        ("$UNSET_9/x", "UNSET_9 is not set"),
+        ("pipe", "'pipe' is a named pipe"),
+    ],
+)
 def test_each_place_of_each_command_refuses_what_it_cannot_expand(
     command: str,
     bad: str,
@@ -70,6 +78,7 @@ def test_each_place_of_each_command_refuses_what_it_cannot_expand(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
     required = {"restore": ["--task", "denoise"], "import_deflow": ["--config", "aim"], "filter": ["--reject", "0.1"]}
     lines = _words(command, bad)
     assert lines
@@ -78,7 +87,7 @@ def test_each_place_of_each_command_refuses_what_it_cannot_expand(
             cli.main([*words, *required.get(command, [])])
         assert caught.value.code == 2
         assert said in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert os.listdir() == ["pipe"]
 
 
 def test_arguments_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

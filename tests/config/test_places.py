@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from synthpipe.config.filter import FilterOptions
 from synthpipe.config.places import Place, expand_place, written_place
@@ -61,6 +63,8 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("s3://${DISK}/hr", "s3:///mnt/disk/hr"),
         ("s3://bucket/~/hr", "s3://bucket/~/hr"),
         ("https://host/x?$UNSET=~", "https://host/x?$UNSET=~"),
+        ("filecache::https://host/x?$UNSET", "filecache::https://host/x?$UNSET"),
+        ("filecache::s3://$DISK/x", "filecache::s3:///mnt/disk/x"),
         ("pipe:cat ~/$UNSET", "pipe:cat ~/$UNSET"),
         ("\\\\?\\C:\\photos", "\\\\?\\C:\\photos"),
         ("C:\\photos", "C:\\photos"),
@@ -76,6 +80,14 @@ def test_places_expand(text: str, place: str, tmp_path: Path) -> None:
     assert expand_place(written_place(found)) == expected
     assert pickle.loads(pickle.dumps(found)) == found
     assert isinstance(pickle.loads(pickle.dumps(found)), Place)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(alphabet="ab~$/{}.:é\udce9 ", min_size=1, max_size=12))
+def test_whatever_a_place_is_called_it_reads_back(name: str) -> None:
+    written = written_place(name)
+    assert expand_place(written) in (name, f"./{name}")
+    assert written_place(expand_place(written)) == written
 
 
 @pytest.mark.parametrize(

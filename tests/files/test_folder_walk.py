@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,3 +175,17 @@ def test_suffixes_are_those_of_the_formats_by_pillow() -> None:
     assert tar_walk.IMAGE_SUFFIXES[:6] == ("png", "jpg", "jpeg", "webp", "tif", "tiff")
     assert all(map(has_image_suffix, ("a.PNG", "b.c.Jpeg")))
     assert not any(map(has_image_suffix, ("png", ".png", "a.png ", "a.png.txt")))
+
+
+def test_sockets_and_devices_are_no_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a socket's path has at most 107 bytes
+    Path("in").mkdir()
+    Path("in/a.png").touch()
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("in/b.png")
+    Path("in/c.png").symlink_to("/dev/null")
+    Path("in/d.png").symlink_to("d.png")
+    passed_over: Counter[str] = Counter()
+    assert list_images("in", passed_over) == [Path("in/a.png")]
+    assert passed_over == Counter({"(not a regular file)": 2, "(dangling link)": 1})
+    assert [file.source for file in SourceFolders(["in"])] == ["a.png"]
