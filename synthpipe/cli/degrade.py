@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
 from synthpipe.cli.device import find_device
-from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, convert_images
-from synthpipe.errors import ImageError, OptionError
+from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
+from synthpipe.errors import OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +44,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Degrade; 0 if any image worked, 1 if none did."""
     from synthpipe import checkpoints
+    from synthpipe.seeds import sample_seed
 
     check_at_least(args, {"scale": 1, "samples": 1, "seed": 0, "tile": 64, "overlap": 0, "strength": 0})
     if args.tile < 4 * args.overlap:
@@ -50,28 +52,17 @@ def run(args: argparse.Namespace) -> int:
     args.device = find_device(args)
     model: Any = checkpoints.load(args.weights, kind="deflow").requires_grad_(False).to(args.device)
 
+    suffixes = tuple(f"_{number + 1}" for number in range(args.samples)) if args.samples > 1 else ("",)
+
     def degrade(x: Tensor, name: str) -> dict[str, Tensor]:
-        """``x`` ``(1, 3, H, W)`` reduced by ``--scale`` and degraded, for each suffix of the file name."""
-        return _degrade_samples(model, x, name, args)
+        """``x`` ``(1, 3, H, W)`` degraded, for each suffix of the file name."""
+        return {
+            suffix: _degrade_image(model, x, sample_seed(args.seed, number, name), args)
+            for number, suffix in enumerate(suffixes)
+        }
 
-    return convert_images(
-        args.source, args.target, degrade, "degrade", "degraded", in_place=args.in_place, samples=args.samples
-    )
-
-
-def _degrade_samples(model: DeFlow, x: Tensor, name: str, args: argparse.Namespace) -> dict[str, Tensor]:
-    from synthpipe import images
-    from synthpipe.seeds import sample_seed
-
-    if min(x.shape[-2:]) < args.scale:
-        raise ImageError(f"{x.shape[-2]}x{x.shape[-1]} is smaller than the scale {args.scale}", "too_small")
-    x = images.quantize_8bit(images.downscale_bicubic(images.crop_to_multiple(x, args.scale), args.scale))
-    return {
-        f"_{number + 1}" if args.samples > 1 else "": _degrade_image(
-            model, x, sample_seed(args.seed, number, name), args
-        )
-        for number in range(args.samples)
-    }
+    job = FolderJob("degrade", "degraded", args.source, args.target, PageReading.of(args), args.in_place, suffixes)
+    return convert_images(job, written_back(degrade, args.scale))
 
 
 def _degrade_image(model: DeFlow, x: Tensor, seed: int, args: argparse.Namespace) -> Tensor:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from synthpipe.cli.command import add_command, given_options, progress_bar
 from synthpipe.cli.device import add_device_argument, find_device
-from synthpipe.cli.image_folder import add_in_place_argument, convert_images
+from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.page_options import PageReading, add_in_place_argument, add_page_arguments
 from synthpipe.cli.places import place
 from synthpipe.cli.score import add_engine_arguments
 from synthpipe.errors import OptionError
@@ -48,6 +49,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("source", type=place, nargs="+", metavar="IN", help="a folder of images, one image, or shards")
     parser.add_argument("output", type=place, metavar="OUT", help="folder to write; of shards, local or an fsspec URL")
     add_in_place_argument(parser)
+    add_page_arguments(parser)
     parser.add_argument(
         "--sigma", type=_level, metavar="auto|X", help="level of the noise (default: auto, each image's)"
     )
@@ -104,13 +106,14 @@ def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
 
     def clean(x: Tensor, name: str) -> dict[str, Tensor]:
         """The image without noise, ``(1, 3, H, W)`` in and out, on the CPU."""
-        y = transform.clean(x.to(args.device)).cpu()
+        y = transform.clean(x.to(args.device), rounded=False).cpu()
         if not bool(torch.isfinite(y).all()):
             raise ImageError("the denoiser gave NaN or infinity", "not_finite")
         return {"": y}
 
     source, target = Path(args.source[0]), Path(args.output)
-    return convert_images(source, target, clean, "denoise", "denoised", in_place=args.in_place)
+    job = FolderJob("denoise", "denoised", source, target, PageReading.of(args), in_place=args.in_place)
+    return convert_images(job, written_back(clean))
 
 
 def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argparse.Namespace) -> int:

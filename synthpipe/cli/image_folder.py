@@ -2,84 +2,104 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from synthpipe.cli.command import print_passed_over
-from synthpipe.cli.device import add_device_argument
-from synthpipe.cli.places import local_path, place
+from synthpipe.cli.page_options import PageReading
+from synthpipe.cli.result_names import ResultNames
 from synthpipe.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from synthpipe.files.original import Original
     from synthpipe.files.output_place import OutputPlace
 
-__all__ = ["add_folder_arguments", "add_in_place_argument", "check_at_least", "convert_images"]
+__all__ = ["FolderJob", "Rendered", "Result", "convert_images", "written_back"]
 
 
-def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
-    """``WEIGHTS``, ``IN``, ``OUT`` and ``--device``."""
-    parser.add_argument(
-        "weights", type=place, metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights"
-    )
-    parser.add_argument("source", type=local_path, metavar="IN", help="folder of images (nested is fine), or one image")
-    parser.add_argument(
-        "target", type=local_path, metavar="OUT", help="folder to write; files of the same name are replaced"
-    )
-    add_in_place_argument(parser)
-    add_device_argument(parser)
+class Result(NamedTuple):
+    """A file of what was made of a page: in a folder below OUT (``""``: OUT itself), with what is added to its name."""
+
+    folder: str
+    suffix: str
+    data: bytes
 
 
-def add_in_place_argument(parser: argparse.ArgumentParser) -> None:
-    """``--in-place``, of all commands with a folder of images as IN and as OUT."""
-    parser.add_argument(
-        "--in-place",
-        action="store_true",
-        help="let OUT be IN, a folder of PNG: each image is replaced; or lie inside it: what is in OUT is not read",
-    )
+class Rendered(NamedTuple):
+    """All that was made of a page, and what was given up of it."""
+
+    results: list[Result]
+    given_up: Mapping[str, int]
 
 
-def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> None:
-    """Refuse arguments below their limits; those that were not given (None) pass.
-
-    Raises:
-        OptionError: names the argument.
-    """
-    for name, low in limits.items():
-        value = getattr(args, name)
-        if value is not None and not value >= low:
-            raise OptionError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
+#: Of a page and the key of its image, by which masks and random numbers are found.  It may raise ImageError, which
+#: skips the image.
+Render = Callable[["Original", str], Rendered]
 
 
-def convert_images(
-    source: Path,
-    target: Path,
-    convert: Callable[[Tensor, str], Mapping[str, Tensor]],
-    command: str,
-    verb: str,
-    *,
-    in_place: bool = False,
-    samples: int = 1,
-) -> int:
-    """Convert every image below ``source``; broken ones are skipped and listed on the error stream.
+@dataclass(frozen=True)
+class FolderJob:
+    """What :func:`convert_images` is to do.
 
     Args:
+        command: ``"degrade"``, for messages.
+        verb: what was done to an image, such as ``"degraded"``.
         source: a folder, searched to any depth, links to folders included, or one image.
         target: folder of the results, PNG files under the same relative names; two images that differ in suffix alone
             keep theirs.
-        convert: ``(image (1, 3, H, W) float32 in [0, 1], relative name without suffix)`` -> results by what is added
-            to their names (``""`` or ``"_1"``), each ``(1, 3, h, w)``, clipped and rounded here.  It may raise
-            :class:`synthpipe.errors.ImageError`, which skips the image.
-        command: ``"degrade"``, for messages.
-        verb: what was done to an image, such as ``"degraded"``.
-        in_place: whether ``target`` may be ``source`` or lie inside it, see :func:`add_in_place_argument`.
-        samples: results of each image.
+        reading: how images are read.
+        in_place: whether ``target`` may be ``source`` or lie inside it.
+        suffixes: of the names of each page's results.
+        folders: below ``target``, each with results of all pages under flat names; ``("",)``: under relative names.
+    """
+
+    command: str
+    verb: str
+    source: Path
+    target: Path
+    reading: PageReading
+    in_place: bool = False
+    suffixes: tuple[str, ...] = ("",)
+    folders: tuple[str, ...] = ("",)
+
+    @property
+    def flat(self) -> bool:
+        """Whether results lie under flat names."""
+        return self.folders != ("",)
+
+
+def written_back(convert: Callable[[Tensor, str], Mapping[str, Tensor]], reduction: int = 1) -> Render:
+    """Results as the page came in: grey, with alpha and EXIF, of its depth and range.
+
+    Args:
+        convert: ``(image (1, 3, H, W) float32 in [0, 1], key)`` -> results by suffix, each ``(1, 3, h, w)``.
+        reduction: of the image before that.
+    """
+
+    def render(page: Original, key: str) -> Rendered:
+        """See :data:`Render`."""
+        from synthpipe.files.original import encode_original
+        from synthpipe.transforms.page_images import page_arrays, page_image
+
+        given = page_image(page, reduction)
+        results = [
+            Result("", suffix, encode_original(*page_arrays(y, page, given), page.exif))
+            for suffix, y in convert(given.x, key).items()
+        ]
+        return Rendered(results, page.given_up)
+
+    return render
+
+
+def convert_images(job: FolderJob, render: Render) -> int:
+    """Convert every image below the source; broken ones are skipped and listed on the error stream.
 
     Returns:
         The exit code: 0 if any image worked, 1 if none did.
@@ -90,86 +110,103 @@ def convert_images(
     from tqdm import tqdm
 
     from synthpipe.files.folder_walk import expected_images
+    from synthpipe.files.given_up import GivenUpCounts
     from synthpipe.files.image_files import list_images
     from synthpipe.files.whole_file import check_folder_is_writable
 
     passed_over: Counter[str] = Counter()
-    place = _output_place(target, in_place)
-    paths = list_images(source, passed_over, place)
+    place = _output_place(job)
+    paths = list_images(job.source, passed_over, place)
     if not paths:
-        print(f"synthpipe {command}: no images in {source}: {expected_images(passed_over)}", file=sys.stderr)
+        print(f"synthpipe {job.command}: no images in {job.source}: {expected_images(passed_over)}", file=sys.stderr)
         return 1
-    names = _relative_names(paths, source)
-    check_folder_is_writable(target)
-    _check_results(names, source, place, samples)
+    replaced = place.in_place and place.is_at(job.source)
+    names = ResultNames(paths, job.source, job.suffixes, flat=job.flat, as_they_are=replaced)
+    check_folder_is_writable(job.target)
+    _check_results(names, job, place, replaced)
     failed: Counter[str] = Counter()
+    given_up = GivenUpCounts()
     for path in tqdm(paths, unit="image", disable=None):
         try:
-            _convert_file(path, names[path], target, convert)
+            lost = _convert_file(path, names, job, render, one_page=replaced)
+            given_up.add(path.name, lost)
         except ImageError as error:
             failed[error.reason] += 1
             tqdm.write(f"skipped: {error}", file=sys.stderr)
     print_passed_over(passed_over)
     done = len(paths) - failed.total()
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
-    print(f"{target}: {done} of {len(paths)} images {verb}" + (f"; skipped: {reasons}" if reasons else ""))
+    print(f"{job.target}: {done} of {len(paths)} images {job.verb}" + (f"; skipped: {reasons}" if reasons else ""))
+    if given_up.counts:
+        print(f"given up: {given_up.text()}")
     if done == 0:
-        print(f"synthpipe {command}: no image below {source} could be used", file=sys.stderr)
+        print(f"synthpipe {job.command}: no image below {job.source} could be used", file=sys.stderr)
     return 0 if done else 1
 
 
-def _relative_names(paths: list[Path], source: Path) -> dict[Path, str]:
-    """Relative name of each result, without ``.png``."""
-    root = source if source.is_dir() else source.parent
-    stems = {path: path.relative_to(root).with_suffix("").as_posix() for path in paths}
-    taken = Counter(stems.values())
-    return {path: stem if taken[stem] == 1 else path.relative_to(root).as_posix() for path, stem in stems.items()}
-
-
-def _output_place(target: Path, in_place: bool) -> OutputPlace:
+def _output_place(job: FolderJob) -> OutputPlace:
     from synthpipe.files.output_place import OutputPlace
 
-    cure = "name a folder beside it, or add --in-place, which replaces images of the same name"
-    return OutputPlace(target, in_place=in_place, cure=cure)
+    cure = "name a folder beside it"
+    if not job.flat:
+        cure += ", or add --in-place, which replaces images of the same name"
+    return OutputPlace(job.target, in_place=job.in_place, cure=cure)
 
 
-def _check_results(names: Mapping[Path, str], source: Path, place: OutputPlace, samples: int) -> None:
+def _check_results(names: ResultNames, job: FolderJob, place: OutputPlace, replaced: bool) -> None:
     """Refuse results that would lie among the images that are read, unless each takes the place of its image.
 
     Raises:
         OptionError: says which, and what to do.
     """
-    if place.in_place and place.is_at(source):
-        if samples > 1:
-            raise OptionError(f"--in-place: {samples} results cannot replace one image; leave out --samples")
-        strange = [str(path) for path, name in names.items() if path.name != f"{Path(name).name}.png"]
+    if replaced:
+        if job.flat:
+            raise OptionError("--in-place: pairs cannot replace images; name another OUT")
+        if len(job.suffixes) > 1:
+            raise OptionError(f"--in-place: {len(job.suffixes)} results cannot replace one image; leave out --samples")
+        strange = [str(path) for path, name in names.keys.items() if path.name != f"{Path(name).name}.png"]
         if strange:
             raise OptionError(
                 f"--in-place: {len(strange)} images are no .png, such as {strange[0]!r}: their results would lie "
                 "beside them, and the next run would read both; name another OUT"
             )
-    elif source.is_dir():
-        place.check_folders({path.parent for path in names}, {Path(name).parent for name in names.values()})
+    elif job.source.is_dir():
+        written = {Path(folder) / below for folder in job.folders for below in names.folders}
+        place.check_folders({path.parent for path in names.keys}, written)
     elif not place.in_place:
-        place.check_file(*next(iter(names.items())))
+        for folder in job.folders:
+            place.check_file(job.source, (Path(folder) / names.pages(job.source, 1)[0]).as_posix())
 
 
-def _convert_file(path: Path, name: str, folder: Path, convert: Callable[[Tensor, str], Mapping[str, Tensor]]) -> None:
-    import torch
+def _convert_file(
+    path: Path, names: ResultNames, job: FolderJob, render: Render, *, one_page: bool
+) -> Mapping[str, int]:
+    """Write the results of each page; what was given up of the file."""
+    from synthpipe.files.decode import FURTHER_PAGES
+    from synthpipe.files.image_files import read_file
 
-    from synthpipe import images
-    from synthpipe.files.decode import encode_png
-    from synthpipe.files.image_files import read_image
-
-    x = images.to_float(torch.from_numpy(read_image(path)).permute(2, 0, 1)[None])
-    try:
-        results = convert(x, name)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}", error.reason) from error
-    for suffix, y in results.items():
-        _write_result(
-            folder / f"{name}{suffix}.png", encode_png(images.to_uint8(y)[0].permute(1, 2, 0).contiguous().numpy())
-        )
+    given_up: dict[str, int] = {}
+    results: list[str] = []
+    for page, left in job.reading.pages_of(read_file(path), str(path)):
+        if page.pages > 1 and one_page and not left:
+            text = f"{path}: its {page.pages} pages cannot replace one file; add --pages first, or name another OUT"
+            raise ImageError(text, "pages")
+        if page.page == 0:
+            taken = page.pages - left
+            results = names.pages(path, taken)
+            keys = [names.keys[path] + (f"_p{number + 1}" if taken > 1 else "") for number in range(taken)]
+        where = str(path) if page.pages == 1 else f"{path}: page {page.page + 1} of {page.pages}"
+        try:
+            rendered = render(page, keys[page.page])
+        except ImageError as error:
+            raise ImageError(f"{where}: {error}", error.reason) from error
+        for result in rendered.results:
+            _write_result(job.target / result.folder / f"{results[page.page]}{result.suffix}.png", result.data)
+        lost = dict(rendered.given_up)
+        if left:
+            lost[FURTHER_PAGES] = left
+        given_up |= lost
+    return given_up
 
 
 def _write_result(path: Path, data: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from synthpipe.cli.command import add_command, print_given_up, print_passed_over
 from synthpipe.cli.device import add_device_argument, find_device
-from synthpipe.cli.image_folder import check_at_least
+from synthpipe.cli.page_options import check_at_least
 from synthpipe.cli.places import local_path
 
 __all__ = ["add_parser", "run"]

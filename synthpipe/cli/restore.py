@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
 from synthpipe.cli.device import find_device
-from synthpipe.cli.image_folder import add_folder_arguments, check_at_least, convert_images
+from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
 from synthpipe.cli.places import local_path, place
 from synthpipe.errors import CheckpointError, ImageError, OptionError, ShapeError
 
@@ -97,9 +99,10 @@ def run(args: argparse.Namespace) -> int:
 
     check_at_least(args, {"scale": 2, "iterations": 1, "tile": 64})
     args.device = find_device(args)
+    reading = PageReading.of(args)
     sigma = _sigma(args)
     method = _method(args)
-    operator_for = _operators(args)
+    operator_for = _operators(args, reading.limit)
     _check_masks(args.target, args.mask)
     denoise = _tiled(_load(args), args.tile)
 
@@ -115,7 +118,8 @@ def run(args: argparse.Namespace) -> int:
             raise ImageError("the denoiser gave NaN or infinity", "not_finite")
         return {"": image.cpu()}
 
-    return convert_images(args.source, args.target, convert, "restore", "restored", in_place=args.in_place)
+    job = FolderJob("restore", "restored", args.source, args.target, reading, in_place=args.in_place)
+    return convert_images(job, written_back(convert))
 
 
 def _sigma(args: argparse.Namespace) -> float | None:
@@ -168,7 +172,7 @@ def _observed(operator: DegradationOperator, x: Tensor, args: argparse.Namespace
     return operator(x) if args.task == "inpaint" else x  # what lies under a mask is nobody's business
 
 
-def _operators(args: argparse.Namespace) -> Callable[[Tensor, str], DegradationOperator]:
+def _operators(args: argparse.Namespace, max_pixels: int) -> Callable[[Tensor, str], DegradationOperator]:
     """What degraded an image ``(1, 3, h, w)`` of this relative name."""
     from synthpipe.denoisers.blur_kernels import bicubic_kernel
     from synthpipe.denoisers.blur_operators import CircularBlur, ValidBlur
@@ -178,7 +182,7 @@ def _operators(args: argparse.Namespace) -> Callable[[Tensor, str], DegradationO
     if args.task == "denoise":
         return lambda x, name: Identity()
     if args.task == "inpaint":
-        return lambda x, name: Mask(_read_mask(args.mask, x, name))
+        return lambda x, name: Mask(_read_mask(args.mask, x, name, max_pixels))
     kernel, centre = (_read_kernel(args.kernel), None) if args.kernel else bicubic_kernel(args.scale)
     blur = (ValidBlur if args.border == "unknown" else CircularBlur)(kernel, args.scale or 1, centre)
     return lambda x, name: blur
@@ -227,8 +231,8 @@ def _check_masks(target: Path, masks: Path | None) -> None:
         OutputPlace(target, cure="name another OUT").check(identity_of(masks.stat()), str(masks))
 
 
-def _read_mask(place: Path, x: Tensor, name: str) -> Tensor:
-    """``(1, 1, H, W)``, 1 where a pixel is there."""
+def _read_mask(place: Path, x: Tensor, name: str, max_pixels: int) -> Tensor:
+    """``(1, 1, H, W)``, 1 where a pixel is there; a page has a mask of its own, or that of the whole file."""
     import torch
 
     from synthpipe.files.image_files import read_image
@@ -236,14 +240,15 @@ def _read_mask(place: Path, x: Tensor, name: str) -> Tensor:
 
     path = place
     if place.is_dir():
-        named = (place / f"{name}{suffix}" for suffix in ("", *sorted(IMAGE_SUFFIXES)))
+        keys = dict.fromkeys([name, re.sub(r"_p[0-9]+$", "", name)])
+        named = (place / f"{key}{suffix}" for key in keys for suffix in ("", *sorted(IMAGE_SUFFIXES)))
         found = next((path for path in named if path.is_file()), None)
         if found is None:
             raise ImageError(f"--mask: no image {name}.png, ... in {place}", "no_mask")
         path = found
     elif not place.is_file():
         raise OptionError(f"--mask: expected an image or a folder of images, found nothing at {place}")
-    missing = torch.from_numpy(read_image(path)).float().mean(2) >= 128
+    missing = torch.from_numpy(read_image(path, max_pixels=max_pixels)).float().mean(2) >= 128
     if missing.shape != x.shape[2:]:
         raise ImageError(
             f"the mask {path} has {missing.shape[0]}x{missing.shape[1]} pixels, the image {x.shape[2]}x{x.shape[3]}",

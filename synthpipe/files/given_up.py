@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from synthpipe.files.decode import GIVEN_UP
+from synthpipe.files.printable import printable
 
-__all__ = ["NAMED_EXAMPLES", "count_given_up"]
+__all__ = ["NAMED_EXAMPLES", "GivenUpCounts", "count_given_up"]
 
-#: Images of each reason that logs and reports name.
+#: Images of each reason that logs, reports and the ends of commands name.
 NAMED_EXAMPLES = 5
 
 
@@ -30,3 +31,27 @@ def count_given_up(
         if total[reason] < NAMED_EXAMPLES:
             log.info("%sgiven up (%s): %s: %s", said_by, reason, path, GIVEN_UP[reason])
         total[reason] += count
+
+
+class GivenUpCounts:
+    """Counts by reason, and the names of the first few files of each."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._files: Counter[str] = Counter()
+        self._named: dict[str, list[str]] = {}
+
+    def add(self, name: str, given_up: Mapping[str, int]) -> None:
+        """What one file lost."""
+        for reason, count in given_up.items():
+            self.counts[reason] += count
+            self._files[reason] += 1
+            if self._files[reason] <= NAMED_EXAMPLES:
+                self._named.setdefault(reason, []).append(printable(name))
+
+    def text(self) -> str:
+        """As in ``"converted_profile 4 (a.jpg, b.jpg, c.jpg, ...), narrow_range 1 (d.tif)"``; empty without any."""
+        return ", ".join(f"{reason} {self.counts[reason]} ({self._names(reason)})" for reason in sorted(self.counts))
+
+    def _names(self, reason: str) -> str:
+        return ", ".join([*self._named[reason], *(["..."] if self._files[reason] > NAMED_EXAMPLES else [])])

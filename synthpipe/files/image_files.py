@@ -14,7 +14,7 @@ from synthpipe.files.decode import MAX_PIXELS, Decoded, decode_image
 from synthpipe.files.folder_walk import image_status, walk_image_folders
 from synthpipe.files.output_place import OutputPlace
 
-__all__ = ["decode_file", "list_images", "read_image"]
+__all__ = ["decode_file", "list_images", "read_file", "read_image"]
 
 
 def list_images(
@@ -68,8 +68,16 @@ def decode_file(path: str | Path, max_pixels: int = MAX_PIXELS) -> Decoded:
     Raises:
         ImageError: the file cannot be read or is no image that :func:`decode_image` takes.
     """
+    return decode_image(read_file(path), str(path), max_pixels=max_pixels)
+
+
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}", reason="unreadable") from error
-    return decode_image(data, str(path), max_pixels=max_pixels)

@@ -37,7 +37,7 @@ class Original:
 
     Args:
         color: ``(H, W, 1)`` grey or ``(H, W, 3)``, uint8 or uint16; colours are not multiplied by alpha.
-        alpha: ``(H, W, 1)`` of the same dtype, ``peak`` is opaque; None where the file has none.
+        alpha: ``(H, W, 1)`` of the same dtype, whose largest value is opaque; None where the file has none.
         peak: the value of white: 255, 65535, or less for 16-bit samples of a sensor of fewer bits.
         exif: a TIFF structure without the orientation, which has been applied; None where there is none.
         given_up: what the file holds and this page does not, by the reasons of ``decode.GIVEN_UP``.
@@ -140,7 +140,7 @@ def _original(samples: Samples, found: ProfileFound | None, turn: int, exif: byt
         if peak < _DEEP and where.value_range is None:
             given_up[srgb.NARROW_RANGE] = 1
     # Alpha of such a file has its own, full range.
-    alpha = None if samples.alpha is None else _scaled(samples.alpha, samples.peak, peak)
+    alpha = samples.alpha
     samples, reason = srgb.to_srgb(samples._replace(alpha=None, peak=peak), found)
     if reason is not None:
         given_up[reason] = 1

@@ -93,8 +93,12 @@ class Denoise(BatchTransform):
         return {**batch, "gt": self.clean(batch["gt"])}
 
     @torch.no_grad()
-    def clean(self, x: Tensor) -> Tensor:
-        """Noisy images ``(B, 3, H, W)`` in [0, 1] -> clean ones of the same shape, multiples of 1/255 or untouched.
+    def clean(self, x: Tensor, *, rounded: bool = True) -> Tensor:
+        """Noisy images ``(B, 3, H, W)`` in [0, 1] -> clean ones of the same shape, or untouched.
+
+        Args:
+            x: the images.
+            rounded: to multiples of 1/255; else results are clipped alone, for files of more bits.
 
         Raises:
             ShapeError: no RGB images, or NaN.
@@ -106,7 +110,7 @@ class Denoise(BatchTransform):
         at_once = max(1, _PIXELS_AT_ONCE // min(x.shape[2] * x.shape[3], self.tile**2))
         for begin in range(0, len(places), at_once):
             rows = places[begin : begin + at_once]
-            out[rows] = self._clean_some(x[rows], levels[rows])
+            out[rows] = self._clean_some(x[rows], levels[rows], rounded)
         return out
 
     def to(self, device: torch.device | str) -> Denoise:
@@ -122,7 +126,7 @@ class Denoise(BatchTransform):
         levels = estimate.clamp(max=self.max_sigma) if self.sigma is None else torch.full_like(estimate, self.sigma)
         return levels, estimate >= self.min_sigma
 
-    def _clean_some(self, x: Tensor, levels: Tensor) -> Tensor:
+    def _clean_some(self, x: Tensor, levels: Tensor, rounded: bool) -> Tensor:
         def run(tile: Tensor, index: int) -> Tensor:
             """One tile ``(B, 3, h, w)``, not clipped."""
             return self.model.denoise(tile.contiguous(memory_format=torch.channels_last), levels)
@@ -132,7 +136,7 @@ class Denoise(BatchTransform):
         y = x + self.strength * (y - x)
         # Clipping would hide infinity from the stream.
         finite = torch.isfinite(y).flatten(1).all(1)[:, None, None, None]
-        return torch.where(finite, quantize_8bit(y), torch.nan)
+        return torch.where(finite, quantize_8bit(y) if rounded else y.clamp(0, 1), torch.nan)
 
 
 def _set_hole(model: Denoiser, hole: int) -> None:

@@ -1,0 +1,129 @@
+"""Arguments of commands that turn a folder of images into others, and how they read each image: pages, range, size."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from synthpipe.cli.device import add_device_argument
+from synthpipe.cli.places import local_path, place
+from synthpipe.errors import ImageError, OptionError
+
+if TYPE_CHECKING:
+    from synthpipe.files.original import Original
+
+__all__ = ["PageReading", "add_folder_arguments", "add_in_place_argument", "add_page_arguments", "check_at_least"]
+
+_DEEPEST = 65535
+_PAGES = ("all", "first", "refuse")
+
+
+@dataclass(frozen=True)
+class PageReading:
+    """How images are read.
+
+    Args:
+        pages: of files with several: all, the first, or none, which skips the image.
+        value_range: see :func:`synthpipe.files.original.read_pages`.
+        max_pixels: images of more are refused; None: the usual limit.
+    """
+
+    pages: Literal["all", "first", "refuse"] = "all"
+    value_range: int | None = None
+    max_pixels: int | None = None
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> PageReading:
+        """Of the arguments of :func:`add_page_arguments`.
+
+        Raises:
+            OptionError: a limit below 1.
+        """
+        check_at_least(args, {"max_pixels": 1})
+        return cls(args.pages or "all", args.range, args.max_pixels)
+
+    @property
+    def limit(self) -> int:
+        """Pixels of an image, at most."""
+        from synthpipe.files.decode import MAX_PIXELS
+
+        return self.max_pixels or MAX_PIXELS
+
+    def pages_of(self, data: bytes, name: str) -> Iterator[tuple[Original, int]]:
+        """The pages of a file that are used, each with the number of those that are left behind.
+
+        Raises:
+            ImageError: as :func:`synthpipe.files.original.read_pages`; ``"pages"``: several, which are refused.
+        """
+        from synthpipe.files.original import read_pages
+
+        for page in read_pages(data, name, value_range=self.value_range, max_pixels=self.limit):
+            if page.pages > 1 and self.pages == "refuse":
+                raise ImageError(f"{name}: has {page.pages} pages, which --pages refuse skips", "pages")
+            if self.pages == "first":
+                yield page, page.pages - 1
+                return
+            yield page, 0
+
+
+def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    """``WEIGHTS``, ``IN``, ``OUT``, how images are read, and ``--device``."""
+    parser.add_argument(
+        "weights", type=place, metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights"
+    )
+    parser.add_argument("source", type=local_path, metavar="IN", help="folder of images (nested is fine), or one image")
+    parser.add_argument(
+        "target", type=local_path, metavar="OUT", help="folder to write; files of the same name are replaced"
+    )
+    add_in_place_argument(parser)
+    add_page_arguments(parser)
+    add_device_argument(parser)
+
+
+def add_in_place_argument(parser: argparse.ArgumentParser) -> None:
+    """``--in-place``, of all commands with a folder of images as IN and as OUT."""
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="let OUT be IN, a folder of PNG: each image is replaced; or lie inside it: what is in OUT is not read",
+    )
+
+
+def add_page_arguments(parser: argparse.ArgumentParser) -> None:
+    """How images are read, for :meth:`PageReading.of`."""
+    parser.add_argument(
+        "--pages",
+        choices=_PAGES,
+        help="of files with several pages or frames: all, as NAME_p1.png, NAME_p2.png, ... (default); the first; or "
+        "skip the file",
+    )
+    parser.add_argument(
+        "--range",
+        type=_range,
+        metavar="auto|full|N",
+        help="the value of white in 16-bit files: auto (default): 65535, or 1023 or 4095 where all values stay below; "
+        "full: 65535; or N. Results keep the scale of the file",
+    )
+    parser.add_argument("--max-pixels", type=int, metavar="N", help="larger images are skipped (default 200 million)")
+
+
+def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> None:
+    """Refuse arguments below their limits; those that were not given (None) pass.
+
+    Raises:
+        OptionError: names the argument.
+    """
+    for name, low in limits.items():
+        value = getattr(args, name)
+        if value is not None and not value >= low:
+            raise OptionError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
+
+
+def _range(text: str) -> int | None:
+    if text in ("auto", "full"):
+        return _DEEPEST if text == "full" else None
+    if text.isascii() and text.isdigit() and 0 < int(text) <= _DEEPEST:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"expected auto, full or a whole number from 1 to {_DEEPEST}, got {text!r}")
