@@ -182,31 +182,37 @@ def _convert_file(
     path: Path, names: ResultNames, job: FolderJob, render: Render, *, one_page: bool
 ) -> Mapping[str, int]:
     """Write the results of each page; what was given up of the file."""
-    from synthpipe.files.decode import FURTHER_PAGES
-    from synthpipe.files.image_files import read_file
+    from synthpipe.files.decoding.srgb import FURTHER_PAGES
 
     given_up: dict[str, int] = {}
-    results: list[str] = []
-    for page, left in job.reading.pages_of(read_file(path), str(path)):
-        if page.pages > 1 and one_page and not left:
-            text = f"{path}: its {page.pages} pages cannot replace one file; add --pages first, or name another OUT"
-            raise ImageError(text, "pages")
-        if page.page == 0:
-            taken = page.pages - left
-            results = names.pages(path, taken)
-            keys = [names.keys[path] + (f"_p{number + 1}" if taken > 1 else "") for number in range(taken)]
-        where = str(path) if page.pages == 1 else f"{path}: page {page.page + 1} of {page.pages}"
-        try:
-            rendered = render(page, keys[page.page])
-        except ImageError as error:
-            raise ImageError(f"{where}: {error}", error.reason) from error
-        for result in rendered.results:
-            _write_result(job.target / result.folder / f"{results[page.page]}{result.suffix}.png", result.data)
-        lost = dict(rendered.given_up)
-        if left:
-            lost[FURTHER_PAGES] = left
-        given_up |= lost
+    done = 0
+    try:
+        for page, left in job.reading.pages_of(path):
+            if page.pages > 1 and one_page and not left:
+                text = f"{page.pages} pages cannot replace one file; add --pages first, or name another OUT"
+                raise ImageError(f"{path}: {text}", "pages")
+            if not done:
+                results, keys = names.pages(path, page.pages - left), names.page_keys(path, page.pages - left)
+            rendered = _rendered(render, page, keys[done], path)
+            for result in rendered.results:
+                _write_result(job.target / result.folder / f"{results[done]}{result.suffix}.png", result.data)
+            given_up |= rendered.given_up
+            if left:
+                given_up[FURTHER_PAGES] = left
+            done += 1
+    except ImageError as error:
+        if done:
+            raise ImageError(f"{error}; pages before it were written ({done})", error.reason) from error
+        raise
     return given_up
+
+
+def _rendered(render: Render, page: Original, key: str, path: Path) -> Rendered:
+    try:
+        return render(page, key)
+    except ImageError as error:
+        where = f", page {page.page + 1} of {page.pages}" if page.pages > 1 else ""
+        raise ImageError(f"{path}{where}: {error}", error.reason) from error
 
 
 def _write_result(path: Path, data: bytes) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from synthpipe.cli.device import add_device_argument
 from synthpipe.cli.places import local_path, place
 from synthpipe.errors import ImageError, OptionError
+from synthpipe.pixel_limit import MAX_PIXELS
 
 if TYPE_CHECKING:
     from synthpipe.files.original import Original
@@ -27,12 +29,12 @@ class PageReading:
     Args:
         pages: of files with several: all, the first, or none, which skips the image.
         value_range: see :func:`synthpipe.files.original.read_pages`.
-        max_pixels: images of more are refused; None: the usual limit.
+        max_pixels: images of more are refused.
     """
 
     pages: Literal["all", "first", "refuse"] = "all"
     value_range: int | None = None
-    max_pixels: int | None = None
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> PageReading:
@@ -42,26 +44,20 @@ class PageReading:
             OptionError: a limit below 1.
         """
         check_at_least(args, {"max_pixels": 1})
-        return cls(args.pages or "all", args.range, args.max_pixels)
+        return cls(args.pages, args.range, args.max_pixels)
 
-    @property
-    def limit(self) -> int:
-        """Pixels of an image, at most."""
-        from synthpipe.files.decode import MAX_PIXELS
-
-        return self.max_pixels or MAX_PIXELS
-
-    def pages_of(self, data: bytes, name: str) -> Iterator[tuple[Original, int]]:
+    def pages_of(self, path: Path) -> Iterator[tuple[Original, int]]:
         """The pages of a file that are used, each with the number of those that are left behind.
 
         Raises:
             ImageError: as :func:`synthpipe.files.original.read_pages`; ``"pages"``: several, which are refused.
         """
+        from synthpipe.files.image_files import read_file
         from synthpipe.files.original import read_pages
 
-        for page in read_pages(data, name, value_range=self.value_range, max_pixels=self.limit):
+        for page in read_pages(read_file(path), str(path), value_range=self.value_range, max_pixels=self.max_pixels):
             if page.pages > 1 and self.pages == "refuse":
-                raise ImageError(f"{name}: has {page.pages} pages, which --pages refuse skips", "pages")
+                raise ImageError(f"{path}: has {page.pages} pages, which --pages refuse skips", "pages")
             if self.pages == "first":
                 yield page, page.pages - 1
                 return
@@ -96,6 +92,7 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pages",
         choices=_PAGES,
+        default="all",
         help="of files with several pages or frames: all, as NAME_p1.png, NAME_p2.png, ... (default); the first; or "
         "skip the file",
     )
@@ -106,7 +103,13 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
         help="the value of white in 16-bit files: auto (default): 65535, or 1023 or 4095 where all values stay below; "
         "full: 65535; or N. Results keep the scale of the file",
     )
-    parser.add_argument("--max-pixels", type=int, metavar="N", help="larger images are skipped (default 200 million)")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="larger images are skipped (default %(default)s)",
+    )
 
 
 def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> None:

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     reading = PageReading.of(args)
     sigma = _sigma(args)
     method = _method(args)
-    operator_for = _operators(args, reading.limit)
+    operator_for = _operators(args, reading.max_pixels)
     _check_masks(args.target, args.mask)
     denoise = _tiled(_load(args), args.tile)
 

@@ -54,7 +54,7 @@ class ResultNames:
         self._names = self.keys if as_they_are else {path: self._free_name(path) for path in paths}
 
     def pages(self, path: Path, number: int) -> list[str]:
-        """Names of the pages of an image, one after another, without the suffixes and ``.png``; see :meth:`page`."""
+        """Names of the pages of an image, without the suffixes and ``.png``; to be asked for once."""
         if number == 1:
             return [self._names[path]]
         tails = [f"_p{page + 1}" for page in range(number)]
@@ -62,6 +62,10 @@ class ResultNames:
             if self._take([f"{name}{tail}" for tail in tails]):
                 return [f"{name}{tail}" for tail in tails]
         raise AssertionError("candidates do not end")
+
+    def page_keys(self, path: Path, number: int) -> list[str]:
+        """The key of an image for each of its pages."""
+        return [self.keys[path]] if number == 1 else [f"{self.keys[path]}_p{page + 1}" for page in range(number)]
 
     @property
     def folders(self) -> set[Path]:

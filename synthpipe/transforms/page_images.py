@@ -41,6 +41,7 @@ def page_image(page: Original, reduction: int = 1) -> PageImage:
 
     >>> from pathlib import Path
     >>> from synthpipe.files.original import read_pages
+    >>> from synthpipe.transforms.page_images import page_image
     >>> path = min(Path("photos").glob("*.png"))
     >>> page, = read_pages(path.read_bytes(), path.name)
     >>> page_image(page, 2).x.shape

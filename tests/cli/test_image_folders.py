@@ -15,7 +15,7 @@ from synthpipe.density import DDE
 from synthpipe.files.decode import encode_png
 from tests.scored_corpus import photo, rows_of, shard_photos, write_weights
 
-PASSED_OVER = "passed over: 1 (hidden), 1 .avif, 1 .bmp"
+PASSED_OVER = "passed over: 1 (hidden), 1 .psd, 1 .xcf"
 COMMANDS = {
     "degrade": ["degrade", "deflow_small"],
     "denoise": ["denoise", "blind_spot_small", "--sigma", "0.1"],
@@ -30,7 +30,7 @@ def linked(tmp_path: Path) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(photo(number, 48, 48)))
-    for name in ("old.bmp", "new.avif", "._1.png"):
+    for name in ("old.xcf", "new.psd", "._1.png"):
         (tmp_path / "set" / "a" / name).write_bytes(b"x")
     (tmp_path / "set" / "linked").symlink_to(tmp_path / "store" / "b")
     return tmp_path / "set"
@@ -55,10 +55,11 @@ def test_a_folder_without_images_says_what_it_holds(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.bmp").write_bytes(b"x")
+    (tmp_path / "in" / "a.psd").write_bytes(b"x")
     name, *options = COMMANDS[command]
     assert main([name, options[0], str(tmp_path / "in"), str(tmp_path / "out"), *options[1:]]) == 1
-    expected = "expected files ending in .png, .jpg, .jpeg, .webp, .tif, .tiff, found 1 .bmp"
+    expected = "expected files ending in .png, .jpg, .jpeg, .webp, .tif, .tiff, .jpe, .jfif, .bmp, .gif, .avif, .heic, "
+    expected += ".heif, found 1 .psd"
     assert capsys.readouterr().err == f"synthpipe {name}: no images in {tmp_path / 'in'}: {expected}\n"
 
 
@@ -84,7 +85,7 @@ def test_score_of_a_folder_without_images(linked: Path, tmp_path: Path, capsys: 
     weights = write_weights(tmp_path / "w.safetensors")
     assert main(["score", weights, str(linked / "a"), str(tmp_path / "t.parquet")]) == 1
     assert "no images and no shards in" in (said := capsys.readouterr().err)
-    assert "found 1 (hidden), 1 .avif, 1 .bmp" in said
+    assert "found 1 (hidden), 1 .psd, 1 .xcf" in said
 
 
 def test_calibrate(linked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
