@@ -131,11 +131,12 @@ def print_given_up(given_up: Mapping[str, int], files: Mapping[str, Sequence[str
         files: the first few of each reason.
     """
     from synthpipe.files.decode import GIVEN_UP
+    from synthpipe.files.printable import printable
 
     if given_up:
         print("given up: " + ", ".join(f"{count} {reason}" for reason, count in given_up.items()), file=sys.stderr)
     for reason in given_up:
-        named = (files or {}).get(reason, ())
+        named = [printable(name) for name in (files or {}).get(reason, ())]
         print(f"  {reason}: {GIVEN_UP[reason]}{'; ' if named else ''}{', '.join(named)}", file=sys.stderr)
 
 

@@ -7,7 +7,14 @@ import re
 import sys
 from typing import Any
 
-from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
+from synthpipe.cli.command import (
+    add_command,
+    add_max_pixels,
+    given_options,
+    print_given_up,
+    print_passed_over,
+    progress_bar,
+)
 from synthpipe.cli.places import place
 
 __all__ = ["add_parser", "run"]
@@ -18,7 +25,8 @@ _EXAMPLE = """\
 
 The shards /data/hr/shard-000000.tar, ... hold the files as they are (PNG, JPEG, WebP, TIFF) and a JSON with size,
 source and checksum each.  /data/hr/index.json lists the shards, /data/hr/report.json the images that could not be
-used.  After an interruption the same command goes on where it stopped.  OUT_DIR may be s3://bucket/folder.
+used, and it counts what readers of the others will not see (alpha, 16 bits, further pages, ...).  After an
+interruption the same command goes on where it stopped.  OUT_DIR may be s3://bucket/folder.
 
 Of tars (files, patterns, folders with an index), every image becomes a sample under a key without dots; files with the
 image's full stem (clip.000.txt for clip.000.png) go with it.
@@ -50,6 +58,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     add("--min-size", type=int, metavar="PIXELS", help="leave out images whose shorter side is less (default: 0)")
     add("--reencode", choices=["png"], help="store 8-bit RGB PNG instead of the files' own bytes")
     add("--alpha", choices=["white", "refuse"], help="transparent images: accepted (default), or listed as broken")
+    add_max_pixels(parser)
     order = parser.add_mutually_exclusive_group()
     order.add_argument("--seed", type=int, metavar="N", help="spread images over shards at random (default: 0)")
     order.add_argument("--sorted", action="store_true", help="keep the order of the folders instead")
@@ -61,6 +70,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Write the shards; returns the exit code."""
     from synthpipe.config.shard import ShardOptions
+    from synthpipe.files.printable import printable
     from synthpipe.shards.engine import default_workers
     from synthpipe.shards.pack import REPORT_NAME, write_shards
 
@@ -75,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
     if report.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
         print(f"left out: {reasons}; see {index.root}/{REPORT_NAME}")
+    print_given_up(report.given_up, report.examples)
+    if report.wrong_suffix:
+        named = ", ".join(map(printable, report.examples["wrong_suffix"]))
+        print(f"wrong suffix: {report.wrong_suffix}, stored with that of their format: {named}", file=sys.stderr)
     print_passed_over(report.ignored)
     return 0
 

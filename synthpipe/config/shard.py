@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from synthpipe.config.places import FolderOrURL, ShardsOrFolder
-from synthpipe.config.reader import Options
+from synthpipe.config.reader import MAX_PIXELS_MEANING, Options
+from synthpipe.pixel_limit import MAX_PIXELS
 
 __all__ = ["ShardOptions"]
 
@@ -36,6 +37,7 @@ class ShardOptions(Options):
     alpha: Literal["white", "refuse"] = Field(
         "white", description="transparent images; white: accepted, and laid on white where re-encoded; refuse: broken"
     )
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description=MAX_PIXELS_MEANING)
     seed: int | None = Field(
         0, ge=0, description="spreads images over the shards at random; null: the order of the folders"
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["EXTRAS", "IMAGE_FORMATS", "IMAGE_SUFFIXES", "has_image_suffix"]
+from synthpipe.files.containers import image_format
+
+__all__ = ["EXTRAS", "IMAGE_FORMATS", "IMAGE_SUFFIXES", "has_image_suffix", "has_wrong_suffix"]
 
 # A sample of a shard that holds its image twice is read by the first of these suffixes; new ones go to the end, so that
 # shards of earlier versions stay what they were.
@@ -40,3 +42,14 @@ EXTRAS = {"AVIF": "pip install 'synthpipe[avif]'", "HEIF": "pip install 'synthpi
 def has_image_suffix(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def has_wrong_suffix(name: str, data: bytes) -> bool:
+    """Whether a file's name has the suffix of an image format, and its first bytes are of another one.
+
+    >>> from synthpipe.files.image_formats import has_wrong_suffix
+    >>> has_wrong_suffix("a.jpg", b"GIF89a..."), has_wrong_suffix("a.GIF", b"GIF89a...")
+    (True, False)
+    """
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in IMAGE_SUFFIXES and suffix not in IMAGE_FORMATS.get(image_format(data) or "", ())

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from synthpipe.files.given_up import NAMED_EXAMPLES
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.shard_index import STATE_FOLDER
 from synthpipe.shards.tar_sink import HashingFile
@@ -53,16 +54,29 @@ class JobResult:
 
 @dataclass
 class CountedResult(JobResult):
-    """``counts`` are images left out, by reason; ``broken`` lists them as ``[path, reason, message]``."""
+    """``counts`` are images left out, by reason; ``broken`` lists them as ``[path, reason, message]``.
+
+    ``given_up`` counts by reason what images that were used hold beside 8-bit sRGB, and ``examples`` are the first few
+    of each reason.
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     broken: list[list[str]] = field(default_factory=list)
+    given_up: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, reason: str, path: str | None = None, message: str = "") -> None:
         """Count an image; list it where a ``path`` is given."""
         self.counts[reason] = self.counts.get(reason, 0) + 1
         if path is not None:
             self.broken.append([path, reason, message])
+
+    def give_up(self, reason: str, path: str, count: int = 1) -> None:
+        """Count what an image that is used has lost; the first few of each reason are named."""
+        self.given_up[reason] = self.given_up.get(reason, 0) + count
+        named = self.examples.setdefault(reason, [])
+        if len(named) < NAMED_EXAMPLES:
+            named.append(path)
 
 
 def publish_result(
@@ -88,6 +102,10 @@ def publish_result(
     about = asdict(result)
     if result.source is None:
         del about["source"]
+    # Of a shard of plain images, the same bytes as before there were such counts.
+    for name in ("given_up", "examples"):
+        if not about.get(name, True):
+            del about[name]
     # Written last: a shard counts as finished only with this beside it.
     output.publish_bytes(json.dumps(about, sort_keys=True).encode(), _state_name(target), scratch)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from synthpipe.config.shard import ShardOptions
 from synthpipe.files.source_files import SourceFile
+from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.shards.run_plan import InputChecksum, RunPlan
 from synthpipe.shards.tar_images import TarImage
 
@@ -110,6 +111,8 @@ def make_plan(files: Iterable[SourceImage], options: ShardOptions, folder: Path)
             shards.append(PlannedShard(len(group), sum(map(_stored, group)), offset, length))
             offset += length
     kept = {name: value for name, value in options.model_dump(mode="json").items() if name not in _FREE_OPTIONS}
+    if options.max_pixels == MAX_PIXELS:
+        del kept["max_pixels"]  # which plans of earlier versions do not have
     return ShardPlan(path, kept, digest.hexdigest(), tuple(shards))
 
 

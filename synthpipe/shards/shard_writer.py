@@ -15,6 +15,7 @@ from synthpipe.config.shard import ShardOptions
 from synthpipe.errors import ImageError, ShardError
 from synthpipe.files.containers import image_suffix
 from synthpipe.files.decode import decode_image, encode_png
+from synthpipe.files.image_formats import has_wrong_suffix
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.job_result import CountedResult, finished_earlier, publish_result
 from synthpipe.shards.sample_note import parse_note
@@ -23,7 +24,10 @@ from synthpipe.shards.tar_images import TarImage
 from synthpipe.shards.tar_sink import HashingFile
 from synthpipe.shards.tar_walk import check_member_name
 
-__all__ = ["ShardJob", "write_shard"]
+__all__ = ["WRONG_SUFFIX", "ShardJob", "write_shard"]
+
+#: Counted beside what images give up: a name that says another format than the bytes.  Samples have the right one.
+WRONG_SUFFIX = "wrong_suffix"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def write_shard(job: ShardJob) -> CountedResult:
 
 def _write_entry(tar: TarWriter, entry: SourceImage, options: ShardOptions, result: CountedResult) -> None:
     try:
-        sample = _sample(entry, options)
+        sample, given_up = _sample(entry, options)
     except ImageError as error:
         listed = entry.source if error.reason != "too_small" else None
         result.leave_out(error.reason, listed, str(error))
@@ -69,13 +73,16 @@ def _write_entry(tar: TarWriter, entry: SourceImage, options: ShardOptions, resu
     # The library keeps the header of every member that it has written.
     tar.tarstream.members.clear()
     result.samples += 1
+    for reason, count in given_up.items():
+        result.give_up(reason, entry.source, count)
 
 
-def _sample(entry: SourceImage, options: ShardOptions) -> dict[str, Any]:
-    """One sample as WebDataset writes it: the image file and what is known about it."""
+def _sample(entry: SourceImage, options: ShardOptions) -> tuple[dict[str, Any], dict[str, int]]:
+    """One sample as WebDataset writes it: the image file and what is known about it; and what readers will not see."""
     data, beside = _read(entry)
+    wrong = {WRONG_SUFFIX: 1} if has_wrong_suffix(entry.source, data) else {}
     original = hashlib.sha256(data).hexdigest()
-    pixels = decode_image(data, entry.source, alpha=options.alpha).pixels
+    pixels, given_up = decode_image(data, entry.source, alpha=options.alpha, max_pixels=options.max_pixels)
     height, width = pixels.shape[:2]
     if min(height, width) < options.min_size:
         message = f"{entry.source}: {width}x{height} pixels, the shorter side must have {options.min_size}"
@@ -94,7 +101,8 @@ def _sample(entry: SourceImage, options: ShardOptions) -> dict[str, Any]:
     if suffix in beside:
         message = f"{entry.source}: is a {suffix} by its bytes, and another file of that suffix belongs to it"
         raise ImageError(message, reason="duplicate_key")
-    return {"__key__": entry.key, suffix: data, **beside, "json": _note(about, beside.get("json"), original)}
+    sample = {"__key__": entry.key, suffix: data, **beside, "json": _note(about, beside.get("json"), original)}
+    return sample, {**given_up, **wrong}
 
 
 def _note(about: dict[str, Any], earlier: bytes | None, original: str) -> bytes:
