@@ -25,6 +25,7 @@ from synthpipe.pipeline.reader_start import reader_start_method
 from synthpipe.pipeline.source import SourceSettings, TileSource
 from synthpipe.pipeline.stream import Pass, Stream
 from synthpipe.pipeline.stream_corpus import Corpus, check_ranks, probe_sides, read_corpus
+from synthpipe.pipeline.stream_state import StateBounds
 from synthpipe.pipeline.tally import Tally
 from synthpipe.seeds import sample_seed
 from synthpipe.transforms.base import BatchTransform
@@ -105,7 +106,8 @@ def build_stream(
     stages = _Stages(denoise, tuple(transforms), judges, degrade)
     recipe = _Recipe(shape, stages, torch.device(device))
     identity = stream_identity(_identity_parts(shape, stages))
-    return Stream(recipe.make_pass, identity, shape.patches // options.batch_size, options.epochs, shape.planned())
+    full = shape.patches // options.batch_size
+    return Stream(recipe.make_pass, identity, shape.state_bounds(), full, options.epochs, shape.planned())
 
 
 def _checked(options: StreamOptions | Mapping[str, Any]) -> StreamOptions:
@@ -210,6 +212,17 @@ class _Shape:
                 f"batch_size {options.batch_size}: it would give no batch; lower batch_size, set drop_last: false, or "
                 "raise epochs or crops_per_image"
             )
+
+    def state_bounds(self) -> StateBounds:
+        """Positions that a state can have."""
+        options, readers = self.options, max(self.options.workers, 1)
+        places = [part_bounds(self.corpus.samples, n, n + 1, self.world_size * readers) for n in self._readers(readers)]
+        parts = tuple(end - begin for begin, end in places)
+        return StateBounds(parts, options.crops_per_image, options.workers, options.epochs, self.limit())
+
+    def _readers(self, count: int) -> range:
+        """Numbers of this rank's readers among those of all ranks."""
+        return range(self.rank * count, (self.rank + 1) * count)
 
     def settings(self) -> SourceSettings:
         """What the readers need of it."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from synthpipe import checkpoints
 from synthpipe.config.stream import StreamOptions
+from synthpipe.errors import excerpt, shortened
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.stream_corpus import Corpus
 from synthpipe.pixel_limit import MAX_PIXELS
@@ -87,10 +88,17 @@ class StreamIdentity:
         if not has_colors(theirs):
             unknown.add(_COLORS)
         return [
-            f"{key}: state {theirs.get(key)!r}, here {ours.get(key)!r}"
+            f"{shortened(str(key))}: state {excerpt(theirs.get(key))}, here {excerpt(ours.get(key))}"
             for key in {**ours, **theirs}
-            if ours.get(key) != theirs.get(key) and key not in unknown
+            if not _same(ours.get(key), theirs.get(key)) and key not in unknown
         ]
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    try:
+        return bool(ours == theirs)
+    except (TypeError, ValueError, RuntimeError, RecursionError):  # arrays and tensors say it of each number
+        return False
 
 
 def has_colors(identity: Mapping[str, Any]) -> bool:

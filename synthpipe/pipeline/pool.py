@@ -126,6 +126,11 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         """Make the current block one with patches left; False at the end of the source."""
         if not self._current.complete:
             self._fill(self._current)
+            if self._current.left() < 0:
+                raise StreamError(
+                    f"the state says that {self._current.taken} patches of a block were emitted, the block has "
+                    f"{self._current.size}: damaged, or its shards have changed; use another state"
+                )
         while not self._current.left():
             if self._ended and self._next is None:
                 return False

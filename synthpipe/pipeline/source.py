@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from synthpipe.errors import ImageError
+from synthpipe.errors import ImageError, StreamError
 from synthpipe.files.decode import AlphaPolicy, decode_image
 from synthpipe.files.given_up import NAMED_EXAMPLES, count_given_up
 from synthpipe.files.printable import printable
@@ -157,10 +157,18 @@ class TileReader(Iterator[Record]):
         self._begin_epoch(state["epoch"])
         in_hand = 1 if state["crop"] else 0
         for _ in range(state["position"] - in_hand):
-            self._leave(next(self._order))
+            address = next(self._order, None)
+            if address is None:
+                raise StreamError(f"the state is at image {state['position']} of a reader, which has {self._position}")
+            self._leave(address)
             self._position += 1
         if in_hand:
             self._take_image()
+            if len(self._pending) < state["crop"]:
+                raise StreamError(
+                    f"the state is at tile {state['crop']} of image {state['position']} of a reader, which gives "
+                    f"{len(self._pending)}: damaged, or its shards have changed; use another state"
+                )
             for _ in range(state["crop"]):
                 self._pending.popleft()
             self._crop = state["crop"]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torchdata.nodes import BaseNode, Prefetcher
 
-from synthpipe.errors import StreamError
+from synthpipe.errors import StreamError, SynthPipeError, excerpt, shortened
 from synthpipe.pipeline.identity import VERSION, StreamIdentity, has_colors
 from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED
+from synthpipe.pipeline.stream_state import StateBounds, check_state
 from synthpipe.pipeline.tally import Tally, describe, nothing_used
 from synthpipe.transforms.batch import Batch
 
 __all__ = ["Pass", "Stream"]
+
+#: What torchdata raises where a state is not one of its own.
+_STATE_ERRORS = (LookupError, TypeError, ValueError, AttributeError, AssertionError)
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +94,7 @@ class Stream(Iterator[Batch]):
     Args:
         make_pass: the nodes of a pass, from its number and the tally's state at its beginning.
         identity: what a state must share with the stream that it is loaded into.
+        bounds: positions that a state can have.
         batches_per_epoch: planned full batches of this rank.
         epochs: of a pass; None for an endless one.
         planned: batches of a pass, if no image is bad and no filter drops one on the device; None for an endless one.
@@ -98,12 +104,14 @@ class Stream(Iterator[Batch]):
         self,
         make_pass: Callable[[int, dict[str, Any] | None], Pass],
         identity: StreamIdentity,
+        bounds: StateBounds,
         batches_per_epoch: int,
         epochs: int | None = None,
         planned: int | None = None,
     ) -> None:
         self._make_pass = make_pass
         self._identity = identity
+        self._bounds = bounds
         self.batches_per_epoch = batches_per_epoch
         self._epochs = epochs or 0
         self._planned = planned
@@ -192,18 +200,20 @@ class Stream(Iterator[Batch]):
         """Go on exactly where ``state`` was taken; may be called at any time.
 
         Raises:
-            StreamError: the state belongs to a stream with other options, shards, ranks or workers.
+            StreamError: the state belongs to a stream with other options, shards, ranks or workers, or is damaged:
+                the key is named.
         """
         version = state.get("version") if isinstance(state, Mapping) else type(state).__name__
-        if version not in (1, VERSION):
-            raise StreamError(f"not the state of a stream: expected version {VERSION} or 1, got {version!r}")
+        if type(version) is not int or version not in (1, VERSION):
+            raise StreamError(f"not the state of a stream: expected version {VERSION} or 1, got {excerpt(version)}")
         if not isinstance(state.get("identity"), Mapping):
-            raise StreamError(f"not the state of a stream: no identity in it, only {sorted(state)}")
+            raise StreamError(f"not the state of a stream: no identity in it, only {excerpt(list(state))}")
         differing = self._identity.differences(version, state["identity"])
         if differing:
             raise StreamError(
                 f"the state belongs to another stream ({'; '.join(differing)}); resume with the options that it had"
             )
+        check_state(state, self._bounds)
         if version == 1 and self._identity.has_weights_by_name:
             _log.warning(
                 "the state is of version 1, which knows the weights of degradation and filter by the names of their "
@@ -216,7 +226,7 @@ class Stream(Iterator[Batch]):
             )
         self._stop()
         self._number = state["pass"]
-        self._nodes_state = state["nodes"]
+        self._nodes_state = copy.deepcopy(state["nodes"])
         self._tally_state = state["tally"]
         self._counts = dict(state["counts"])
         self._given_up = dict(state.get("given_up", {}))
@@ -240,8 +250,14 @@ class Stream(Iterator[Batch]):
             nodes = self._make_pass(self._number, self._tally_state)
             try:
                 nodes.start(self._nodes_state)
-            except BaseException:
+            except BaseException as error:
                 nodes.close()
+                ours = isinstance(error, SynthPipeError)
+                if self._nodes_state is not None and isinstance(error, _STATE_ERRORS) and not ours:
+                    raise StreamError(
+                        f"cannot go on from this state ({type(error).__name__}: {shortened(str(error))}); use another "
+                        "state, or start a new stream"
+                    ) from error
                 raise
             self._nodes = nodes
         return self._nodes
