@@ -98,6 +98,11 @@ NUMBERS: list[tuple[str, Any, str]] = [
     ("datasets.train.virtual_length", "1e5", "datasets.train.virtual_length: '1e5' is text"),
     ("datasets.train.dataset_enlarge_ratio", 0, "dataset_enlarge_ratio: expected an integer, at least 1, got 0"),
     ("datasets.train.dataset_enlarge_ratio", "1e1", "datasets.train.dataset_enlarge_ratio: '1e1' is text"),
+    ("datasets.train.dataset_enlarge_ratio", [2], "expected an integer, at least 1, got [2]"),
+    ("train.optim_g.lr", [1e-4], "train.optim_g.lr: expected a number, at least 0, got [0.0001]"),
+    ("train.total_iter", {"a": 1}, "train.total_iter: expected a whole number, at least 1, got {'a': 1}"),
+    ("train.optim_g.betas", "\n", "train.optim_g.betas: expected a list of numbers, got '\\n'"),
+    ("train.total_iter\r", 5, "train.total_iter\\r: BasicSR reads no such key"),
     ("network_g.num_feat", "8", "network_g.num_feat: '8' is text, not a number, to YAML; write 8"),
     ("network_g.num_block", "1e0", "network_g.num_block: '1e0' is text"),
 ]

@@ -177,6 +177,21 @@ def test_filename_tmpl_is_basicsrs(tmp_path: Path) -> None:
     assert "'a_x4.png'" in second
 
 
+@pytest.mark.parametrize("template", ["x", "{a}", "{", 3])
+def test_a_template_without_a_name_in_it(template: Any, tmp_path: Path) -> None:
+    pair(tmp_path)
+    [said] = check(tmp_path, filename_tmpl=template).problems
+    assert said.startswith("datasets.val.filename_tmpl: expected a text with {} where the name of gt goes")
+
+
+def test_of_folders_below_not_all_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint may not walk through a whole disk."""
+    for number in range(6):
+        pair(tmp_path, f"sub{number}/a.png", f"sub{number}/a.png")
+    monkeypatch.setattr(val_pairs, "_MOST_BELOW", 2)
+    assert "and 3 in folders below" in check(tmp_path).problems[0]
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     pair(tmp_path)
     [said] = check(tmp_path, dataroot_lq="$HOME/lq").problems

@@ -47,5 +47,11 @@ def check_options(options: Mapping[str, Any], command: CommandLine) -> list[str]
         problems += pairs.problems
         notes = pairs.notes
     if problems:
-        raise OptionError("\n".join(f"{command.option_file}: {problem}" for problem in dict.fromkeys(problems)))
+        lines = (f"{command.option_file}: {problem}" for problem in dict.fromkeys(problems))
+        raise OptionError("\n".join(map(_one_line, lines)))
     return notes
+
+
+def _one_line(text: str) -> str:
+    """Keys and values of a file may hold line ends and what no terminal can show."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

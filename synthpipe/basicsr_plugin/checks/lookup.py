@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["block_at", "leaves", "nearest", "value_at"]
+__all__ = ["block_at", "nearest", "value_at"]
 
 
 def value_at(options: Mapping[str, Any], path: str) -> Any:
@@ -21,15 +21,6 @@ def block_at(options: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     """The block at ``path``, empty where there is none."""
     value = value_at(options, path)
     return value if isinstance(value, Mapping) else {}
-
-
-def leaves(value: Any, keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """(keys on the way, value) of all that is no block; a list is one value."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from leaves(inner, (*keys, key))
-    else:
-        yield keys, value
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str = "known", cutoff: float = 0.5) -> str:

@@ -8,12 +8,10 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
-
-from synthpipe.basicsr_plugin.checks.lookup import leaves
 
 __all__ = ["Rule", "check_numbers"]
 
@@ -105,7 +103,7 @@ def check_numbers(
     """
     found = []
     repaired = copy.deepcopy(dict(options))
-    for keys, value in leaves(options):
+    for keys, value in _values(options):
         path = ".".join(map(str, keys))
         problems, meant = _check(path, value, _rule_of(path, more or {}), path in overridden)
         if problems:
@@ -114,13 +112,24 @@ def check_numbers(
     return found, repaired
 
 
+def _values(block: Mapping[str, Any], keys: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """(keys on the way, value) of all that is no block, and of blocks where a number is meant."""
+    for key, value in block.items():
+        place = (*keys, key)
+        if isinstance(value, Mapping) and _rule_of(".".join(map(str, place)), {}) is None:
+            yield from _values(value, place)
+        else:
+            yield place, value
+
+
 def _check(path: str, value: Any, rule: Rule | None, forced: bool) -> tuple[list[str], Any]:
-    if rule is None or rule.many or isinstance(value, list):
-        if isinstance(value, list):
-            checked = [_check_one(f"{path}[{place}]", item, path, rule, forced) for place, item in enumerate(value)]
-            return [problem for problems, _ in checked for problem in problems], [meant for _, meant in checked]
-        if rule is not None:
-            return [f"{path}: expected a list of numbers, got {value!r}; write [{value}]"], [_placeholder(rule)]
+    if isinstance(value, list):
+        if rule is not None and not rule.many:
+            return [_expected(path, value, rule)], _placeholder(rule)
+        checked = [_check_one(f"{path}[{place}]", item, path, rule, forced) for place, item in enumerate(value)]
+        return [problem for problems, _ in checked for problem in problems], [meant for _, meant in checked]
+    if rule is not None and rule.many:
+        return [f"{path}: expected a list of numbers, got {value!r}; write [{value!r}]"], [_placeholder(rule)]
     return _check_one(path, value, path, rule, forced)
 
 

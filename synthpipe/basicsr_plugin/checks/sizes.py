@@ -41,7 +41,7 @@ def lq_multiple(options: Mapping[str, Any]) -> int:
     """Of what the sides of an image have to be a multiple for ``network_g``."""
     name, arguments = _network(options, "network_g")
     # It works on every second or fourth pixel at these scales.
-    return {1: 4, 2: 2}.get(arguments["scale"], 1) if name == "RRDBNet" else 1
+    return {"1": 4, "2": 2}.get(str(arguments["scale"]), 1) if name == "RRDBNet" else 1
 
 
 def _network(options: Mapping[str, Any], key: str) -> tuple[str, dict[str, Any]]:
@@ -109,7 +109,7 @@ def _check_patches(options: Mapping[str, Any]) -> Iterator[str]:
         yield f"{key}: {name} takes multiples of {_UNET_STEP} pixels, got {size}; set {max(size // step, 1) * step}"
     name, arguments = _network(options, "network_g")
     window = arguments.get("window_size")
-    if name == "SwinIR" and isinstance(window, int) and (size // scale) % window:
+    if name == "SwinIR" and isinstance(window, int) and window > 0 and (size // scale) % window:
         yield (
             f"{key}: SwinIR takes lq patches of a multiple of window_size {window}, got {size} / {scale} = "
             f"{size // scale}; set {key} to a multiple of {window * scale}"

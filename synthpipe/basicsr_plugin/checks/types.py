@@ -171,9 +171,9 @@ def _check_scheduler(options: Mapping[str, Any]) -> Iterator[str]:
         "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
         "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
     }
-    name = block.get("type")
+    name = str(block.get("type"))
     if name not in known:
-        yield f"train.scheduler.type: BasicSR knows no scheduler {name!r}; {nearest(str(name), known)}"
+        yield f"train.scheduler.type: BasicSR knows no scheduler {block.get('type')!r}; {nearest(name, known)}"
         return
     yield from _check_arguments("train.scheduler", block, known[name], ("optimizer",))
     yield from _check_periods(options, block)

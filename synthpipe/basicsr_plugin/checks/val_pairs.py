@@ -24,6 +24,7 @@ __all__ = ["MOST_PAIRS", "Findings", "check_val_pairs"]
 MOST_PAIRS = 500
 #: Examples that a message names.
 _NAMED = 3
+_MOST_BELOW = 1000
 _CURE = "`synthpipe degrade WEIGHTS IN OUT --pairs` writes OUT/gt and OUT/lq that fit"
 _PAIRED = ("PairedImageDataset", "RealESRGANPairedDataset")
 #: Metrics that compare with gt.
@@ -87,6 +88,9 @@ def _check_set(where: str, block: dict[str, Any], options: Mapping[str, Any], fo
         expanded = "; BasicSR expands ~, and no variables" if "$" in block[key] else ""
         found.problems.append(f"{where}.{key}: no folder at {block[key]!r}{expanded}")
     if roots:
+        return
+    if problem := _wrong_template(block.get("filename_tmpl", "{}")):
+        found.problems.append(f"{where}.filename_tmpl: {problem}")
         return
     problems, pairs = _pairs(where, block)
     found.problems.extend(problems)
@@ -180,6 +184,16 @@ def _why_unpaired(where: str, block: Mapping[str, Any]) -> Iterator[str]:
                 )
 
 
+def _wrong_template(template: Any) -> str | None:
+    try:
+        named = template.format("1"), template.format("2")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        named = "", ""
+    if not isinstance(template, str) or named[0] == named[1]:
+        return f"expected a text with {{}} where the name of gt goes, such as '{{}}x4', got {template!r}"
+    return None
+
+
 def _named(template: str, name: str) -> str:
     stem, suffix = os.path.splitext(name)
     return f"{template.format(stem)}{suffix}"
@@ -191,7 +205,13 @@ def _files(folder: str) -> list[str]:
 
 
 def _files_below(folder: str) -> int:
-    return sum(len(files) for place, _, files in os.walk(folder) if place != folder)
+    """Files in folders below, counted as far as ``_MOST_BELOW``."""
+    count = 0
+    for number, (place, _, files) in enumerate(os.walk(folder)):
+        count += len(files) if place != folder else 0
+        if count > _MOST_BELOW or number > _MOST_BELOW:
+            break
+    return count
 
 
 def _check_pair(gt: str, lq: str, needs: _Needs, found: Findings) -> None:
