@@ -336,16 +336,24 @@ def test_the_paired_dataset_that_crops_nothing(tmp_path: Path) -> None:
     assert "is 66x66" in said
 
 
-def test_lmdb_names_are_compared(tmp_path: Path) -> None:
+def test_lmdb_names_and_sizes_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())  # lmdb need not be installed here
     for name, keys in (("gt", "ab"), ("lq", "ac")):
         folder = tmp_path / f"{name}.lmdb"
         folder.mkdir()
         (folder / "meta_info.txt").write_text("".join(f"{key}.png (64,64,3) 1\n" for key in keys))
+        (folder / "data.mdb").write_bytes(b"")
     roots = {f"dataroot_{name}": str(tmp_path / f"{name}.lmdb") for name in ("gt", "lq")}
     [said] = check(tmp_path, io_backend={"type": "lmdb"}, **roots).problems
     assert "Keys in lq_folder and gt_folder are different" in said
     (tmp_path / "lq.lmdb/meta_info.txt").write_text("a.png (16,16,3) 1\nb.png (16,16,3) 1\n")
     assert check(tmp_path, io_backend={"type": "lmdb"}, **roots) == ([], [])
+    (tmp_path / "lq.lmdb/meta_info.txt").write_text("a.png (16,16,3) 1\nb.png (32,16,3) 1\n")
+    [said] = check(tmp_path, io_backend={"type": "lmdb"}, **roots).problems
+    assert "gt.lmdb: b' is 64x64 and" in said
+    assert "lq.lmdb: b' 16x32: at scale 4 expected 64x128" in said
+    (tmp_path / "gt.lmdb/data.mdb").unlink()
+    assert "has no data.mdb" in check(tmp_path, io_backend={"type": "lmdb"}, **roots).problems[0]
 
 
 def test_of_a_large_set_a_sample_is_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.basicsr_runs import options, require_basicsr, run_entry
+from tests.basicsr_runs import options, require_basicsr, run_entry, write_options
 
 require_basicsr()
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RANK = """
+import os, sys
+from synthpipe.basicsr_plugin import register
+register()
+from basicsr.models.sr_model import SRModel
+feed = SRModel.feed_data
+def feed_data(self, data):
+    feed(self, data)
+    if "synthpipe_serial" in data:
+        with open(f"samples-{os.environ['RANK']}.txt", "a") as file:
+            file.writelines(f"{os.path.basename(path)}\\n" for path in data["gt_path"])
+SRModel.feed_data = feed_data
+from synthpipe.basicsr_plugin.train import main
+sys.exit(main())
+"""
 
 
 class Seen:
@@ -211,3 +233,26 @@ def test_all_iterations_are_run_whatever_the_length_of_an_epoch(
     opt = run_options(tmp_path, 12, virtual_length=length, batch_size_per_gpu=batch)
     assert run_entry(monkeypatch, tmp_path, opt) == 0
     assert len(seen.take()) == 12
+
+
+def test_another_number_of_ranks_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process wrote the checkpoint, two go on: the second has no file of its own, and both need one seed."""
+    opt = run_options(tmp_path, 4, pool=0, patches_per_tile=1)
+    opt["manual_seed"] = None
+    assert run_entry(monkeypatch, tmp_path, opt) == 0
+    opt["train"]["total_iter"] = 8
+    path = write_options(tmp_path / "options.yml", opt)
+    (tmp_path / "rank.py").write_text(RANK)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "rank.py"]
+    command += ["-opt", str(path), "--launcher", "pytorch", "--auto_resume"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=env)
+    assert refused.returncode != 0
+    assert "world_size: state 1, here 2" in refused.stderr
+    command.append("--restart_stream")
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = ((tmp_path / f"samples-{rank}.txt").read_text().split() for rank in (0, 1))
+    # iterations 5 to 8, two samples each; 8 images: an epoch is 4 samples of each rank, none twice
+    assert len(first) == len(second) == 8
+    assert all(len({*first[start : start + 4], *second[start : start + 4]}) == 8 for start in (0, 4))

@@ -7,7 +7,9 @@ which drops transparency and colour profiles without a word.
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,11 +96,14 @@ def _check_set(where: str, block: dict[str, Any], options: Mapping[str, Any], fo
         return
     problems, pairs = _pairs(where, block)
     found.problems.extend(problems)
-    if problems or _backend(block) != "disk" or not isinstance(block["scale"], int):
+    if problems or not isinstance(block["scale"], int):
         return
     side, metric = _least_side(options)
     needs = _Needs(block["scale"], block["type"] != _PAIRED[0], lq_multiple(options), side, metric)
     inside = Findings([], [])
+    if _backend(block) == "lmdb":
+        found.problems.extend(_few(where, list(_check_lmdb(block["dataroot_gt"], block["dataroot_lq"], needs))))
+        return
     for gt, lq in _spread(pairs, MOST_PAIRS):
         _check_pair(gt, lq, needs, inside)
     found.problems.extend(_few(where, inside.problems))
@@ -248,6 +253,24 @@ def _wrong_sizes(gt: str, lq: str, high: tuple[int, int], low: tuple[int, int], 
         yield f"{gt!r} is {high[1]}x{high[0]}: {needs.metric} takes at least {needs.side} pixels a side"
     if any(side % needs.multiple for side in low):
         yield f"{lq!r} is {low[1]}x{low[0]}: network_g takes sides of a multiple of {needs.multiple}"
+
+
+def _check_lmdb(gt: str, lq: str, needs: _Needs) -> Iterator[str]:
+    """BasicSR writes the size of each image into ``meta_info.txt``: ``name.png (480,480,3) 1``."""
+    if importlib.util.find_spec("lmdb") is None:
+        yield "io_backend.type: lmdb is not installed; pip install lmdb"
+    for root in (gt, lq):
+        if not (Path(root) / "data.mdb").is_file():
+            yield f"{root!r} has no data.mdb, so it is no LMDB folder"
+    sizes = [dict(_listed_sizes(Path(root) / "meta_info.txt")) for root in (gt, lq)]
+    for key in sizes[0].keys() & sizes[1].keys():
+        yield from _wrong_sizes(f"{gt}: {key}", f"{lq}: {key}", sizes[0][key], sizes[1][key], needs)
+
+
+def _listed_sizes(path: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        if found := re.match(r"([^.]*)\S*\s+\((\d{1,9}),\s*(\d{1,9})[,)]", line):
+            yield found[1], (int(found[2]), int(found[3]))
 
 
 def _few(where: str, problems: Sequence[str]) -> Iterator[str]:
