@@ -6,6 +6,7 @@ is used as far as it goes, and its last sample is one that says so: whoever take
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
@@ -276,7 +277,13 @@ def _detail(member: TarMember) -> str:
 
 def _reaches(file: IO[bytes], end: int) -> bool:
     """Whether there is a byte before ``end``."""
-    file.seek(end - 1)
+    try:
+        file.seek(end - 1)
+    except OSError as error:
+        # Beyond what the file system can hold.
+        if error.errno in (errno.EINVAL, errno.EOVERFLOW):
+            return False
+        raise
     return bool(file.read(1))
 
 

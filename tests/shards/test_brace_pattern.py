@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import pytest
@@ -37,15 +38,16 @@ PATTERNS = st.recursive(
 
 
 @given(pattern=PATTERNS)
-def test_the_count_is_that_of_the_expansion(pattern: str) -> None:
+def test_as_braceexpand_does(pattern: str) -> None:
     """An odd number of backslashes at the end would take the brace that follows along."""
     try:
-        expected = len(list(braceexpand(pattern)))
+        expected = list(braceexpand(pattern))
     except ValueError:
         with pytest.raises(ValueError, match="brace"):
             count_names(pattern)
         return
-    assert count_names(pattern) == expected
+    assert count_names(pattern) == len(expected)
+    assert expand_braces(pattern) == expected
 
 
 @pytest.mark.parametrize(
@@ -93,3 +95,17 @@ def test_a_pattern_without_bounds(pattern: str, said: str) -> None:
     assert tracemalloc.get_traced_memory()[1] < 8 << 20
     tracemalloc.stop()
     assert len(str(caught.value)) < 1000
+
+
+def test_what_webdataset_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WDS_ROOT", "/d/{x,y}")
+    assert expand_braces("${ROOT}/{0..1}.tar::z") == ["/d/x/0.tar", "/d/x/1.tar", "/d/y/0.tar", "/d/y/1.tar", "z"]
+    monkeypatch.delenv("WDS_ROOT")
+    with pytest.raises(OptionError, match=r"\$\{ROOT\} stands for the variable WDS_ROOT, which is not set"):
+        expand_braces("${ROOT}/x.tar")
+
+
+def test_a_hundred_thousand_are_quick() -> None:
+    begin = time.perf_counter()
+    assert len(set(expand_braces("{a..z}/./{0..9}{a,b}/{a..t}{,x}-{0..9}.tar"))) == 26 * 10 * 2 * 20 * 2 * 10
+    assert time.perf_counter() - begin < 10
