@@ -131,8 +131,8 @@ class LocalFile:
     def read_at(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset``, fewer where the file ends; leaves :meth:`file` where it is."""
         # What a damaged header asks for is not set aside before the file's size is known.
-        here = min(size, self.size() - offset)
-        return os.pread(self._file.fileno(), here, offset) if here > 0 else b""
+        here = size if size <= _BLOCK else max(min(size, self.size() - offset), 0)
+        return os.pread(self._file.fileno(), here, offset)
 
     def file(self) -> BinaryIO:
         """The file itself, the same at every call, wherever it has been read to."""

@@ -186,7 +186,7 @@ def group_samples(members: Iterator[TarMember]) -> Iterator[TarSample]:
     for key, files in itertools.groupby(named, key=itemgetter(0)):
         sample = _sample(key, [(suffix, member) for _, suffix, member in files], again=key in keys)
         between = named.take_unused()
-        yield replace(sample, unused=sample.unused + between) if between else sample
+        yield sample if between is NO_IMAGES else replace(sample, unused=sample.unused + between)
         keys.add(key)
     unused = named.take_unused()
     if named.damage is not None:
@@ -243,8 +243,9 @@ def _sample(key: str, files: Sequence[tuple[str, TarMember]], *, again: bool) ->
         members.setdefault(suffix, member)
     image = next((members[suffix] for suffix in IMAGE_SUFFIXES if suffix in members), None)
     unused = NO_IMAGES
-    if len(members) > 1 or image is None:
-        unused = unused_beside(None if image is None else image.name, ((s, m.name) for s, m in members.items()))
+    others = [(s, m.name) for s, m in members.items() if m is not image and s.endswith(IMAGE_SUFFIXES)]
+    if others:
+        unused = unused_beside(image is not None, others)
     return TarSample(key, members, *_problem(key, files, members, again=again), unused)
 
 

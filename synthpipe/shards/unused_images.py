@@ -16,7 +16,7 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from synthpipe.files.image_formats import IMAGE_SUFFIXES, has_image_suffix
+from synthpipe.files.image_formats import has_image_suffix
 
 __all__ = [
     "FURTHER_IMAGE",
@@ -30,8 +30,6 @@ __all__ = [
 
 UNUSED_IMAGE = "unused_image"
 FURTHER_IMAGE = "further_image"
-
-_ENDINGS = tuple(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
 
 # Names are quoted in messages up to so many characters.
 _SHOWN = 120
@@ -68,17 +66,17 @@ def is_image_name(name: str) -> bool:
     return has_image_suffix(name) and not posixpath.basename(name).startswith("._")
 
 
-def unused_beside(image: str | None, others: Iterable[tuple[str, str]]) -> UnusedImages:
+def unused_beside(has_image: bool, others: Iterable[tuple[str, str]]) -> UnusedImages:
     """The images among the members of one sample that are not the sample's.
 
     Args:
-        image: name of the member that is; None where the sample has none.
-        others: suffix, in lower case and without its dot, and name of each member.
+        has_image: whether the sample has one that is.
+        others: suffix, in lower case and without its dot, and name of each member but that one.
     """
     found = NO_IMAGES
     for suffix, name in others:
-        if suffix.endswith(_ENDINGS) and name != image and is_image_name(name):
-            meant = image is not None and not suffix[:1].isdigit()
+        if is_image_name(name):
+            meant = has_image and not suffix[:1].isdigit()
             found += UnusedImages(further=1, example=name) if meant else UnusedImages(unused=1, example=name)
     return found
 
