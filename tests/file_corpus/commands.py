@@ -252,7 +252,7 @@ def _written(runs: Runs, command: str, weights: str, *argv: Any) -> Run:
     files = sorted(path for path in out.rglob("*") if path.is_file())
     for name, stem in _result_names().items():
         made = [
-            path for path in files if re.fullmatch(re.escape(stem) + r"(_page\d+)?\.png", str(path.relative_to(out)))
+            path for path in files if re.fullmatch(re.escape(stem) + r"(_p\d+)?\.png", str(path.relative_to(out)))
         ]
         if made:
             run.outcomes[name] = Outcome(written=made)
@@ -261,10 +261,10 @@ def _written(runs: Runs, command: str, weights: str, *argv: Any) -> Run:
 
 
 def _result_names() -> dict[str, str]:
-    """Without ``.png``: names without suffix, and whole where two files differ in it alone."""
-    names = [file.name for file in odd_files().values() if file.taken]
-    stems = Counter(str(Path(name).with_suffix("")) for name in names)
-    return {name: stem if stems[stem := str(Path(name).with_suffix(""))] == 1 else name for name in names}
+    """Without ``.png``: names without suffix, and whole where two differ in it, or in case, alone."""
+    stems = {file.name: str(Path(file.name).with_suffix("")) for file in odd_files().values() if file.taken}
+    alike = Counter(stem.casefold() for stem in stems.values())
+    return {name: stem if alike[stem.casefold()] == 1 else name for name, stem in stems.items()}
 
 
 def _score(runs: Runs) -> Run:
@@ -310,7 +310,7 @@ def _train(runs: Runs) -> Run:
             crop, path = domain.crop(step, 0)
             name = str(Path(path).relative_to(runs.odd))
             run.outcomes.setdefault(name, Outcome(pixels=crop.permute(1, 2, 0).numpy()))
-    run.skipped = dict(domain.skipped)
+    run.skipped, run.given_up = dict(domain.skipped), dict(domain.given_up)
     for line in lines:
         found = re.match(r"odd: skipping (.*): (\w+)$", line, re.DOTALL)
         if found:
@@ -322,7 +322,7 @@ def _calibrate(runs: Runs) -> Run:
     argv = ["--tile", 16, "--levels", 0.05, "--families", "noise", "--tiles-per-image", 1]
     with _lines("synthpipe.training") as lines:
         run = _call("calibrate", runs.weights("dde"), runs.odd, runs.place / "fitted.safetensors", *argv)
-    run.skipped = _counts_after("; skipped: ", run.said)
+    run.skipped, run.given_up = _counts_after("; skipped: ", run.said), _counts_after("given up: ", run.said)
     for line in lines:
         found = re.match(r"calibrate: skipping (.*): (\w+)$", line, re.DOTALL)
         if found:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning:PIL")  # Pill
 SMALLEST = {"stream": CROP, "foreign": CROP, "train": CROP, "score": 16, "filter": 16, "calibrate": 16}
 #: Commands that look at names in a folder; the others get the bytes of every file that has an image's name.
 WRITING = ("degrade", "denoise", "restore")
-COMMANDS = ("decode", "original", "foreign", "score", "filter", "train", "calibrate")
+COMMANDS = ("decode", "original", "foreign", *WRITING, "score", "filter", "train", "calibrate")
 
 
 @pytest.fixture(scope="module")
