@@ -251,9 +251,7 @@ def _written(runs: Runs, command: str, weights: str, *argv: Any) -> Run:
     run = _call(command, runs.weights(weights), runs.odd, out, *argv)
     files = sorted(path for path in out.rglob("*") if path.is_file())
     for name, stem in _result_names().items():
-        made = [
-            path for path in files if re.fullmatch(re.escape(stem) + r"(_p\d+)?\.png", str(path.relative_to(out)))
-        ]
+        made = [path for path in files if re.fullmatch(re.escape(stem) + r"(_p\d+)?\.png", str(path.relative_to(out)))]
         if made:
             run.outcomes[name] = Outcome(written=made)
     run.skipped = _counts_after("; skipped: ", run.said)

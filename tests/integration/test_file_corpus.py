@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning:PIL")  # Pill
 SMALLEST = {"stream": CROP, "foreign": CROP, "train": CROP, "score": 16, "filter": 16, "calibrate": 16}
 #: Commands that look at names in a folder; the others get the bytes of every file that has an image's name.
 WRITING = ("degrade", "denoise", "restore")
-COMMANDS = ("decode", "original", "foreign", *WRITING, "score", "filter", "train", "calibrate")
+COMMANDS = ("decode", "original", "shard", "stream", "foreign", "score", "filter", "train", "calibrate")
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,14 @@ def test_counts(command: str, runs: Runs) -> None:
         used = [file.truth for file in seen if expected_reason(command, file) is None]
         given_up = sum((Counter(truth.given_up) for truth in used if isinstance(truth, Truth)), Counter[str]())
         assert run.given_up == dict(given_up)
+
+
+def test_wrong_suffixes_are_named(runs: Runs) -> None:
+    runs["shard"]
+    report = json.loads((runs.place / "shards" / "report.json").read_text())
+    wrong = {name for name in odd_files() if name.startswith("really_")}
+    assert report["wrong_suffix"] == len(wrong) == 4
+    assert set(report["examples"]["wrong_suffix"]) == wrong
 
 
 def off_by(found: np.ndarray, wanted: np.ndarray) -> int:
