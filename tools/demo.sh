@@ -22,9 +22,7 @@ step "synthpipe shard: images to shards"
 "$bin/synthpipe" shard photos/train shards --max-samples 2
 
 step "synthpipe degrade: frozen validation pairs"
-mkdir -p val
-cp -r photos/val val/gt
-"$bin/synthpipe" degrade deflow_small val/gt val/lq --scale 4
+"$bin/synthpipe" degrade deflow_small photos/val val --pairs --scale 4
 
 train=("$bin/python" -W ignore -m synthpipe.basicsr_plugin.train -opt "$recipe")
 step "BasicSR's ESRGAN on streamed pairs: 60 iterations, checkpoint and validation at 40"

@@ -9,6 +9,7 @@ from synthpipe.cli.command import add_command
 from synthpipe.cli.device import find_device
 from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
 from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
+from synthpipe.cli.validation_pairs import PAIR_FOLDERS, pairs, print_pairs
 from synthpipe.errors import OptionError
 
 if TYPE_CHECKING:
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from synthpipe.flows.deflow import DeFlow
 
 __all__ = ["add_parser", "run"]
+
+_EXAMPLE = """\
+  synthpipe degrade deflow_small photos/ degraded/ --scale 4 --samples 2
+  synthpipe degrade deflow_small photos/ val/ --pairs --scale 4
+
+With --pairs OUT gets two folders, gt and lq, with files of the same flat names: 8-bit sRGB without alpha, which is laid
+on white, gt cropped to multiples of the scale.  BasicSR's PairedImageDataset reads them as they are meant.
+"""
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -27,12 +36,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="degrade a folder of images with a trained DeFlow",
         description="Write a degraded PNG for every image below IN, under the same relative name. "
         "An image's result depends on the seed and its relative name alone. Broken images are skipped and listed.",
-        example="synthpipe degrade deflow_small photos/ degraded/ --scale 4 --samples 2",
+        example=_EXAMPLE,
     )
     add_folder_arguments(parser)
     parser.add_argument("--scale", type=int, default=1, help="reduce bicubically by this first (default 1)")
     parser.add_argument(
         "--samples", type=int, default=1, help="results per image; above 1 they are named NAME_1.png, NAME_2.png, ..."
+    )
+    parser.add_argument(
+        "--pairs", action="store_true", help="write pairs for validation: OUT/gt and OUT/lq, under flat names"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all randomness (default 0)")
     parser.add_argument("--strength", type=float, default=1.0, help="1 is the trained degradation, 0 none (default 1)")
@@ -61,8 +73,14 @@ def run(args: argparse.Namespace) -> int:
             for number, suffix in enumerate(suffixes)
         }
 
-    job = FolderJob("degrade", "degraded", args.source, args.target, PageReading.of(args), args.in_place, suffixes)
-    return convert_images(job, written_back(degrade, args.scale))
+    folders = PAIR_FOLDERS if args.pairs else ("",)
+    job = FolderJob(
+        "degrade", "degraded", args.source, args.target, PageReading.of(args), args.in_place, suffixes, folders
+    )
+    code = convert_images(job, pairs(degrade, args.scale) if args.pairs else written_back(degrade, args.scale))
+    if args.pairs and code == 0:
+        print_pairs(args.target, args.scale)
+    return code
 
 
 def _degrade_image(model: DeFlow, x: Tensor, seed: int, args: argparse.Namespace) -> Tensor:

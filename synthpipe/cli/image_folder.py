@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpipe.cli.command import print_passed_over
+from synthpipe.cli.command import print_given_up, print_passed_over
 from synthpipe.cli.page_options import PageReading
 from synthpipe.cli.result_names import ResultNames
 from synthpipe.errors import ImageError, OptionError
@@ -137,8 +137,7 @@ def convert_images(job: FolderJob, render: Render) -> int:
     done = len(paths) - failed.total()
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
     print(f"{job.target}: {done} of {len(paths)} images {job.verb}" + (f"; skipped: {reasons}" if reasons else ""))
-    if given_up.counts:
-        print(f"given up: {given_up.text()}")
+    print_given_up(given_up.counts, given_up.files)
     if done == 0:
         print(f"synthpipe {job.command}: no image below {job.source} could be used", file=sys.stderr)
     return 0 if done else 1

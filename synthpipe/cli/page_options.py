@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from synthpipe.cli.command import add_max_pixels
 from synthpipe.cli.device import add_device_argument
 from synthpipe.cli.places import local_path, place
 from synthpipe.errors import ImageError, OptionError
@@ -44,7 +45,7 @@ class PageReading:
             OptionError: a limit below 1.
         """
         check_at_least(args, {"max_pixels": 1})
-        return cls(args.pages, args.range, args.max_pixels)
+        return cls(args.pages, args.range, MAX_PIXELS if args.max_pixels is None else args.max_pixels)
 
     def pages_of(self, path: Path) -> Iterator[tuple[Original, int]]:
         """The pages of a file that are used, each with the number of those that are left behind.
@@ -100,16 +101,10 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
         "--range",
         type=_range,
         metavar="auto|full|N",
-        help="the value of white in 16-bit files: auto (default): 65535, or 1023 or 4095 where all values stay below; "
-        "full: 65535; or N. Results keep the scale of the file",
+        help="the value of white in 16-bit files: auto (default): 65535, or the least of 255, 1023 and 4095 that holds "
+        "all values; full: 65535; or N. Results keep the scale of the file",
     )
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        default=MAX_PIXELS,
-        metavar="N",
-        help="larger images are skipped (default %(default)s)",
-    )
+    add_max_pixels(parser)
 
 
 def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,19 @@ from synthpipe.files.decoding.open_image import MAX_PIXELS, open_image, readable
 from synthpipe.files.decoding.samples import Samples, read_samples
 from synthpipe.files.decoding.srgb import CONVERTED_PROFILE, FURTHER_PAGES, NARROW_RANGE, REDUCED_DEPTH, UNKNOWN_PROFILE
 
-__all__ = ["GIVEN_UP", "MAX_PIXELS", "AlphaPolicy", "Decoded", "decode_image", "encode_png", "thumbnail"]
+if TYPE_CHECKING:
+    from synthpipe.files.original import Original
+
+__all__ = [
+    "GIVEN_UP",
+    "MAX_PIXELS",
+    "AlphaPolicy",
+    "Decoded",
+    "decode_image",
+    "encode_png",
+    "flatten_page",
+    "thumbnail",
+]
 
 AlphaPolicy = Literal["white", "refuse"]
 
@@ -42,7 +54,7 @@ GIVEN_UP = {
     FLATTENED_ALPHA: "transparency composited on white",
     GREY_TO_RGB: "one grey channel repeated three times",
     REDUCED_DEPTH: "more than 8 bits a channel rounded to 8",
-    NARROW_RANGE: "16-bit values that all lie below 4096, probably of a 10- or 12-bit sensor: shown dark",
+    NARROW_RANGE: "16-bit values that all lie below 4096, probably of a 10- or 12-bit sensor; dark where 65535 is white",
     FURTHER_PAGES: "pages or frames after the first, not used",
 }
 
@@ -90,22 +102,38 @@ def decode_image(data: bytes, name: str, *, alpha: AlphaPolicy = "white", max_pi
     samples, reason = srgb.to_srgb(samples, found)
     if reason is not None:
         given_up[reason] = 1
-    if samples.alpha is not None and int(samples.alpha.min()) < samples.peak:
-        if alpha == "refuse":
-            text = f"{name}: has transparency, which is refused here; flatten it or composite on white"
-            raise ImageError(text, reason="alpha")
-        given_up[FLATTENED_ALPHA] = 1
-    else:
-        samples = samples._replace(alpha=None, premultiplied=False)
-    if samples.cut or (samples.peak > 255 and _loses_depth(samples)):
-        given_up[REDUCED_DEPTH] = 1
-    pixels = _to_8bit(samples)
-    if pixels.shape[2] == 1:
-        given_up[GREY_TO_RGB] = 1
-        pixels = np.repeat(pixels, 3, axis=2)
+    if alpha == "refuse" and _is_seen_through(samples):
+        text = f"{name}: has transparency, which is refused here; flatten it or composite on white"
+        raise ImageError(text, reason="alpha")
+    pixels, lost = _flattened(samples)
+    given_up |= lost
     if more:
         given_up[FURTHER_PAGES] = more
     return Decoded(srgb.upright(pixels, turn), given_up)
+
+
+def flatten_page(page: Original) -> Decoded:
+    """A page read at its own depth as :func:`decode_image` gives the first; ``page.peak`` is white.
+
+    So 12-bit samples in a 16-bit file fill the range here, where ``decode_image`` shows them dark.
+
+    >>> from pathlib import Path
+    >>> from synthpipe.files.decode import flatten_page
+    >>> from synthpipe.files.original import read_pages
+    >>> path = min(Path("photos").glob("*.png"))
+    >>> page, = read_pages(path.read_bytes(), path.name)
+    >>> flatten_page(page).pixels.shape
+    (160, 192, 3)
+    """
+    color, alpha, peak = page.color, page.alpha, page.peak
+    if alpha is not None:
+        white = int(np.iinfo(alpha.dtype).max)
+        alpha = ((alpha.astype(np.uint32) * peak + white // 2) // white).astype(alpha.dtype)
+    if peak == 255:
+        # Also of 16-bit samples that need no more.
+        color, alpha = color.astype(np.uint8), None if alpha is None else alpha.astype(np.uint8)
+    pixels, lost = _flattened(Samples(color, alpha, peak))
+    return Decoded(srgb.upright(pixels, 1), {**page.given_up, **lost})
 
 
 def encode_png(array: NDArray[np.uint8], *, optimize: bool = False) -> bytes:
@@ -147,6 +175,26 @@ def _read(data: bytes, name: str, max_pixels: int) -> tuple[Samples, ProfileFoun
         samples = read_samples(data, image, name)
         # Only now: Pillow turns TIFF itself where it decodes it.
         return samples, found, srgb.orientation(image), more
+
+
+def _is_seen_through(samples: Samples) -> bool:
+    return samples.alpha is not None and int(samples.alpha.min()) < samples.peak
+
+
+def _flattened(samples: Samples) -> tuple[NDArray[np.uint8], dict[str, int]]:
+    """``(H, W, 3)`` on white, and what was given up by that."""
+    given_up: dict[str, int] = {}
+    if _is_seen_through(samples):
+        given_up[FLATTENED_ALPHA] = 1
+    else:
+        samples = samples._replace(alpha=None, premultiplied=False)
+    if samples.cut or (samples.peak > 255 and _loses_depth(samples)):
+        given_up[REDUCED_DEPTH] = 1
+    pixels = _to_8bit(samples)
+    if pixels.shape[2] == 1:
+        given_up[GREY_TO_RGB] = 1
+        pixels = np.repeat(pixels, 3, axis=2)
+    return pixels, given_up
 
 
 def _loses_depth(samples: Samples) -> bool:

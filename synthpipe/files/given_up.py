@@ -34,24 +34,19 @@ def count_given_up(
 
 
 class GivenUpCounts:
-    """Counts by reason, and the names of the first few files of each."""
+    """For the end of a command: ``counts`` by reason, and the names of the first few ``files`` of each."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._files: Counter[str] = Counter()
-        self._named: dict[str, list[str]] = {}
+        self.files: dict[str, list[str]] = {}
+        self._met: Counter[str] = Counter()
 
     def add(self, name: str, given_up: Mapping[str, int]) -> None:
         """What one file lost."""
         for reason, count in given_up.items():
             self.counts[reason] += count
-            self._files[reason] += 1
-            if self._files[reason] <= NAMED_EXAMPLES:
-                self._named.setdefault(reason, []).append(printable(name))
-
-    def text(self) -> str:
-        """As in ``"converted_profile 4 (a.jpg, b.jpg, c.jpg, ...), narrow_range 1 (d.tif)"``; empty without any."""
-        return ", ".join(f"{reason} {self.counts[reason]} ({self._names(reason)})" for reason in sorted(self.counts))
-
-    def _names(self, reason: str) -> str:
-        return ", ".join([*self._named[reason], *(["..."] if self._files[reason] > NAMED_EXAMPLES else [])])
+            self._met[reason] += 1
+            if self._met[reason] <= NAMED_EXAMPLES:
+                self.files.setdefault(reason, []).append(printable(name))
+            elif self._met[reason] == NAMED_EXAMPLES + 1:
+                self.files[reason].append("...")

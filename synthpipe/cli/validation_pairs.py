@@ -1,0 +1,59 @@
+"""Pairs of a clean and a degraded image in two folders, as BasicSR's ``PairedImageDataset`` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from synthpipe.cli.image_folder import Render, Rendered, Result
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from synthpipe.files.original import Original
+
+__all__ = ["PAIR_FOLDERS", "pairs", "print_pairs"]
+
+PAIR_FOLDERS = ("gt", "lq")
+
+
+def pairs(degrade: Callable[[Tensor, str], Mapping[str, Tensor]], scale: int) -> Render:
+    """Of each page ``gt``, 8-bit sRGB on white and cropped to a multiple of ``scale``, and ``lq`` made of just that.
+
+    Args:
+        degrade: ``(gt reduced (1, 3, h, w), key)`` -> results by suffix; each gets a gt of its own.
+        scale: of the reduction.
+    """
+
+    def render(page: Original, key: str) -> Rendered:
+        """See :data:`synthpipe.cli.image_folder.Render`."""
+        from dataclasses import replace
+
+        from synthpipe.files.decode import flatten_page
+        from synthpipe.files.original import encode_original
+        from synthpipe.transforms.page_images import page_arrays, page_image
+
+        pixels, given_up = flatten_page(page)
+        height, width = (side // scale * scale for side in pixels.shape[:2])
+        flat = replace(page, color=pixels, alpha=None, peak=255, exif=None)
+        given = page_image(flat, scale)
+        gt = encode_original(pixels[:height, :width])
+        results = []
+        for suffix, y in degrade(given.x, key).items():
+            lq = encode_original(*page_arrays(y, flat, given))
+            results += [Result("gt", suffix, gt), Result("lq", suffix, lq)]
+        return Rendered(results, given_up)
+
+    return render
+
+
+def print_pairs(target: Path, scale: int) -> None:
+    """What lies in the folders now, and for which scale; earlier runs may have left other pairs."""
+    # BasicSR takes every file that is not hidden.
+    gt, lq = ({path.name for path in (target / folder).glob("[!.]*")} for folder in PAIR_FOLDERS)
+    print(f"{target}/gt and {target}/lq: {len(gt & lq)} pairs for scale {scale}")
+    if scale == 1:
+        print("gt and lq have the same size; for super-resolution give --scale, such as --scale 4")
+    if alone := sorted(gt ^ lq):
+        print(f"{len(alone)} other files lie there without a partner, such as {alone[0]!r}; remove them")
