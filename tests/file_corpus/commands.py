@@ -255,6 +255,8 @@ def _written(runs: Runs, command: str, weights: str, *argv: Any) -> Run:
         if made:
             run.outcomes[name] = Outcome(written=made)
     run.skipped = _counts_after("; skipped: ", run.said)
+    line = next(line for line in run.said.splitlines() if line.startswith("given up: "))
+    run.given_up = {reason: int(count) for reason, count in re.findall(r"(\w+) (\d+) \(", line)}
     return run
 
 
