@@ -136,6 +136,11 @@ class Session:
         if opt["auto_resume"] and given and Path(str(given)).resolve() != path.resolve():
             self._notes.append(f"path.resume_state {str(given)!r} is passed over: --auto_resume found {str(path)!r}")
         opt["path"]["resume_state"] = str(path)
+        if state["iter"] >= opt["train"]["total_iter"]:
+            self._notes.append(
+                f"nothing is left to train: {path} stands at iteration {state['iter']}, and train.total_iter is "
+                f"{opt['train']['total_iter']}"
+            )
         self._checkpoint = state
         self._resumed = resume.read_rank_state(path, opt["rank"])
         beside = self._resumed or {}
@@ -170,8 +175,6 @@ class Session:
             epoch_length=-(-len(options["sampler"]) // dataset_opt["batch_size_per_gpu"]),
             snapshot_every=int(self._opt["logger"]["save_checkpoint_freq"]),
         )
-        for note in self._notes:
-            _LOG.warning("synthpipe: %s", note)
         if self._checkpoint is not None:
             self._continue_stream(self._loader, self._checkpoint)
         return self._loader
@@ -204,6 +207,8 @@ class Session:
         """
         from synthpipe.basicsr_plugin.model import DegradeInFeedData
 
+        for note in self._notes:
+            _LOG.warning("synthpipe: %s", note)
         model = self._build_model(opt)
         degrade = model.degrade_identity if isinstance(model, DegradeInFeedData) else None
         before = (self._resumed or {}).get("degrade", degrade)  # checkpoints of earlier versions do not say

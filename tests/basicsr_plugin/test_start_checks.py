@@ -264,6 +264,7 @@ DATA: list[tuple[dict[str, Any], str]] = [
     ({"datasets.train.dataset_enlarge_ratio": 100}, "a stream needs no dataset_enlarge_ratio"),
     ({"datasets.train.batch_size_per_gpu": GONE}, "datasets.train.batch_size_per_gpu: required and not given"),
     ({"datasets.train.name": GONE}, "datasets.train.name: required and not given"),
+    ({"datasets.val.persistent_workers": True}, "datasets.val.persistent_workers: BasicSR validates without worker"),
     ({"datasets.train": GONE}, "datasets.train: required and not given"),
     ({"datasets.test": {}}, "datasets.test: BasicSR's training knows 'train', 'val', and 'val_1'"),
     ({"datasets.val": None}, "datasets.val: expected a block of options, got None"),

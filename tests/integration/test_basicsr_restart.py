@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.basicsr_runs import options, require_basicsr, run_entry, write_options
+from tests.basicsr_runs import networks, options, require_basicsr, run_entry, write_options
 
 require_basicsr()
 
@@ -233,6 +233,18 @@ def test_all_iterations_are_run_whatever_the_length_of_an_epoch(
     opt = run_options(tmp_path, 12, virtual_length=length, batch_size_per_gpu=batch)
     assert run_entry(monkeypatch, tmp_path, opt) == 0
     assert len(seen.take()) == 12
+
+
+def test_a_run_that_is_over_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run_entry(monkeypatch, tmp_path, run_options(tmp_path, 8)) == 0
+    weights = networks(tmp_path)
+    opt = run_options(tmp_path, 8)
+    opt["path"]["resume_state"] = "elsewhere/4.state"
+    assert run_entry(monkeypatch, tmp_path, opt, "--auto_resume") == 0
+    log = max((tmp_path / "experiments/run").glob("train_*.log")).read_text()
+    assert "8.state stands at iteration 8, and train.total_iter is 8" in log
+    assert "path.resume_state 'elsewhere/4.state' is passed over: --auto_resume found" in log
+    assert all(torch.equal(value, weights[name]) for name, value in networks(tmp_path).items())
 
 
 def test_another_number_of_ranks_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

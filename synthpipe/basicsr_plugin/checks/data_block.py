@@ -38,6 +38,8 @@ def _check_any(options: Mapping[str, Any], phase: str, block: Mapping[str, Any])
         yield f"datasets.{phase}.name: required and not given"
     if phase != "train" and block.get("type") == "SynthPipeDataset":
         yield from _parse(options, phase)
+    if phase != "train" and block.get("persistent_workers"):
+        yield f"datasets.{phase}.persistent_workers: BasicSR validates without worker processes; remove the key"
     if phase == "train":
         needed = ["batch_size_per_gpu"] + ([] if gives_stream(options) else ["num_worker_per_gpu"])
         for key in needed:
