@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import Any
 
-from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
+from synthpipe.cli.command import (
+    add_command,
+    add_max_pixels,
+    given_options,
+    print_given_up,
+    print_passed_over,
+    progress_bar,
+)
 from synthpipe.cli.device import find_device
 from synthpipe.cli.places import place
 
@@ -18,8 +25,9 @@ _EXAMPLE = """\
 
 SOURCE is shards (a folder with an index, a pattern such as hr-{000..511}.tar, URLs) or a folder of images.  The
 table has one row for each image: degraded_logit (log-odds that it is degraded, higher is worse), every part of it,
-checksum and size; images that cannot be used stand in it with the reason.  hr.parts/ holds one file for each shard:
-after an interruption the same command goes on where it stopped.
+checksum and size; images that cannot be used stand in it with the reason, and `given_up` names what was not looked
+at (alpha, further pages, ...).  hr.parts/ holds one file for each shard: after an interruption the same command goes
+on where it stopped.
 """
 
 
@@ -50,6 +58,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="DIR",
         help="remember scores by content here, for other runs (a local disk; default: none)",
     )
+    add_max_pixels(parser)
     add_engine_arguments(parser)
     return parser
 
@@ -81,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{report.output}: {report.scored} of {report.images} images scored, in {report.units} parts")
     if report.errors:
         print("without a score: " + ", ".join(f"{count} {reason}" for reason, count in report.errors.items()))
+    print_given_up(report.given_up, report.examples)
     print_passed_over(report.passed_over)
     if report.unused:
         print(report.unused, file=sys.stderr)

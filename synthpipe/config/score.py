@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from synthpipe.config.places import FileOrURL, Folder, FolderOrURL, ShardsOrFolder, TableOrURL, Weights
-from synthpipe.config.reader import ALLOW_PIPE_MEANING, Options
+from synthpipe.config.reader import ALLOW_PIPE_MEANING, MAX_PIXELS_MEANING, Options
+from synthpipe.pixel_limit import MAX_PIXELS
 
 __all__ = ["CorpusFilterOptions", "EngineOptions", "ScoreOptions"]
 
@@ -41,6 +42,7 @@ class ScoreOptions(EngineOptions):
     cache: Folder | None = Field(
         None, description="folder of scores by content, shared by runs, on a local disk; null: none"
     )
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description=MAX_PIXELS_MEANING)
     allow_pipe: bool = Field(False, description=ALLOW_PIPE_MEANING)
 
     @model_validator(mode="after")

@@ -43,8 +43,10 @@ from synthpipe.corpus.unit_job import UnitJob, unused_facts
 from synthpipe.device import resolve_device
 from synthpipe.errors import CheckpointError, ImageError, ShardError
 from synthpipe.files.decode import decode_image
+from synthpipe.files.given_up import GivenUpCounts, first_named
 from synthpipe.files.output_place import local_output
 from synthpipe.files.storage import OutputFolder, absolute_url, local_path
+from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.run_plan import differences
 from synthpipe.shards.unused_images import NO_IMAGES
@@ -67,10 +69,18 @@ class ScoreSettings:
     scorer: str
     tiles: int
     device: Literal["cpu", "cuda"]
+    max_pixels: int = MAX_PIXELS
 
     def identity(self) -> dict[str, Any]:
-        """What a number is only comparable within."""
-        return {"scorer": self.scorer, "tiles": self.tiles, "device": self.device, "synthpipe": __version__}
+        """What a number is only comparable within; parts and caches from before profiles were applied lack colours."""
+        return {
+            "scorer": self.scorer,
+            "tiles": self.tiles,
+            "device": self.device,
+            "colors": "srgb",
+            "max_pixels": self.max_pixels,
+            "synthpipe": __version__,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +102,8 @@ class UnitScores:
     """What became of one shard; ``errors`` are images without a score, by reason.
 
     ``hits`` were found in the cache, ``misses`` computed; both are 0 where an earlier run had done the shard.
-    ``beside`` counts image files that no sample uses, by reason, and ``unused`` says which and why.
+    ``beside`` counts image files that no sample uses, by reason, and ``unused`` says which and why.  ``given_up``
+    counts what images with a score held beside 8-bit sRGB, by reason, and ``examples`` are the first few of each.
     """
 
     name: str
@@ -103,6 +114,8 @@ class UnitScores:
     reused: bool = False
     beside: dict[str, int] = field(default_factory=dict)
     unused: str = ""
+    given_up: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ class ScoreReport:
     """What came of a run: the table's URL, images in it, images without a score by reason, and who did the work.
 
     ``passed_over`` counts what lay in folders beside the images, by suffix or reason, and in shards what no sample
-    uses, of which ``unused`` says more.
+    uses, of which ``unused`` says more.  ``given_up`` and ``examples`` are as those of :class:`UnitScores`.
     """
 
     output: str
@@ -122,6 +135,8 @@ class ScoreReport:
     reused_units: int
     passed_over: dict[str, int]
     unused: str = ""
+    given_up: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def scored(self) -> int:
@@ -146,7 +161,7 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
     weights = str(checkpoints.resolve(options.weights).absolute())
     scorer = _load(weights)
     columns = table_columns(scorer)
-    settings = ScoreSettings(weights, checkpoints.fingerprint_of(scorer), options.tiles, device)
+    settings = ScoreSettings(weights, checkpoints.fingerprint_of(scorer), options.tiles, device, options.max_pixels)
     passed_over: Counter[str] = Counter()
     output = local_output(os.path.dirname(options.output) or ".") if is_image_folder(options.source[0]) else None
     units = find_units(options.source, allow_pipe=options.allow_pipe, passed_over=passed_over, output=output)
@@ -203,12 +218,11 @@ def score_unit(job: ScoreJob) -> UnitScores:
         scoring.flush()
         errors = dict(sorted(Counter(row.error for row in rows if row.error).items()))
         name = _part_name(job.unit)
-        about["counts"] = {"images": len(rows), "errors": errors}
-        beside = unused_facts(unused, job.unit)
-        about["counts"] |= beside
+        more = unused_facts(unused, job.unit) | scoring.given_up.facts()
+        about["counts"] = {"images": len(rows), "errors": errors, **more}
         write_part(scratch / name, rows, table_columns(scorer), about)
         job.output.publish(scratch / name, name)
-    return UnitScores(job.name, len(rows), errors, scoring.hits, scoring.misses, **beside)
+    return UnitScores(job.name, len(rows), errors, scoring.hits, scoring.misses, **more)
 
 
 def table_columns(scorer: DensityScorer) -> tuple[str, ...]:
@@ -229,6 +243,7 @@ class _Scoring:
         self._cache = None if cache is None else ScoreCache(cache, identity)
         self._fresh: dict[str, CachedScore] = {}
         self.hits = self.misses = 0
+        self.given_up = GivenUpCounts()
 
     def row(self, image: StoredImage) -> ScoreRow:
         """The image's row of the table, with the reason where it has no score."""
@@ -243,6 +258,9 @@ class _Scoring:
         if row.numbers is not None and not math.isfinite(row.numbers[0]):
             # Weights that are damaged, or a density where it has no numbers left: not a score.
             row.numbers, row.tiles, row.error = None, None, "not_finite"
+        if score.given_up and row.error is None:
+            row.given_up = " ".join(sorted(score.given_up))
+            self.given_up.add(image.path, score.given_up)
         return row
 
     def flush(self) -> None:
@@ -270,12 +288,13 @@ class _Scoring:
     def _score(self, image: StoredImage) -> CachedScore:
         width = height = None
         try:
-            pixels = decode_image(image.data, image.path).pixels
+            pixels, given_up = decode_image(image.data, image.path, max_pixels=self._settings.max_pixels)
             height, width = pixels.shape[:2]
             found = score_image(self._scorer, torch.from_numpy(pixels).permute(2, 0, 1), self._settings.tiles)
         except ImageError as error:
             return CachedScore(width, height, None, None, error.reason)
-        return CachedScore(width, height, tuple(found[name] for name in self._columns), int(found["tiles"]), None)
+        numbers = tuple(found[name] for name in self._columns)
+        return CachedScore(width, height, numbers, int(found["tiles"]), None, dict(given_up))
 
 
 def _first_folder(path: str) -> str:
@@ -344,8 +363,10 @@ def _parts_of(units: list[ShardUnit] | list[FolderUnit], output: OutputFolder) -
 
 def _report(output: str, done: list[UnitScores], passed_over: Counter[str]) -> ScoreReport:
     errors: Counter[str] = Counter()
+    given_up: Counter[str] = Counter()
     for scores in done:
         errors.update(scores.errors)
+        given_up.update(scores.given_up)
         passed_over.update(scores.beside)
     return ScoreReport(
         output,
@@ -357,4 +378,6 @@ def _report(output: str, done: list[UnitScores], passed_over: Counter[str]) -> S
         sum(scores.reused for scores in done),
         dict(passed_over),
         next((scores.unused for scores in done if scores.unused), ""),
+        dict(sorted(given_up.items())),
+        first_named(scores.examples for scores in sorted(done, key=lambda scores: scores.name)),
     )

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from synthpipe.errors import ShardError
@@ -24,13 +24,17 @@ _TABLE = "CREATE TABLE IF NOT EXISTS scores (sha256 BLOB PRIMARY KEY, score TEXT
 
 @dataclass(frozen=True, slots=True)
 class CachedScore:
-    """What is known of an image file's content; ``numbers`` are None where there is an ``error``."""
+    """What is known of an image file's content; ``numbers`` are None where there is an ``error``.
+
+    ``given_up`` are counts by the reasons of :data:`synthpipe.files.decode.GIVEN_UP`.
+    """
 
     width: int | None
     height: int | None
     numbers: tuple[float, ...] | None
     tiles: int | None
     error: str | None
+    given_up: dict[str, int] = field(default_factory=dict)
 
 
 class ScoreCache:
@@ -56,8 +60,9 @@ class ScoreCache:
             found = connection.execute("SELECT score FROM scores WHERE sha256 = ?", (bytes.fromhex(sha256),)).fetchone()
         if found is None:
             return None
-        width, height, numbers, tiles, error = json.loads(found[0])
-        return CachedScore(width, height, None if numbers is None else tuple(numbers), tiles, error)
+        # Entries of earlier versions end before what was given up.
+        width, height, numbers, tiles, error, *given_up = json.loads(found[0])
+        return CachedScore(width, height, None if numbers is None else tuple(numbers), tiles, error, *given_up)
 
     def put(self, scores: Mapping[str, CachedScore]) -> None:
         """Add scores by checksum, all or none.
@@ -69,7 +74,7 @@ class ScoreCache:
             return
         # JSON keeps every bit of a float.
         rows = [
-            (bytes.fromhex(sha256), json.dumps([s.width, s.height, s.numbers, s.tiles, s.error]))
+            (bytes.fromhex(sha256), json.dumps([s.width, s.height, s.numbers, s.tiles, s.error, s.given_up]))
             for sha256, s in scores.items()
         ]
         with self._connection() as connection, connection:

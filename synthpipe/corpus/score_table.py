@@ -11,6 +11,8 @@ the scorer's columns, ``degraded_logit_q10``, ``degraded_logit_q90``
                numbers of :func:`synthpipe.transforms.density.score_image`; null where there are none
 ``tiles``      how many tiles were looked at
 ``error``      why there is no score, one word; null where there is one
+``given_up``   what the image held and was not looked at, reasons of :data:`synthpipe.files.decode.GIVEN_UP` apart by
+               spaces; null where nothing, and where there is no score
 =============  =====================================================================================
 
 The metadata ``synthpipe`` of the file is JSON: what scored, with which settings, and how many images.
@@ -41,7 +43,7 @@ _METADATA_KEY = b"synthpipe"
 #: Of the note in a table's metadata.
 MAX_METADATA_BYTES = 1 << 20
 _ROW_GROUP = 1 << 16
-_NAMES = ("key", "shard", "path", "source", "sha256", "error")
+_NAMES = ("key", "shard", "path", "source", "sha256", "error", "given_up")
 _COUNTS = ("width", "height", "tiles")
 
 
@@ -59,6 +61,7 @@ class ScoreRow:
     numbers: tuple[float, ...] | None = None
     tiles: int | None = None
     error: str | None = None
+    given_up: str | None = None
 
 
 def require_pyarrow() -> None:
@@ -88,6 +91,7 @@ def write_part(path: Path, rows: Sequence[ScoreRow], columns: Sequence[str], abo
     fields["shard"] = [None] * len(rows)
     fields["tiles"] = [row.tiles for row in rows]
     fields["error"] = [row.error for row in rows]
+    fields["given_up"] = [row.given_up for row in rows]
     schema = _schema(columns, about)
     with _writer(path, schema) as writer:
         writer.write_table(pa.table({name: fields[name] for name in schema.names}, schema=schema))
@@ -263,7 +267,8 @@ def _fixed() -> tuple[str, ...]:
 def _schema(columns: Sequence[str], about: dict[str, Any]) -> Any:
     import pyarrow as pa
 
-    order = ("key", "shard", "path", "source", "width", "height", "bytes", "sha256", *columns, "tiles", "error")
+    facts = ("key", "shard", "path", "source", "width", "height", "bytes", "sha256")
+    order = (*facts, *columns, "tiles", "error", "given_up")
     types = {name: pa.string() for name in _NAMES} | {name: pa.int32() for name in _COUNTS} | {"bytes": pa.int64()}
     clash = sorted(set(columns) & types.keys())
     if clash or len(set(columns)) < len(columns):
@@ -288,7 +293,7 @@ def _writer(path: Path, schema: Any) -> Iterator[Any]:
             compression_level=3,
             data_page_version="1.0",
             data_page_size=1 << 20,
-            use_dictionary=["shard", "source", "error"],
+            use_dictionary=["shard", "source", "error", "given_up"],
             write_statistics=True,
             store_schema=True,
         ) as writer,

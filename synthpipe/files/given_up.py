@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from synthpipe.files.decode import GIVEN_UP
 from synthpipe.files.printable import printable
 
-__all__ = ["NAMED_EXAMPLES", "GivenUpCounts", "count_given_up"]
+__all__ = ["NAMED_EXAMPLES", "GivenUpCounts", "count_given_up", "first_named"]
 
 #: Images of each reason that logs, reports and the ends of commands name.
 NAMED_EXAMPLES = 5
@@ -33,6 +34,16 @@ def count_given_up(
         total[reason] += count
 
 
+def first_named(parts: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
+    """The first few names of each reason, over parts in their order."""
+    named: dict[str, list[str]] = {}
+    for part in parts:
+        for reason, names in part.items():
+            known = named.setdefault(reason, [])
+            known += names[: NAMED_EXAMPLES - len(known)]
+    return dict(sorted(named.items()))
+
+
 class GivenUpCounts:
     """For the end of a command: ``counts`` by reason, and the names of the first few ``files`` of each."""
 
@@ -50,3 +61,10 @@ class GivenUpCounts:
                 self.files.setdefault(reason, []).append(printable(name))
             elif self._met[reason] == NAMED_EXAMPLES + 1:
                 self.files[reason].append("...")
+
+    def facts(self) -> dict[str, Any]:
+        """``given_up``, counts by reason, and ``examples``, the first few names of each; empty where there are none."""
+        if not self.counts:
+            return {}
+        named = {reason: self.files[reason][:NAMED_EXAMPLES] for reason in sorted(self.files)}
+        return {"given_up": dict(sorted(self.counts.items())), "examples": named}

@@ -10,9 +10,9 @@ import multiprocessing
 import os
 import weakref
 from pathlib import Path
+from typing import Any
 
 import fsspec
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +24,7 @@ from synthpipe.corpus.image_units import StoredImage
 from synthpipe.corpus.score_table import ScoreRow
 from synthpipe.errors import CheckpointError, OptionError, ShardError
 from synthpipe.files import storage
-from synthpipe.files.decode import decode_image
+from synthpipe.files.decode import Decoded, decode_image
 from synthpipe.shards import engine
 from synthpipe.shards.shard_names import expand_urls
 from synthpipe.transforms.density import score_image
@@ -299,9 +299,9 @@ class TestResume:
         shard = write_tar(tmp_path / "s.tar", [("0.png", encoded(0))])
         other = write_tar(tmp_path / "new.tar", [("1.png", encoded(1)), ("2.png", encoded(2))])
 
-        def replaced_under_way(data: bytes, name: str) -> np.ndarray:
+        def replaced_under_way(data: bytes, name: str, **options: Any) -> Decoded:
             os.replace(other, shard)
-            return decode_image(data, name)
+            return decode_image(data, name, **options)
 
         with monkeypatch.context() as patch:
             patch.setattr(shard_score, "decode_image", replaced_under_way)
