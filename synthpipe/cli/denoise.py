@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from synthpipe.cli.command import add_command, given_options, progress_bar
+from synthpipe.cli.command import add_command, given_options, print_given_up, progress_bar
 from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
 from synthpipe.cli.page_options import PageReading, add_in_place_argument, add_page_arguments
@@ -119,7 +119,12 @@ def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
 def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argparse.Namespace) -> int:
     from synthpipe.corpus.denoise_edit import DenoiseEdit
     from synthpipe.corpus.edit import REPORT_NAME, edit_corpus
+    from synthpipe.corpus.shard_edit import ImageReading
     from synthpipe.shards.engine import default_workers
+
+    if args.pages == "all":
+        raise OptionError("--pages all: a sample of a shard is one image; give first (the default) or refuse")
+    reading = PageReading.of(args)
 
     engine: Literal["local", "ray"] = args.engine or "local"
     cuda = args.device.startswith("cuda")
@@ -132,6 +137,7 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
             DenoiseEdit.of(options, "cuda" if apart else args.device),
             args.output,
             broken=args.broken,
+            reading=ImageReading(reading.value_range, reading.max_pixels, args.pages == "refuse"),
             engine=engine,
             workers=workers,
             cuda=cuda,
@@ -145,6 +151,7 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
         print(f"{what}: {reasons}; see {args.output}/{REPORT_NAME}")
     if report.further:
         print(f"taken over as they are: {report.further} further_image beside the samples' own", file=sys.stderr)
+    print_given_up(report.given_up, report.examples)
     if not report.edited:
         print("synthpipe denoise: no image could be denoised; the report says why", file=sys.stderr)
     return 0 if report.edited else 1

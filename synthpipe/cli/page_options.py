@@ -45,7 +45,7 @@ class PageReading:
             OptionError: a limit below 1.
         """
         check_at_least(args, {"max_pixels": 1})
-        return cls(args.pages, args.range, MAX_PIXELS if args.max_pixels is None else args.max_pixels)
+        return cls(args.pages or "all", args.range, MAX_PIXELS if args.max_pixels is None else args.max_pixels)
 
     def pages_of(self, path: Path) -> Iterator[tuple[Original, int]]:
         """The pages of a file that are used, each with the number of those that are left behind.
@@ -93,9 +93,8 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pages",
         choices=_PAGES,
-        default="all",
-        help="of files with several pages or frames: all, as NAME_p1.png, NAME_p2.png, ... (default); the first; or "
-        "skip the file",
+        help="of files with several pages or frames: all, as NAME_p1.png, NAME_p2.png, ... (default); the first (of "
+        "shards always); or skip the file",
     )
     parser.add_argument(
         "--range",

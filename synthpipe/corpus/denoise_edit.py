@@ -1,4 +1,4 @@
-"""Denoising as an edit of stored images: any size, 8 bits in and out."""
+"""Denoising as an edit of stored images: any size and depth."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -15,11 +14,12 @@ from synthpipe import checkpoints
 from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.corpus.threads import one_thread
 from synthpipe.errors import CheckpointError, ImageError
-from synthpipe.images import to_float, to_uint8
+from synthpipe.files.original import Original
 from synthpipe.transforms.build import build_denoise
 from synthpipe.transforms.denoise import Denoise
+from synthpipe.transforms.page_images import page_arrays, page_image
 
-__all__ = ["DenoiseEdit", "denoise_pixels"]
+__all__ = ["DenoiseEdit"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DenoiseEdit:
         settings = self.options.model_dump(mode="json", exclude={"weights"})
         return {"denoise": {"weights": self.digest[:16], **settings}}
 
-    def open(self) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    def open(self) -> Callable[[Original], tuple[NDArray[Any], NDArray[Any] | None]]:
         """The network, loaded.
 
         Raises:
@@ -66,25 +66,21 @@ class DenoiseEdit:
             )
         transform = build_denoise(self.options).to(self.device)
 
-        def edit(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            """``(H, W, 3)`` uint8, RGB -> the same, denoised."""
+        def edit(page: Original) -> tuple[NDArray[Any], NDArray[Any] | None]:
+            """Colours and alpha, denoised."""
             with one_thread():
-                return denoise_pixels(transform, pixels, self.device)
+                return _denoised(transform, page, self.device)
 
         return edit
 
 
-def denoise_pixels(transform: Denoise, pixels: NDArray[np.uint8], device: str = "cpu") -> NDArray[np.uint8]:
-    """``(H, W, 3)`` uint8, RGB -> the same, denoised.
-
-    Raises:
-        ImageError: the network gave NaN or infinity; the reason is ``not_finite``.
-    """
-    x = to_float(torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device))
-    y = transform.clean(x)
+def _denoised(transform: Denoise, page: Original, device: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """ImageError with the reason ``not_finite`` where the network gave NaN or infinity."""
+    given = page_image(page)
+    y = transform.clean(given.x.to(device), rounded=False)
     if not bool(torch.isfinite(y).all()):
         raise ImageError("the denoiser gave NaN or infinity", reason="not_finite")
-    return to_uint8(y)[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    return page_arrays(y.cpu(), page, given)
 
 
 def _digest(weights: str) -> str:

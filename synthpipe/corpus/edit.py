@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from synthpipe.corpus.image_units import ShardUnit
-from synthpipe.corpus.shard_edit import EditJob, ImageEdit, UnitEdited, edit_shard
+from synthpipe.corpus.shard_edit import EditJob, ImageEdit, ImageReading, UnitEdited, edit_shard
 from synthpipe.corpus.unit_job import target_names
 from synthpipe.errors import ShardError
 from synthpipe.files.folder_walk import passed_over_text
+from synthpipe.files.given_up import first_named
 from synthpipe.files.storage import OutputFolder, absolute_url
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.job_result import REPORT_NAME, broken_images, publish_report
@@ -30,19 +31,23 @@ __all__ = ["REPORT_NAME", "EditReport", "edit_corpus"]
 
 _FORMAT = "synthpipe-edit-plan"
 _VERSION = 1
+_USUAL = ImageReading()
 
 
 @dataclass(frozen=True)
 class EditReport:
     """What came of a run: images ``edited``, those that were not by reason, and the ``index`` of the new shards.
 
-    ``further`` image files beside the samples' own were taken over as they are.
+    ``further`` image files beside the samples' own were taken over as they are.  ``given_up`` counts by reason what the
+    edited images had and have no more; ``examples`` names the first few of each.
     """
 
     edited: int
     broken: dict[str, int]
     index: ShardIndex
     further: int = 0
+    given_up: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -56,6 +61,7 @@ def edit_corpus(
     output_url: str,
     *,
     broken: Literal["skip", "copy"] = "skip",
+    reading: ImageReading = _USUAL,
     engine: Literal["local", "ray"] = "local",
     workers: int = 1,
     cuda: bool = False,
@@ -68,6 +74,7 @@ def edit_corpus(
         edit: what is done to each image.
         output_url: folder for the new shards, of the same names; local or an fsspec URL.
         broken: samples whose image cannot be edited are left out, or taken over as they are.
+        reading: how images are read.
         engine, workers, cuda: see :func:`synthpipe.shards.engine.run_jobs`.
         on_progress: called in this process with (shards done, shards in all, images so far).
 
@@ -78,11 +85,11 @@ def edit_corpus(
     output = OutputFolder(absolute_url(output_url))
     targets = target_names(units)
     with open_run(output) as scratch:
-        options = edit.identity() | {"broken": broken, "shards": targets}
+        options = edit.identity() | reading.identity() | {"broken": broken, "shards": targets}
         RunPlan(_FORMAT, _VERSION, "edit", options).begin(output, scratch)
         place = str(scratch) if output.local else None
         jobs = (
-            EditJob(unit=unit, output=output, scratch=place, target=target, edit=edit, broken=broken)
+            EditJob(unit=unit, output=output, scratch=place, target=target, edit=edit, broken=broken, reading=reading)
             for unit, target in zip(units, targets, strict=True)
         )
         results: dict[str, UnitEdited] = {}
@@ -106,8 +113,10 @@ def edit_corpus(
 
 def _report(results: Sequence[UnitEdited], targets: Sequence[str], output: OutputFolder) -> EditReport:
     broken: Counter[str] = Counter()
+    given_up: Counter[str] = Counter()
     for result in results:
         broken.update(result.counts)
+        given_up.update(result.given_up)
     shards = tuple(
         ShardInfo(target, result.samples, result.bytes, result.sha256)
         for target, result in zip(targets, results, strict=True)
@@ -115,11 +124,15 @@ def _report(results: Sequence[UnitEdited], targets: Sequence[str], output: Outpu
     )
     edited = sum(result.edited for result in results)
     further = sum(result.further for result in results)
-    return EditReport(edited, dict(sorted(broken.items())), ShardIndex(shards, output.url.rstrip("/")), further)
+    index = ShardIndex(shards, output.url.rstrip("/"))
+    examples = first_named(result.examples for result in results)
+    return EditReport(edited, dict(sorted(broken.items())), index, further, dict(sorted(given_up.items())), examples)
 
 
 def _publish_report(report: EditReport, targets: Sequence[str], output: OutputFolder, scratch: Path) -> None:
-    head = {"edited": report.edited, "not_edited": report.broken, "samples": report.index.samples}
+    head: dict[str, Any] = {"edited": report.edited, "not_edited": report.broken, "samples": report.index.samples}
+    if report.given_up:
+        head |= {"given_up": report.given_up, "examples": report.examples}
     broken = (
         {"shard": shard, "image": path, "reason": reason, "message": message}
         for shard, path, reason, message in broken_images(UnitEdited, targets, output)
