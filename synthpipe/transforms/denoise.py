@@ -26,8 +26,8 @@ class Denoise(BatchTransform):
 
     The result is clipped and rounded to 8 bits, as if it had been saved and read again: degradations and scorers were
     trained on such images, and a stream that denoises gives what a stream of denoised files gives, where these are
-    8-bit RGB (the command keeps files of one channel, with alpha or of 16 bits what they are).  An image that the network
-    turns into NaN or infinity leaves as NaN, for the stream to drop and count.
+    8-bit RGB (the command keeps files of one channel, with alpha or of 16 bits what they are).  An image that the
+    network turns into NaN or infinity leaves as NaN, for the stream to drop and count.
 
     Args:
         model: ``checkpoints.load(path)`` of any denoiser.
