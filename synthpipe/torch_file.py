@@ -33,7 +33,7 @@ def read_torch_file(path: str | Path) -> Any:
     except Exception as error:  # torch.load has no one exception for a file that is not its own
         raise CheckpointError(
             f"{path}: expected plain values and tensors of torch.save; the file is damaged or holds other Python "
-            f"objects, which are never executed here ({type(error).__name__}: {shortened(_first_line(error))})"
+            f"objects, which are never executed here ({type(error).__name__}: {shortened(_first_sentence(error))})"
         ) from error
 
 
@@ -70,5 +70,6 @@ def _refuse_expanding(path: Path) -> None:
         )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
+def _first_sentence(error: BaseException) -> str:
+    """What follows in torch's messages is how to execute what the file holds."""
+    return str(error).partition("\n")[0].partition(". ")[0]

@@ -16,6 +16,7 @@ RANKS = {
     "device": 0.1,
     "json_text": 0.1,
     "torch_file": 0.1,
+    "array_file": 0.1,
     "model_limits": 0.1,
     "images": 0.1,
     "pixel_limit": 0.1,

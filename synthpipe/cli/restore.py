@@ -204,6 +204,7 @@ def _read_kernel(text: str) -> Tensor:
     import numpy as np
     import torch
 
+    from synthpipe.array_file import read_npy
     from synthpipe.denoisers.blur_kernels import check_kernel, gaussian_kernel
     from synthpipe.files.image_files import read_image
 
@@ -213,7 +214,12 @@ def _read_kernel(text: str) -> Tensor:
         if not Path(text).is_file():
             raise OptionError(f"--kernel: expected gaussian:SIGMA, a .npy array or an image, found no file {text!r}")
         if text.endswith(".npy"):
-            kernel = torch.from_numpy(np.load(text, allow_pickle=False).astype(np.float64))
+            array = read_npy(text)
+            if array.dtype.kind not in "fiub":
+                raise OptionError(
+                    f"--kernel {text}: expected an array of real numbers, got {array.dtype} {array.shape}"
+                )
+            kernel = torch.from_numpy(array.astype(np.float64))
         else:
             levels = torch.from_numpy(read_image(text)).double().mean(2)
             kernel = levels / levels.sum()

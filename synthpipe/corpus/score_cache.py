@@ -12,13 +12,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from synthpipe.errors import ShardError
+from synthpipe.json_text import parse_json
 
 __all__ = ["CachedScore", "ScoreCache"]
 
 #: Seconds that a worker waits for another one's transaction.
 _PATIENCE = 120
+#: Of one score.
+MAX_ROW_BYTES = 1 << 16
 _TABLE = "CREATE TABLE IF NOT EXISTS scores (sha256 BLOB PRIMARY KEY, score TEXT) WITHOUT ROWID"
 
 
@@ -60,9 +64,22 @@ class ScoreCache:
             found = connection.execute("SELECT score FROM scores WHERE sha256 = ?", (bytes.fromhex(sha256),)).fetchone()
         if found is None:
             return None
-        # Entries of earlier versions end before what was given up.
-        width, height, numbers, tiles, error, *given_up = json.loads(found[0])
-        return CachedScore(width, height, None if numbers is None else tuple(numbers), tiles, error, *given_up)
+        return self._parsed(found[0])
+
+    def _parsed(self, text: Any) -> CachedScore:
+        try:
+            # Entries of earlier versions end before what was given up.
+            width, height, numbers, tiles, error, *given_up = parse_json(text, MAX_ROW_BYTES)
+            counts = [value for some in given_up for value in dict(some).values()]
+            whole = all(value is None or type(value) is int for value in (width, height, tiles, *counts))
+            if not whole or len(given_up) > 1 or not (error is None or isinstance(error, str)):
+                raise ValueError("values of other types")
+            scores = None if numbers is None else tuple(map(_number, numbers))
+            return CachedScore(width, height, scores, tiles, error, *given_up)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ShardError(
+                f"{self.path}: the cache of scores is damaged ({error}); delete the file, or name another folder"
+            ) from error
 
     def put(self, scores: Mapping[str, CachedScore]) -> None:
         """Add scores by checksum, all or none.
@@ -91,3 +108,9 @@ class ScoreCache:
             raise ShardError(
                 f"{self.path}: the cache of scores cannot be used ({error}); delete the file, or name another folder"
             ) from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"expected numbers, got {type(value).__name__}")
+    return float(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from synthpipe.corpus.score_cache import CachedScore, ScoreCache
 from synthpipe.corpus.score_table import ScoreRow, merge_parts, open_scores, read_part, write_part
 from synthpipe.errors import ShardError
 
@@ -91,3 +94,20 @@ def test_damaged_files_are_named(tmp_path: Path, what: str) -> None:
     path.write_bytes(damaged)
     with pytest.raises(ShardError, match=r"table\.parquet: (not a readable Parquet file|damaged table of scores)"):
         read_all(str(path))
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["[" * 5000, "3", "[1, 2]", "null", '["8", 8, [0.5], 1, null]', '[8, 8, ["x"], 1, null]', "[8, 8, 3, 1, null]", '[8, 8, [0.5], 1, null, {"alpha": "x"}]'],
+)
+def test_a_cache_with_rows_that_no_scorer_wrote_says_what_to_do(tmp_path: Path, row: str) -> None:
+    cache = ScoreCache(str(tmp_path), "a")
+    cache.put({"00": CachedScore(8, 8, (0.5, float("nan")), 1, None)})
+    found = cache.get("00")
+    assert found is not None
+    assert found.numbers is not None
+    assert found.numbers[0] == 0.5
+    with closing(sqlite3.connect(cache.path)) as connection, connection:
+        connection.execute("UPDATE scores SET score = ?", (row,))
+    with pytest.raises(ShardError, match=r"a\.sqlite: the cache of scores is damaged .*delete the file"):
+        cache.get("00")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,9 @@ def test_whole_inputs_are_read(reader: tuple[str, Reader]) -> None:
 
 def test_cases_that_failed_once(reader: tuple[str, Reader]) -> None:
     name, fuzzed = reader
-    for path in sorted((CASES / name).glob("*.bin")):
-        failure, _ = failure_of(fuzzed, path.read_bytes())
+    for path in sorted((CASES / name).glob("*.bin*")):
+        data = path.read_bytes()
+        failure, _ = failure_of(fuzzed, gzip.decompress(data) if path.suffix == ".gz" else data)
         assert failure is None, f"{path.name}: {failure.text}"
 
 

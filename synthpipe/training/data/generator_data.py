@@ -6,16 +6,16 @@ generator: one image, or up to ``BLOCK`` points, for which one generator each wo
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, TypeAlias, assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from synthpipe.array_file import read_npy
 from synthpipe.config.dde_generator import ArrayData, ImageData, PointData
 from synthpipe.density.point_sets import PointSet, point_set
-from synthpipe.errors import OptionError, TrainingError
+from synthpipe.errors import OptionError, TrainingError, shortened
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.training.base import BatchSource, resumed_step
 from synthpipe.training.data.readers import read_domain
@@ -78,11 +78,11 @@ def read_array(file: str) -> Tensor:
         OptionError: no such file, or an array of another kind.
     """
     try:
-        array = np.load(Path(file), allow_pickle=False)
+        array = read_npy(file)
     except (OSError, ValueError) as error:
-        raise OptionError(f"data.file {file!r}: expected a NumPy file (.npy), {error}") from error
-    if not isinstance(array, np.ndarray) or array.ndim not in (2, 3, 4) or array.dtype.kind not in "fu":
-        kind = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive"
+        raise OptionError(f"data.file {file!r}: expected a NumPy file (.npy), {shortened(str(error))}") from error
+    if array.ndim not in (2, 3, 4) or array.dtype.kind not in "fu":
+        kind = f"{array.dtype} {array.shape}"
         raise OptionError(
             f"data.file {file!r}: expected points (N, d) or images (N, H, W) or (N, C, H, W) in floating point or "
             f"uint8, got {kind}"
