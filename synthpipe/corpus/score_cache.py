@@ -70,7 +70,7 @@ class ScoreCache:
         try:
             # Entries of earlier versions end before what was given up.
             width, height, numbers, tiles, error, *given_up = parse_json(text, MAX_ROW_BYTES)
-            counts = [value for some in given_up for value in dict(some).values()]
+            counts = [value for some in given_up for value in some.values()]
             whole = all(value is None or type(value) is int for value in (width, height, tiles, *counts))
             if not whole or len(given_up) > 1 or not (error is None or isinstance(error, str)):
                 raise ValueError("values of other types")

@@ -98,7 +98,16 @@ def test_damaged_files_are_named(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    ["[" * 5000, "3", "[1, 2]", "null", '["8", 8, [0.5], 1, null]', '[8, 8, ["x"], 1, null]', "[8, 8, 3, 1, null]", '[8, 8, [0.5], 1, null, {"alpha": "x"}]'],
+    [
+        "[" * 5000,
+        "3",
+        "[1, 2]",
+        "null",
+        '["8", 8, [0.5], 1, null]',
+        '[8, 8, ["x"], 1, null]',
+        "[8, 8, 3, 1, null]",
+        '[8, 8, [0.5], 1, null, {"alpha": "x"}]',
+    ],
 )
 def test_a_cache_with_rows_that_no_scorer_wrote_says_what_to_do(tmp_path: Path, row: str) -> None:
     cache = ScoreCache(str(tmp_path), "a")
