@@ -167,6 +167,8 @@ class Stream(Iterator[Batch]):
 
         Most reasons are :class:`synthpipe.errors.ImageError`'s or concern shards (``missing_shard``,
         ``truncated_shard``, ``unscored``, ...) and count images; ``not_finite`` counts tiles lost on the device.
+        ``unused_image`` and ``further_image`` count image files of shards that no sample uses (by mistake, or as a mask
+        beside an image, which is no loss), ``unlisted_sample`` samples that an index leaves out.
         ``filtered`` counts what the filter dropped: tiles, of images used, where it judges on the device, and else
         images beside those used.
         """

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _GLOB = re.compile(r"[*?\[]")
+_PLAIN_URL = re.compile(r"(?:\w+::)*[a-z][a-z0-9+]*://[a-z0-9_.-]+(?:/(?![.])[^/%?#\s]+)+\Z")
+_USUAL_PORTS = {("http", 80), ("https", 443)}
 
 
 def expand_urls(shards: str | Path | Sequence[str | Path], *, allow_pipe: bool = False) -> list[str]:
@@ -101,16 +103,22 @@ def _identity(url: str) -> object:
             return os.path.abspath(path)
         # Not every network file system has numbers of its own for its files.
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-    chain, _, plain = url.rpartition("::")
+    # Most need no look at their parts, and there may be hundreds of thousands.
+    return url if _PLAIN_URL.match(url) else _plain_url(url)
+
+
+def _plain_url(url: str) -> str:
+    """The one spelling that matches ``_PLAIN_URL``, with port and query where they matter."""
+    chain, colons, plain = url.rpartition("::")
     try:
         parts = urlsplit(plain)
-        port = None if (parts.scheme, parts.port) in (("http", 80), ("https", 443)) else parts.port
+        port = "" if parts.port is None or (parts.scheme, parts.port) in _USUAL_PORTS else f":{parts.port}"
     except ValueError:
         return url
-    host = (parts.netloc.rpartition("@")[2] if parts.hostname is None else parts.hostname).lower()
+    host = (parts.hostname or parts.netloc).lower()
     # Two leading slashes would stay.
     path = posixpath.normpath("/" + unquote(parts.path).lstrip("/"))
-    return chain, parts.scheme, host, port, path, parts.query
+    return f"{chain}{colons}{parts.scheme}://{host}{port}{path}" + (f"?{parts.query}" if parts.query else "")
 
 
 def _expand_braces(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import time
 from pathlib import Path
 
 import fsspec
@@ -123,3 +124,9 @@ def test_remote_folder_with_an_index_that_is_broken() -> None:
     with pytest.raises(ShardError, match="damaged shard index"):
         expand_urls("memory://broken")
     files.rm("/broken", recursive=True)
+
+
+def test_two_hundred_thousand_are_quick() -> None:
+    begin = time.perf_counter()
+    assert len(expand_urls("http://h.example/hr-{000000..199999}.tar")) == 200_000
+    assert time.perf_counter() - begin < 15
