@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -28,11 +29,13 @@ from synthpipe.files.source_files import SourceFile, SourceFolders
 from synthpipe.files.storage import absolute_url, file_stamp, local_path
 from synthpipe.shards.sample_note import read_note
 from synthpipe.shards.shard_index import INDEX_NAME, PLAN_NAME
-from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, expand_urls
+from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, expand_urls, listed_shards
 from synthpipe.shards.tar_walk import TarMember, TarSample, read_member, walk_samples
 from synthpipe.shards.unused_images import NO_IMAGES, UnusedImages
 
 __all__ = ["FolderUnit", "ShardUnit", "StoredImage", "Unit", "find_units", "is_image_folder", "printable"]
+
+_log = logging.getLogger(__name__)
 
 #: Files of a folder in one unit.
 _FILES = 200
@@ -60,10 +63,11 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class ShardUnit:
-    """A tar shard; ``label`` tells it from the corpus' others."""
+    """A tar shard; ``label`` tells it from the corpus' others, ``listed`` are samples and bytes by its index."""
 
     label: str
     url: str
+    listed: tuple[int, int] | None = None
 
     def fingerprint(self) -> str | None:
         """Another one when the shard has been written to; None where that cannot be known.
@@ -79,11 +83,28 @@ class ShardUnit:
     def open(self) -> Iterator[tuple[BinaryIO, Iterator[StoredImage]]]:
         """The shard's file, a local copy of a remote one, and its images in order.
 
+        All samples are read, whatever the index says; where that is something else, the log says so.
+
         Raises:
             ShardError: it cannot be opened or fetched.
         """
         with _local_file(self.url) as file:
-            yield file, _images_of_shard(file)
+            yield file, self._compared(_images_of_shard(file), os.fstat(file.fileno()).st_size)
+
+    def _compared(self, images: Iterator[StoredImage], size: int) -> Iterator[StoredImage]:
+        samples = 0
+        for image in images:
+            samples += 1
+            yield image
+        if self.listed is not None and self.listed != (samples, size):
+            _log.warning(
+                "%s: holds %d samples in %d bytes, and by its index %d in %d: all are read; make the index anew with "
+                "`synthpipe shard`, or remove it",
+                self.url,
+                samples,
+                size,
+                *self.listed,
+            )
 
 
 @dataclass(frozen=True)
@@ -139,7 +160,8 @@ def find_units(
             raise ShardError(f"{url}: compressed shards cannot be copied from in parts; unpack it to a plain .tar")
     if output is not None:
         output.check_folders({Path(local_path(url)).parent for url in urls if is_local(url)}, [Path()])
-    return [ShardUnit(label, _absolute(url)) for label, url in zip(_labels(urls), urls, strict=True)]
+    listed = {url: (shard.samples, shard.bytes) for url, shard in listed_shards(urls, "it is not looked at").items()}
+    return [ShardUnit(label, _absolute(url), listed.get(url)) for label, url in zip(_labels(urls), urls, strict=True)]
 
 
 def _absolute(url: str) -> str:

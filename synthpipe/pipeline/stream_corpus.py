@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from synthpipe.errors import ImageError, ShardError, StreamError
 from synthpipe.files.byte_source import is_local, open_source
 from synthpipe.files.image_size import image_size
-from synthpipe.files.storage import is_known_protocol
 from synthpipe.pixel_limit import MAX_PIXELS
-from synthpipe.shards.shard_index import ShardIndex, ShardInfo, find_index
-from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, expand_urls
+from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, expand_urls, listed_shards
 from synthpipe.shards.shard_reader import Listed, ShardReader
 from synthpipe.shards.tar_walk import TarSample, walk_samples
 
@@ -76,7 +74,7 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
     for url in urls:
         if url.endswith(COMPRESSED_SUFFIXES):
             raise ShardError(f"{url}: compressed shards have no addresses to read by; unpack it to a plain .tar")
-    indexed = _indexed_shards(urls)
+    indexed = listed_shards(urls, "counting samples by a scan instead")
     known = {url: shard.samples for url, shard in indexed.items()}
     unknown = [url for url in urls if url not in known]
     scanned = _scan_all(unknown, spool_dir)
@@ -121,26 +119,6 @@ def _sizes(reader: ShardReader, numbers: Sequence[int], max_pixels: int) -> Iter
             yield image_size(data, max_pixels)
         except ImageError:
             continue
-
-
-def _indexed_shards(urls: Sequence[str]) -> dict[str, ShardInfo]:
-    known: dict[str, ShardInfo] = {}
-    folders = {url.rpartition("/")[0] or "." for url in urls if not url.startswith("pipe:")}
-    for folder in sorted(folders):
-        index = _index_of(folder)
-        if index is not None:
-            known |= {shard.name: shard for shard in index.shards} | dict(zip(index.urls(), index.shards, strict=True))
-    return {url: known[url] for url in urls if url in known}
-
-
-def _index_of(folder: str) -> ShardIndex | None:
-    try:
-        return find_index(folder)
-    except ShardError as error:
-        if "://" in folder and not is_known_protocol(folder):
-            raise
-        _log.warning("%s; counting samples by a scan instead", error)
-        return None
 
 
 def _scan_all(urls: Sequence[str], spool_dir: str | None) -> dict[str, int | None]:

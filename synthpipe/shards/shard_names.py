@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from synthpipe.errors import OptionError, ShardError, excerpt
-from synthpipe.files.storage import glob_urls, is_local, join_url, local_path, read_optional
+from synthpipe.files.storage import glob_urls, is_known_protocol, is_local, join_url, local_path, read_optional
 from synthpipe.shards.brace_pattern import MOST_SHARDS, expand_braces
 from synthpipe.shards.shard_index import INDEX_NAME, PLAN_NAME, ShardIndex, ShardInfo, find_index, read_index
 from synthpipe.shards.shard_scan import find_key, scan_shard
 
-__all__ = ["COMPRESSED_SUFFIXES", "build_index", "expand_urls"]
+__all__ = ["COMPRESSED_SUFFIXES", "build_index", "expand_urls", "listed_shards"]
 
 #: What such shards hold can be counted, but not read by its address.
 COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".zst")
@@ -79,6 +79,31 @@ def build_index(urls: str | Path | Sequence[str | Path], *, allow_pipe: bool = F
         hashes.append(keys)
     _check_unique(names, hashes)
     return ShardIndex(tuple(infos))
+
+
+def listed_shards(urls: Iterable[str], instead: str) -> dict[str, ShardInfo]:
+    """What the indexes beside shards say of them, by URL; an index that cannot be read is told of.
+
+    Args:
+        urls: of :func:`expand_urls`.
+        instead: what the log says is done without an index.
+
+    Raises:
+        ShardError: a protocol that is not known or not installed.
+    """
+    wanted = [url for url in urls if not url.startswith("pipe:")]
+    known: dict[str, ShardInfo] = {}
+    for folder in sorted({url.rpartition("/")[0] or "." for url in wanted}):
+        try:
+            index = find_index(folder)
+        except ShardError as error:
+            if "://" in folder and not is_known_protocol(folder):
+                raise
+            _log.warning("%s; %s", error, instead)
+            continue
+        if index is not None:
+            known |= {shard.name: shard for shard in index.shards} | dict(zip(index.urls(), index.shards, strict=True))
+    return {url: known[url] for url in wanted if url in known}
 
 
 def _check_once(urls: Iterable[str]) -> None:

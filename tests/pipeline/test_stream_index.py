@@ -13,6 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from synthpipe.corpus.image_units import find_units
 from synthpipe.errors import StreamError
 from synthpipe.pipeline.build import build_stream
 from tests.stream_corpus import NoisyHalf, noise_image, png, small_options, write_corpus
@@ -120,3 +121,15 @@ def test_an_index_of_a_million_samples_takes_no_memory(shard: Path) -> None:
             list(stream)
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("samples", "more"), [(5, 0), (11, 0), (IMAGES, 1), (IMAGES, 0)])
+def test_other_readers_read_all_and_say_so(
+    samples: int, more: int, shard: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    size = shard.stat().st_size
+    (unit,) = find_units([write_index(shard, samples, size + more)])
+    with unit.open() as (_, images):
+        assert len(list(images)) == IMAGES
+    said = f"{shard}: holds {IMAGES} samples in {size} bytes, and by its index {samples} in {size + more}"
+    assert (said in caplog.text) == bool(more or samples != IMAGES)
