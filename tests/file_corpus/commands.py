@@ -48,7 +48,8 @@ class Outcome:
     """What a command made of one file; what it does not say is None.
 
     ``reason`` is why the image was not used.  ``pixels`` ``(h, w, 3)`` are the whole image or a piece of it.  ``data``
-    is the file as it was passed on.  ``size`` is height and width.  ``written`` are the files that were made of it.
+    is the file as it was passed on.  ``size`` is height and width.  ``written`` are the files that were made of it, one
+    for each page.  ``named`` are the reasons, without numbers, that a table gives.
     """
 
     reason: str | None = None
@@ -56,7 +57,8 @@ class Outcome:
     data: bytes | None = None
     size: tuple[int, int] | None = None
     given_up: dict[str, int] | None = None
-    written: list[Path] = field(default_factory=list)
+    written: list[bytes] = field(default_factory=list)
+    named: set[str] | None = None
 
 
 @dataclass
@@ -154,14 +156,10 @@ def _decode(runs: Runs) -> Run:
 def _original(runs: Runs) -> Run:
     """Every page read at its own depth and encoded again, nothing done in between."""
     run = Run()
-    out = runs.place / "original"
-    out.mkdir()
-    for number, file in enumerate(odd_files().values()):
-        written = []
+    for file in odd_files().values():
         try:
-            for page in read_pages(file.data, file.name):
-                written.append(out / f"{number}_{page.page}.png")
-                written[-1].write_bytes(encode_original(page.color, page.alpha, page.exif))
+            pages = read_pages(file.data, file.name)
+            written = [encode_original(page.color, page.alpha, page.exif) for page in pages]
             run.outcomes[file.name] = Outcome(written=written)
         except ImageError as error:
             run.outcomes[file.name] = Outcome(error.reason)
@@ -253,10 +251,22 @@ def _written(runs: Runs, command: str, weights: str, *argv: Any) -> Run:
     for name, stem in _result_names().items():
         made = [path for path in files if re.fullmatch(re.escape(stem) + r"(_p\d+)?\.png", str(path.relative_to(out)))]
         if made:
-            run.outcomes[name] = Outcome(written=made)
+            run.outcomes[name] = Outcome(written=[path.read_bytes() for path in made])
     run.skipped = _counts_after("; skipped: ", run.said)
     line = next(line for line in run.said.splitlines() if line.startswith("given up: "))
     run.given_up = {reason: int(count) for reason, count in re.findall(r"(\w+) (\d+) \(", line)}
+    return run
+
+
+def _denoise_shards(runs: Runs) -> Run:
+    """Of the shards of `synthpipe shard`."""
+    runs["shard"]
+    out = runs.place / "denoised_shards"
+    argv = ["--sigma", 0.02, "--strength", 1e-6, "--workers", 1]
+    run = _call("denoise", runs.weights("denoiser"), runs.place / "shards", out, *argv)
+    run.given_up = json.loads((out / "report.json").read_text())["given_up"]
+    for _, source, data in _samples(out):
+        run.outcomes[source] = Outcome(written=[data])
     return run
 
 
@@ -270,12 +280,13 @@ def _result_names() -> dict[str, str]:
 def _score(runs: Runs) -> Run:
     table = runs.place / "scores.parquet"
     run = _call("score", runs.weights("scorer"), runs.odd, table, "--tiles", 1, "--workers", 1)
-    run.skipped = _counts_after("without a score: ", run.said)
+    run.skipped, run.given_up = _counts_after("without a score: ", run.said), _counts_after("given up: ", run.said)
     # A name that is not UTF-8 stands in a table with its bytes escaped.
     names = {name.encode("utf-8", "backslashreplace").decode(): name for name in odd_files()}
     for row in pq.read_table(table).to_pylist():
         size = None if row["width"] is None else (row["height"], row["width"])
-        run.outcomes[names[row["path"]]] = Outcome(row["error"], size=size)
+        named = None if row["error"] else set((row["given_up"] or "").split())
+        run.outcomes[names[row["path"]]] = Outcome(row["error"], size=size, named=named)
     return run
 
 
@@ -347,13 +358,12 @@ def _lines(name: str) -> Iterator[list[str]]:
         logger.setLevel(before)
 
 
-def read_png(path: Path) -> tuple[np.ndarray, np.ndarray | None, Exif]:
+def read_png(data: bytes) -> tuple[np.ndarray, np.ndarray | None, Exif]:
     """Colours ``(H, W, 1 or 3)`` and alpha ``(H, W, 1)`` of a PNG at its own depth, by libpng; and its EXIF."""
-    data = path.read_bytes()
     samples = imagecodecs.png_decode(data)
     samples = samples if samples.ndim == 3 else samples[..., None]
     colors = {0: 1, 2: 3, 4: 1, 6: 3}[data[25]]
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(data)) as image:
         exif = image.getexif()
     return samples[..., :colors], samples[..., colors:] if samples.shape[2] > colors else None, exif
 
@@ -367,6 +377,7 @@ _COMMANDS: dict[str, Callable[[Runs], Run]] = {
     "degrade": _degrade,
     "denoise": _denoise,
     "restore": _restore,
+    "denoise_shards": _denoise_shards,
     "score": _score,
     "filter": _filter,
     "train": _train,

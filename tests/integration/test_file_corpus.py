@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning:PIL")  # Pill
 #: Shortest side that each command can use; what is smaller is ``too_small``.
 SMALLEST = {"stream": CROP, "foreign": CROP, "train": CROP, "score": 16, "filter": 16, "calibrate": 16}
 #: Commands that look at names in a folder; the others get the bytes of every file that has an image's name.
-WRITING = ("degrade", "denoise", "restore")
+WRITING = ("degrade", "denoise", "restore", "denoise_shards")
 COMMANDS = ("decode", "original", "shard", "stream", "foreign", *WRITING, "score", "filter", "train", "calibrate")
 
 
@@ -38,7 +37,7 @@ def seen_by(command: str, file: OddFile) -> bool:
     """Whether the file is there at all: the stream reads what `shard` has left in, folders are read by suffix."""
     if command in ("decode", "original"):
         return True
-    return file.taken and not (command == "stream" and isinstance(file.truth, str))
+    return file.taken and not (command in ("stream", "denoise_shards") and isinstance(file.truth, str))
 
 
 @pytest.mark.parametrize("name", odd_files(), ids=ascii)
@@ -87,16 +86,20 @@ def check(command: str, outcome: Outcome, file: OddFile, truth: Truth) -> None:
     elif outcome.pixels is not None:
         assert outcome.pixels.shape == (CROP, CROP, 3)
         assert is_piece_of(outcome.pixels, truth.pixels, truth.tolerance)
+    if outcome.named is not None:
+        assert outcome.named == set(truth.given_up)
     if command == "original" or command in WRITING:
-        check_written(outcome.written, truth, 0 if command == "original" else 1)
+        pages = [truth.color, *truth.further_pages]
+        if command == "denoise_shards" or truth.preview:
+            pages = pages[:1]
+        check_written(outcome.written, truth, pages, 0 if command == "original" else 1)
 
 
-def check_written(files: list[Path], truth: Truth, step: int) -> None:
+def check_written(files: list[bytes], truth: Truth, pages: list[np.ndarray], step: int) -> None:
     """What came in comes out: kind, depth, alpha, metadata, pages; colours within ``step`` of 255 and the tolerance."""
-    pages = [truth.color, *(() if truth.preview else truth.further_pages)]
     assert len(files) == len(pages)
-    for path, color in zip(files, pages, strict=True):
-        found, alpha, exif = read_png(path)
+    for data, color in zip(files, pages, strict=True):
+        found, alpha, exif = read_png(data)
         assert found.dtype == color.dtype
         wanted = color
         if truth.peak is not None:  # a range that the file states becomes that of PNG
@@ -125,19 +128,17 @@ def test_counts(command: str, runs: Runs) -> None:
     assert run.skipped == dict(reasons)
     if run.given_up is not None:
         used = [file.truth for file in seen if expected_reason(command, file) is None]
-        lost = lost_in_writing if command in WRITING else lost_in_decoding
-        given_up = sum((Counter(lost(truth)) for truth in used if isinstance(truth, Truth)), Counter[str]())
+        given_up = sum((Counter(lost(command, truth)) for truth in used if isinstance(truth, Truth)), Counter[str]())
         assert run.given_up == dict(given_up)
 
 
-def lost_in_decoding(truth: Truth) -> Mapping[str, int]:
-    """Everything but 8-bit RGB."""
-    return truth.given_up
-
-
-def lost_in_writing(truth: Truth) -> Mapping[str, int]:
-    """What a PNG of the same kind does not hold."""
-    kept = {"grey_to_rgb", "flattened_alpha", "reduced_depth", *(() if truth.preview else ("further_pages",))}
+def lost(command: str, truth: Truth) -> Mapping[str, int]:
+    """What the command's result does not hold of the file: of a PNG of the same kind less than of 8-bit RGB."""
+    if command not in WRITING:
+        return truth.given_up
+    kept = {"grey_to_rgb", "flattened_alpha", "reduced_depth"}
+    if not truth.preview and command != "denoise_shards":
+        kept.add("further_pages")
     return {reason: count for reason, count in truth.given_up.items() if reason not in kept}
 
 
