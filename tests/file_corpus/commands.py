@@ -83,15 +83,20 @@ class Runs:
 
     def __getitem__(self, command: str) -> Run:
         """The run; AssertionError, each time, where the command did not come to its end."""
+        if self.failed(command):
+            raise AssertionError(f"{command} failed as a whole: {self._done[command]}")
+        run = self._done[command]
+        assert isinstance(run, Run)
+        return run
+
+    def failed(self, command: str) -> bool:
+        """Whether the command did not come to its end; runs it where it has not been run."""
         if command not in self._done:
             try:
                 self._done[command] = _COMMANDS[command](self)
-            except Exception:  # noqa: BLE001 - said once, not run again for each file
+            except Exception:  # noqa: BLE001 - not run again for each file
                 self._done[command] = traceback.format_exc()
-        run = self._done[command]
-        if isinstance(run, str):
-            raise AssertionError(f"{command} failed as a whole: {run}")
-        return run
+        return isinstance(self._done[command], str)
 
     def foreign(self) -> tuple[str, dict[str, str]]:
         """A tar that nobody has looked through, and which file each key stands for."""
@@ -252,9 +257,7 @@ def _written(runs: Runs, command: str, weights: str, *argv: Any) -> Run:
         made = [path for path in files if re.fullmatch(re.escape(stem) + r"(_p\d+)?\.png", str(path.relative_to(out)))]
         if made:
             run.outcomes[name] = Outcome(written=[path.read_bytes() for path in made])
-    run.skipped = _counts_after("; skipped: ", run.said)
-    line = next(line for line in run.said.splitlines() if line.startswith("given up: "))
-    run.given_up = {reason: int(count) for reason, count in re.findall(r"(\w+) (\d+) \(", line)}
+    run.skipped, run.given_up = _counts_after("; skipped: ", run.said), _counts_after("given up: ", run.said)
     return run
 
 
