@@ -321,6 +321,11 @@ RUNS: list[tuple[dict[str, Any], str]] = [
     ({"val.val_freq": GONE}, "val.val_freq: required and not given"),
     ({"val.metrics": GONE}, "val.metrics: neither metrics nor save_img"),
     ({"path.pretrain_network_g": "/nope/net.pth"}, "path.pretrain_network_g: no file at '/nope/net.pth'"),
+    ({"path.pretrain_network_g": "x" * 5000}, "path.pretrain_network_g: no file at 'xxx"),
+    ({"path.pretrain_network_g": "~nobody_here/a\0.pth"}, "path.pretrain_network_g: no file at"),
+    ({"path.pretrain_network_g": "$HOME/a.pth"}, "no file at '$HOME/a.pth', where variables are not expanded"),
+    ({"path.resume_state": "x" * 5000}, "path.resume_state: no file at"),
+    ({"datasets.val.dataroot_gt": "x" * 5000}, "datasets.val.dataroot_gt: no folder at"),
     ({"path.pretrain_network_d": "/"}, "path.pretrain_network_d: a folder at '/'"),
     ({"path.resume_state": "/nope/8.state"}, "path.resume_state: no file at '/nope/8.state'"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from synthpipe.basicsr_plugin.checks.lookup import block_at, nearest, value_at
 from synthpipe.basicsr_plugin.command_line import CommandLine
-from synthpipe.errors import CheckpointError
+from synthpipe.errors import CheckpointError, excerpt
 
 __all__ = ["check_name_and_blocks", "check_resume", "check_run", "missing_networks"]
 
@@ -120,7 +121,8 @@ def check_resume(options: Mapping[str, Any], command: CommandLine) -> Iterator[s
             f"path.resume_state: with --auto_resume BasicSR looks in {str(states)!r} alone, where no checkpoint is, "
             f"and would begin at 0 without {str(given)!r}; leave out --auto_resume, or the key"
         )
-    if given and not command.auto_resume and not Path(str(given)).expanduser().is_file():
+    # os.path, as BasicSR: a name that no file can have is no file, and ~nobody stays as it is.
+    if given and not command.auto_resume and not os.path.isfile(os.path.expanduser(str(given))):
         yield f"path.resume_state: no file at {str(given)!r}; it names an {{iter}}.state of training_states"
     if not given and not resumable:
         yield from missing_networks(options)
@@ -136,15 +138,19 @@ def missing_networks(options: Mapping[str, Any]) -> Iterator[str]:
     for key, path in block_at(options, "path").items():
         if not str(key).startswith("pretrain_network") or path is None:
             continue
-        place = Path(str(path)).expanduser()
-        if not place.is_file():
-            kind = "a folder" if place.is_dir() else "no file"
-            yield f"path.{key}: {kind} at {str(path)!r}; give a .pth file, or ~ to begin with random weights"
+        place = os.path.expanduser(str(path))
+        if not os.path.isfile(place):
+            kind = "a folder" if os.path.isdir(place) else "no file"
+            variables = ", where variables are not expanded" if "$" in place else ""
+            yield (
+                f"path.{key}: {kind} at {excerpt(str(path))}{variables}; give a .pth file, or ~ to begin with random "
+                "weights"
+            )
             continue
         yield from _check_network_file(options, str(key), place)
 
 
-def _check_network_file(options: Mapping[str, Any], key: str, place: Path) -> Iterator[str]:
+def _check_network_file(options: Mapping[str, Any], key: str, place: str) -> Iterator[str]:
     """BasicSR takes one entry of the file and fails with its name alone where it is not there."""
     label = key.removeprefix("pretrain_network_")
     wanted = block_at(options, "path").get(f"param_key_{label}", "params")
@@ -159,15 +165,13 @@ def _check_network_file(options: Mapping[str, Any], key: str, place: Path) -> It
     if wanted not in entries and "params" not in entries:
         kept = [str(entry) for entry in entries if isinstance(content[entry], Mapping)]
         value = f"one of {', '.join(kept)}" if kept else "~, which takes its top level"
-        yield f"path.{key}: {str(place)!r} has no entry {wanted!r}; set path.param_key_{label} to {value}"
+        yield f"path.{key}: {place!r} has no entry {wanted!r}; set path.param_key_{label} to {value}"
 
 
-def _load(place: Path) -> Any:
+def _load(place: str) -> Any:
     """The file's content; tensors of today's format are mapped, not read."""
     try:
         return torch.load(place, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(place))
     except Exception as error:  # torch.load has no one exception for a file that is not its own
         said = (str(error).splitlines() or [""])[0][:120]
-        raise CheckpointError(
-            f"{str(place)!r} is no file that PyTorch reads ({type(error).__name__}: {said})"
-        ) from error
+        raise CheckpointError(f"{place!r} is no file that PyTorch reads ({type(error).__name__}: {said})") from error

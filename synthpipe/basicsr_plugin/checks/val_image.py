@@ -51,8 +51,11 @@ def read_as_basicsr(path: str) -> AsRead:
     Raises:
         ImageError: BasicSR could not read the file.
     """
-    with open(path, "rb") as file:
-        data = file.read()
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise ImageError(f"{path!r}: cannot be read: {error.strerror or error}", "unreadable") from error
     if is_truncated(data):  # OpenCV fills what is missing with grey
         raise ImageError(f"{path!r}: the file ends too early, after {len(data)} bytes", "truncated")
     with readable(data, repr(path)), open_image(io.BytesIO(data), path) as image:

@@ -85,7 +85,7 @@ def _check_set(where: str, block: dict[str, Any], options: Mapping[str, Any], fo
         return
     for key in ("dataroot_gt", "dataroot_lq"):
         block[key] = os.path.expanduser(str(block[key]))
-    roots = [key for key in ("dataroot_gt", "dataroot_lq") if not Path(block[key]).is_dir()]
+    roots = [key for key in ("dataroot_gt", "dataroot_lq") if not os.path.isdir(block[key])]
     for key in roots:
         expanded = "; BasicSR expands ~, and no variables" if "$" in block[key] else ""
         found.problems.append(f"{where}.{key}: no folder at {block[key]!r}{expanded}")
@@ -146,7 +146,7 @@ def _pairs(where: str, block: dict[str, Any]) -> tuple[list[str], list[tuple[str
         return list(_why_unpaired(where, block)) or [f"{where}: 0 pairs in it; {_CURE}"], []
     pairs = [(str(each["gt_path"]), str(each["lq_path"])) for each in paths]
     if kind == "disk":
-        absent = [path for pair in pairs for path in pair if not Path(path).is_file()]
+        absent = [path for pair in pairs for path in pair if not os.path.isfile(path)]
         if absent:
             return [f"{where}: {len(absent)} files that its list names are not there, such as {absent[0]!r}"], []
     return [], pairs
