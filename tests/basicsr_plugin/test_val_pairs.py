@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from synthpipe.cli import main
 from tests.basicsr_runs import options, require_basicsr, run_entry, smooth_image
 
 require_basicsr()
@@ -401,3 +402,20 @@ def test_the_entry_refuses_and_logs(
     log = next((tmp_path / "experiments/run").glob("train_*.log")).read_text()
     assert "WARNING: synthpipe: datasets.val: " in log
     assert "in gt and lq alike" in log
+
+
+def test_what_degrade_pairs_writes_has_no_finding(tmp_path: Path) -> None:
+    """The cure that the messages name cures: each of the images above, and folders within folders."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photos = tmp_path / "photos"
+    save(photos / "cut.png", cutout(67))
+    save(photos / "sub/cut.png", picture(64).quantize(16), transparency=3)
+    save(photos / "adobe.jpg", picture(64), icc_profile=adobe_rgb(), quality=95)
+    save(photos / "turned.jpg", picture(64).crop((0, 0, 64, 32)), exif=exif, quality=95)
+    save(photos / "sub/grey.png", cutout(64).convert("LA"))
+    (photos / "deep.png").write_bytes(png_16_bit(smooth_image(0, 64).astype(np.uint16) * 257 + 100))
+    assert main(["degrade", "deflow_small", str(photos), str(tmp_path), "--pairs", "--scale", str(SCALE)]) == 0
+    assert len(list((tmp_path / "gt").iterdir())) == 6
+    assert check(tmp_path) == ([], [])
+    assert check(tmp_path, type="RealESRGANPairedDataset") == ([], [])
