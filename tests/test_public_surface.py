@@ -26,6 +26,7 @@ PUBLIC: dict[str, set[str]] = {
     "synthpipe.corpus": set(),
     "synthpipe.denoisers.blind_spot_nets": set(),
     "synthpipe.files": set(),
+    "synthpipe.files.decoding": set(),
     "synthpipe.preview": {"Preview", "interest", "make_preview", "preview_options"},
     "synthpipe.shards": set(),
     "synthpipe.training": {"train"},

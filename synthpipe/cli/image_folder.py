@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from synthpipe.files.original import Original
     from synthpipe.files.output_place import OutputPlace
 
-__all__ = ["FolderJob", "Rendered", "Result", "convert_images", "written_back"]
+__all__ = ["FolderJob", "Render", "Rendered", "Result", "convert_images", "written_back"]
 
 
 class Result(NamedTuple):

@@ -17,7 +17,16 @@ from synthpipe.files.containers import image_format, is_truncated, tiff_pages, t
 from synthpipe.files.image_formats import EXTRAS, IMAGE_FORMATS
 from synthpipe.pixel_limit import MAX_PIXELS
 
-__all__ = ["MAGIC_BYTES", "MAX_PIXELS", "TiffByTags", "check_pixels", "open_image", "readable", "unreadable"]
+__all__ = [
+    "MAGIC_BYTES",
+    "MAX_PIXELS",
+    "TIFF_COLORS",
+    "TiffByTags",
+    "check_pixels",
+    "open_image",
+    "readable",
+    "unreadable",
+]
 
 _UNKNOWN = "unknown format"
 #: Bytes at the start of a file that tell its format.
