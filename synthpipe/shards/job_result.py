@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from synthpipe.files.given_up import NAMED_EXAMPLES
-from synthpipe.files.storage import OutputFolder
+from synthpipe.files.storage import LARGEST_WHOLE_FILE, OutputFolder
+from synthpipe.json_text import parse_json
 from synthpipe.shards.shard_index import STATE_FOLDER
 from synthpipe.shards.tar_sink import HashingFile
 
@@ -122,9 +123,22 @@ def read_result(kind: type[Result], target: str, output: OutputFolder) -> Result
     if data is None:
         return None
     try:
-        return kind(**json.loads(data))
+        result = kind(**parse_json(data, LARGEST_WHOLE_FILE))
     except (ValueError, TypeError):
         return None
+    return result if _is_sound(result) else None
+
+
+def _is_sound(result: JobResult) -> bool:
+    """Whether its parts have the types that they were written with: they are added up and printed."""
+    empty = type(result)("")
+    parts = [part.name for part in fields(result) if part.name != "source"]
+    if not all(type(getattr(result, part)) is type(getattr(empty, part)) for part in parts) or result.samples < 0:
+        return False
+    if not isinstance(result, CountedResult):
+        return True
+    listed = all(isinstance(line, list) and list(map(type, line)) == [str, str, str] for line in result.broken)
+    return listed and all(type(count) is int for count in result.counts.values())
 
 
 def finished_earlier(

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from synthpipe.errors import ShardError
-from synthpipe.files.storage import OutputFolder
+from synthpipe.files.storage import LARGEST_WHOLE_FILE, OutputFolder
+from synthpipe.json_text import parse_json
 from synthpipe.shards.shard_index import INDEX_NAME, PLAN_NAME, STATE_FOLDER
 
 __all__ = ["InputChecksum", "RunPlan", "differences", "open_run", "refuse_foreign_shards"]
@@ -84,7 +85,7 @@ class RunPlan:
             output.publish_bytes(self.to_json().encode(), PLAN_NAME, scratch)
             return
         try:
-            found = self._differences(json.loads(earlier), output.url)
+            found = self._differences(parse_json(earlier, LARGEST_WHOLE_FILE), output.url)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ShardError(
                 f"{output.url}/{PLAN_NAME}: damaged plan of an earlier run ({error!r}); {_REMEDY}"

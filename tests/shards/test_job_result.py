@@ -131,3 +131,30 @@ def test_the_report_lists_what_the_results_say(output: OutputFolder, tmp_path: P
         publish_report({"images": 3, "left_out": {"truncated": 1}}, listed, output, tmp_path)
         text = (tmp_path / "out" / "report.json").read_text()
         assert json.loads(text) == {"images": 3, "left_out": {"truncated": 1}, "broken": listed}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"samples": value} for value in (None, True, "2", 2.0, -1)),
+        *({"counts": value} for value in (None, [], 3, {"too_small": "1"}, {"too_small": None})),
+        *({"broken": value} for value in (None, {}, 3, [3], [["a"]], [["a", "b", 3]])),
+        {"name": 3},
+        {"bytes": "700"},
+        {"unknown": 1},
+    ],
+)
+def test_a_result_that_someone_has_changed_is_none(
+    change: dict[str, object], output: OutputFolder, tmp_path: Path
+) -> None:
+    finish(output, tmp_path)
+    path = tmp_path / "out" / "_state" / "x.tar.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert read_result(Edited, "x.tar", output) is None
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "3", "", "NaN"])
+def test_a_result_that_is_none(text: str, output: OutputFolder, tmp_path: Path) -> None:
+    finish(output, tmp_path)
+    (tmp_path / "out" / "_state" / "x.tar.json").write_text(text)
+    assert read_result(Edited, "x.tar", output) is None

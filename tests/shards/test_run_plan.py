@@ -92,6 +92,7 @@ def test_every_difference_is_named(other: RunPlan, said: str, tmp_path: Path) ->
         ("[]", "damaged plan"),
         ("3", "damaged plan"),
         ("{", "damaged plan"),
+        ("[" * 100_000, "damaged plan"),
         ("\xff", "damaged plan"),
     ],
 )
