@@ -38,7 +38,8 @@ def prepare(folder: Path) -> Reader:
                 assert len(names) == count_names(line)
         expand_urls([f"memory://{line}" for line in lines])
 
-    return Reader(seeds, read, TOKENS, _mutate)
+    # Names by the hundred thousand take a second of a core, and more of a busy machine.
+    return Reader(seeds, read, TOKENS, _mutate, seconds=60.0)
 
 
 def _mutate(data: bytes, rng: Random) -> bytes:
