@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from tests.file_corpus.pillow_files import has_avif, plain, saved
+from tests.file_corpus.pillow_files import has_avif, has_heic, heic, plain, saved
 from tests.file_corpus.tiff import Page, tiff
 from tests.file_corpus.truth import OddFile, Truth, deep_picture, picture
 from tests.files.image_bytes import png, png_chunk
@@ -30,6 +30,7 @@ def broken_files() -> Iterator[OddFile]:
     yield from _bombs()
     yield from _small()
     yield from _other_suffixes()
+    yield from _unknown_formats()
     yield from _names()
 
 
@@ -44,6 +45,8 @@ def _cut() -> Iterator[OddFile]:
     }
     if has_avif():
         wholes["avif"] = saved(picture("cut.avif"), format="AVIF", quality=90, speed=10)
+    if has_heic():
+        wholes["heic"] = heic(picture("cut.heic"))
     for suffix, whole in wholes.items():
         yield OddFile(f"cut_half.{suffix}", whole[: len(whole) // 2], "truncated")
         yield OddFile(f"cut_end.{suffix}", whole[:-60], "truncated")
@@ -151,6 +154,16 @@ def _other_suffixes() -> Iterator[OddFile]:
     yield OddFile("no_suffix", png(color, _RGB), Truth(color), taken=False)
     yield OddFile(".hidden.png", png(color, _RGB), Truth(color), taken=False)
     yield OddFile("notes.txt", b"no picture", "unreadable", taken=False)
+
+
+def _unknown_formats() -> Iterator[OddFile]:
+    """Known by their first bytes, and not read."""
+    yield OddFile("jpeg_xl.png", b"\x00\x00\x00\x0cJXL \r\n\x87\n" + bytes(500), "unsupported")
+    if not has_heic():
+        head = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"heic", 0, b"mif1", b"heic")
+        yield OddFile("phone.heic", head + bytes(500), "unsupported")
+    if "JPEG2000" in Image.SAVE:
+        yield OddFile("jpeg_2000.png", saved(picture("jpeg_2000.png"), format="JPEG2000"), "unreadable")
 
 
 def _names() -> Iterator[OddFile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import struct
 import warnings
@@ -16,7 +17,7 @@ from tests.file_corpus.colour_math import ADOBE, P3, to_srgb
 from tests.file_corpus.tiff import exif
 from tests.file_corpus.truth import MAKE, OddFile, Truth, picture, rounded, stored
 
-__all__ = ["by_littlecms", "has_avif", "pillow_files", "plain", "saved"]
+__all__ = ["by_littlecms", "has_avif", "has_heic", "heic", "pillow_files", "plain", "saved"]
 
 
 def saved(image: Image.Image | np.ndarray, **how: Any) -> bytes:
@@ -52,6 +53,20 @@ def has_avif() -> bool:
     return "AVIF" in Image.SAVE
 
 
+def has_heic() -> bool:
+    """Whether the extra is there."""
+    return importlib.util.find_spec("pillow_heif") is not None
+
+
+def heic(samples: np.ndarray, **how: Any) -> bytes:
+    """The image as a HEIC."""
+    import pillow_heif
+
+    buffer = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(np.ascontiguousarray(samples))).save(buffer, quality=90, **how)
+    return buffer.getvalue()
+
+
 def pillow_files() -> Iterator[OddFile]:
     """All of them."""
     yield from _jpegs()
@@ -62,6 +77,8 @@ def pillow_files() -> Iterator[OddFile]:
     yield from _bmps()
     if has_avif():
         yield from _avifs()
+    if has_heic():
+        yield from _heics()
 
 
 def _jpegs() -> Iterator[OddFile]:
@@ -210,3 +227,22 @@ def _avifs() -> Iterator[OddFile]:
         np.ascontiguousarray(stored(picture("turned_6.avif"), 6)), format="AVIF", quality=90, speed=10, exif=block
     )
     yield OddFile("turned_6.avif", data, Truth(stored(plain(data), 8), tolerance=1, exif=True))
+
+
+def _heics() -> Iterator[OddFile]:
+    import pillow_heif
+
+    def decoded(data: bytes) -> np.ndarray:
+        """Upright: HEIC says itself how it is turned."""
+        return np.array(pillow_heif.read_heif(data).to_pillow())
+
+    data = heic(picture("plain.heic"))
+    yield OddFile("plain.heic", data, Truth(decoded(data), tolerance=1))
+    data = heic(np.concatenate([picture("alpha.heic"), picture("alpha of alpha.heic")[..., :1]], 2))
+    samples = decoded(data)
+    yield OddFile("alpha.heic", data, Truth(samples[..., :3], samples[..., 3:], "flattened_alpha", tolerance=1))
+    data = heic(picture("icc_p3.heic"), icc_profile=icc.rgb_profile(P3, version=4))
+    truth = Truth(rounded(to_srgb(decoded(data), P3)), reasons="converted_profile", tolerance=1)
+    yield OddFile("icc_p3.heic", data, truth)
+    data = heic(stored(picture("turned_6.heic"), 6), exif=exif(orientation=6, make=MAKE))
+    yield OddFile("turned_6.heic", data, Truth(decoded(data), tolerance=1, exif=True))
