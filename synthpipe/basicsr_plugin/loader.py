@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from synthpipe.basicsr_plugin.resume import keep_rng
 from synthpipe.errors import StreamError
+from synthpipe.pipeline.source import USED
+from synthpipe.pipeline.tally import describe
 
 __all__ = ["SERIAL", "Stream", "StreamLoader"]
 
@@ -30,6 +32,12 @@ class Stream(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batch behind ``state``."""
+
+    def counts(self) -> dict[str, int]:
+        """Images ``used`` and what was skipped, by reason."""
+
+    def given_up(self) -> dict[str, int]:
+        """What the files of used images held and batches do not, by reason."""
 
     def close(self) -> None:
         """Stop the readers; the stream gives no more batches."""
@@ -99,6 +107,13 @@ class StreamLoader:
     def begin_after(self, number: int) -> None:
         """Count on from batch ``number``, with a stream at its beginning; before the first iterator is taken."""
         self._trained = number
+
+    def summary(self) -> str:
+        """For the log: images used, skipped, and what they gave up, among all batches pulled from the stream so far."""
+        counts, given_up = self.stream.counts(), self.stream.given_up()
+        used = counts.pop(USED, 0)
+        text = f"{used} images used, skipped: {describe(counts)}"
+        return f"{text}, given up: {describe(given_up)}" if given_up else text
 
     def close(self) -> None:
         """Stop the stream's workers."""

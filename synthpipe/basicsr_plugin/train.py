@@ -236,7 +236,7 @@ class Session:
         self, save: Callable[[int, int], None], opt: dict[str, Any], degrade: dict[str, Any] | None
     ) -> Callable[[int, int], None]:
         def save_all(epoch: int, current_iter: int) -> None:
-            """``save``, with the state of the stream and of random numbers beside it."""
+            """``save``, with the state of the stream and of random numbers beside it; the log says what was read."""
             if current_iter != -1:  # -1: the final networks, without a state
                 content = {
                     "loader": self._loader.state_dict() if self._loader else None,
@@ -250,6 +250,8 @@ class Session:
                 # BasicSR's file says that the checkpoint is there: every rank's part comes before it.
                 barrier()
             save(epoch, current_iter)
+            if self._loader is not None:
+                _LOG.info("synthpipe: %s.", self._loader.summary())
 
         return save_all
 
