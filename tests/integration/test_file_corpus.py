@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning:PIL")  # Pill
 #: Shortest side that each command can use; what is smaller is ``too_small``.
 SMALLEST = {"stream": CROP, "foreign": CROP, "train": CROP, "score": 16, "filter": 16, "calibrate": 16}
 #: Commands that look at names in a folder; the others get the bytes of every file that has an image's name.
-WRITING = ("degrade", "denoise", "restore")
+WRITING = ("degrade", "denoise", "restore", "denoise_shards")
 COMMANDS = ("decode", "original", "shard", "stream", "foreign", *WRITING, "score", "filter", "train", "calibrate")
 
 
