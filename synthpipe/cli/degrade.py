@@ -9,6 +9,7 @@ from synthpipe.cli.command import add_command
 from synthpipe.cli.device import find_device
 from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
 from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
+from synthpipe.cli.result_names import PageKey
 from synthpipe.cli.validation_pairs import PAIR_FOLDERS, pairs, print_pairs
 from synthpipe.errors import OptionError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from synthpipe.flows.deflow import DeFlow
+    from synthpipe.transforms.page_images import PageImage
 
 __all__ = ["add_parser", "run"]
 
@@ -66,10 +68,10 @@ def run(args: argparse.Namespace) -> int:
 
     suffixes = tuple(f"_{number + 1}" for number in range(args.samples)) if args.samples > 1 else ("",)
 
-    def degrade(x: Tensor, name: str) -> dict[str, Tensor]:
-        """``x`` ``(1, 3, H, W)`` degraded, for each suffix of the file name."""
+    def degrade(image: PageImage, key: PageKey) -> dict[str, Tensor]:
+        """The image degraded, for each suffix of the file name."""
         return {
-            suffix: _degrade_image(model, x, sample_seed(args.seed, number, name), args)
+            suffix: _degrade_image(model, image.x, sample_seed(args.seed, number, key.page), args)
             for number, suffix in enumerate(suffixes)
         }
 

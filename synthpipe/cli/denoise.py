@@ -12,6 +12,7 @@ from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
 from synthpipe.cli.page_options import PageReading, add_in_place_argument, add_page_arguments
 from synthpipe.cli.places import place
+from synthpipe.cli.result_names import PageKey
 from synthpipe.cli.score import add_engine_arguments
 from synthpipe.errors import OptionError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from synthpipe.config.denoise import DenoiseOptions
     from synthpipe.corpus.image_units import ShardUnit
+    from synthpipe.transforms.page_images import PageImage
 
 __all__ = ["add_parser", "run"]
 
@@ -104,9 +106,9 @@ def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
         raise OptionError(f"IN: expected one folder of images at a time, got {len(args.source)}")
     transform = build_denoise(options).to(args.device)
 
-    def clean(x: Tensor, name: str) -> dict[str, Tensor]:
-        """The image without noise, ``(1, 3, H, W)`` in and out, on the CPU."""
-        y = transform.clean(x.to(args.device), rounded=False).cpu()
+    def clean(image: PageImage, key: PageKey) -> dict[str, Tensor]:
+        """The image without noise, on the CPU."""
+        y = transform.clean(image.x.to(args.device), rounded=False).cpu()
         if not bool(torch.isfinite(y).all()):
             raise ImageError("the denoiser gave NaN or infinity", "not_finite")
         return {"": y}

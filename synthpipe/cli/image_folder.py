@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from synthpipe.cli.command import print_given_up, print_passed_over
 from synthpipe.cli.page_options import PageReading
-from synthpipe.cli.result_names import ResultNames
+from synthpipe.cli.result_names import PageKey, ResultNames
 from synthpipe.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from synthpipe.files.original import Original
     from synthpipe.files.output_place import OutputPlace
+    from synthpipe.transforms.page_images import PageImage
 
 __all__ = ["FolderJob", "Render", "Rendered", "Result", "convert_images", "written_back"]
 
@@ -39,9 +40,8 @@ class Rendered(NamedTuple):
     given_up: Mapping[str, int]
 
 
-#: Of a page and the key of its image, by which masks and random numbers are found.  It may raise ImageError, which
-#: skips the image.
-Render = Callable[["Original", str], Rendered]
+#: Of a page and its key.  It may raise ImageError, which skips the image.
+Render = Callable[["Original", PageKey], Rendered]
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,15 @@ class FolderJob:
         return self.folders != ("",)
 
 
-def written_back(convert: Callable[[Tensor, str], Mapping[str, Tensor]], reduction: int = 1) -> Render:
+def written_back(convert: Callable[[PageImage, PageKey], Mapping[str, Tensor]], reduction: int = 1) -> Render:
     """Results as the page came in: grey, with alpha and EXIF, of its depth and range.
 
     Args:
-        convert: ``(image (1, 3, H, W) float32 in [0, 1], key)`` -> results by suffix, each ``(1, 3, h, w)``.
+        convert: of a page and its key -> results by suffix, each ``(1, 3, h, w)``.
         reduction: of the image before that.
     """
 
-    def render(page: Original, key: str) -> Rendered:
+    def render(page: Original, key: PageKey) -> Rendered:
         """See :data:`Render`."""
         from synthpipe.files.original import encode_original
         from synthpipe.transforms.page_images import page_arrays, page_image
@@ -91,7 +91,7 @@ def written_back(convert: Callable[[Tensor, str], Mapping[str, Tensor]], reducti
         given = page_image(page, reduction)
         results = [
             Result("", suffix, encode_original(*page_arrays(y, page, given), page.exif))
-            for suffix, y in convert(given.x, key).items()
+            for suffix, y in convert(given, key).items()
         ]
         return Rendered(results, page.given_up)
 
@@ -206,7 +206,7 @@ def _convert_file(
     return given_up
 
 
-def _rendered(render: Render, page: Original, key: str, path: Path) -> Rendered:
+def _rendered(render: Render, page: Original, key: PageKey, path: Path) -> Rendered:
     try:
         return render(page, key)
     except ImageError as error:

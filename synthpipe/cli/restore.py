@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from synthpipe.cli.device import find_device
 from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
 from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
 from synthpipe.cli.places import local_path, place
+from synthpipe.cli.result_names import PageKey
 from synthpipe.errors import CheckpointError, ImageError, OptionError, ShapeError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from synthpipe.denoisers import Denoiser
     from synthpipe.denoisers.degradation_operators import DegradationOperator
     from synthpipe.denoisers.plug_and_play import Method
+    from synthpipe.transforms.page_images import PageImage
 
 __all__ = ["add_parser", "run"]
 
@@ -95,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
     """Restore; 0 if any image worked, 1 if none did."""
     import torch
 
+    from synthpipe.denoisers.noise_level import estimate_sigma
     from synthpipe.denoisers.plug_and_play import Problem, restore
+    from synthpipe.transforms.page_images import filled
 
     check_at_least(args, {"scale": 2, "iterations": 1, "tile": 64})
     args.device = find_device(args)
@@ -106,17 +109,21 @@ def run(args: argparse.Namespace) -> int:
     _check_masks(args.target, args.mask)
     denoise = _tiled(_load(args), args.tile)
 
-    def convert(x: Tensor, name: str) -> dict[str, Tensor]:
-        """The restored image, on the CPU; ImageError where ``x`` does not fit the operator, and for NaN."""
+    def convert(image: PageImage, key: PageKey) -> dict[str, Tensor]:
+        """The restored image, on the CPU; ImageError where it does not fit the operator, and for NaN."""
+        x, level = filled(image), sigma
+        if level is None and image.alpha is not None:
+            # What is filled is smooth; white is left out of estimates.
+            level = float(estimate_sigma(image.x))
         try:
-            operator = operator_for(x, name).to(args.device)
-            problem = Problem(operator, _observed(operator, x.to(args.device), args), sigma)
+            operator = operator_for(x, key).to(args.device)
+            problem = Problem(operator, _observed(operator, x.to(args.device), args), level)
         except ShapeError as error:
             raise ImageError(str(error), "shape") from error
-        image = restore(problem, denoise, method).image
-        if not bool(torch.isfinite(image).all()):
+        result = restore(problem, denoise, method).image
+        if not bool(torch.isfinite(result).all()):
             raise ImageError("the denoiser gave NaN or infinity", "not_finite")
-        return {"": image.cpu()}
+        return {"": result.cpu()}
 
     job = FolderJob("restore", "restored", args.source, args.target, reading, in_place=args.in_place)
     return convert_images(job, written_back(convert))
@@ -172,7 +179,7 @@ def _observed(operator: DegradationOperator, x: Tensor, args: argparse.Namespace
     return operator(x) if args.task == "inpaint" else x  # what lies under a mask is nobody's business
 
 
-def _operators(args: argparse.Namespace, max_pixels: int) -> Callable[[Tensor, str], DegradationOperator]:
+def _operators(args: argparse.Namespace, max_pixels: int) -> Callable[[Tensor, PageKey], DegradationOperator]:
     """What degraded an image ``(1, 3, h, w)`` of this relative name."""
     from synthpipe.denoisers.blur_kernels import bicubic_kernel
     from synthpipe.denoisers.blur_operators import CircularBlur, ValidBlur
@@ -180,12 +187,12 @@ def _operators(args: argparse.Namespace, max_pixels: int) -> Callable[[Tensor, s
 
     _check_task(args)
     if args.task == "denoise":
-        return lambda x, name: Identity()
+        return lambda x, key: Identity()
     if args.task == "inpaint":
-        return lambda x, name: Mask(_read_mask(args.mask, x, name, max_pixels))
+        return lambda x, key: Mask(_read_mask(args.mask, x, key, max_pixels))
     kernel, centre = (_read_kernel(args.kernel), None) if args.kernel else bicubic_kernel(args.scale)
     blur = (ValidBlur if args.border == "unknown" else CircularBlur)(kernel, args.scale or 1, centre)
-    return lambda x, name: blur
+    return lambda x, key: blur
 
 
 def _check_task(args: argparse.Namespace) -> None:
@@ -237,7 +244,7 @@ def _check_masks(target: Path, masks: Path | None) -> None:
         OutputPlace(target, cure="name another OUT").check(identity_of(masks.stat()), str(masks))
 
 
-def _read_mask(place: Path, x: Tensor, name: str, max_pixels: int) -> Tensor:
+def _read_mask(place: Path, x: Tensor, key: PageKey, max_pixels: int) -> Tensor:
     """``(1, 1, H, W)``, 1 where a pixel is there; a page has a mask of its own, or that of the whole file."""
     import torch
 
@@ -246,11 +253,11 @@ def _read_mask(place: Path, x: Tensor, name: str, max_pixels: int) -> Tensor:
 
     path = place
     if place.is_dir():
-        keys = dict.fromkeys([name, re.sub(r"_p[0-9]+$", "", name)])
-        named = (place / f"{key}{suffix}" for key in keys for suffix in ("", *sorted(IMAGE_SUFFIXES)))
+        names = dict.fromkeys([key.page, key.file])
+        named = (place / f"{name}{suffix}" for name in names for suffix in ("", *sorted(IMAGE_SUFFIXES)))
         found = next((path for path in named if path.is_file()), None)
         if found is None:
-            raise ImageError(f"--mask: no image {name}.png, ... in {place}", "no_mask")
+            raise ImageError(f"--mask: no image {key.page}.png, ... in {place}", "no_mask")
         path = found
     elif not place.is_file():
         raise OptionError(f"--mask: expected an image or a folder of images, found nothing at {place}")

@@ -8,11 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-__all__ = ["ResultNames"]
+__all__ = ["PageKey", "ResultNames"]
 
 #: Bytes of a name that file systems take, less ``.png`` and what tells pages and samples.
 _LONGEST = 255 - 24
+
+
+class PageKey(NamedTuple):
+    """By which masks and random numbers are found: relative names without suffix, of the file and of a page in it.
+
+    A file keeps its suffix where two differ in it alone.  Of a file with one page both are the same.
+    """
+
+    file: str
+    page: str
 
 
 class ResultNames:
@@ -40,7 +51,7 @@ class ResultNames:
         self._suffixes = suffixes
         self._flat = flat
         stems = Counter(relative.with_suffix("") for relative in self._relative.values())
-        #: By which an image's masks and random numbers are found, without suffix unless two differ in it alone.
+        #: Of the files, see :class:`PageKey`.
         self.keys = {
             path: (relative if stems[relative.with_suffix("")] > 1 else relative.with_suffix("")).as_posix()
             for path, relative in self._relative.items()
@@ -63,9 +74,10 @@ class ResultNames:
                 return [f"{name}{tail}" for tail in tails]
         raise AssertionError("candidates do not end")
 
-    def page_keys(self, path: Path, number: int) -> list[str]:
-        """The key of an image for each of its pages."""
-        return [self.keys[path]] if number == 1 else [f"{self.keys[path]}_p{page + 1}" for page in range(number)]
+    def page_keys(self, path: Path, number: int) -> list[PageKey]:
+        """Of each page of an image."""
+        key = self.keys[path]
+        return [PageKey(key, key if number == 1 else f"{key}_p{page + 1}") for page in range(number)]
 
     @property
     def folders(self) -> set[Path]:

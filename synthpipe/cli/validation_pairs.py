@@ -7,26 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synthpipe.cli.image_folder import Render, Rendered, Result
+from synthpipe.cli.result_names import PageKey
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from synthpipe.files.original import Original
+    from synthpipe.transforms.page_images import PageImage
 
 __all__ = ["PAIR_FOLDERS", "pairs", "print_pairs"]
 
 PAIR_FOLDERS = ("gt", "lq")
 
 
-def pairs(degrade: Callable[[Tensor, str], Mapping[str, Tensor]], scale: int) -> Render:
+def pairs(degrade: Callable[[PageImage, PageKey], Mapping[str, Tensor]], scale: int) -> Render:
     """Of each page ``gt``, 8-bit sRGB on white and cropped to a multiple of ``scale``, and ``lq`` made of just that.
 
     Args:
-        degrade: ``(gt reduced (1, 3, h, w), key)`` -> results by suffix; each gets a gt of its own.
+        degrade: of the reduced gt and its key -> results by suffix; each gets a gt of its own.
         scale: of the reduction.
     """
 
-    def render(page: Original, key: str) -> Rendered:
+    def render(page: Original, key: PageKey) -> Rendered:
         """See :data:`synthpipe.cli.image_folder.Render`."""
         from dataclasses import replace
 
@@ -40,7 +42,7 @@ def pairs(degrade: Callable[[Tensor, str], Mapping[str, Tensor]], scale: int) ->
         given = page_image(flat, scale)
         gt = encode_original(pixels[:height, :width])
         results = []
-        for suffix, y in degrade(given.x, key).items():
+        for suffix, y in degrade(given, key).items():
             lq = encode_original(*page_arrays(y, flat, given))
             results += [Result("gt", suffix, gt), Result("lq", suffix, lq)]
         return Rendered(results, given_up)

@@ -14,7 +14,7 @@ from synthpipe.errors import ImageError
 from synthpipe.files.original import Original
 from synthpipe.images import crop_to_multiple, downscale_bicubic, luma
 
-__all__ = ["PageImage", "page_arrays", "page_image"]
+__all__ = ["PageImage", "filled", "page_arrays", "page_image"]
 
 
 class PageImage(NamedTuple):
@@ -62,6 +62,14 @@ def page_image(page: Original, reduction: int = 1) -> PageImage:
     return PageImage(torch.where(alpha > 0, x, 1), alpha)
 
 
+def filled(image: PageImage) -> Tensor:
+    """``x`` with the colours of what is seen carried on, ever smoother, into what is not.
+
+    For enlarging and deblurring, which draw white from there into what is seen.
+    """
+    return image.x if image.alpha is None else _carried_on(image.x, (image.alpha > 0).to(image.x))
+
+
 def page_arrays(y: Tensor, page: Original, given: PageImage) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """What a model made of a page, for :func:`synthpipe.files.original.encode_original`.
 
@@ -84,6 +92,16 @@ def page_arrays(y: Tensor, page: Original, given: PageImage) -> tuple[NDArray[An
     if alpha.shape[2:] != y.shape[2:]:
         alpha = F.interpolate(alpha, y.shape[2:], mode="bicubic", align_corners=False)
     return color, _levels(alpha, _white(page.alpha), page.alpha)
+
+
+def _carried_on(x: Tensor, seen: Tensor) -> Tensor:
+    """Where ``seen`` ``(1, 1, H, W)`` is 0, colours of half the size, which are made in the same way."""
+    if bool(seen.all()) or max(x.shape[2:]) == 1:
+        return x
+    share = F.avg_pool2d(seen, 2, ceil_mode=True)
+    small = F.avg_pool2d(x * seen, 2, ceil_mode=True) / torch.where(share > 0, share, 1)
+    small = _carried_on(torch.where(share > 0, small, 1), (share > 0).to(x))
+    return torch.where(seen > 0, x, F.interpolate(small, x.shape[2:], mode="bilinear", align_corners=False))
 
 
 def _unit(values: NDArray[Any], white: int) -> Tensor:

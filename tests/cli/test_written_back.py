@@ -228,6 +228,21 @@ class TestAlpha:
         assert (found[:, :28, 3] == 0).all()
         assert (found[:, 36:, 3] == 255).all()
 
+    @pytest.mark.parametrize("words", [["sr", "--scale", "3"], ["deblur", "--kernel", "gaussian:1.0"]])
+    def test_what_is_hidden_leaves_no_halo(self, words: list[str], tmp_path: Path) -> None:
+        """A dark disc on nothing stays dark to its edge, whatever colour nothing has."""
+        y, x = np.mgrid[0:40, 0:44]
+        alpha = (np.clip(14 - np.hypot(y - 20, x - 22), 0, 1) * 255).astype(np.uint8)[..., None]
+        noise = np.random.default_rng(0).normal(0, 2, (40, 44, 3))
+        for name, nothing in (("white", 255), ("black", 0), ("red", (255, 0, 0))):
+            color = np.where(alpha > 0, np.clip(np.array((30, 40, 60)) + noise, 0, 255), nothing).astype(np.uint8)
+            source = write(tmp_path / name, a__png=png(np.concatenate([color, alpha], 2), RGBA))
+            assert main(["restore", "map_small", str(source), str(tmp_path / f"{name}_o"), "--task", *words]) == 0
+            found = read(tmp_path / f"{name}_o" / "a.png").astype(int)
+            seen = found[..., 3] > 0
+            assert 0.2 < seen.mean() < 0.6
+            assert abs(found[seen][:, :3] - (30, 40, 60)).max() <= 25
+
 
 class TestRange:
     def test_results_stay_within_that_of_the_data(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -423,3 +438,15 @@ def test_a_mask_of_a_file_is_that_of_its_pages(identity: str, tmp_path: Path) ->
     words = ["--task", "inpaint", "--mask", str(masks)]
     assert main(["restore", identity, str(source), str(tmp_path / "out"), *words]) == 0
     assert names_in(tmp_path / "out") == ["a_p1.png", "a_p2.png"]
+
+
+def test_a_mask_of_another_file_is_not_taken_for_that_of_a_page(
+    identity: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name may end as those of pages do."""
+    source = write(tmp_path / "in", a__png=png(rgb8, RGB), a_p2__png=png(rgb8, RGB))
+    masks = write(tmp_path / "masks", a__png=png((grey8 > 200).astype(np.uint8) * 255, GREY))
+    words = ["--task", "inpaint", "--mask", str(masks)]
+    assert main(["restore", identity, str(source), str(tmp_path / "out"), *words]) == 0
+    assert "skipped: 1 no_mask" in capsys.readouterr().out
+    assert names_in(tmp_path / "out") == ["a.png"]
