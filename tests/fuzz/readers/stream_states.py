@@ -32,6 +32,9 @@ def prepare(folder: Path) -> Reader:
             raise StreamError(str(error)) from error
         number, state = given if isinstance(given, list) and len(given) == 2 else (0, given)
         stream = streams[number if type(number) is int and 0 <= number < len(streams) else 0]
+        if isinstance(state, dict) and isinstance(state.get("identity"), dict) and "gt_size" in state["identity"]:
+            # A state of another version would be refused for its options, and nothing behind them looked at.
+            state = {**state, "identity": stream.state_dict()["identity"]}
         stream.load_state_dict(state)
         for _ in range(2):
             next(stream, None)
