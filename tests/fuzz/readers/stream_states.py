@@ -24,6 +24,7 @@ def prepare(folder: Path) -> Reader:
         for _ in range(3):
             next(stream)
         seeds.append(write_plain([number, stream.state_dict()]))
+        stream.close()
 
     def read(data: bytes) -> None:
         try:
@@ -36,8 +37,11 @@ def prepare(folder: Path) -> Reader:
             # A state of another version would be refused for its options, and nothing behind them looked at.
             state = {**state, "identity": stream.state_dict()["identity"]}
         stream.load_state_dict(state)
-        for _ in range(2):
-            next(stream, None)
+        try:
+            for _ in range(2):
+                next(stream, None)
+        finally:
+            stream.close()
 
     return Reader(seeds, read, (b"None", b"True", b"{}", b"[]", b"-1", b"'version'", b"nan", b"inf", b"1e9"), _mutate)
 
