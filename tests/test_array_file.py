@@ -72,6 +72,16 @@ def test_what_is_no_array_is_refused_where_it_is_read(tmp_path: Path, data: byte
         _read_kernel(str(path))
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "<f4", ">f2", "uint8"])
+def test_samples_in_another_order_of_bytes_are_read(tmp_path: Path, dtype: str) -> None:
+    np.save(tmp_path / "a.npy", np.array([[1, 2], [3, 4]], dtype))
+    scale = 255 if dtype == "uint8" else 1
+    assert np.allclose(read_array(str(tmp_path / "a.npy")).numpy() * scale, [[1, 2], [3, 4]])
+    np.save(tmp_path / "b.npy", np.zeros((2, 2), np.longdouble))
+    with pytest.raises(OptionError, match="expected numbers of at most 64 bits, got float128"):
+        read_array(str(tmp_path / "b.npy"))
+
+
 def test_a_kernel_of_complex_numbers_or_texts_is_refused(tmp_path: Path) -> None:
     for array in (np.ones((3, 3), np.complex64), np.array([["a", "b"]]), np.zeros((3, 3), "datetime64[s]")):
         np.save(tmp_path / "k.npy", array)

@@ -89,7 +89,10 @@ def read_array(file: str) -> Tensor:
         )
     if array.dtype.kind == "u" and array.dtype != np.uint8:
         raise OptionError(f"data.file {file!r}: expected floating point or uint8, got {array.dtype}")
-    values = torch.from_numpy(array).float()
+    if array.dtype.itemsize > 8:
+        raise OptionError(f"data.file {file!r}: expected numbers of at most 64 bits, got {array.dtype}")
+    # Torch knows the machine's own order of bytes alone.
+    values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False)).float()
     values = values / 255 if array.dtype == np.uint8 else values
     values = values[:, None] if values.ndim == 3 else values
     if values.numel() == 0 or not bool(values.isfinite().all()):
