@@ -21,11 +21,13 @@ class PageImage(NamedTuple):
     """``x`` ``(1, 3, H, W)`` float32 in [0, 1], 1 is the page's white; ``alpha`` ``(1, 1, H, W)`` or None, 1 is opaque.
 
     Grey stands in all three channels.  Where nothing is seen, colours are white: a model must not see what is hidden
-    there, and estimates of noise leave out what is all white.
+    there, and estimates of noise leave out what is all white.  ``hidden`` ``(1, 3, H, W)`` holds the colours that the
+    page has there.
     """
 
     x: Tensor
     alpha: Tensor | None
+    hidden: Tensor | None = None
 
 
 def page_image(page: Original, reduction: int = 1) -> PageImage:
@@ -55,11 +57,13 @@ def page_image(page: Original, reduction: int = 1) -> PageImage:
         raise ImageError(f"{x.shape[2]}x{x.shape[3]} is smaller than the scale {reduction}", "too_small")
     if alpha is None:
         return PageImage(x if reduction == 1 else _rounded(_reduced(x, reduction), page.peak), None)
+    hidden = x
     if reduction > 1:
+        hidden = _reduced(x, reduction)
         weighted, small = _reduced(x * alpha, reduction), _reduced(alpha, reduction)
         alpha = _rounded(small, _white(page.alpha))
         x = _rounded(weighted / torch.where(alpha > 0, alpha, 1), page.peak)
-    return PageImage(torch.where(alpha > 0, x, 1), alpha)
+    return PageImage(torch.where(alpha > 0, x, 1), alpha, hidden)
 
 
 def filled(image: PageImage) -> Tensor:
@@ -80,15 +84,15 @@ def page_arrays(y: Tensor, page: Original, given: PageImage) -> tuple[NDArray[An
 
     Returns:
         Colours ``(h, w, 1)`` of a grey page (the luma of ``y``) or ``(h, w, 3)``, and alpha ``(h, w, 1)`` or None, on
-        the page's scale and of its dtype.  Alpha of a page of the same size is the page's own, and so are the colours
-        that it hides; of a larger result it is enlarged bicubically.
+        the page's scale and of its dtype.  Alpha is the one that was given, and so are the colours that it hides; for a
+        larger result it is enlarged bicubically.
     """
-    color = _levels(luma(y) if page.color.shape[2] == 1 else y, page.peak, page.color)
-    if page.alpha is None or given.alpha is None:
+    alpha, grey = given.alpha, page.color.shape[2] == 1
+    if alpha is not None and given.hidden is not None and alpha.shape[2:] == y.shape[2:]:
+        y = torch.where(alpha > 0, y, given.hidden)
+    color = _levels(luma(y) if grey else y, page.peak, page.color)
+    if page.alpha is None or alpha is None:
         return color, None
-    if color.shape[:2] == page.alpha.shape[:2]:
-        return np.where(page.alpha == 0, page.color, color), page.alpha
-    alpha = given.alpha
     if alpha.shape[2:] != y.shape[2:]:
         alpha = F.interpolate(alpha, y.shape[2:], mode="bicubic", align_corners=False)
     return color, _levels(alpha, _white(page.alpha), page.alpha)

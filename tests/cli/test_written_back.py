@@ -201,6 +201,10 @@ class TestAlpha:
             assert 0.3 < seen.mean() < 0.9
             np.testing.assert_array_equal(one[seen], two[seen])
             np.testing.assert_array_equal(one[..., 3], two[..., 3])
+        # Readers that drop alpha see there what they see in the file.
+        for what in "dn":
+            hidden = read(tmp_path / f"red_{what}" / "a.png")
+            np.testing.assert_array_equal(hidden[:1, :, :3], np.broadcast_to((255, 0, 0), hidden[:1, :, :3].shape))
 
     @pytest.mark.parametrize("deep", [False, True])
     def test_is_reduced_with_the_picture(self, deep: bool, flow: str, tmp_path: Path) -> None:
