@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MINISBLACK", "MINISWHITE", "RGB", "SEPARATED", "Page", "exif", "tiff"]
+__all__ = ["MINISBLACK", "MINISWHITE", "RGB", "SEPARATED", "YCBCR", "Page", "exif", "tiff"]
 
-MINISWHITE, MINISBLACK, RGB, SEPARATED = 0, 1, 2, 5
+MINISWHITE, MINISBLACK, RGB, SEPARATED, YCBCR = 0, 1, 2, 5, 6
 _SHORT, _LONG, _UNDEFINED, _LONG8 = 3, 4, 7, 16
 _CODES = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 16: "Q"}
 _COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "packbits": 32773}
@@ -34,7 +34,7 @@ class Page:
         compression: ``none``, ``lzw``, ``deflate`` or ``packbits``.
         predictor: differences of neighbours, tag 317.
         extra: tag 338: 0 nothing said, 1 premultiplied, 2 unassociated alpha.
-        tags: other tags: text, bytes (UNDEFINED), or a number (SHORT).
+        tags: other tags: text, bytes (UNDEFINED), a number or numbers (SHORT).
     """
 
     samples: np.ndarray
@@ -45,7 +45,7 @@ class Page:
     compression: str = "none"
     predictor: bool = False
     extra: tuple[int, ...] = ()
-    tags: Mapping[int, str | bytes | int] = field(default_factory=dict)
+    tags: Mapping[int, str | bytes | int | tuple[int, ...]] = field(default_factory=dict)
 
 
 def tiff(*pages: Page, order: str = "<", big: bool = False) -> bytes:
@@ -102,7 +102,9 @@ def _entries(page: Page, order: str) -> list[Entry]:
 def _tag(number: int, value: Any) -> Entry:
     if isinstance(value, str):
         return number, 2, list(value.encode("ascii") + b"\0")
-    return (number, _UNDEFINED, list(value)) if isinstance(value, bytes) else (number, _SHORT, [value])
+    if isinstance(value, bytes):
+        return number, _UNDEFINED, list(value)
+    return number, _SHORT, [value] if isinstance(value, int) else list(value)
 
 
 def _directory(

@@ -171,15 +171,16 @@ def unreadable(name: str, found: str | None, error: Exception) -> ImageError:
 def _opened(factory: Any, file: IO[bytes], name: str, found: str) -> ImageFile.ImageFile | TiffByTags:
     try:
         image: ImageFile.ImageFile = factory(file, name)
-    except SyntaxError as error:
-        if found != "TIFF":
+        return image
+    # Pillow's versions say in different ways that they do not know a kind of TIFF.
+    except Exception as error:
+        if found != "TIFF" or isinstance(error, Image.DecompressionBombError):
             raise
         file.seek(0)
         try:
             return TiffByTags(file.read())
         except (SyntaxError, struct.error):
             raise error from None
-    return image
 
 
 def _factory(found: str) -> Any:
