@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from synthpipe.errors import CheckpointError
+from synthpipe.errors import CheckpointError, excerpt
+from synthpipe.torch_file import read_torch_file
 
 __all__ = ["complete_state", "keep_rng", "read_rank_state", "restore_rng", "rng_state", "write_rank_state"]
 
@@ -82,11 +82,12 @@ def read_rank_state(state_file: str | Path, rank: int) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable state ({error}); resume from an earlier checkpoint") from error
-    if content.get("format") != _FORMAT:
-        raise CheckpointError(f"{path}: expected format {_FORMAT}, got {content.get('format')!r}")
+        content = read_torch_file(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; resume from an earlier checkpoint") from error
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path}: expected a state of format {_FORMAT}, got {excerpt(found)}")
     return content
 
 
@@ -95,10 +96,14 @@ def complete_state(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
 
     BasicSR writes in place, so a run killed while saving leaves a torn file with the highest number; it is passed over.
     """
-    found = [file for file in Path(folder).glob("*.state") if file.stem.isdigit()]
+    found = [file for file in Path(folder).glob("*.state") if file.stem.isascii() and file.stem.isdecimal()]
     for path in sorted(found, key=lambda file: int(file.stem), reverse=True):
         try:
-            return path, torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
-            _LOG.warning("synthpipe: %s cannot be read (%s): torn by a kill? Trying the one before.", path, error)
+            state = read_torch_file(path)
+        except CheckpointError as error:
+            _LOG.warning("synthpipe: %s; torn by a kill? Trying the one before.", error)
+            continue
+        if isinstance(state, dict) and isinstance(state.get("iter"), int):
+            return path, state
+        _LOG.warning("synthpipe: %s is no state of BasicSR's: no number 'iter' in it. Trying the one before.", path)
     return None

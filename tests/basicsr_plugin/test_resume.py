@@ -61,19 +61,19 @@ def test_a_damaged_file_of_ours_is_refused(tmp_path: Path) -> None:
     resume.write_rank_state(tmp_path / "8.state", 0, {"numbers": torch.arange(1000)})
     path = resume.rank_file(tmp_path / "8.state", 0)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(CheckpointError, match=r"8.synthpipe-rank0.pt: not a readable state"):
+    with pytest.raises(CheckpointError, match=r"8.synthpipe-rank0.pt: expected plain values .* resume from an earlier checkpoint"):
         resume.read_rank_state(tmp_path / "8.state", 0)
 
 
 def test_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, resume.rank_file(tmp_path / "8.state", 0))
-    with pytest.raises(CheckpointError, match="expected format 1, got 99"):
+    with pytest.raises(CheckpointError, match="expected a state of format 1, got 99"):
         resume.read_rank_state(tmp_path / "8.state", 0)
 
 
 def test_code_in_a_state_file_does_not_run(tmp_path: Path) -> None:
     torch.save({"format": 1, "path": Path("/")}, resume.rank_file(tmp_path / "8.state", 0))
-    with pytest.raises(CheckpointError, match="not a readable state"):
+    with pytest.raises(CheckpointError, match="holds other Python objects, which are never executed here"):
         resume.read_rank_state(tmp_path / "8.state", 0)
 
 
@@ -92,3 +92,21 @@ def test_the_newest_readable_checkpoint_wins(tmp_path: Path) -> None:
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert resume.complete_state(tmp_path / "absent") is None
     assert resume.complete_state(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"iter": "12"}, 7, {"iter": None}])
+def test_what_is_no_state_is_passed_over(tmp_path: Path, content: object) -> None:
+    torch.save({"iter": 4, "epoch": 0}, tmp_path / "4.state")
+    torch.save(content, tmp_path / "9.state")
+    (tmp_path / "²²².state").write_bytes(b"a name of digits that are no number")
+    found = resume.complete_state(tmp_path)
+    assert found is not None
+    assert (found[0].name, found[1]["iter"]) == ("4.state", 4)
+
+
+@pytest.mark.parametrize("content", [[1, 2], 7, "text", {"format": "x" * 9999}])
+def test_a_ranks_file_of_something_else_is_refused(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "8.synthpipe-rank0.pt")
+    with pytest.raises(CheckpointError, match="expected a state of format 1, got") as caught:
+        resume.read_rank_state(tmp_path / "8.state", 0)
+    assert len(str(caught.value)) < 700
