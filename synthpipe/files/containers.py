@@ -7,7 +7,7 @@ themselves store tell the two apart.
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 from synthpipe.files.decoding.png_chunks import PNG_SIGNATURE
 
@@ -129,18 +129,21 @@ def _tiff_layout(data: bytes) -> tuple[str, str, str, int]:
 
 
 def _tiff_is_cut(data: bytes) -> bool:
-    """The first directory, and the pixel data that it points to, must lie inside the file."""
+    """The directory of each page, and the pixel data that it points to, must lie inside the file."""
+    wanted = {tag for tags in _TIFF_DATA for tag in tags}
     try:
-        start = next(tiff_pages(data), None)
-        values = {} if start is None else tiff_tags(data, start, {tag for tags in _TIFF_DATA for tag in tags})
+        return any(_reaches_beyond(tiff_tags(data, start, wanted), len(data)) for start in tiff_pages(data))
     except struct.error:
         return True
+
+
+def _reaches_beyond(tags: Mapping[int, Sequence[int]], size: int) -> bool:
     ends = [
         offset + length
-        for where, size in _TIFF_DATA
-        for offset, length in zip(values.get(where, ()), values.get(size, ()), strict=False)
+        for where, lengths in _TIFF_DATA
+        for offset, length in zip(tags.get(where, ()), tags.get(lengths, ()), strict=False)
     ]
-    return max(ends, default=0) > len(data)
+    return max(ends, default=0) > size
 
 
 def _tiff_values(data: bytes, order: str, offset: str, kind: int, count: int, place: int) -> Sequence[int]:

@@ -170,11 +170,14 @@ class TestPages:
             list(read_pages(data, "x", max_pixels=4095))
         assert caught.value.reason == "bomb"
 
-    def test_a_damaged_page_is_an_image_error(self) -> None:
+    @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+    def test_a_cut_page_is_an_image_error(self) -> None:
         frames = [Image.fromarray(samples((64, 64, 3), seed=seed)) for seed in range(3)]
         data = saved(frames[0], format="TIFF", compression="tiff_lzw", save_all=True, append_images=frames[1:])
-        with pytest.raises(ImageError):
-            list(read_pages(data[: len(data) * 2 // 3], "x"))
+        for share in (0.4, 0.67, 0.9):
+            with pytest.raises(ImageError) as caught:
+                list(read_pages(data[: int(len(data) * share)], "x"))
+            assert caught.value.reason == "truncated"
 
 
 class TestExif:
