@@ -61,7 +61,7 @@ def test_a_damaged_file_of_ours_is_refused(tmp_path: Path) -> None:
     resume.write_rank_state(tmp_path / "8.state", 0, {"numbers": torch.arange(1000)})
     path = resume.rank_file(tmp_path / "8.state", 0)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(CheckpointError, match=r"8.synthpipe-rank0.pt: cannot be read.* resume from an earlier checkpoint"):
+    with pytest.raises(CheckpointError, match=r"8.synthpipe-rank0.pt: cannot be read.* from an earlier checkpoint"):
         resume.read_rank_state(tmp_path / "8.state", 0)
 
 
