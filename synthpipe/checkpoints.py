@@ -111,8 +111,15 @@ def load(path: str | Path, kind: str | None = None) -> nn.Module:
         require_plain_settings(header["config"])
         with BuildBudget([value.numel() for value in tensors.values()]):
             model = build_model(header["kind"], header["config"])
-        _fill(model.state_dict(), tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except SynthPipeError as error:
+        raise CheckpointError(
+            f"{path}: no model has the configuration in the header: {shortened(str(error))}"
+        ) from error
+    try:
+        _fill(model.state_dict(), tensors)
+    except CheckpointError as error:
         raise CheckpointError(
             f"{path}: tensors do not fit the configuration in the header: {shortened(str(error))}"
         ) from error

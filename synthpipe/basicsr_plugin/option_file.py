@@ -44,7 +44,7 @@ def read_option_file(command: CommandLine) -> dict[str, Any]:
     path = command.option_file
     text = read_text(path)
     try:
-        options = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        options = yaml.load(text, Loader=_Loader)  # derived from SafeLoader
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise OptionError(f"{path}: not valid YAML: {shortened(str(error))}") from error
     if not isinstance(options, dict):

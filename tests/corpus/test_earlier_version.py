@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from synthpipe.config.score import CorpusFilterOptions
@@ -24,7 +23,9 @@ from synthpipe.config.shard import ShardOptions
 from synthpipe.corpus.edit import edit_corpus
 from synthpipe.corpus.filter import filter_corpus
 from synthpipe.corpus.image_units import ShardUnit, find_units
+from synthpipe.corpus.shard_edit import Pixels
 from synthpipe.errors import ShardError
+from synthpipe.files.original import Original
 from synthpipe.shards import shard_writer
 from synthpipe.shards.pack import write_shards
 from synthpipe.shards.tar_sink import TarSink
@@ -44,8 +45,8 @@ class Invert:
     def identity(self) -> dict[str, Any]:
         return {"invert": {"peak": self.peak}}
 
-    def open(self) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-        return lambda pixels: 255 - pixels
+    def open(self) -> Callable[[Original], Pixels]:
+        return lambda page: (255 - page.color, page.alpha)
 
 
 @pytest.fixture

@@ -129,9 +129,12 @@ def write_plain(value: Any) -> bytes:
 
 def parse_plain(data: bytes) -> Any:
     """What :func:`write_plain` wrote; raises ValueError for anything else."""
+    before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:
         parsed = ast.parse(data.decode("utf-8", "surrogatepass"), mode="eval")
         return ast.literal_eval(_NotFinite().visit(parsed))
     except (SyntaxError, NameError, TypeError, AttributeError, MemoryError, RecursionError, ArithmeticError) as error:
         raise ValueError(f"no plain value: {error}") from error
+    finally:
+        sys.set_int_max_str_digits(before)

@@ -90,10 +90,12 @@ def test_as_many_as_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_pattern_without_bounds(pattern: str, said: str) -> None:
     tracemalloc.start()
-    with pytest.raises(OptionError, match=said) as caught:
-        expand_braces(pattern)
-    assert tracemalloc.get_traced_memory()[1] < 8 << 20
-    tracemalloc.stop()
+    try:
+        with pytest.raises(OptionError, match=said) as caught:
+            expand_braces(pattern)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
     assert len(str(caught.value)) < 1000
 
 

@@ -39,10 +39,11 @@ def stored(path: Path) -> list[StoredImage]:
 @contextmanager
 def within_memory(limit: int) -> Iterator[None]:
     tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < limit
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
 
 
 @contextmanager
