@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -163,6 +164,7 @@ def _check_results(names: ResultNames, job: FolderJob, place: OutputPlace, repla
             raise OptionError("--in-place: pairs cannot replace images; name another OUT")
         if len(job.suffixes) > 1:
             raise OptionError(f"--in-place: {len(job.suffixes)} results cannot replace one image; leave out --samples")
+        _check_links(names.keys)
         strange = [str(path) for path, name in names.keys.items() if path.name != f"{Path(name).name}.png"]
         if strange:
             raise OptionError(
@@ -175,6 +177,22 @@ def _check_results(names: ResultNames, job: FolderJob, place: OutputPlace, repla
     elif not place.in_place:
         for folder in job.folders:
             place.check_file(job.source, (Path(folder) / names.pages(job.source, 1)[0]).as_posix())
+
+
+def _check_links(paths: Iterable[Path]) -> None:
+    """Refuse one file at two places: by the time the second is read, it would hold the first one's result.
+
+    Raises:
+        OptionError: names both.
+    """
+    real: dict[str, Path] = {}
+    for path in paths:
+        first = real.setdefault(os.path.realpath(path), path)
+        if first is not path:
+            raise OptionError(
+                f"--in-place: {str(first)!r} and {str(path)!r} are one file, by a link: it would be changed twice; "
+                "remove the link, or name another OUT"
+            )
 
 
 def _convert_file(

@@ -26,7 +26,14 @@ from synthpipe.files.decoding import srgb
 from synthpipe.files.decoding.color_profile import ProfileFound, find_profile
 from synthpipe.files.decoding.open_image import MAX_PIXELS, open_image, readable
 from synthpipe.files.decoding.samples import Samples, read_samples
-from synthpipe.files.decoding.srgb import CONVERTED_PROFILE, FURTHER_PAGES, NARROW_RANGE, REDUCED_DEPTH, UNKNOWN_PROFILE
+from synthpipe.files.decoding.srgb import (
+    CONVERTED_PROFILE,
+    FURTHER_CHANNELS,
+    FURTHER_PAGES,
+    NARROW_RANGE,
+    REDUCED_DEPTH,
+    UNKNOWN_PROFILE,
+)
 
 if TYPE_CHECKING:
     from synthpipe.files.original import Original
@@ -55,6 +62,7 @@ GIVEN_UP = {
     GREY_TO_RGB: "one grey channel repeated three times",
     REDUCED_DEPTH: "more than 8 bits a channel rounded to 8",
     NARROW_RANGE: "16-bit values that all lie below 4096, of a 10- or 12-bit sensor perhaps; dark where 65535 is white",
+    FURTHER_CHANNELS: "channels beside grey or colours and alpha, not used",
     FURTHER_PAGES: "pages or frames after the first, not used",
 }
 
@@ -107,6 +115,8 @@ def decode_image(data: bytes, name: str, *, alpha: AlphaPolicy = "white", max_pi
         raise ImageError(text, reason="alpha")
     pixels, lost = _flattened(samples)
     given_up |= lost
+    if samples.further:
+        given_up[FURTHER_CHANNELS] = 1
     if more:
         given_up[FURTHER_PAGES] = more
     return Decoded(srgb.upright(pixels, turn), given_up)

@@ -129,6 +129,8 @@ def _original(samples: Samples, found: ProfileFound | None, turn: int, exif: byt
     given_up = dict(where.skipped)
     if samples.cut:
         given_up[srgb.REDUCED_DEPTH] = 1
+    if samples.further:
+        given_up[srgb.FURTHER_CHANNELS] = 1
     samples = _all_16_bits(srgb.straight_alpha(samples))
     peak = samples.peak
     if peak == _DEEP:

@@ -181,3 +181,12 @@ def test_long_names_are_skipped_and_counted(photos: Path, capsys: pytest.Capture
     said = capsys.readouterr()
     assert "skipped: 1 long_name" in said.out
     assert "is too long; rename the image" in said.err
+
+
+@pytest.mark.parametrize("link", ["sub2", "b2.png"])
+def test_in_place_changes_no_file_twice(link: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / link).symlink_to("sub" if link == "sub2" else "b.png")
+    before = _state(photos)
+    assert main(["degrade", "deflow_small", "in", "in", "--in-place"]) == 2
+    assert "are one file, by a link: it would be changed twice" in capsys.readouterr().err
+    assert _state(photos) == before

@@ -122,6 +122,7 @@ def _jpeg_profiles() -> Iterator[OddFile]:
     ):
         data = saved(picture(name), format="JPEG", quality=92, icc_profile=profile)
         yield OddFile(name, data, Truth(plain(data), reasons="unknown_profile", tolerance=1))
+    yield from _profiles_in_parts()
     inks = np.concatenate([picture("cmyk.jpg"), picture("black ink of a JPEG")[..., :1] // 3], 2)
     image = Image.frombytes("CMYK", (128, 112), inks.tobytes())
     data = saved(image, format="JPEG", quality=92)
@@ -136,6 +137,28 @@ def _jpeg_profiles() -> Iterator[OddFile]:
         data = saved(picture(name), format="JPEG", quality=92, exif=b"Exif\0\0" + exif(interop=interop, make=MAKE))
         color = rounded(to_srgb(plain(data), ADOBE)) if interop == "R03" else plain(data)
         yield OddFile(name, data, Truth(color, reasons=reasons, tolerance=1, exif=True))
+
+
+def _profiles_in_parts() -> Iterator[OddFile]:
+    """APP2 segments number the parts of a profile (ICC.1, annex B.4), and may stand anywhere before the scan."""
+    mark = b"ICC_PROFILE\0"
+    data = saved(picture("icc_part_missing.jpg"), format="JPEG", quality=92, icc_profile=icc.rgb_profile(ADOBE))
+    count = data.index(mark) + len(mark) + 1
+    data = data[:count] + b"\2" + data[count + 1 :]
+    yield OddFile("icc_part_missing.jpg", data, Truth(plain(data), reasons="unknown_profile", tolerance=1))
+    data = saved(picture("icc_behind_frame.jpg"), format="JPEG", quality=92, icc_profile=icc.rgb_profile(ADOBE))
+    start = data.index(mark) - 4
+    end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    scan = data.index(b"\xff\xda", end)
+    data = data[:start] + data[end:scan] + data[start:end] + data[scan:]
+    truth = Truth(rounded(to_srgb(plain(data), ADOBE)), reasons="converted_profile", tolerance=1)
+    yield OddFile("icc_behind_frame.jpg", data, truth)
+
+
+def _with_code_points(data: bytes, primaries: int, curve: int) -> bytes:
+    """AVIF or HEIC whose ``colr`` box says other colours (ISO/IEC 14496-12, 12.1.5; ITU-T H.273)."""
+    place = data.index(b"colrnclx") + 8
+    return data[:place] + struct.pack(">HH", primaries, curve) + data[place + 4 :]
 
 
 def _orientations() -> Iterator[OddFile]:
@@ -222,6 +245,15 @@ def _avifs() -> Iterator[OddFile]:
     data = saved(picture("icc_p3.avif"), format="AVIF", quality=90, speed=10, icc_profile=profile)
     truth = Truth(rounded(to_srgb(plain(data), P3)), reasons="converted_profile", tolerance=1)
     yield OddFile("icc_p3.avif", data, truth)
+    data = saved(picture("nclx_p3.avif"), format="AVIF", quality=90, speed=10)
+    truth = Truth(rounded(to_srgb(plain(data), P3)), reasons="converted_profile", tolerance=1)
+    yield OddFile("nclx_p3.avif", _with_code_points(data, 12, 13), truth)
+    data = saved(picture("nclx_pq.avif"), format="AVIF", quality=90, speed=10)
+    yield OddFile(
+        "nclx_pq.avif", _with_code_points(data, 9, 16), Truth(plain(data), reasons="unknown_profile", tolerance=1)
+    )
+    data = saved(picture("nclx_unsaid.avif"), format="AVIF", quality=90, speed=10)
+    yield OddFile("nclx_unsaid.avif", _with_code_points(data, 2, 2), Truth(plain(data), tolerance=1))
     block = exif(orientation=6, make=MAKE)
     data = saved(
         np.ascontiguousarray(stored(picture("turned_6.avif"), 6)), format="AVIF", quality=90, speed=10, exif=block
@@ -244,5 +276,8 @@ def _heics() -> Iterator[OddFile]:
     data = heic(picture("icc_p3.heic"), icc_profile=icc.rgb_profile(P3, version=4))
     truth = Truth(rounded(to_srgb(decoded(data), P3)), reasons="converted_profile", tolerance=1)
     yield OddFile("icc_p3.heic", data, truth)
+    data = heic(picture("nclx_p3.heic"))
+    truth = Truth(rounded(to_srgb(decoded(data), P3)), reasons="converted_profile", tolerance=1)
+    yield OddFile("nclx_p3.heic", _with_code_points(data, 12, 13), truth)
     data = heic(stored(picture("turned_6.heic"), 6), exif=exif(orientation=6, make=MAKE))
     yield OddFile("turned_6.heic", data, Truth(decoded(data), tolerance=1, exif=True))

@@ -56,24 +56,6 @@ def _modes() -> Iterator[OddFile]:
     color = picture("mode_rgbx.tif")
     unused = picture("unused")[..., :1]
     data = tiff(Page(np.concatenate([color, unused], 2), extra=_UNSPECIFIED))
-    yield OddFile("mode_rgbx.tif", data, Truth(color))
-    luma, blue, red = np.moveaxis(picture("mode_ycbcr.tif").astype(float), 2, 0)
-    values = [
-        luma + 1.402 * (red - 128),
-        luma - 0.344136 * (blue - 128) - 0.714136 * (red - 128),
-        luma + 1.772 * (blue - 128),
-    ]
-    color = np.clip(np.round(np.stack(values, 2)), 0, 255).astype(np.uint8)
-    data = tiff(Page(picture("mode_ycbcr.tif"), YCBCR, tags={_SUBSAMPLING: (1, 1)}))
-    yield OddFile("mode_ycbcr.tif", data, Truth(color, tolerance=1) if _pillow_reads(data) else "unreadable")
-
-
-def _pillow_reads(data: bytes) -> bool:
-    """Pillow 11.0 does not read YCbCr that is not compressed."""
-    try:
-        return plain(data).size > 0
-    except OSError:
-        return False
 
 
 def _without_a_range() -> Iterator[OddFile]:
@@ -82,6 +64,16 @@ def _without_a_range() -> Iterator[OddFile]:
     yield OddFile("mode_i.tif", tiff(Page(deep.astype(np.int32) * 1000, MINISBLACK)), "unsupported")
     yield OddFile("mode_i_unsigned.tif", tiff(Page(deep.astype(np.uint32) * 1000, MINISBLACK)), "unsupported")
     yield OddFile("mode_f.tif", tiff(Page(deep.astype(np.float32) / 65535, MINISBLACK)), "unsupported")
+    yield OddFile("mode_rgb_float.tif", tiff(Page(deep_picture("no range").astype(np.float32) / 65535)), "unsupported")
+    signed = {339: 2}
+    grey = picture("mode_l_signed.tif")[..., :1]
+    yield OddFile("mode_l_signed.tif", tiff(Page(grey, MINISBLACK, tags=signed)), "unsupported")
+    grey = picture("bits_6.tif")[..., :1] >> 2
+    yield OddFile("bits_6.tif", tiff(Page(grey, MINISBLACK, bits=6)), "unsupported")
+    inks = np.concatenate([picture("cmyk_alpha.tif"), picture("black and alpha")[..., :2]], 2)
+    for name, samples in (("cmyk_alpha.tif", inks), ("cmyk_alpha_16.tif", inks.astype(np.uint16) * 257)):
+        yield OddFile(name, tiff(Page(samples, SEPARATED, extra=_UNASSOCIATED)), "unsupported")
+    yield OddFile("cmyk_big.tif", tiff(Page(inks[..., :4], SEPARATED), order=">", big=True), "unsupported")
     lab = Image.fromarray(picture("mode_lab.tif"), mode="LAB")
     yield OddFile("mode_lab.tif", saved(lab, format="TIFF"), "unsupported")
 
@@ -95,7 +87,12 @@ def _alpha() -> Iterator[OddFile]:
     yield OddFile("la_16.tif", data, Truth(deep, alpha16, "grey_to_rgb flattened_alpha reduced_depth"))
     deep = deep_picture("rgbx_16.tif")
     data = tiff(Page(np.concatenate([deep, deep[..., :1]], 2), extra=_UNSPECIFIED))
-    yield OddFile("rgbx_16.tif", data, Truth(deep, reasons="reduced_depth"))
+    yield OddFile("rgbx_16.tif", data, Truth(deep, reasons="reduced_depth further_channels"))
+    for name, make in (("stains.tif", picture), ("stains_16.tif", deep_picture)):
+        stains = np.concatenate([make(name), make("fourth stain")[..., :1]], 2)
+        reasons = "grey_to_rgb further_channels" + (" reduced_depth" if make is deep_picture else "")
+        data = tiff(Page(stains, MINISBLACK, extra=_UNSPECIFIED * 3, planar=True))
+        yield OddFile(name, data, Truth(stains[..., :1], reasons=reasons))
     for depth in (8, 16):
         make = picture if depth == 8 else deep_picture
         reasons = "flattened_alpha" + (" reduced_depth" if depth == 16 else "")

@@ -15,7 +15,7 @@ from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.original import Original, encode_original, read_pages
 from tests.files.exif_bytes import exif_block
 from tests.files.icc_bytes import ADOBE_RGB, SRGB, rgb_profile
-from tests.files.image_bytes import png
+from tests.files.image_bytes import png, png_chunk
 from tests.files.test_color_profile import adobe_exif, encoded
 
 
@@ -38,6 +38,11 @@ def tiff(array: np.ndarray, **how: object) -> bytes:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, array, **how)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def frame_control(number: int, width: int, height: int) -> tuple[bytes, bytes]:
+    """A chunk of APNG: the frame that follows replaces what was there."""
+    return b"fcTL", struct.pack(">IIIIIHHBB", number, width, height, 0, 0, 1, 10, 0, 0)
 
 
 COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -157,6 +162,19 @@ class TestPages:
         stack = samples((3, 8, 9, 3), np.uint16)
         pages = list(read_pages(tiff(stack, photometric="rgb"), "x"))
         np.testing.assert_array_equal(np.stack([page.color for page in pages]), stack)
+
+    def test_of_16_bits_in_an_animated_png(self) -> None:
+        first, second = samples((8, 9, 4), np.uint16), samples((8, 9, 4), np.uint16, seed=1)
+        data = png(first, COLOR_TYPES[4], chunks=((b"acTL", struct.pack(">II", 2, 0)), frame_control(0, 9, 8)))
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in second)
+        frame = (frame_control(1, 9, 8), (b"fdAT", struct.pack(">I", 2) + zlib.compress(rows)))
+        data = data[:-12] + b"".join(png_chunk(kind, payload) for kind, payload in frame) + data[-12:]
+        pages = list(read_pages(data, "x"))
+        np.testing.assert_array_equal(pages[0].color, first[..., :3])
+        # Of further frames the high bytes are read.
+        np.testing.assert_array_equal(pages[1].color, second[..., :3] >> 8)
+        np.testing.assert_array_equal(pages[1].alpha, second[..., 3:] >> 8)
+        assert [page.given_up for page in pages] == [{}, {"reduced_depth": 1}]
 
     def test_the_preview_of_a_photograph_is_counted(self) -> None:
         frames = [Image.fromarray(samples((64, 64, 3), seed=seed)) for seed in range(2)]

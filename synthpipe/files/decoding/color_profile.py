@@ -3,6 +3,7 @@
 A file says it in one of several ways; the first that is there counts:
 
 * PNG: a cICP chunk, an ICC profile, an sRGB chunk, gAMA and cHRM chunks (PNG 3rd edition, section 4.3);
+* AVIF and HEIC: an ICC profile, the code points of their ``colr`` box;
 * other formats: an ICC profile; in EXIF the interoperability index ``R03``, by which cameras mark Adobe RGB (DCF 2.0).
 
 What says nothing is sRGB.  So is a profile that LittleCMS takes to sRGB within one level, and a gAMA of 0.45455 with
@@ -22,6 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from synthpipe.files.decoding.jpeg_segments import icc_profile
+from synthpipe.files.decoding.media_colors import color_codes
 from synthpipe.files.decoding.png_chunks import head_chunks
 
 __all__ = ["ADOBE_RGB", "ProfileFound", "convert_to_srgb", "find_profile", "profile_space"]
@@ -35,7 +38,17 @@ ADOBE_RGB = ((0.3127, 0.3290), (0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 
 _Primaries = Sequence[Sequence[float]]
 
-_CICP_PRIMARIES: dict[int, _Primaries] = {1: _BT709, 9: _BT2020, 11: _DCI_P3, 12: _DISPLAY_P3}
+_BT601_625 = ((0.3127, 0.3290), (0.64, 0.33), (0.29, 0.60), (0.15, 0.06))
+_BT601_525 = ((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070))
+_CICP_PRIMARIES: dict[int, _Primaries] = {
+    1: _BT709,
+    5: _BT601_625,
+    6: _BT601_525,
+    7: _BT601_525,
+    9: _BT2020,
+    11: _DCI_P3,
+    12: _DISPLAY_P3,
+}
 _SRGB_CURVE = "srgb"
 _BT709_CURVE = "bt709"
 _CICP_CURVES: dict[int, float | str] = {
@@ -48,6 +61,8 @@ _CICP_CURVES: dict[int, float | str] = {
     14: _BT709_CURVE,
     15: _BT709_CURVE,
 }
+# "Unspecified", of which MIAF (ISO/IEC 23000-22) makes sRGB.
+_UNSAID, _USUAL = 2, (1, 13)
 _ADOBE_GAMMA = 563 / 256
 _SRGB_GAMMA = 0.45455
 # libpng takes gammas that differ by less for the same.
@@ -85,8 +100,14 @@ def find_profile(image: Image.Image, data: bytes) -> ProfileFound | None:
     if image.format == "PNG":
         return _png_profile(image, data)
     icc = _bmp_icc(data) if image.format == "BMP" else image.info.get("icc_profile")
+    if icc is None and image.format in ("JPEG", "MPO"):
+        icc = icc_profile(data)
     if icc is not None:
         return _of_icc(icc)
+    codes = color_codes(data) if image.format in ("AVIF", "HEIF") else None
+    if codes is not None:
+        primaries, curve = (usual if code == _UNSAID else code for code, usual in zip(codes, _USUAL, strict=True))
+        return _of_codes(primaries, curve, "a colr box")
     return ProfileFound(_matrix_profile(ADOBE_RGB, _ADOBE_GAMMA)) if _marked_adobe_rgb(image) else None
 
 
@@ -150,15 +171,21 @@ def _png_profile(image: Image.Image, data: bytes) -> ProfileFound | None:
 
 
 def _cicp_profile(payload: bytes) -> ProfileFound | None:
-    """Of ITU-T H.273's code points; PQ and HLG have no meaning without a display."""
     if len(payload) != 4:
         return ProfileFound(problem="a broken cICP chunk")
-    primaries, curve = _CICP_PRIMARIES.get(payload[0]), _CICP_CURVES.get(payload[1])
-    if primaries is None or curve is None or payload[2:] != b"\0\1":
+    if payload[2:] != b"\0\1":
         return ProfileFound(problem=f"a cICP chunk of {tuple(payload)}")
+    return _of_codes(payload[0], payload[1], "a cICP chunk")
+
+
+def _of_codes(primaries_code: int, curve_code: int, source: str) -> ProfileFound | None:
+    """Of ITU-T H.273's code points; PQ and HLG have no meaning without a display."""
+    primaries, curve = _CICP_PRIMARIES.get(primaries_code), _CICP_CURVES.get(curve_code)
+    if primaries is None or curve is None:
+        return ProfileFound(problem=f"{source} of {primaries_code}, {curve_code}")
     if primaries is _BT709 and curve == _SRGB_CURVE:
         return None
-    return _made(primaries, curve, "a cICP chunk")
+    return _made(primaries, curve, source)
 
 
 def _made(primaries: _Primaries, curve: float | str, source: str) -> ProfileFound:

@@ -33,8 +33,8 @@ _UNKNOWN = "unknown format"
 MAGIC_BYTES = 256
 
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS, _SAMPLE_FORMAT, _PROFILE = 256, 257, 258, 262, 277, 339, 34675
-#: Channels of colour by TIFF's photometric interpretation: white is zero, black is zero, RGB, CMYK.
-TIFF_COLORS = {0: 1, 1: 1, 2: 3, 5: 4}
+#: Channels of colour by TIFF's photometric interpretation: white is zero, black is zero, RGB.
+TIFF_COLORS = {0: 1, 1: 1, 2: 3}
 _MOST_CHANNELS = 8
 _UNSIGNED = 1
 # Tags of text, and the orientation.
@@ -45,6 +45,10 @@ _NUMBERS = (*_LAYOUT, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS, _SAMPLE_F
 _TAGS = frozenset({*_NUMBERS, *_TEXTS, _PROFILE})
 
 
+class _UnusualSamplesError(SyntaxError):
+    """Of a TIFF whose tags are in order, and whose samples nobody here reads."""
+
+
 class TiffByTags(Image.Image):
     """A TIFF that Pillow does not open, such as 16-bit grey with alpha or a big-endian BigTIFF: all but its pixels.
 
@@ -52,7 +56,7 @@ class TiffByTags(Image.Image):
         data: the whole file.
 
     Raises:
-        SyntaxError: it holds something else than whole numbers of 8 or 16 bits that are grey, RGB or CMYK.
+        SyntaxError: it holds something else than whole numbers of 8 or 16 bits that are grey or RGB.
         struct.error: it ends in a directory.
     """
 
@@ -75,10 +79,16 @@ class TiffByTags(Image.Image):
         """Go to a page; raises as the class does."""
         tags = tiff_tags(self._data, self._pages[frame], _TAGS)
         bits, channels = set(tags.get(_BITS, (1,))), tags.get(_CHANNELS, (1,))[0]
-        usual = bits in ({8}, {16}) and set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))) == {_UNSIGNED}
-        colors = TIFF_COLORS.get(tags.get(_PHOTOMETRIC, (-1,))[0], _MOST_CHANNELS + 1)
-        if not (usual and colors <= channels <= _MOST_CHANNELS and {_WIDTH, _HEIGHT} <= tags.keys()):
-            raise SyntaxError(f"a page of {channels} channels of {sorted(bits)} bits")
+        if not {_WIDTH, _HEIGHT, _PHOTOMETRIC} <= tags.keys():
+            raise SyntaxError("a page without a size")
+        formats = set(tags.get(_SAMPLE_FORMAT, (_UNSIGNED,)))
+        # CMYK comes out of libtiff as RGB, by no profile.
+        colors = TIFF_COLORS.get(tags[_PHOTOMETRIC][0], _MOST_CHANNELS + 1)
+        if not (bits in ({8}, {16}) and formats == {_UNSIGNED} and colors <= channels <= _MOST_CHANNELS):
+            raise _UnusualSamplesError(
+                f"{channels} channels of {'/'.join(map(str, sorted(bits)))} bits, photometric interpretation "
+                f"{tags[_PHOTOMETRIC][0]}, sample format {'/'.join(map(str, sorted(formats)))}"
+            )
         self.tag_v2: dict[int, Sequence[int]] = tags
         self._frame = frame
         self._size = (tags[_WIDTH][0], tags[_HEIGHT][0])
@@ -179,6 +189,9 @@ def _opened(factory: Any, file: IO[bytes], name: str, found: str) -> ImageFile.I
         file.seek(0)
         try:
             return TiffByTags(file.read())
+        except _UnusualSamplesError as unusual:
+            text = f"{name}: TIFF of {unusual}, which is not read here; save it as grey or RGB of 8 or 16 bits"
+            raise ImageError(text, reason="unsupported") from error
         except (SyntaxError, struct.error):
             raise error from None
 

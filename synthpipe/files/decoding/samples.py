@@ -20,12 +20,16 @@ from synthpipe.files.decoding.png_chunks import all_chunks
 
 __all__ = ["Samples", "read_samples"]
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANAR, _EXTRA_SAMPLES = 258, 262, 284, 338
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _CHANNELS, _PLANAR, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 262, 277, 284, 338, 339
 _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 257, 322, 323
 _WHITE_IS_ZERO = 0
 # Tiles may be larger than the picture, but nobody makes them much larger than this.
 _TILE_PIXELS = 1 << 20
 _DEEP = 65535
+# Channels by photometric interpretation; of a palette its index, of others three.
+_COLORS = {**TIFF_COLORS, 3: 1, 5: 4}
+# Of TIFF: whole and complex numbers.
+_SIGNED = {2, 5}
 
 _ALPHA_MODES = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 _OPAQUE_MODES = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB", "RGBX": "RGB", "YCbCr": "RGB", "CMYK": "CMYK"}
@@ -36,6 +40,7 @@ class Samples(NamedTuple):
     """``color`` (H, W, 1 grey, 3 RGB or 4 CMYK) and ``alpha`` (H, W, 1) or None, whole numbers from 0 to ``peak``.
 
     ``premultiplied``: colours have been multiplied by their alpha.  ``cut``: the file holds more bits than these.
+    ``further``: it holds channels that are neither colour nor alpha.
     """
 
     color: NDArray[Any]
@@ -43,6 +48,7 @@ class Samples(NamedTuple):
     peak: int
     premultiplied: bool = False
     cut: bool = False
+    further: bool = False
 
     @property
     def space(self) -> Literal["gray", "rgb", "cmyk"]:
@@ -62,13 +68,21 @@ def read_samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str
         ImageError: ``reason`` ``"unsupported"``: 32-bit or float samples, LAB.
         Exception: whatever decoders raise on damaged pixels; see :func:`synthpipe.files.decoding.open_image.readable`.
     """
+    samples = _samples(data, image, name)
+    return samples._replace(further=True) if _has_further_channels(image, samples) else samples
+
+
+def _samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str) -> Samples:
     if isinstance(image, TiffByTags):
         return _tiff_page(data, image, name)
-    if image.format == "PNG" and data[24] == 16 and image.mode != "I;16":
+    # Of an animation, libpng reads the first frame alone; Pillow has the others, with the high bytes of colours.
+    if image.format == "PNG" and data[24] == 16 and image.mode != "I;16" and image.tell() == 0:
         _find_exif(image, data)
         return _split(imagecodecs.png_decode(data), _png_channels(data), image.info.get("transparency"))
     if image.format == "TIFF":
         _check_rows(image)
+        if set(_tiff_tag(image, _SAMPLE_FORMAT, ())) & _SIGNED:
+            raise ImageError(f"{name}: samples with a sign; save it with 8 or 16 bits without", reason="unsupported")
         bits = _tiff_tag(image, _BITS_PER_SAMPLE, (8,))
         if len(bits) > 1 and max(bits) == 16 and image.mode == "CMYK" and _tiff_tag(image, _PLANAR, 1) == 1:
             return _deep_inks(data, image)
@@ -90,7 +104,7 @@ def _eight_bits(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
     if image.mode in _ALPHA_MODES or (image.mode == "P" and transparency is not None):
         wanted = _ALPHA_MODES.get(image.mode, "RGBA")
         samples = np.asarray(image if image.mode == wanted else image.convert(wanted))
-        return Samples(samples[..., :-1], samples[..., -1:], 255, premultiplied)
+        return Samples(samples[..., :-1], samples[..., -1:], 255, premultiplied, _has_deep_samples(data, image))
     if image.mode not in _OPAQUE_MODES:
         message = f"{name}: Pillow mode {image.mode!r} has no fixed range to convert from; save it as 8 or 16 bits"
         raise ImageError(message, reason="unsupported")
@@ -184,11 +198,21 @@ def _png_channels(data: bytes) -> int:
 
 
 def _has_deep_samples(data: bytes, image: Image.Image) -> bool:
-    """Whether AVIF or HEIC holds more bits than the 8 that come out: its ``pixi`` box (ISO/IEC 23008-12, 6.5.6)."""
+    """Whether PNG, or AVIF and HEIC by their ``pixi`` box (ISO/IEC 23008-12, 6.5.6), hold more bits than come out."""
+    if image.format == "PNG":
+        return data[24] == 16
     if image.format not in ("AVIF", "HEIF"):
         return False
     at = data.find(b"pixi")
     return 0 <= at < len(data) - 9 and any(bits > 8 for bits in data[at + 9 : at + 9 + data[at + 8]])
+
+
+def _has_further_channels(image: ImageFile.ImageFile | TiffByTags, samples: Samples) -> bool:
+    """Such as the near infrared beside RGB, and all but the first stain of a microscope."""
+    if image.format != "TIFF":
+        return False
+    used = _COLORS.get(_tiff_number(image, _PHOTOMETRIC, -1), 3) + (samples.alpha is not None)
+    return _tiff_number(image, _CHANNELS, 1) > used
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:

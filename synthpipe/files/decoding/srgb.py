@@ -14,6 +14,7 @@ from synthpipe.files.decoding.samples import Samples
 
 __all__ = [
     "CONVERTED_PROFILE",
+    "FURTHER_CHANNELS",
     "FURTHER_PAGES",
     "NARROW_RANGE",
     "REDUCED_DEPTH",
@@ -30,6 +31,7 @@ CONVERTED_PROFILE = "converted_profile"
 UNKNOWN_PROFILE = "unknown_profile"
 REDUCED_DEPTH = "reduced_depth"
 NARROW_RANGE = "narrow_range"
+FURTHER_CHANNELS = "further_channels"
 FURTHER_PAGES = "further_pages"
 
 #: EXIF 2.32, tag 0x0112.
