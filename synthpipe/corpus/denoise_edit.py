@@ -50,7 +50,8 @@ class DenoiseEdit:
     def identity(self) -> dict[str, Any]:
         """All that decides about a pixel; not where the weights lie, nor the device."""
         settings = self.options.model_dump(mode="json", exclude={"weights"})
-        return {"denoise": {"weights": self.digest[:16], **settings}}
+        # Earlier versions ignored profiles, alpha and depth: one corpus must not be half of each.
+        return {"denoise": {"weights": self.digest[:16], "colors": "srgb", **settings}}
 
     def open(self) -> Callable[[Original], tuple[NDArray[Any], NDArray[Any] | None]]:
         """The network, loaded.

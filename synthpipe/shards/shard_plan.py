@@ -113,6 +113,8 @@ def make_plan(files: Iterable[SourceImage], options: ShardOptions, folder: Path)
     kept = {name: value for name, value in options.model_dump(mode="json").items() if name not in _FREE_OPTIONS}
     if options.max_pixels == MAX_PIXELS:
         del kept["max_pixels"]  # which plans of earlier versions do not have
+    if options.reencode is not None:
+        kept["colors"] = "srgb"  # of earlier versions: whatever the numbers meant
     return ShardPlan(path, kept, digest.hexdigest(), tuple(shards))
 
 

@@ -152,3 +152,19 @@ def test_the_note_beside_a_deep_image_tells_of_the_new_file(tmp_path: Path) -> N
     assert (note["width"], note["height"], note["format"], note["bytes"]) == (24, 20, "png", len(image))
     assert note["sha256"] == hashlib.sha256(image).hexdigest()
     np.testing.assert_array_equal(read(image), samples((20, 24, 3), np.uint16))
+
+
+def test_a_folder_that_a_version_without_colours_began_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_tar(tmp_path / "in" / "a.tar", [("a.png", png(samples((20, 24, 3)), RGB))])
+    command = ["denoise", "blind_spot_small", str(tmp_path / "in" / "a.tar"), str(tmp_path / "out"), "--workers=1"]
+    assert main(command) == 0
+    plan = tmp_path / "out" / "_state" / "plan.json"
+    text = json.loads(plan.read_text())
+    # What commit 433fa2b wrote.
+    del text["edit"]["denoise"]["colors"]
+    plan.write_text(json.dumps(text))
+    assert main(command) == 1
+    assert "denoise.colors was None, is 'srgb'" in capsys.readouterr().err

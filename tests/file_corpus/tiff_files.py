@@ -56,6 +56,24 @@ def _modes() -> Iterator[OddFile]:
     color = picture("mode_rgbx.tif")
     unused = picture("unused")[..., :1]
     data = tiff(Page(np.concatenate([color, unused], 2), extra=_UNSPECIFIED))
+    yield OddFile("mode_rgbx.tif", data, Truth(color, reasons="further_channels"))
+    luma, blue, red = np.moveaxis(picture("mode_ycbcr.tif").astype(float), 2, 0)
+    values = [
+        luma + 1.402 * (red - 128),
+        luma - 0.344136 * (blue - 128) - 0.714136 * (red - 128),
+        luma + 1.772 * (blue - 128),
+    ]
+    color = np.clip(np.round(np.stack(values, 2)), 0, 255).astype(np.uint8)
+    data = tiff(Page(picture("mode_ycbcr.tif"), YCBCR, tags={_SUBSAMPLING: (1, 1)}))
+    yield OddFile("mode_ycbcr.tif", data, Truth(color, tolerance=1) if _pillow_reads(data) else "unreadable")
+
+
+def _pillow_reads(data: bytes) -> bool:
+    """Pillow 11.0 does not read YCbCr that is not compressed."""
+    try:
+        return plain(data).size > 0
+    except OSError:
+        return False
 
 
 def _without_a_range() -> Iterator[OddFile]:

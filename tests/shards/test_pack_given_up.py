@@ -11,6 +11,7 @@ import pytest
 
 from synthpipe.cli import main
 from synthpipe.config.shard import ShardOptions
+from synthpipe.errors import ShardError
 from synthpipe.pipeline import build_stream
 from synthpipe.shards.pack import ShardReport, write_shards
 from tests.lossy_images import Lossy, lossy_images, sum_of, write_images
@@ -127,3 +128,14 @@ def test_max_pixels(tmp_path: Path) -> None:
     assert report_of(tmp_path / "out")["left_out"] == {"bomb": 1}
     shutil.rmtree(tmp_path / "out")
     assert pack(folder, tmp_path / "out").left_out == {}
+
+
+def test_pixels_of_a_version_that_ignored_profiles_are_not_mixed_with_others(folder: Path, tmp_path: Path) -> None:
+    pack(folder, tmp_path / "out", reencode="png")
+    plan = tmp_path / "out" / "_state" / "plan.json"
+    text = json.loads(plan.read_text())
+    # What commit 433fa2b wrote.
+    options = {name: text["options"][name] for name in text["options"] if name != "colors"}
+    plan.write_text(json.dumps(text | {"options": options}))
+    with pytest.raises(ShardError, match="begun with other options: colors was None, is 'srgb'"):
+        pack(folder, tmp_path / "out", reencode="png")
