@@ -14,33 +14,30 @@ noise stands in.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
+from checkout import ROOT, SERVE, checkout_processes, package_place
 from numpy.typing import NDArray
 from PIL import Image
 
 PLAIN, ALPHA = "rgb", "rgba"
-ROOT = Path(__file__).resolve().parents[2]
 #: Adobe RGB (1998), section 4.3, adapted to D50: columns of red, green and blue.
 _ADOBE_RGB = ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457))
 
 
 def main() -> None:
     """Measure, print."""
-    if "--serve" in sys.argv:
+    if SERVE in sys.argv:
         serve()
         return
     from report import bench_parser, print_result
@@ -85,7 +82,7 @@ def measure(
     checkouts: list[Path], files: Mapping[str, Path], rounds: int, times: list[dict[str, Times]], warmup: int = 1
 ) -> None:
     """Each kind in turn, each checkout right after the other."""
-    with _children(checkouts) as children:
+    with checkout_processes(checkouts, __file__) as children:
         for number in range(warmup + rounds):
             for kind, path in files.items():
                 for child, into in zip(children, times, strict=True):
@@ -97,7 +94,7 @@ def measure(
 
 def peak_memory(checkout: Path, path: Path) -> int:
     """Bytes that decoding one file takes beyond what the process held before, its result included."""
-    with _children([checkout]) as (child,):
+    with checkout_processes([checkout], __file__) as (child,):
         return int(child.ask(f"memory {path}")["bytes"])
 
 
@@ -131,46 +128,8 @@ def _ratio(ours: list[float], peer: list[float]) -> float:
     return round(statistics.median(a / b for a, b in zip(ours, peer, strict=True)), 3)
 
 
-class _Child:
-    """A process of one checkout that decodes what it is told to."""
-
-    def __init__(self, checkout: Path) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(checkout)}
-        command = [sys.executable, __file__, "--serve"]
-        self.process = subprocess.Popen(
-            command, env=environment, cwd=checkout, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        found = Path(self.ask("where")["package"])
-        if not found.is_relative_to(checkout):
-            raise RuntimeError(f"{checkout}: its process imports synthpipe from {found}; expected a checkout")
-
-    def ask(self, line: str) -> dict[str, Any]:
-        """Its answer."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the process that decodes ended with {self.process.wait()} at {line!r}")
-        return dict(json.loads(answer))
-
-
-@contextmanager
-def _children(checkouts: list[Path]) -> Iterator[list[_Child]]:
-    children = [_Child(checkout) for checkout in checkouts]
-    try:
-        yield children
-    finally:
-        for child in children:
-            assert child.process.stdin is not None
-            child.process.stdin.close()
-            child.process.wait()
-
-
 def serve() -> None:
     """Answer each line of the input: ``where``, ``time FILE`` or ``memory FILE``."""
-    import synthpipe
     from synthpipe.files.decode import decode_image, encode_png
 
     warnings.simplefilter("ignore")
@@ -179,7 +138,7 @@ def serve() -> None:
     for line in sys.stdin:
         word, _, place = line.strip().partition(" ")
         if word == "where":
-            answer: dict[str, Any] = {"package": str(Path(synthpipe.__file__).resolve())}
+            answer: Any = package_place()
         else:
             data = Path(place).read_bytes()
             before = _reset_peak() if word == "memory" else 0

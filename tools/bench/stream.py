@@ -1,21 +1,25 @@
 """The reading side of a stream against a plain webdataset pipeline: images per second from shards to batches.
 
     python tools/bench/stream.py --workers 2 --images 400
+    python tools/bench/stream.py --workers 0 --reference /path/to/another/checkout
 
 Both read the same shards with the same decoder, cut one random tile from each image, and yield uint8 batches of equal
 size; the peer has no state, no counts and no per-sample seeds.  Both run on without a restart between rounds.  The
-ratio is ours / peer: above 1, ours is faster.
+ratio is ours / peer: above 1, ours is faster.  With ``--reference`` the peer is the stream of another checkout, each of
+the two in a process of its own, and the rates are per second of the processor where there are no workers.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import random
+import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import webdataset as wds
+from checkout import ROOT, SERVE, checkout_processes, package_place
 from PIL import Image
 from report import bench_parser, print_result
 
@@ -119,17 +124,69 @@ def peer(urls: list[str], args: argparse.Namespace) -> Iterator[Any]:
     return iter(wds.WebLoader(dataset, batch_size=None, num_workers=args.workers))
 
 
-def rate(batches: Iterator[Any], images: int) -> float:
+def rate(batches: Iterator[Any], images: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Images per second over the next ``images``."""
-    start, seen = time.perf_counter(), 0
+    start, seen = clock(), 0
     while seen < images:
         seen += len(next(batches))
-    return seen / (time.perf_counter() - start)
+    return seen / (clock() - start)
+
+
+def serve() -> None:
+    """Answer the lines ``where``, ``open JSON`` (what to read, and how) and ``rate IMAGES``."""
+    torch.set_num_threads(1)
+    batches: Iterator[Any] = iter(())
+    clock = time.process_time
+    for line in sys.stdin:
+        word, _, rest = line.strip().partition(" ")
+        answer: Any = None
+        if word == "where":
+            answer = package_place()
+        elif word == "open":
+            wanted = json.loads(rest)
+            clock = time.perf_counter if wanted["workers"] else time.process_time
+            batches = ours(wanted["urls"], wanted["per_shard"], argparse.Namespace(**wanted))
+        else:
+            answer = rate(batches, int(rest), clock)
+        print(json.dumps(answer), flush=True)
+
+
+def against_checkout(urls: list[str], args: argparse.Namespace) -> tuple[list[float], list[float]]:
+    """Rates of this checkout and of another, in turn."""
+    names = ("per_shard", "tile", "batch", "workers")
+    wanted = {"urls": urls} | {name: getattr(args, name) for name in names}
+    rates: tuple[list[float], list[float]] = ([], [])
+    with checkout_processes([ROOT, args.reference.resolve()], __file__) as children:
+        for child in children:
+            child.ask(f"open {json.dumps(wanted)}")
+        for index in range(1 + args.rounds):
+            for child, into in zip(children, rates, strict=True):
+                value = float(child.ask(f"rate {args.images}"))
+                if index:
+                    into.append(value)
+    return rates
+
+
+def against_webdataset(urls: list[str], args: argparse.Namespace) -> tuple[list[float], list[float]]:
+    """Rates of this checkout and of webdataset's own parts, in turn."""
+    streams = ours(urls, args.per_shard, args), peer(urls, args)
+    rates: tuple[list[float], list[float]] = ([], [])
+    for index in range(1 + args.rounds):
+        for batches, into in zip(streams, rates, strict=True):
+            # both have processes that work ahead: let the other's finish what they are at
+            value = rate(batches, args.images)
+            if index:
+                into.append(value)
+    return rates
 
 
 def main() -> None:
     """Measure, print."""
+    if SERVE in sys.argv:
+        serve()
+        return
     parser = bench_parser(__doc__)
+    parser.add_argument("--reference", type=Path, help="another checkout of synthpipe")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--images", type=int, default=400, help="images in a round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -143,22 +200,15 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         urls = write_shards(Path(folder), args.shards, args.per_shard, args.side, args.format)
-        streams = ours(urls, args.per_shard, args), peer(urls, args)
-        rates: tuple[list[float], list[float]] = ([], [])
-        for index in range(1 + args.rounds):
-            for batches, into in zip(streams, rates, strict=True):
-                # both have processes that work ahead: let the other's finish what they are at
-                value = rate(batches, args.images)
-                if index:
-                    into.append(value)
-    details = {key: value for key, value in vars(args).items() if key not in ("rounds", "save")}
+        rates = against_webdataset(urls, args) if args.reference is None else against_checkout(urls, args)
+    details = {key: value for key, value in vars(args).items() if key not in ("rounds", "save", "reference")}
     print_result(
         "stream_read",
         *rates,
         "images/s",
         torch.device("cpu"),
         save=args.save,
-        compared=f"webdataset {wds.__version__}",
+        compared=f"webdataset {wds.__version__}" if args.reference is None else f"the checkout {args.reference}",
         **details,
     )
 
