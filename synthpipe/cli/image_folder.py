@@ -130,7 +130,7 @@ def convert_images(job: FolderJob, render: Render) -> int:
     for path in tqdm(paths, unit="image", disable=None):
         try:
             lost = _convert_file(path, names, job, render, one_page=replaced)
-            given_up.add(path.name, lost)
+            given_up.add(_relative_name(path, job.source), lost)
         except ImageError as error:
             failed[error.reason] += 1
             tqdm.write(f"skipped: {error}", file=sys.stderr)
@@ -142,6 +142,11 @@ def convert_images(job: FolderJob, render: Render) -> int:
     if done == 0:
         print(f"synthpipe {job.command}: no image below {job.source} could be used", file=sys.stderr)
     return 0 if done else 1
+
+
+def _relative_name(path: Path, source: Path) -> str:
+    """What messages call an image: folders may hold many of one name."""
+    return path.name if path == source else path.relative_to(source).as_posix()
 
 
 def _output_place(job: FolderJob) -> OutputPlace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from synthpipe.cli.page_options import check_at_least
 from synthpipe.cli.places import local_path
 
 __all__ = ["add_parser", "run"]
+
+#: Real images that could not be shown, of which messages name so many.
+_NAMED = 5
 
 
 def add_parser(subparsers: Any) -> argparse.ArgumentParser:
@@ -57,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"degraded - clean: sigma R / G / B {sigma} of 255, {correlation}")
     print_given_up(made.given_up)
     print_passed_over(made.passed_over)
+    for text in made.skipped[:_NAMED]:
+        print(f"skipped: {text}", file=sys.stderr)
+    if len(made.skipped) > _NAMED:
+        print(f"skipped: {len(made.skipped) - _NAMED} more of the real images", file=sys.stderr)
     print(path)
     return 0
 

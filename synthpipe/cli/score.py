@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         report = score_corpus(options, show)
     print(f"{report.output}: {report.scored} of {report.images} images scored, in {report.units} parts")
     if report.errors:
-        print("without a score: " + ", ".join(f"{count} {reason}" for reason, count in report.errors.items()))
+        reasons = ", ".join(f"{count} {reason}" for reason, count in report.errors.items())
+        print(f"without a score: {reasons}; see the column `error` of the table")
     print_given_up(report.given_up, report.examples)
     print_passed_over(report.passed_over)
     if report.unused:

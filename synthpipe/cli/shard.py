@@ -23,10 +23,10 @@ _EXAMPLE = """\
   synthpipe shard photos/ more_photos/ /data/hr --workers 8 --max-bytes 512M --min-size 256
   synthpipe shard "/data/foreign/*.tar" /data/hr
 
-The shards /data/hr/shard-000000.tar, ... hold the files as they are (PNG, JPEG, WebP, TIFF) and a JSON with size,
-source and checksum each.  /data/hr/index.json lists the shards, /data/hr/report.json the images that could not be
-used, and it counts what readers of the others will not see (alpha, 16 bits, further pages, ...).  After an
-interruption the same command goes on where it stopped.  OUT_DIR may be s3://bucket/folder.
+The shards /data/hr/shard-000000.tar, ... hold the files as they are, whatever their format, and a JSON with size,
+source and checksum each.  /data/hr/index.json lists the shards.  /data/hr/report.json lists the images that could not
+be used, and counts what the others lose when they are read as 8-bit sRGB (alpha, 16 bits, further pages, ...).  After
+an interruption the same command goes on where it stopped.  OUT_DIR may be s3://bucket/folder.
 
 Of tars (files, patterns, folders with an index), every image becomes a sample under a key without dots; files with the
 image's full stem (clip.000.txt for clip.000.png) go with it.
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser = add_command(
         subparsers,
         "shard",
-        help="image folders to WebDataset shards",
+        help="image folders, or tars of others, to WebDataset shards",
         description="Pack image folders into WebDataset tar shards with an index.",
         example=_EXAMPLE,
     )

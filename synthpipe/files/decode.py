@@ -61,7 +61,8 @@ GIVEN_UP = {
     FLATTENED_ALPHA: "transparency composited on white",
     GREY_TO_RGB: "one grey channel repeated three times",
     REDUCED_DEPTH: "more than 8 bits a channel rounded to 8",
-    NARROW_RANGE: "16-bit values that all lie below 4096, of a 10- or 12-bit sensor perhaps; dark where 65535 is white",
+    NARROW_RANGE: "16-bit values that all lie below 4096, of a 10- or 12-bit sensor perhaps: dark in streams and "
+    "tables, where 65535 is white; degrade, denoise and restore take their --range for white",
     FURTHER_CHANNELS: "channels beside grey or colours and alpha, not used",
     FURTHER_PAGES: "pages or frames after the first, not used",
 }

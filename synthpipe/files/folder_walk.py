@@ -118,7 +118,9 @@ def passed_over_text(passed_over: Mapping[str, int]) -> str:
 
 def expected_images(passed_over: Mapping[str, int]) -> str:
     """The end of a message on a folder without images: what counts as an image, and what was found instead."""
-    return f"expected files ending in {', '.join(IMAGE_SUFFIXES)}, found {passed_over_text(passed_over) or 'nothing'}"
+    found = passed_over_text(passed_over) or "nothing"
+    tars = "; tars are packed by `synthpipe shard 'FOLDER/*.tar' OUT_DIR`" if ".tar" in passed_over else ""
+    return f"expected files ending in {', '.join(IMAGE_SUFFIXES)}, found {found}{tars}"
 
 
 def _listing(path: str, passed_over: Counter[str]) -> tuple[list[str], list[str]]:

@@ -55,7 +55,8 @@ class Preview:
     """The picture, and the statistics of what the degradation added in all crops that were looked at.
 
     ``passed_over`` counts what lay beside the images in the folder of real ones, by suffix or reason; ``given_up`` what
-    the images that were looked at, of the stream and real ones, held beside 8-bit sRGB.
+    the images that were looked at, of the stream and real ones, held beside 8-bit sRGB; ``skipped`` says why real ones
+    that were looked at are not shown, a line each.
     """
 
     picture: NDArray[np.uint8]
@@ -63,6 +64,7 @@ class Preview:
     rows: int
     passed_over: dict[str, int] = field(default_factory=dict)
     given_up: dict[str, int] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
 
 
 def preview_options(data: Mapping[str, Any], source: str) -> StreamOptions:
@@ -119,16 +121,17 @@ def make_preview(
     shown = [[_pixels(clean[i]), _pixels(lq[i])] for i in chosen]
     titles = ["clean", "degraded"]
     passed_over: Counter[str] = Counter()
+    skipped: list[str] = []
     if real is not None:
         titles.append("real degraded")
-        candidates = _candidates(Path(real), clean.shape[-1], options, passed_over, given_up)
+        candidates = _candidates(Path(real), clean.shape[-1], options, passed_over, given_up, skipped)
         beside = _real_crops(candidates, [clean[i] for i in chosen])
         shown = [[*row, _pixels(crop)] for row, crop in zip(shown, beside, strict=True)]
     titles.append(f"difference x{_AMPLIFY}")
     shown = [[*row, _pixels(0.5 + _AMPLIFY * (lq[i] - clean[i]))] for row, i in zip(shown, chosen, strict=True)]
     statistics = measure_noise(zip(lq, clean, strict=True))
     picture = draw_grid(titles, shown, zoom)
-    return Preview(picture, statistics, len(chosen), dict(passed_over), dict(sorted(given_up.items())))
+    return Preview(picture, statistics, len(chosen), dict(passed_over), dict(sorted(given_up.items())), skipped)
 
 
 def interest(x: Tensor) -> float:
@@ -201,25 +204,29 @@ def _real_crops(candidates: Sequence[tuple[Tensor, float]], beside: Sequence[Ten
 
 
 def _candidates(
-    folder: Path, side: int, options: StreamOptions, passed_over: Counter[str], given_up: Counter[str]
+    folder: Path,
+    side: int,
+    options: StreamOptions,
+    passed_over: Counter[str],
+    given_up: Counter[str],
+    skipped: list[str],
 ) -> list[tuple[Tensor, float]]:
-    """Crops of real images, and how much each shows."""
+    """Crops of real images, and how much each shows; what cannot be shown is told in ``skipped``."""
     rng = np.random.default_rng(options.seed)
     paths = list_images(folder, passed_over)
     if not paths:
         raise ImageError(f"{folder}: no real image for the preview: {expected_images(passed_over)}", "none")
     found: list[tuple[Tensor, float]] = []
-    failures = []
     for k in rng.permutation(len(paths)):
         try:
             pixels, lost = decode_file(paths[k], options.max_pixels)
         except ImageError as error:
-            failures.append(str(error))
+            skipped.append(str(error))
             continue
         image = images.to_float(torch.from_numpy(pixels).permute(2, 0, 1))
         room = [length - side for length in image.shape[1:]]
         if min(room) < 0:
-            failures.append(f"{paths[k]}: {image.shape[1]}x{image.shape[2]} is smaller than the crop of {side}")
+            skipped.append(f"{paths[k]}: {image.shape[1]}x{image.shape[2]} is smaller than the crop of {side}")
             continue
         given_up.update(lost)
         for _ in range(_REAL_CROPS):
@@ -230,7 +237,7 @@ def _candidates(
         if len(found) >= _REAL_IMAGES * _REAL_CROPS:
             break
     if not found:
-        raise ImageError(f"{folder}: no usable real image for the preview; {'; '.join(failures[:3])}", "none")
+        raise ImageError(f"{folder}: no usable real image for the preview; {'; '.join(skipped[:3])}", "none")
     return found
 
 

@@ -211,7 +211,7 @@ class _Reader:
             pixels, given_up = decode_file(path, self._options.max_pixels)
         except ImageError as error:
             self.skipped[error.reason] += 1
-            logger.warning("calibrate: skipping %s: %s", path, error.reason)
+            logger.warning("calibrate: skipping (%s): %s", error.reason, error)
             return None
         if min(pixels.shape[:2]) < self._options.tile:
             self.skipped["too_small"] += 1

@@ -193,6 +193,17 @@ def test_of_folders_below_not_all_is_counted(tmp_path: Path, monkeypatch: pytest
     assert "and 3 in folders below" in check(tmp_path).problems[0]
 
 
+def test_of_pairs_below_others_a_note_is_made(tmp_path: Path) -> None:
+    pair(tmp_path)
+    assert check(tmp_path) == ([], [])
+    for number in range(2):
+        pair(tmp_path, f"sub/{number}.png", f"sub/{number}.png")
+    problems, notes = check(tmp_path)
+    assert problems == []
+    assert [note.split(": ")[0] for note in notes] == ["datasets.val.dataroot_gt", "datasets.val.dataroot_lq"]
+    assert all(": 2 files in folders below " in note for note in notes)
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     pair(tmp_path)
     [said] = check(tmp_path, dataroot_lq="$HOME/lq").problems

@@ -23,7 +23,7 @@ def _write(path: Path, side: int = 72, seed: int = 0) -> None:
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``in/`` of four images, ``small/`` of images of 12 pixels, ``empty/`` of a text, ``broken/`` of a cut image."""
+    """``in/``: four images; ``small/``: of 12 pixels; ``empty/``: a text; ``tars/``: a tar; ``broken/``: a cut image."""
     monkeypatch.chdir(tmp_path)
     for seed in range(4):
         _write(Path(f"in/{seed}.png"), 72, seed)
@@ -31,6 +31,8 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("empty", "broken"):
         Path(folder).mkdir()
     Path("empty/notes.txt").write_text("none")
+    Path("tars").mkdir()
+    Path("tars/a.tar").write_bytes(b"")
     Path("broken/a.png").write_bytes(Path("in/0.png").read_bytes()[:500])
     checkpoints.save("scorer.safetensors", tiny_scorer())
 
@@ -39,6 +41,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "said"),
     [
         (["shard", "empty", "o"], "no images in empty: expected files ending in .*found 1 .txt"),
+        (["shard", "tars", "o"], r"found 1 \.tar; tars are packed by `synthpipe shard 'FOLDER/\*\.tar' OUT_DIR`"),
         (["shard", "broken", "o"], r"none of 1 images could be used \(1 truncated\); see o/report.json"),
         (["shard", "small", "o", "--min-size", "13"], r"none of 4 images .* \(4 too_small\); lower min_size, or see"),
         (["score", "scorer.safetensors", "empty", "t.parquet"], "no images and no shards in empty"),

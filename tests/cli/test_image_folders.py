@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -48,6 +49,18 @@ def test_commands_that_write_images(
     assert said.err.splitlines() == [PASSED_OVER]
     written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*"))
     assert written == ["a/1.png", "linked/2.png", "linked/3.png"]
+
+
+def test_what_is_given_up_is_named_with_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in ("left", "right"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        Image.fromarray(photo(0, 48, 48)[..., 0].astype(np.uint16)).save(tmp_path / "set" / folder / "cell.png")
+    for source, named in (
+        (tmp_path / "set", "left/cell.png, right/cell.png"),
+        (tmp_path / "set/left/cell.png", "cell.png"),
+    ):
+        assert main(["degrade", "deflow_small", str(source), str(tmp_path / "out")]) == 0
+        assert f"; {named}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

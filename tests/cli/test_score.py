@@ -29,7 +29,7 @@ def test_what_a_user_sees(weights: str, shards: str, tmp_path: Path, capsys: pyt
     said = capsys.readouterr()
     assert said.out.splitlines() == [
         f"{out}: 8 of 9 images scored, in 4 parts",
-        "without a score: 1 unreadable",
+        "without a score: 1 unreadable; see the column `error` of the table",
         "cache: 0 found, 9 computed",
     ]
     assert "%|" not in said.err  # no bar in a log file

@@ -125,6 +125,8 @@ def test_real_images_stand_beside_crops_of_like_brightness(shard, tmp_path):
         clean, real = cell(made.picture, row, 0, 40, 1).mean(), cell(made.picture, row, 2, 40, 1).mean()
         nearest = min((40, 90, 200), key=lambda level: abs(level - clean))
         assert real == pytest.approx(nearest, abs=2)
+    [said] = made.skipped
+    assert said.startswith(f"{tmp_path / 'broken.png'}: not a readable image")
 
 
 def test_real_folders_that_hold_nothing_of_use(shard, tmp_path):

@@ -98,6 +98,7 @@ def _check_set(where: str, block: dict[str, Any], options: Mapping[str, Any], fo
     found.problems.extend(problems)
     if problems or not isinstance(block["scale"], int):
         return
+    found.notes.extend(_passed_over_below(where, block))
     side, metric = _least_side(options)
     needs = _Needs(block["scale"], block["type"] != _PAIRED[0], lq_multiple(options), side, metric)
     inside = Findings([], [])
@@ -154,6 +155,16 @@ def _pairs(where: str, block: dict[str, Any]) -> tuple[list[str], list[tuple[str
 
 def _reads_folders(block: Mapping[str, Any]) -> bool:
     return _backend(block) == "disk" and not block.get("meta_info_file") and not block.get("meta_info")
+
+
+def _passed_over_below(where: str, block: Mapping[str, Any]) -> Iterator[str]:
+    """Files that a set with pairs at its top has in folders below."""
+    for key in ("dataroot_gt", "dataroot_lq") if _reads_folders(block) else ():
+        if below := _files_below(block[key]):
+            yield (
+                f"{where}.{key}: {below} files in folders below {block[key]!r} are no part of the validation, for "
+                f"BasicSR does not look there; {_CURE}, flat"
+            )
 
 
 def _why_unpaired(where: str, block: Mapping[str, Any]) -> Iterator[str]:

@@ -161,7 +161,8 @@ def readable(data: bytes, name: str) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: refused, {error}", reason="bomb") from error
+        text = f"refused by Pillow's own limit, which max_pixels does not raise; save it as PNG or JPEG ({error})"
+        raise ImageError(f"{name}: {text}", reason="bomb") from error
     # Parsers of hostile bytes raise anything, from struct.error to AttributeError.
     except Exception as error:
         if is_truncated(data):
