@@ -23,7 +23,7 @@ def _write(path: Path, side: int = 72, seed: int = 0) -> None:
 
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``in/``: four images; ``small/``: of 12 pixels; ``empty/``: a text; ``tars/``: a tar; ``broken/``: a cut image."""
+    """``in/``: four; ``small/``: of 12 pixels; ``empty/``: a text; ``tars/``: a tar; ``broken/``: a cut image."""
     monkeypatch.chdir(tmp_path)
     for seed in range(4):
         _write(Path(f"in/{seed}.png"), 72, seed)
