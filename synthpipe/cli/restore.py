@@ -39,6 +39,8 @@ the denoiser alone goes tile by tile, with no difference to the result.  Memory:
 
 #: What is reckoned with where the noise of images with missing pixels is not given: rounding, and a little more.
 _INPAINTING_SIGMA = 1 / 255
+# Kernels and scales far above these are mistakes, and take memory without end.
+_LARGEST_KERNEL, _WIDEST_GAUSSIAN, _LARGEST_SCALE = 1001, 125, 64
 #: Where the annealed schedule is not that of deblurring: holes fill from their borders, which takes time; noise alone
 #: takes one step at its own level.
 _SCHEDULES: dict[str, dict[str, float]] = {
@@ -186,6 +188,8 @@ def _operators(args: argparse.Namespace, max_pixels: int) -> Callable[[Tensor, P
     from synthpipe.denoisers.degradation_operators import Identity, Mask
 
     _check_task(args)
+    if (args.scale or 1) > _LARGEST_SCALE:
+        raise OptionError(f"--scale: expected at most {_LARGEST_SCALE}, got {args.scale}")
     if args.task == "denoise":
         return lambda x, key: Identity()
     if args.task == "inpaint":
@@ -217,7 +221,10 @@ def _read_kernel(text: str) -> Tensor:
 
     try:
         if text.startswith("gaussian:"):
-            return gaussian_kernel(float(text.removeprefix("gaussian:")))
+            sigma = float(text.removeprefix("gaussian:"))
+            if not 0 < sigma <= _WIDEST_GAUSSIAN:
+                raise OptionError(f"--kernel {text}: expected a sigma above 0 and up to {_WIDEST_GAUSSIAN} pixels")
+            return gaussian_kernel(sigma)
         if not Path(text).is_file():
             raise OptionError(f"--kernel: expected gaussian:SIGMA, a .npy array or an image, found no file {text!r}")
         if text.endswith(".npy"):
@@ -231,6 +238,9 @@ def _read_kernel(text: str) -> Tensor:
             levels = torch.from_numpy(read_image(text)).double().mean(2)
             kernel = levels / levels.sum()
         check_kernel(kernel)
+        if max(kernel.shape) > _LARGEST_KERNEL:
+            sides = "x".join(map(str, kernel.shape))
+            raise OptionError(f"--kernel {text}: {sides}, expected sides up to {_LARGEST_KERNEL}; cut it")
     except (ShapeError, ImageError, ValueError) as error:
         raise OptionError(f"--kernel {text}: {error}") from error
     return kernel
@@ -261,7 +271,12 @@ def _read_mask(place: Path, x: Tensor, key: PageKey, max_pixels: int) -> Tensor:
         path = found
     elif not place.is_file():
         raise OptionError(f"--mask: expected an image or a folder of images, found nothing at {place}")
-    missing = torch.from_numpy(read_image(path, max_pixels=max_pixels)).float().mean(2) >= 128
+    levels = torch.from_numpy(read_image(path, max_pixels=max_pixels)).float().mean(2)
+    missing = levels >= 128
+    if 0 < float(levels.max()) < 128:
+        raise ImageError(
+            f"the mask {path} holds values up to {float(levels.max()):g} of 255; white (255) means missing", "mask_dark"
+        )
     if missing.shape != x.shape[2:]:
         raise ImageError(
             f"the mask {path} has {missing.shape[0]}x{missing.shape[1]} pixels, the image {x.shape[2]}x{x.shape[3]}",

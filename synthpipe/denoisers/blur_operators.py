@@ -26,6 +26,8 @@ __all__ = ["Blur", "CircularBlur", "ValidBlur", "bicubic_reduction"]
 #: Where conjugate gradients stop: norm of the residual over that of the right side, for the worst image.
 _CG_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}
 _CG_STEPS = 500
+# Pixels of a kernel whose autocorrelation is summed up one by one.
+_DIRECT = 41 * 41
 
 
 class Blur(DegradationOperator):
@@ -213,7 +215,13 @@ class ValidBlur(Blur):
     def _lags(self, device: torch.device) -> Tensor:
         """The kernel's autocorrelation at multiples of the scale, lag 0 in the middle; float64."""
         kernel = self.kernel.to(device)
-        full = F.conv2d(kernel[None, None], kernel[None, None], padding=[side - 1 for side in kernel.shape])[0, 0]
+        if kernel.numel() > _DIRECT:
+            # The direct way takes memory with the fourth power of the side.
+            sides = [2 * side - 1 for side in kernel.shape]
+            power = torch.fft.rfft2(kernel, sides).abs() ** 2
+            full = torch.fft.fftshift(torch.fft.irfft2(power, sides))
+        else:
+            full = F.conv2d(kernel[None, None], kernel[None, None], padding=[side - 1 for side in kernel.shape])[0, 0]
         rows, columns = ((side - 1) % self.scale for side in kernel.shape)
         return full[rows :: self.scale, columns :: self.scale]
 

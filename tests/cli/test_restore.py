@@ -168,6 +168,23 @@ def test_a_mask_without_a_pixel(weights, tmp_path, capsys):
     assert "leaves no pixel: white means missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("white", [1, 127])
+def test_a_mask_that_means_something_else(white, weights, tmp_path, capsys):
+    save(tmp_path / "in" / "a.png", smooth(20, 20))
+    Image.fromarray(np.eye(20, dtype=np.uint8) * white).save(tmp_path / "mask.png")
+    assert main(weights, tmp_path / "in", tmp_path / "out", "--task", "inpaint", "--mask", tmp_path / "mask.png") == 1
+    assert f"holds values up to {white} of 255; white (255) means missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kernel", ["gaussian:1e9", "gaussian:nan", "gaussian:0", "wide.npy"])
+def test_kernels_out_of_proportion(kernel, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "in" / "a.png", smooth(20, 20))
+    np.save("wide.npy", np.full((1, 1003), 1 / 1003))
+    with pytest.raises(OptionError, match=r"expected a sigma above 0 and up to 125|expected sides up to 1001"):
+        main(weights, "in", "out", "--task", "deblur", "--kernel", kernel)
+
+
 def test_kernels_of_pictures_are_divided_by_their_sum(tmp_path):
     levels = np.zeros((5, 3), np.uint8)
     levels[1, 1], levels[2, 2] = 200, 50

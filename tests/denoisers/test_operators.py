@@ -216,3 +216,17 @@ def test_motion_kernels_stay_inside_and_fill_the_frame(seed):
 def test_refusals(build, message):
     with pytest.raises(ShapeError, match=message):
         build()
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_the_autocorrelation_of_a_large_kernel(scale):
+    """Against the definition, at some lags; summed up directly, one of 201x201 would take 13 GB."""
+    kernel = torch.rand(201, 203, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kernel /= kernel.sum()
+    lags = ValidBlur(kernel, scale)._lags(torch.device("cpu"))
+    middle = [side // 2 for side in lags.shape]
+    for down, right in ((0, 0), (1, -2), (-3, 5), (60, 60)):
+        dy, dx = scale * down, scale * right
+        a = kernel[max(dy, 0) : 201 + min(dy, 0), max(dx, 0) : 203 + min(dx, 0)]
+        b = kernel[max(-dy, 0) : 201 + min(-dy, 0), max(-dx, 0) : 203 + min(-dx, 0)]
+        torch.testing.assert_close(lags[middle[0] + down, middle[1] + right], (a * b).sum())
