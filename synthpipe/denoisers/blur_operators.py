@@ -219,7 +219,7 @@ class ValidBlur(Blur):
             # The direct way takes memory with the fourth power of the side.
             sides = [2 * side - 1 for side in kernel.shape]
             power = torch.fft.rfft2(kernel, sides).abs() ** 2
-            full = torch.fft.fftshift(torch.fft.irfft2(power, sides))
+            full: Tensor = torch.fft.fftshift(torch.fft.irfft2(power, sides))
         else:
             full = F.conv2d(kernel[None, None], kernel[None, None], padding=[side - 1 for side in kernel.shape])[0, 0]
         rows, columns = ((side - 1) % self.scale for side in kernel.shape)

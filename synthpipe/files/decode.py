@@ -24,7 +24,7 @@ from PIL import Image
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.decoding import srgb
 from synthpipe.files.decoding.color_profile import ProfileFound, find_profile
-from synthpipe.files.decoding.open_image import MAX_PIXELS, open_image, readable
+from synthpipe.files.decoding.open_image import MAX_PIXELS, open_image, readable, with_clear_canvas
 from synthpipe.files.decoding.samples import Samples, read_samples
 from synthpipe.files.decoding.srgb import (
     CONVERTED_PROFILE,
@@ -181,7 +181,7 @@ def _to_pillow(array: NDArray[np.uint8], caller: str) -> Image.Image:
 
 def _read(data: bytes, name: str, max_pixels: int) -> tuple[Samples, ProfileFound | None, int, int]:
     """Samples of the first page as stored, its profile, its orientation, and how many pages follow."""
-    with open_image(io.BytesIO(data), name, max_pixels) as image:
+    with open_image(io.BytesIO(with_clear_canvas(data)), name, max_pixels) as image:
         found, more = find_profile(image, data), srgb.further_pages(image)
         samples = read_samples(data, image, name)
         # Only now: Pillow turns TIFF itself where it decodes it.

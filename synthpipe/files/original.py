@@ -17,7 +17,14 @@ from PIL import Image, ImageFile
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.decoding import srgb
 from synthpipe.files.decoding.color_profile import ProfileFound, find_profile
-from synthpipe.files.decoding.open_image import MAX_PIXELS, TiffByTags, check_pixels, open_image, readable
+from synthpipe.files.decoding.open_image import (
+    MAX_PIXELS,
+    TiffByTags,
+    check_pixels,
+    open_image,
+    readable,
+    with_clear_canvas,
+)
 from synthpipe.files.decoding.samples import Samples, read_samples
 
 __all__ = ["Original", "encode_original", "read_pages"]
@@ -69,7 +76,8 @@ def read_pages(
     Raises:
         ImageError: as :func:`synthpipe.files.decode.decode_image`; ``"out_of_range"`` for values above ``value_range``.
     """
-    with readable(data, name), open_image(io.BytesIO(data), name, max_pixels) as image:
+    file = io.BytesIO(with_clear_canvas(data))
+    with readable(data, name), open_image(file, name, max_pixels) as image:
         more = srgb.further_pages(image)
         skipped = {srgb.FURTHER_PAGES: more} if more and image.format == "MPO" else {}
         pages = 1 if skipped else 1 + more

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from synthpipe.errors import ImageError, ShapeError
+from synthpipe.files.decode import decode_image
 from synthpipe.files.original import Original, encode_original, read_pages
 from tests.files.exif_bytes import exif_block
 from tests.files.icc_bytes import ADOBE_RGB, SRGB, rgb_profile
@@ -175,6 +176,26 @@ class TestPages:
         np.testing.assert_array_equal(pages[1].color, second[..., :3] >> 8)
         np.testing.assert_array_equal(pages[1].alpha, second[..., 3:] >> 8)
         assert [page.given_up for page in pages] == [{}, {"reduced_depth": 1}]
+
+    def test_of_a_webp_whose_frames_leave_the_canvas_clear(self) -> None:
+        frames = np.zeros((3, 20, 20, 4), np.uint8)
+        for number, frame in enumerate(frames):
+            frame[2 + 4 * number : 8 + 4 * number, 2:8] = [255, 60 * number, 0, 255]
+        images = [Image.fromarray(frame) for frame in frames]
+        data = saved(images[0], format="WEBP", save_all=True, append_images=images[1:], lossless=True)
+        assert not data[20] & 0x10  # libwebp's encoder says: no alpha
+        for page, frame in zip(read_pages(data, "x"), frames, strict=True):
+            assert page.alpha is not None
+            np.testing.assert_array_equal(page.alpha, frame[..., 3:])
+            np.testing.assert_array_equal(page.color, frame[..., :3])
+        pixels, given_up = decode_image(data, "x")
+        assert pixels[0, 0].tolist() == [255, 255, 255]
+        assert given_up == {"flattened_alpha": 1, "further_pages": 2}
+
+    def test_of_an_opaque_webp_without_alpha(self) -> None:
+        frames = [Image.fromarray(samples((8, 8, 3), seed=seed)) for seed in range(2)]
+        data = saved(frames[0], format="WEBP", save_all=True, append_images=frames[1:], lossless=True)
+        assert [page.alpha for page in read_pages(data, "x")] == [None, None]
 
     def test_the_preview_of_a_photograph_is_counted(self) -> None:
         frames = [Image.fromarray(samples((64, 64, 3), seed=seed)) for seed in range(2)]

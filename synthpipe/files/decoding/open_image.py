@@ -23,9 +23,11 @@ __all__ = [
     "TIFF_COLORS",
     "TiffByTags",
     "check_pixels",
+    "is_animation_without_alpha",
     "open_image",
     "readable",
     "unreadable",
+    "with_clear_canvas",
 ]
 
 _UNKNOWN = "unknown format"
@@ -37,6 +39,7 @@ _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _CHANNELS, _SAMPLE_FORMAT, _PROFILE = 256,
 TIFF_COLORS = {0: 1, 1: 1, 2: 3}
 _MOST_CHANNELS = 8
 _UNSIGNED = 1
+_WEBP_FLAGS, _WEBP_ALPHA, _WEBP_ANIMATION = 20, 0x10, 0x02
 # Tags of text, and the orientation.
 _TEXTS, _ORIENTATION = (270, 271, 272, 305, 306, 315, 33432), 274
 # Planes, extra samples, sides of tiles.
@@ -137,6 +140,25 @@ def open_image(file: IO[bytes], name: str, max_pixels: int = MAX_PIXELS) -> Imag
         image.close()
         raise
     return image
+
+
+def with_clear_canvas(data: bytes) -> bytes:
+    """An animated WebP that says it has no alpha, so that Pillow keeps what no frame paints clear; else ``data``.
+
+    libwebp leaves those pixels clear whatever the file says, and Pillow would take them for black.
+    """
+    if not is_animation_without_alpha(data):
+        return data
+    return data[:_WEBP_FLAGS] + bytes([data[_WEBP_FLAGS] | _WEBP_ALPHA]) + data[_WEBP_FLAGS + 1 :]
+
+
+def is_animation_without_alpha(data: bytes) -> bool:
+    """Whether a file is an animated WebP without the flag of alpha (RFC 9649, section 2.7)."""
+    return (
+        data[8:16] == b"WEBPVP8X"
+        and data[_WEBP_FLAGS : _WEBP_FLAGS + 1] != b""
+        and (data[_WEBP_FLAGS] & (_WEBP_ALPHA | _WEBP_ANIMATION) == _WEBP_ANIMATION)
+    )
 
 
 def check_pixels(image: Image.Image, name: str, max_pixels: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from synthpipe.errors import ImageError
-from synthpipe.files.decoding.open_image import TIFF_COLORS, TiffByTags, open_image
+from synthpipe.files.decoding.open_image import TIFF_COLORS, TiffByTags, is_animation_without_alpha, open_image
 from synthpipe.files.decoding.png_chunks import all_chunks
 
 __all__ = ["Samples", "read_samples"]
@@ -104,6 +104,8 @@ def _eight_bits(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
     if image.mode in _ALPHA_MODES or (image.mode == "P" and transparency is not None):
         wanted = _ALPHA_MODES.get(image.mode, "RGBA")
         samples = np.asarray(image if image.mode == wanted else image.convert(wanted))
+        if is_animation_without_alpha(data) and int(samples[..., -1].min()) == 255:
+            return Samples(samples[..., :-1], None, 255)
         return Samples(samples[..., :-1], samples[..., -1:], 255, premultiplied, _has_deep_samples(data, image))
     if image.mode not in _OPAQUE_MODES:
         message = f"{name}: Pillow mode {image.mode!r} has no fixed range to convert from; save it as 8 or 16 bits"
