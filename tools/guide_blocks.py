@@ -53,7 +53,16 @@ _BASICSR_BASE: dict[str, Any] = {
     "num_gpu": "auto",
     "manual_seed": 0,
     # `pool`: the first batch waits until it is full.
-    "datasets": {"train": {"pool": 16}},
+    "datasets": {
+        "train": {"pool": 16},
+        "val": {
+            "name": "my_val",
+            "type": "PairedImageDataset",
+            "dataroot_gt": "/data/my_val/gt",
+            "dataroot_lq": "/data/my_val/lq",
+            "io_backend": {"type": "disk"},
+        },
+    },
     "network_g": {"type": "RRDBNet", "num_in_ch": 3, "num_out_ch": 3, "num_feat": 8, "num_block": 1, "num_grow_ch": 4},
     "network_d": {"type": "UNetDiscriminatorSN", "num_in_ch": 3, "num_feat": 8},
     "path": {"pretrain_network_g": None, "strict_load_g": True, "resume_state": None},

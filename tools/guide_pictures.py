@@ -34,6 +34,8 @@ def write_pictures(folder: Path) -> None:
         _save(folder / "noisy_photos" / f"noisy{number}.png", _noisy(crop, rng))
     for number, crop in enumerate(others[:2]):
         small = crop[:96, :96]
+        _save(folder / "my_val" / "gt" / f"val{number}.png", crop[:128, :128])
+        _save(folder / "my_val" / "lq" / f"val{number}.png", crop[:128:4, :128:4])
         _save(folder / "val_photos" / f"val{number}.jpg", crop[:128, :128])
         _save(folder / "small" / f"small{number}.png", np.asarray(Image.fromarray(small).resize((48, 48))))
         _save(folder / "blurred" / f"blurred{number}.png", _blurred(small))
