@@ -223,7 +223,8 @@ class ValidBlur(Blur):
         else:
             full = F.conv2d(kernel[None, None], kernel[None, None], padding=[side - 1 for side in kernel.shape])[0, 0]
         rows, columns = ((side - 1) % self.scale for side in kernel.shape)
-        return full[rows :: self.scale, columns :: self.scale]
+        lags: Tensor = full[rows :: self.scale, columns :: self.scale]
+        return lags
 
 
 def bicubic_reduction(scale: int, circular: bool = False) -> Blur:
