@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,8 +55,22 @@ def print_pairs(target: Path, scale: int) -> None:
     """What lies in the folders now, and for which scale; earlier runs may have left other pairs."""
     # BasicSR takes every file that is not hidden.
     gt, lq = ({path.name for path in (target / folder).glob("[!.]*")} for folder in PAIR_FOLDERS)
-    print(f"{target}/gt and {target}/lq: {len(gt & lq)} pairs for scale {scale}")
+    others = sorted(name for name in gt & lq if not _is_of_scale(target, name, scale))
+    print(f"{target}/gt and {target}/lq: {len(gt & lq) - len(others)} pairs for scale {scale}")
+    if others:
+        print(f"{len(others)} other pairs lie there of another scale, such as {others[0]!r}; remove them")
     if scale == 1:
         print("gt and lq have the same size; for super-resolution give --scale, such as --scale 4")
     if alone := sorted(gt ^ lq):
         print(f"{len(alone)} other files lie there without a partner, such as {alone[0]!r}; remove them")
+
+
+def _is_of_scale(target: Path, name: str, scale: int) -> bool:
+    from synthpipe.errors import ImageError
+    from synthpipe.files.image_size import image_size
+
+    try:
+        (height, width), small = (image_size(target / folder / name, sys.maxsize) for folder in PAIR_FOLDERS)
+    except ImageError:
+        return False
+    return (height, width) == (scale * small[0], scale * small[1])

@@ -233,3 +233,13 @@ def test_what_is_smaller_than_the_scale_is_skipped(
     said = capsys.readouterr()
     assert "1 of 2 images degraded; skipped: 1 too_small" in said.out
     assert "a.png: 40x3 is smaller than the scale 4" in said.err
+
+
+def test_pairs_of_another_scale_are_not_counted(flow: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    assert degrade(flow, tmp_path / "a.png", tmp_path / "val", "--pairs", "--scale", "4") == 0
+    capsys.readouterr()
+    assert degrade(flow, tmp_path / "b.png", tmp_path / "val", "--pairs", "--scale", "2") == 0
+    said = capsys.readouterr().out
+    assert "lq: 1 pairs for scale 2\n1 other pairs lie there of another scale, such as 'a.png'; remove them" in said
