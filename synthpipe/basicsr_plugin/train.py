@@ -21,7 +21,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import torch.distributed
 from synthpipe.basicsr_plugin import compat, register, resume
 from synthpipe.basicsr_plugin.command_line import CommandLine, parse_command_line
 from synthpipe.basicsr_plugin.loader import SERIAL, StreamLoader
+from synthpipe.basicsr_plugin.log import shown_in_basicsr_log
 from synthpipe.basicsr_plugin.option_file import read_option_file
 from synthpipe.basicsr_plugin.ranks import barrier, first_rank_first, first_rank_only, from_first_rank
 from synthpipe.errors import CheckpointError, OptionError, StreamError, SynthPipeError, os_error_text
@@ -94,6 +95,7 @@ class Session:
         #: The iteration at which the stream was last started anew; it is part of the stream's seed.
         self._restarted_at: int | None = None
         self._opt: dict[str, Any] = {}
+        self._until_the_end = ExitStack()
         self._build_dataloader: Callable[..., Any]
         self._build_model: Callable[..., Any]
 
@@ -114,6 +116,7 @@ class Session:
             finally:
                 if self._loader is not None:
                     self._loader.close()
+                self._until_the_end.close()
 
     def load_resume_state(self, opt: dict[str, Any]) -> dict[str, Any] | None:
         """In the place of BasicSR's: find, read and announce the checkpoint to continue from.
@@ -161,6 +164,7 @@ class Session:
 
         if not isinstance(dataset, SynthPipeDataset):
             return self._build_dataloader(dataset, dataset_opt, **options)
+        self._until_the_end.enter_context(shown_in_basicsr_log())
         # Without `dist`, BasicSR's one process feeds all GPUs.
         copies = 1 if options["dist"] else max(options["num_gpu"], 1)
         stream = dataset.open_stream(

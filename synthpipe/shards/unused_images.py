@@ -13,6 +13,7 @@ are one sample ``clip`` without an image, and a hundred images are lost.  Two ki
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -87,5 +88,5 @@ def unused_text(found: UnusedImages, shard: str) -> str:
     return (
         f"image files that no sample uses, as {name!r}: WebDataset ends the key of a sample at the first dot of the "
         "file's name, and takes one image for each key; links and hidden files it passes over; `synthpipe shard "
-        f"{shard} OUT` gives every image a key of its own"
+        f"{shlex.quote(shard)} OUT` gives every image a key of its own"
     )

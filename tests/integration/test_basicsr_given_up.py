@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tarfile
 from pathlib import Path
 
@@ -28,3 +29,7 @@ def test_the_log_of_a_run_counts_what_its_images_gave_up(tmp_path: Path, monkeyp
     lines = [line for line in log.read_text().splitlines() if "images used, skipped: none, given up: " in line]
     assert lines
     assert all(f"{reason} " in line for line in lines for reason in ("grey_to_rgb", "converted_profile"))
+    # Which ones, from the readers' own log.
+    assert "given up (grey_to_rgb): " in log.read_text()
+    assert "clean-000.tar/clean-000_0.jpg: one grey channel" in log.read_text()
+    assert logging.getLogger("synthpipe").handlers == []
