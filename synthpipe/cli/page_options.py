@@ -75,7 +75,7 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
         "target", type=local_path, metavar="OUT", help="folder to write; files of the same name are replaced"
     )
     add_in_place_argument(parser)
-    add_page_arguments(parser)
+    add_page_arguments(parser, shards=False)
     add_device_argument(parser)
 
 
@@ -88,13 +88,13 @@ def add_in_place_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_page_arguments(parser: argparse.ArgumentParser) -> None:
-    """How images are read, for :meth:`PageReading.of`."""
+def add_page_arguments(parser: argparse.ArgumentParser, *, shards: bool = True) -> None:
+    """How images are read, for :meth:`PageReading.of`; ``shards``: whether the command takes them, too."""
     parser.add_argument(
         "--pages",
         choices=_PAGES,
-        help="of files with several pages or frames: all, as NAME_p1.png, NAME_p2.png, ... (default); the first (of "
-        "shards always); or skip the file",
+        help="of files with several pages or frames: all, as NAME_p1.png, NAME_p2.png, ... (default); the first"
+        f"{' (of shards always)' if shards else ''}; or skip the file",
     )
     parser.add_argument(
         "--range",

@@ -101,7 +101,8 @@ class StreamOptions(Options):
         0.01,
         ge=0,
         le=1,
-        description="bad samples are skipped and counted by reason; above this share of an epoch the stream fails",
+        description="bad samples are skipped and counted by reason; above this share of an epoch (which counts as 100 "
+        "samples at least) the stream fails",
     )
     alpha: Literal["white", "refuse"] = Field(
         "white", description="transparent images: laid on white, or counted as bad"
