@@ -56,7 +56,7 @@ def main() -> None:
         memory = [{kind: peak_memory(checkout, path) for kind, path in files.items()} for checkout in checkouts]
     ours, peer = (times[0][ALPHA], times[0][PLAIN]) if len(checkouts) == 1 else (times[0][PLAIN], times[1][PLAIN])
     print_result(
-        "decode",
+        "decode" if args.reference is None else "decode_reference",
         ours.clock,
         peer.clock,
         "s",

@@ -203,7 +203,7 @@ def main() -> None:
         rates = against_webdataset(urls, args) if args.reference is None else against_checkout(urls, args)
     details = {key: value for key, value in vars(args).items() if key not in ("rounds", "save", "reference")}
     print_result(
-        "stream_read",
+        "stream_read" if args.reference is None else "stream_read_reference",
         *rates,
         "images/s",
         torch.device("cpu"),
