@@ -7,6 +7,7 @@ byte once, and memory holds one block of it.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import IO, Any, BinaryIO, Protocol, cast
 
 import fsspec
 
+from synthpipe.errors import ShardError
 from synthpipe.files import storage
 from synthpipe.files.positioned_reader import PositionedReader
 from synthpipe.files.retry import ATTEMPTS, FIRST_PAUSE
@@ -46,6 +48,9 @@ class ByteSource(Protocol):
 
     def size(self) -> int:
         """Bytes of the shard; waits for all that is under way."""
+
+    def sha256(self) -> str | None:
+        """Checksum of the shard, in hexadecimal; None where not all has arrived.  Any thread may ask."""
 
     def close(self) -> None:
         """Let go of the file."""
@@ -126,6 +131,7 @@ class LocalFile:
         # To open a named pipe would wait for whoever writes to it.
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError(f"{path}: expected a regular file")
+        self._path = path
         self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -141,6 +147,13 @@ class LocalFile:
     def size(self) -> int:
         """Bytes of the file, as it is now."""
         return os.fstat(self._file.fileno()).st_size
+
+    def sha256(self) -> str | None:
+        """Checksum of the file, in hexadecimal, read by a handle of its own; None where that fails."""
+        try:
+            return storage.sha256_of(self._path)
+        except ShardError:
+            return None
 
     def close(self) -> None:
         """Close the file."""
@@ -164,6 +177,7 @@ class Spool:
         self._stop = threading.Event()
         self._available = 0
         self._finished = False
+        self._sha256: str | None = None
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._fetch, name=f"spool {name}", daemon=True)
         self._thread.start()
@@ -186,6 +200,11 @@ class Spool:
         with self._arrived:
             self._arrived.wait_for(lambda: self._finished)
             return self._available
+
+    def sha256(self) -> str | None:
+        """Checksum of the shard, in hexadecimal, once all has arrived; None where the transfer has broken off."""
+        self.size()
+        return self._sha256
 
     def close(self) -> None:
         """End the transfer; the copy vanishes."""
@@ -223,8 +242,10 @@ class Spool:
     def _copy(self) -> None:
         """One transfer from the start; bytes that a broken one already brought are written over with themselves."""
         position = 0
+        digest = hashlib.sha256()
         with self._opener() as stream:
             while not self._stop.is_set() and (block := stream.read(_BLOCK)):
+                digest.update(block)
                 view = memoryview(block)
                 while view:
                     written = os.pwrite(self._file.fileno(), view, position)
@@ -232,6 +253,8 @@ class Spool:
                 with self._arrived:
                     self._available = max(self._available, position)
                     self._arrived.notify_all()
+        if not self._stop.is_set():
+            self._sha256 = digest.hexdigest()
 
 
 class _SpoolReader(PositionedReader):

@@ -12,6 +12,7 @@ from synthpipe.errors import ImageError, ShardError, StreamError
 from synthpipe.files.byte_source import is_local, open_source
 from synthpipe.files.image_size import image_size
 from synthpipe.pixel_limit import MAX_PIXELS
+from synthpipe.shards.shard_index import ShardInfo
 from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, expand_urls, listed_shards
 from synthpipe.shards.shard_reader import Listed, ShardReader
 from synthpipe.shards.tar_walk import TarSample, walk_samples
@@ -86,8 +87,12 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
     average = max(round(sum(found.values()) / len(found)), 1)
     checksums = tuple(shard.sha256 for url in urls if (shard := indexed.get(url)) is not None and shard.sha256)
     counts = tuple(found.get(url, average) for url in urls)
-    listed = tuple(None if (shard := indexed.get(url)) is None else Listed(shard.samples, shard.bytes) for url in urls)
+    listed = tuple(map(_listed, map(indexed.get, urls)))
     return Corpus(tuple(urls), counts, listed, checksums if len(checksums) == len(urls) else ())
+
+
+def _listed(shard: ShardInfo | None) -> Listed | None:
+    return None if shard is None else Listed(shard.samples, shard.bytes, shard.sha256)
 
 
 def probe_sides(corpus: Corpus, spool_dir: str | None = None, max_pixels: int = MAX_PIXELS) -> int | None:

@@ -7,9 +7,9 @@ It stands beside the shards::
 
 It holds nothing of the machine or the time, so the same shards have the same index wherever they are copied.
 
-What it says is believed until a shard is opened.  A stream then compares ``bytes`` with the file, and the number of
-samples with those that it finds; ``sha256`` would need the whole file, and is compared where a run resumes, and where
-the state of a stream is loaded (with that of the stream that it came from).
+What it says is believed until a shard is opened.  A stream then compares ``bytes`` with the file, the number of samples
+with those that it finds, and ``sha256`` once in a pass, beside the reading; what differs is told in the log.
+``sha256`` is also compared where a run resumes, and where the state of a stream is loaded.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Listed(NamedTuple):
 
     samples: int
     bytes: int
+    sha256: str | None = None
 
 
 class ShardReader:
@@ -67,7 +69,7 @@ class ShardReader:
         self._spool_dir = spool_dir
         self._listed = listed
         self._unlisted: int | None = None
-        self._compared = False
+        self._compared = self._hashing = False
         self._members: list[Member] = []
         self._source: ByteSource | None = None
         self._rest: Iterator[TarSample] | None = None
@@ -88,6 +90,7 @@ class ShardReader:
                 return
             if is_local(self.url):
                 self._compare_size(self._source.size())
+                self._compare_bytes_of_file(self._source)
 
     def beside(self, number: int) -> tuple[Counter[str], str]:
         """What lies beside sample ``number``, which has been read, and is not used: counts by reason, and a sentence.
@@ -164,6 +167,7 @@ class ShardReader:
                 _log.warning("%s", self._unlisted_text())
             if not is_local(self.url):
                 self._compare_size(source.size())
+                self._compare_bytes(source.sha256())
 
     def _unlisted_text(self) -> str:
         assert self._listed is not None
@@ -181,7 +185,30 @@ class ShardReader:
                 size,
                 self._listed.bytes,
             )
+            # The reason is told; its bytes are others, too.
+            self._listed = self._listed._replace(sha256=None)
         self._compared = True
+
+    def _compare_bytes_of_file(self, source: ByteSource) -> None:
+        """Beside the reading: the file is read whole once, and what was read stays in the system's memory."""
+        if self._listed is None or self._listed.sha256 is None or self._hashing:
+            return
+        self._hashing = True
+        threading.Thread(
+            target=lambda: self._compare_bytes(source.sha256()), name=f"checksum {self.url}", daemon=True
+        ).start()
+
+    def _compare_bytes(self, found: str | None) -> None:
+        listed = None if self._listed is None else self._listed.sha256
+        if found is not None and listed is not None and found != listed.lower():
+            _log.warning(
+                "%s: has other bytes than its index says (SHA-256 %.12s..., by the index %.12s...): it was changed "
+                "after it was indexed, or is damaged; compare it with its source, or make the set anew with "
+                "`synthpipe shard`",
+                self.url,
+                found,
+                listed,
+            )
 
     def _fail(self, error: OSError) -> None:
         missing = isinstance(error, FileNotFoundError)
@@ -215,7 +242,7 @@ class ShardReaders:
     ) -> None:
         self._urls = urls
         self._spool_dir = spool_dir
-        self._listed = listed
+        self._listed = list(listed)
         # the one used last stands at the end
         self._open: dict[int, ShardReader] = {}
 
@@ -243,6 +270,9 @@ class ShardReaders:
         reader = self._open.pop(shard, None)
         if reader is not None:
             reader.close()
+            if (listed := self._listed[shard] if self._listed else None) is not None:
+                # Once in a pass is enough.
+                self._listed[shard] = listed._replace(sha256=None)
 
     def close(self) -> None:
         """Close all."""

@@ -409,6 +409,19 @@ class TestBadFiles:
             decode_image(data, "x", max_pixels=116)
         assert caught.value.reason == "bomb"
 
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    @pytest.mark.parametrize("orientation", [1, 6])
+    def test_of_compressed_tiff(self, channels: int, orientation: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Pillow looks at its own limit once more where libtiff decodes."""
+        values = samples((9, 13, channels))
+        image = Image.fromarray(values if channels > 1 else values[..., 0])
+        data = saved(image, format="TIFF", compression="tiff_lzw", tiffinfo={0x0112: orientation})
+        before = decode_image(data, "x")
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+        after = decode_image(data, "x")
+        np.testing.assert_array_equal(after.pixels, before.pixels)
+        assert after.given_up == before.given_up
+
     @pytest.mark.parametrize(
         "how",
         [

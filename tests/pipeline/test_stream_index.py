@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
 import tarfile
+import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,9 @@ def shard(tmp_path: Path) -> Path:
     return Path(write_corpus(tmp_path / "set", [IMAGES])[0])
 
 
-def write_index(shard: Path, samples: int, size: int | None = None) -> str:
+def write_index(shard: Path, samples: int, size: int | None = None, sha256: str | None = None) -> str:
     entry = {"name": shard.name, "samples": samples, "bytes": size or shard.stat().st_size}
+    entry |= {} if sha256 is None else {"sha256": sha256}
     index = {"format": "synthpipe-shards", "version": 1, "samples": samples, "shards": [entry]}
     (shard.parent / "index.json").write_text(json.dumps(index))
     return str(shard.parent)
@@ -85,6 +88,38 @@ def test_right_ones_say_nothing(shard: Path, caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING, "synthpipe"):
         assert passes(write_index(shard, IMAGES), 2) == (16, [{"used": IMAGES}, {"used": 2 * IMAGES}])
     assert not caplog.messages
+
+
+def said_of_bytes(shard: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Once the threads that read beside the stream are through."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("checksum "):
+            thread.join(20)
+    return [line for line in caplog.messages if line.startswith(f"{shard}: has other bytes than its index says")]
+
+
+def test_other_bytes_of_the_same_number(shard: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The last byte of a tar is padding: no image is damaged, and the file is not the one that was indexed."""
+    folder = write_index(shard, IMAGES, sha256=hashlib.sha256(shard.read_bytes()).hexdigest())
+    assert passes(folder, epochs=2)[1] == [{"used": 2 * IMAGES}]
+    assert said_of_bytes(shard, caplog) == []
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert passes(folder, epochs=2)[1] == [{"used": 2 * IMAGES}]
+    (said,) = said_of_bytes(shard, caplog)
+    assert hashlib.sha256(shard.read_bytes()).hexdigest()[:12] in said
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_bytes_of_a_remote_shard(right: bool, shard: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = fsspec.filesystem("memory")
+    write_index(shard, IMAGES, sha256=hashlib.sha256(shard.read_bytes()).hexdigest() if right else "0" * 64)
+    for path in (shard, shard.parent / "index.json"):
+        files.pipe_file(f"/listed/{path.name}", path.read_bytes())
+    try:
+        assert passes("memory://listed", epochs=2)[1] == [{"used": 2 * IMAGES}]
+    finally:
+        files.rm("/listed", recursive=True)
+    assert sum("has other bytes than its index says" in line for line in caplog.messages) == (not right)
 
 
 def test_of_a_remote_shard(shard: Path, caplog: pytest.LogCaptureFixture) -> None:

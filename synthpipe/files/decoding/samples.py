@@ -90,9 +90,18 @@ def _samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str) ->
             return _tiff_page(data, image, name)
         if len(bits) > 1 and max(bits) > 8:
             raise ImageError(f"{name}: {bits} bits per sample; save it with 8 or 16 bits", reason="unsupported")
+        if _is_above_pillows_limit(image):
+            return _tiff_page(data, image, name)
     if image.mode.startswith("I;16"):
         return _deep_grey(image)
     return _eight_bits(data, image, name)
+
+
+def _is_above_pillows_limit(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow would warn of a compressed TIFF, or refuse it, by a limit of its own that is not ours."""
+    limit = Image.MAX_IMAGE_PIXELS
+    plain = image.mode in ("L", "RGB", "RGBA") and _tiff_tag(image, _PHOTOMETRIC, -1) in (0, 1, 2)
+    return plain and limit is not None and image.size[0] * image.size[1] > limit
 
 
 def _eight_bits(data: bytes, image: ImageFile.ImageFile, name: str) -> Samples:
