@@ -18,7 +18,7 @@ from synthpipe.errors import OptionError
 from synthpipe.files.folder_walk import image_status, walk_image_folders
 from synthpipe.files.output_place import OutputPlace, identity_of
 
-__all__ = ["SourceFile", "SourceFolders", "folder_labels", "safe_part"]
+__all__ = ["SourceFile", "SourceFolders", "folder_labels", "refuse_overlap", "safe_part"]
 
 # A dot would end the key for WebDataset; the others are special to file systems, globs or URLs.
 _SPECIAL = re.compile('[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029.%\\\\/:*?"<>|]')
@@ -60,10 +60,7 @@ class SourceFolders:
                 raise OptionError(f"input {folder!r}: expected an existing folder on this machine")
             if self.output is not None:
                 self.output.check(identity_of(root.stat()), folder)
-        for outer, outer_name in zip(roots, self.folders, strict=True):
-            insiders = [name for root, name in zip(roots, self.folders, strict=True) if root.is_relative_to(outer)]
-            if len(insiders) > 1:
-                raise OptionError(f"inputs {insiders} overlap; name only {outer_name!r}, once")
+        refuse_overlap(self.folders)
 
     def __iter__(self) -> Iterator[SourceFile]:
         self.ignored.clear()
@@ -83,6 +80,15 @@ class SourceFolders:
                 if status is not None:
                     place = source + folder.below + name
                     yield SourceFile(key + key_below + name_key, place, path, status.st_size, status.st_mtime_ns)
+
+
+def refuse_overlap(folders: Sequence[str]) -> None:
+    """Raise OptionError where one of several folders is another, or lies in it: its images would come twice."""
+    roots = [Path(folder).resolve() for folder in folders]
+    for outer, outer_name in zip(roots, folders, strict=True):
+        insiders = [name for root, name in zip(roots, folders, strict=True) if root.is_relative_to(outer)]
+        if len(insiders) > 1:
+            raise OptionError(f"inputs {insiders} overlap; name only {outer_name!r}, once")
 
 
 def _name_keys(names: Sequence[str]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.given_up import count_given_up
 from synthpipe.files.image_files import decode_file
+from synthpipe.files.source_files import refuse_overlap
 from synthpipe.images import to_float, to_uint8
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.training.data.folder_domain import list_images
@@ -85,6 +86,7 @@ def calibrate(
         OptionError: ``ignore`` names no part, or the device is not here.
     """
     folders = [clean] if isinstance(clean, str | Path) else list(clean)
+    refuse_overlap([str(folder) for folder in folders])
     names = [*options.families, *_folder_names(options.degraded)]
     if not names:
         raise TrainingError("calibrate: nothing to tell from clean: give 'families', or folders in 'degraded'")

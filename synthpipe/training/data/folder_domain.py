@@ -27,6 +27,7 @@ from synthpipe.files.decode import decode_image
 from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.given_up import count_given_up
 from synthpipe.files.image_size import image_size
+from synthpipe.files.source_files import refuse_overlap
 from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
 from synthpipe.seeds import uniforms
 
@@ -117,6 +118,7 @@ class FolderDomain:
     sRGB, each image once (:data:`synthpipe.files.decode.GIVEN_UP`).
 
     Raises:
+        OptionError: a folder that is another one, or lies in it.
         TrainingError: a folder without images, or without one that is large enough.
     """
 
@@ -129,6 +131,7 @@ class FolderDomain:
         self.given_up: Counter[str] = Counter()
         self._broken: set[int] = set()
         self._lock = threading.Lock()
+        refuse_overlap(options.places)
         passed_over: Counter[str] = Counter()
         found = [path for folder in options.places for path in list_images(folder, passed_over)]
         self._paths, areas = self._large_enough(found)

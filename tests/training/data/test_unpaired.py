@@ -53,6 +53,18 @@ def test_uniforms_are_uniform_and_follow_their_key() -> None:
     assert uniforms(3, "a", 1) == uniforms(3, "a", 1) != uniforms(3, "b", 1)
 
 
+@pytest.mark.parametrize("second", ["", "sub", "link"])
+def test_folders_that_overlap_are_refused(tmp_path: Path, second: str) -> None:
+    """Their images would come twice as often as the others."""
+    coded(tmp_path / "a" / "sub" / "a.png", 18, 17)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    other = tmp_path / ("link" if second == "link" else f"a/{second}")
+    data = options({"clean": str(tmp_path / "a"), "noisy": str(tmp_path / "a")})
+    given = DomainOptions(folder=(str(tmp_path / "a"), str(other)))
+    with pytest.raises(OptionError, match="overlap; name only"):
+        FolderDomain("clean", given, data, 16, 4, 0)
+
+
 def test_a_crop_is_a_window_of_its_image_and_every_window_comes_up(tmp_path: Path, photos: dict[str, str]) -> None:
     coded(tmp_path / "coded" / "a.png", 18, 17)
     source = domain({**photos, "clean": str(tmp_path / "coded")}, augment="none")
