@@ -223,6 +223,42 @@ class TestPngChunks:
         assert given_up == UNKNOWN
 
 
+class TestPngNotesThatPillowRefuses:
+    """Texts and profiles above Pillow's megabyte, chunks that are too short: the pixels are good."""
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_a_long_text(self, dtype: type) -> None:
+        text = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"x" * 3_000_000)
+        values = colors(3, dtype)
+        decoded = decode_image(png(values, 2, chunks=((b"iTXt", text),)), "x")
+        np.testing.assert_array_equal(decoded.pixels, decode_image(png(values, 2), "x").pixels)
+        assert decoded.given_up == decode_image(png(values, 2), "x").given_up
+
+    def test_a_large_profile(self) -> None:
+        """Padding behind the tags of a profile belongs to its size, and says nothing."""
+        icc = PROFILES["adobe"] + bytes(2_000_000)
+        icc = struct.pack(">I", len(icc)) + icc[4:]
+        values = colors(3)
+        decoded, given_up = decode_image(png(values, 2, chunks=((b"iCCP", b"x\0\0" + zlib.compress(icc)),)), "x")
+        assert abs(decoded.astype(int) - by_littlecms(Image.fromarray(values), PROFILES["adobe"])).max() <= 1
+        assert given_up == CONVERTED
+
+    @pytest.mark.parametrize("size", [17 << 20, 200 << 20])
+    def test_a_profile_without_bounds(self, size: int) -> None:
+        values = colors(3)
+        chunk = (b"iCCP", b"x\0\0" + zlib.compress(bytes(size), 1))
+        decoded, given_up = decode_image(png(values, 2, chunks=(chunk,)), "x")
+        np.testing.assert_array_equal(decoded, values)
+        assert given_up == UNKNOWN
+
+    @pytest.mark.parametrize("chunk", [(b"gAMA", b"\0"), (b"cHRM", bytes(9))])
+    def test_short_colour_chunks(self, chunk: tuple[bytes, bytes]) -> None:
+        values = colors(3)
+        decoded, given_up = decode_image(png(values, 2, chunks=(chunk,)), "x")
+        np.testing.assert_array_equal(decoded, values)
+        assert given_up == UNKNOWN
+
+
 class TestUnknown:
     @pytest.mark.parametrize("fmt", ["JPEG", "TIFF"])
     def test_cmyk_without_a_profile(self, fmt: str) -> None:

@@ -5,6 +5,7 @@ None of Pillow's global settings is touched or relied on: its own limit on pixel
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from synthpipe.errors import ImageError
 from synthpipe.files.containers import image_format, is_truncated, tiff_pages, tiff_tags
+from synthpipe.files.decoding.png_chunks import head_chunks, large_profile, without_notes
 from synthpipe.files.image_formats import EXTRAS, IMAGE_FORMATS
 from synthpipe.pixel_limit import MAX_PIXELS
 
@@ -207,6 +209,8 @@ def _opened(factory: Any, file: IO[bytes], name: str, found: str) -> ImageFile.I
         return image
     # Pillow's versions say in different ways that they do not know a kind of TIFF.
     except Exception as error:
+        if found == "PNG" and isinstance(error, ValueError):
+            return _png_without_notes(factory, file, name)
         if found != "TIFF" or isinstance(error, Image.DecompressionBombError):
             raise
         file.seek(0)
@@ -217,6 +221,20 @@ def _opened(factory: Any, file: IO[bytes], name: str, found: str) -> ImageFile.I
             raise ImageError(text, reason="unsupported") from error
         except (SyntaxError, struct.error):
             raise error from None
+
+
+def _png_without_notes(factory: Any, file: IO[bytes], name: str) -> ImageFile.ImageFile:
+    """For texts and profiles larger than Pillow allows, and colour chunks that are cut: the pixels are good."""
+    file.seek(0)
+    data = file.read()
+    kept = without_notes(data)
+    if len(kept) == len(data):
+        raise ValueError("a damaged chunk")
+    image: ImageFile.ImageFile = factory(io.BytesIO(kept), name)
+    if {kind for kind, _ in head_chunks(data)} & {b"iCCP", b"gAMA", b"cHRM"}:
+        # Without a profile here, its colours are unknown.
+        image.info["icc_profile"] = large_profile(data)
+    return image
 
 
 def _factory(found: str) -> Any:
