@@ -240,6 +240,25 @@ class TestTiff:
         deep = samples((3, 8, 16), np.uint16)
         np.testing.assert_array_equal(pixels_of(self.write(deep, **how), "x"), to8(deep.transpose(1, 2, 0)))
 
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("planar", [True, False])
+    def test_tiles_of_gigabytes_are_refused(self, planar: bool, dtype: type) -> None:
+        """Found by fuzzing: libtiff sets memory aside for a whole tile before it looks at its bytes."""
+        values = samples((64, 80, 3), dtype)
+        how: dict[str, object] = {"photometric": "rgb", "tile": (32, 32), "compression": "lzw"}
+        if planar:
+            values, how["planarconfig"] = values.transpose(2, 0, 1), "separate"
+        data = bytearray(self.write(values, **how))
+        order = "<" if data[:2] == b"II" else ">"
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            if struct.unpack_from(order + "H", data, at) == (323,):
+                struct.pack_into(order + "HII", data, at + 2, 4, 1, 1 << 24)
+        with pytest.raises(ImageError, match="refused, tiles of 536870912 pixels for 80x64") as caught:
+            pixels_of(bytes(data))
+        assert caught.value.reason == "bomb"
+
     @pytest.mark.parametrize("compression", [None, "lzw", "zstd"])
     def test_16_bit_grey_with_alpha(self, compression: str | None) -> None:
         """Pillow does not open such a file."""

@@ -73,6 +73,8 @@ def read_samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str
 
 
 def _samples(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str) -> Samples:
+    if image.format == "TIFF":
+        _check_tiles(image, name)
     if isinstance(image, TiffByTags):
         return _tiff_page(data, image, name)
     # Of an animation, libpng reads the first frame alone; Pillow has the others, with the high bytes of colours.
@@ -148,11 +150,15 @@ def _check_rows(image: ImageFile.ImageFile) -> None:
         raise ValueError(f"pixels of {rows} rows for a height of {height}")
 
 
-def _tiff_page(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str) -> Samples:
-    """8 or 16 bits a channel, by libtiff, which sets aside what tags say before it looks at the pixels."""
+def _check_tiles(image: ImageFile.ImageFile | TiffByTags, name: str) -> None:
+    """Decoders set memory aside for a whole tile before they look at its bytes."""
     tile = _tiff_number(image, _TILE_WIDTH, 0) * _tiff_number(image, _TILE_HEIGHT, 0)
     if tile > 4 * max(image.width * image.height, _TILE_PIXELS):
         raise ImageError(f"{name}: refused, tiles of {tile} pixels for {image.width}x{image.height}", reason="bomb")
+
+
+def _tiff_page(data: bytes, image: ImageFile.ImageFile | TiffByTags, name: str) -> Samples:
+    """8 or 16 bits a channel, by libtiff, which sets aside what tags say before it looks at the pixels."""
     try:
         samples = imagecodecs.tiff_decode(data, index=image.tell())
     except MemoryError as error:
