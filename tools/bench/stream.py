@@ -160,7 +160,9 @@ def against_checkout(urls: list[str], args: argparse.Namespace) -> tuple[list[fl
         for child in children:
             child.ask(f"open {json.dumps(wanted)}")
         for index in range(1 + args.rounds):
-            for child, into in zip(children, rates, strict=True):
+            # Each goes first in every other round: what runs second finds the machine otherwise.
+            pairs = list(zip(children, rates, strict=True))
+            for child, into in pairs[:: 1 if index % 2 else -1]:
                 value = float(child.ask(f"rate {args.images}"))
                 if index:
                     into.append(value)
