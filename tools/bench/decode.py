@@ -107,7 +107,7 @@ def row_of(kind: str, times: list[dict[str, Times]], memory: list[dict[str, int]
         "times_plain": _ratio(here.clock, plain.clock),
         "processor_times_plain": _ratio(here.processor, plain.processor),
         "megabytes": round(memory[0][kind] / 1e6, 1),
-        "memory_times_plain": round(memory[0][kind] / memory[0][PLAIN], 2),
+        "memory_times_plain": _times(memory[0][kind], memory[0][PLAIN]),
     }
     if len(times) > 1:
         there = times[1][kind]
@@ -118,6 +118,13 @@ def row_of(kind: str, times: list[dict[str, Times]], memory: list[dict[str, int]
             "reference_megabytes": round(memory[1][kind] / 1e6, 1),
         }
     return row
+
+
+def _times(ours: int, plain: int) -> float | None:
+    """None where plain RGB is so small that no page was added for it."""
+    if ours == plain:
+        return 1.0
+    return round(ours / plain, 2) if plain else None
 
 
 def _median(values: list[float]) -> float:
