@@ -138,8 +138,7 @@ def flatten_page(page: Original) -> Decoded:
     """
     color, alpha, peak = page.color, page.alpha, page.peak
     if alpha is not None:
-        white = int(np.iinfo(alpha.dtype).max)
-        alpha = ((alpha.astype(np.uint32) * peak + white // 2) // white).astype(alpha.dtype)
+        alpha = srgb.rescaled(alpha, int(np.iinfo(alpha.dtype).max), peak)
     if peak == 255:
         # Also of 16-bit samples that need no more.
         color, alpha = color.astype(np.uint8), None if alpha is None else alpha.astype(np.uint8)

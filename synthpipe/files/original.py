@@ -154,7 +154,7 @@ def _original(samples: Samples, found: ProfileFound | None, turn: int, exif: byt
     samples, reason = srgb.to_srgb(samples._replace(alpha=None, peak=peak), found)
     if reason is not None:
         given_up[reason] = 1
-    color = _scaled(samples.color, samples.peak, peak)
+    color = srgb.rescaled(samples.color, samples.peak, peak)
     return Original(
         srgb.upright(color, turn),
         None if alpha is None else srgb.upright(alpha, turn),
@@ -170,15 +170,8 @@ def _all_16_bits(samples: Samples) -> Samples:
     """Samples of 9 to 15 bits, as some TIFF say they have, in the full range of 16."""
     if samples.peak in (255, _DEEP):
         return samples
-    alpha = None if samples.alpha is None else _scaled(samples.alpha, samples.peak, _DEEP)
-    return samples._replace(color=_scaled(samples.color, samples.peak, _DEEP), alpha=alpha, peak=_DEEP)
-
-
-def _scaled(values: NDArray[Any], peak: int, wanted: int) -> NDArray[Any]:
-    """Whole numbers 0..``peak`` as 0..``wanted``, rounded."""
-    if peak == wanted:
-        return values
-    return ((values.astype(np.uint64) * wanted + peak // 2) // peak).astype(values.dtype)
+    alpha = None if samples.alpha is None else srgb.rescaled(samples.alpha, samples.peak, _DEEP)
+    return samples._replace(color=srgb.rescaled(samples.color, samples.peak, _DEEP), alpha=alpha, peak=_DEEP)
 
 
 def _exif(image: ImageFile.ImageFile | TiffByTags, converted: bool) -> bytes | None:

@@ -12,27 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 
-from synthpipe import checkpoints
 from synthpipe.cli import main
-from synthpipe.flows.deflow import DeFlow
 from tests.basicsr_runs import require_basicsr
 from tests.files.icc_bytes import ADOBE_RGB, SRGB, rgb_profile
 from tests.files.image_bytes import png
 from tests.files.test_color_profile import encoded
 
 Pairs = Callable[..., list[tuple[str, np.ndarray, np.ndarray]]]
-
-
-@pytest.fixture(scope="module")
-def flow(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An untrained but initialised flow whose shift adds noise of a few grey levels."""
-    encoder = {"type": "small", "features": 8, "depth": 1}
-    model = DeFlow(scale=4, levels=2, steps=1, transition_steps=0, hidden=8, encoder=encoder, covariance_init=0.1)
-    model.initialize(torch.rand(4, 3, 32, 32), torch.tensor([0, 0, 1, 1]), torch.Generator().manual_seed(0))
-    return str(checkpoints.save(tmp_path_factory.mktemp("weights") / "flow.safetensors", model, {}))
 
 
 @pytest.fixture

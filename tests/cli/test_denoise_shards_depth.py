@@ -12,31 +12,15 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from synthpipe.cli import main
 from tests.files.icc_bytes import ADOBE_RGB, rgb_profile
 from tests.files.image_bytes import png
+from tests.files.library_images import samples, saved, tiff
 from tests.stream_corpus import write_tar
 
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6
-
-
-def samples(shape: tuple[int, ...], dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
-
-
-def saved(image: Image.Image, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def tiff(array: np.ndarray, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def members(folder: Path) -> dict[str, bytes]:

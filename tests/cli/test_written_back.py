@@ -9,26 +9,16 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-import tifffile
 import torch
 from PIL import Image, ImageFilter
 
 from synthpipe import checkpoints
 from synthpipe.cli import main
 from synthpipe.denoisers import PlainDenoiser
-from synthpipe.flows.deflow import DeFlow
 from tests.files.image_bytes import png
+from tests.files.library_images import saved, tiff
 
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6
-
-
-@pytest.fixture(scope="module")
-def flow(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An untrained but initialised flow whose shift adds noise of a few grey levels."""
-    encoder = {"type": "small", "features": 8, "depth": 1}
-    model = DeFlow(scale=4, levels=2, steps=1, transition_steps=0, hidden=8, encoder=encoder, covariance_init=0.1)
-    model.initialize(torch.rand(4, 3, 32, 32), torch.tensor([0, 0, 1, 1]), torch.Generator().manual_seed(0))
-    return str(checkpoints.save(tmp_path_factory.mktemp("weights") / "flow.safetensors", model, {}))
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +43,6 @@ def read(path: Path) -> np.ndarray:
     """``(H, W, C)`` at the file's own depth, by libpng."""
     samples = imagecodecs.png_decode(path.read_bytes())
     return samples if samples.ndim == 3 else samples[..., None]
-
-
-def saved(image: Image.Image, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def tiff(array: np.ndarray, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def write(folder: Path, **files: bytes) -> Path:

@@ -15,6 +15,7 @@ from synthpipe.files.decode import decode_image
 from tests.files.exif_bytes import exif_block
 from tests.files.icc_bytes import ADOBE_RGB, DISPLAY_P3, PROPHOTO, SRGB, cmyk_profile, grey_profile, rgb_profile
 from tests.files.image_bytes import png
+from tests.files.library_images import saved
 
 BT709_PRIMARIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 CONVERTED = {"converted_profile": 1}
@@ -30,12 +31,6 @@ def colors(channels: int, dtype: type = np.uint8) -> np.ndarray:
     values[0, : 2**channels] = np.stack(np.meshgrid(*[[0, np.iinfo(dtype).max]] * channels), -1).reshape(-1, channels)
     values[1, :, :] = np.linspace(0, np.iinfo(dtype).max, 48).astype(dtype)[:, None]
     return values
-
-
-def saved(image: Image.Image, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def by_littlecms(image: Image.Image, icc: bytes) -> np.ndarray:

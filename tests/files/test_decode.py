@@ -15,16 +15,7 @@ from synthpipe.errors import ImageError, ShapeError
 from synthpipe.files.containers import image_suffix, is_truncated
 from synthpipe.files.decode import MAX_PIXELS, AlphaPolicy, decode_image, encode_png, thumbnail
 from tests.files.image_bytes import png, png_chunk
-
-
-def samples(shape: tuple[int, ...], dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
-
-
-def saved(image: Image.Image, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
+from tests.files.library_images import samples, saved
 
 
 def pixels_of(data: bytes, name: str = "x", *, alpha: AlphaPolicy = "white") -> np.ndarray:

@@ -8,7 +8,6 @@ import zlib
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 from synthpipe.errors import ImageError, ShapeError
@@ -17,28 +16,13 @@ from synthpipe.files.original import Original, encode_original, read_pages
 from tests.files.exif_bytes import exif_block
 from tests.files.icc_bytes import ADOBE_RGB, SRGB, rgb_profile
 from tests.files.image_bytes import png, png_chunk
+from tests.files.library_images import samples, saved, tiff
 from tests.files.test_color_profile import adobe_exif, encoded
-
-
-def samples(shape: tuple[int, ...], dtype: type = np.uint8, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
 
 
 def only(data: bytes, **options: int) -> Original:
     (page,) = read_pages(data, "x", **options)  # type: ignore[arg-type]
     return page
-
-
-def saved(image: Image.Image, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def tiff(array: np.ndarray, **how: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, array, **how)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 def frame_control(number: int, width: int, height: int) -> tuple[bytes, bytes]:

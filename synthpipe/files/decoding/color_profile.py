@@ -111,6 +111,7 @@ def find_profile(image: Image.Image, data: bytes) -> ProfileFound | None:
     return ProfileFound(_matrix_profile(ADOBE_RGB, _ADOBE_GAMMA)) if _marked_adobe_rgb(image) else None
 
 
+@lru_cache(maxsize=_PROFILES_REMEMBERED)
 def profile_space(icc: bytes) -> str | None:
     """``"RGB"``, ``"GRAY"``, ``"CMYK"``, ...; None of what is not a profile."""
     try:

@@ -22,6 +22,7 @@ __all__ = [
     "data_range",
     "further_pages",
     "orientation",
+    "rescaled",
     "straight_alpha",
     "to_srgb",
     "upright",
@@ -53,11 +54,12 @@ def to_srgb(samples: Samples, found: ProfileFound | None) -> tuple[Samples, str 
             samples.space == "gray" and space == "RGB"
         ):
             plain = straight_alpha(samples)
-            color = _full_range(plain)
-            converted = convert_to_srgb(color, found.icc)
+            # Profiles have 255 or 65535 for white.
+            peak = 255 if plain.peak == 255 else _DEEP
+            converted = convert_to_srgb(rescaled(plain.color, plain.peak, peak), found.icc)
             if converted is not None:
-                peak = 255 if color.dtype == np.uint8 else _DEEP
-                return plain._replace(color=converted, alpha=_rescaled(plain, peak), peak=peak), CONVERTED_PROFILE
+                alpha = None if plain.alpha is None else rescaled(plain.alpha, plain.peak, peak)
+                return plain._replace(color=converted, alpha=alpha, peak=peak), CONVERTED_PROFILE
     if samples.space == "cmyk":
         return samples._replace(color=_without_profile(samples.color, samples.peak)), UNKNOWN_PROFILE
     return samples, UNKNOWN_PROFILE if found is not None else None
@@ -126,16 +128,9 @@ def _first_unreadable(image: Image.Image) -> int:
     return page
 
 
-def _full_range(samples: Samples) -> NDArray[Any]:
-    """Colours with 255 or 65535 for white, as profiles have it."""
-    if samples.peak in (255, _DEEP):
-        return samples.color
-    wide = samples.color.astype(np.uint32)
-    return ((wide * _DEEP + samples.peak // 2) // samples.peak).astype(np.uint16)
-
-
-def _rescaled(samples: Samples, peak: int) -> NDArray[Any] | None:
-    if samples.alpha is None or samples.peak == peak:
-        return samples.alpha
-    wide = samples.alpha.astype(np.uint32)
-    return ((wide * peak + samples.peak // 2) // samples.peak).astype(np.uint16)
+def rescaled(values: NDArray[Any], peak: int, wanted: int) -> NDArray[Any]:
+    """Whole numbers 0..``peak`` as 0..``wanted``, rounded, of the same dtype; both at most 65535."""
+    if peak == wanted:
+        return values
+    # 65535 * 65535 and the rounding fit into 32 bits.
+    return ((values.astype(np.uint32) * wanted + peak // 2) // peak).astype(values.dtype)
