@@ -16,7 +16,15 @@ import torch
 from synthpipe.errors import CheckpointError, excerpt
 from synthpipe.torch_file import read_torch_file
 
-__all__ = ["complete_state", "keep_rng", "read_rank_state", "restore_rng", "rng_state", "write_rank_state"]
+__all__ = [
+    "complete_state",
+    "keep_rng",
+    "read_rank_state",
+    "read_state",
+    "restore_rng",
+    "rng_state",
+    "write_rank_state",
+]
 
 _FORMAT = 1
 _LOG = logging.getLogger("basicsr")
@@ -99,11 +107,19 @@ def complete_state(folder: str | Path) -> tuple[Path, dict[str, Any]] | None:
     found = [file for file in Path(folder).glob("*.state") if file.stem.isascii() and file.stem.isdecimal()]
     for path in sorted(found, key=lambda file: int(file.stem), reverse=True):
         try:
-            state = read_torch_file(path)
+            return path, read_state(path)
         except CheckpointError as error:
             _LOG.warning("synthpipe: %s; torn by a kill? Trying the one before.", error)
-            continue
-        if isinstance(state, dict) and isinstance(state.get("iter"), int):
-            return path, state
-        _LOG.warning("synthpipe: %s is no state of BasicSR's: no number 'iter' in it. Trying the one before.", path)
     return None
+
+
+def read_state(path: str | Path) -> dict[str, Any]:
+    """BasicSR's own ``{iter}.state``.
+
+    Raises:
+        CheckpointError: a file that cannot be read, is torn, or is something else.
+    """
+    state = read_torch_file(path)
+    if not isinstance(state, dict) or not isinstance(state.get("iter"), int):
+        raise CheckpointError(f"{path}: no state of BasicSR's, expected a number 'iter' in it, got {excerpt(state)}")
+    return state

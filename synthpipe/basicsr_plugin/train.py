@@ -293,8 +293,8 @@ def _find_checkpoint(opt: dict[str, Any]) -> tuple[Path, dict[str, Any]] | None:
     if path is None:
         return None
     try:
-        return Path(path), torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load has no one exception for a file that is not its own
+        return Path(path), resume.read_state(path)
+    except CheckpointError as error:
         raise CheckpointError(f"path.resume_state {path!r}: not a readable BasicSR state ({error})") from error
 
 

@@ -102,6 +102,8 @@ def test_what_is_no_state_is_passed_over(tmp_path: Path, content: object) -> Non
     found = resume.complete_state(tmp_path)
     assert found is not None
     assert (found[0].name, found[1]["iter"]) == ("4.state", 4)
+    with pytest.raises(CheckpointError, match=r"9.state: no state of BasicSR's, expected a number 'iter' in it"):
+        resume.read_state(tmp_path / "9.state")
 
 
 @pytest.mark.parametrize("content", [[1, 2], 7, "text", {"format": "x" * 9999}])
