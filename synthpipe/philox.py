@@ -49,8 +49,10 @@ def philox_words(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tens
     return c0, c1, c2, c3
 
 
-def normals(seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal numbers ``(B, *shape)``, each row a function of its seed and ``stream`` alone.
+def normals(
+    seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype = torch.float32, sample: int = 0
+) -> Tensor:
+    """Standard normal numbers ``(B, *shape)``, each row a function of its seed, ``stream`` and ``sample`` alone.
 
     By Box and Muller's transform of Philox's words; the words are the same on every device, the normals within float
     rounding.  Numbers of another ``shape`` with as many or fewer elements begin with the same values.
@@ -60,24 +62,27 @@ def normals(seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype
         stream: tells draws for different purposes apart, 0..2^32 - 1.
         shape: of one row.
         dtype: float32 or float64.
+        sample: tells several draws for one purpose apart, 0..2^32 - 1.
     """
-    uniform = (_words(seeds, stream, shape).to(dtype) + 0.5) * 2.0**-32  # (B, N, 4), above 0
+    uniform = (_words(seeds, stream, shape, sample).to(dtype) + 0.5) * 2.0**-32  # (B, N, 4), above 0
     radius = (-2 * uniform[..., 0::2].log()).sqrt()
     angle = (2 * math.pi) * uniform[..., 1::2]
     return _rows(torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1), shape)
 
 
-def uniforms(seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+def uniforms(
+    seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype = torch.float32, sample: int = 0
+) -> Tensor:
     """Numbers ``(B, *shape)`` from the uniform law on [0, 1), multiples of 2^-24; arguments as :func:`normals`."""
-    return _rows((_words(seeds, stream, shape) >> 8).to(dtype) * 2.0**-24, shape)
+    return _rows((_words(seeds, stream, shape, sample) >> 8).to(dtype) * 2.0**-24, shape)
 
 
-def _words(seeds: Tensor, stream: int, shape: Sequence[int]) -> Tensor:
+def _words(seeds: Tensor, stream: int, shape: Sequence[int], sample: int) -> Tensor:
     """At least as many words as a row has elements, ``(B, N, 4)``."""
     blocks = torch.arange(-(-math.prod(shape) // 4), device=seeds.device)
     zero = torch.zeros_like(blocks)
     keys = [(seeds & _WORD)[:, None], ((seeds >> 32) & _WORD)[:, None]]
-    return torch.stack(philox_words([blocks & _WORD, blocks >> 32, zero + stream, zero], keys), dim=-1)
+    return torch.stack(philox_words([blocks & _WORD, blocks >> 32, zero + stream, zero + sample], keys), dim=-1)
 
 
 def _rows(numbers: Tensor, shape: Sequence[int]) -> Tensor:

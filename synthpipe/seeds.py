@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-__all__ = ["generator_for", "picture_generators", "sample_seed", "uniforms"]
+__all__ = ["generator_for", "picture_generators", "sample_seed", "stream_number", "uniforms"]
 
 
 def sample_seed(seed: int, epoch: int, key: str) -> int:
@@ -31,6 +31,11 @@ def generator_for(seed: int | Tensor, salt: str) -> torch.Generator:
 def picture_generators(seed: int, count: int) -> list[torch.Generator]:
     """CPU generators for ``count`` sample pictures of a training run, the same at every look."""
     return [generator_for(seed, f"picture{place}") for place in range(count)]
+
+
+def stream_number(salt: str, purpose: int) -> int:
+    """32 bits for the draws of one transform and purpose, in counter-based noise (:mod:`synthpipe.philox`)."""
+    return _hash63(f"{salt}/{purpose}") & 0xFFFFFFFF
 
 
 def uniforms(*key: int | str) -> tuple[float, ...]:

@@ -60,6 +60,7 @@ def test_neighbouring_seeds_streams_and_positions_are_independent() -> None:
         "next seed": normals(torch.tensor([8]), 0, (count,))[0],
         "a high bit of the seed": normals(torch.tensor([7 + (1 << 40)]), 0, (count,))[0],
         "next stream": normals(torch.tensor([7]), 1, (count,))[0],
+        "next sample": normals(torch.tensor([7]), 0, (count,), sample=1)[0],
         "next position": base.roll(1),
         "four positions on": base.roll(4),
     }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from synthpipe.errors import ShapeError
 from synthpipe.philox import normals, uniforms
+from synthpipe.seeds import stream_number
 
 __all__ = ["GeneratorNoise", "Generators", "Noise", "SeededNoise", "normal_like", "uniform_like"]
 
@@ -85,15 +86,17 @@ class SeededNoise:
 
     Args:
         seeds: ``(B,)`` int64, on the device of the images.
+        salt: keeps apart what draws from the same seeds.
+        sample: number of the draw, where several are made of one image; 0..2^32 - 1.
     """
 
-    def __init__(self, seeds: Tensor) -> None:
-        self._seeds = seeds
+    def __init__(self, seeds: Tensor, salt: str = "", sample: int = 0) -> None:
+        self._seeds, self._salt, self._sample = seeds, salt, sample
 
     def normal(self, like: Tensor, purpose: int) -> Tensor:
         """See :func:`synthpipe.philox.normals`."""
-        return normals(self._seeds, purpose, like.shape[1:], like.dtype)
+        return normals(self._seeds, stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)
 
     def uniform(self, like: Tensor, purpose: int) -> Tensor:
         """See :func:`synthpipe.philox.uniforms`."""
-        return uniforms(self._seeds, purpose, like.shape[1:], like.dtype)
+        return uniforms(self._seeds, stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)

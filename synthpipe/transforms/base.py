@@ -16,6 +16,8 @@ A transform MUST
 * be deterministic in :meth:`BatchTransform.apply`, given the parameters;
 * add keys and never edit a tensor of the batch in place;
 * refuse wrong shapes and NaN with :class:`synthpipe.errors.ShapeError`.
+
+Those that are tensor operations alone are :class:`DeviceTransform`: a stream captures them in one CUDA graph.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from synthpipe.transforms.batch import Batch
+from synthpipe.transforms.batch import Batch, select_samples
 
-__all__ = ["Batch", "BatchTransform"]
+__all__ = ["Batch", "BatchTransform", "DeviceTransform"]
 
 
 class BatchTransform(ABC):
@@ -51,3 +54,49 @@ class BatchTransform(ABC):
     def to(self, device: torch.device | str) -> BatchTransform:
         """Move the transform's weights, if it has any; returns self."""
         return self
+
+
+class DeviceTransform(BatchTransform):
+    """A transform of tensors alone, whose randomness is a function of the samples' seeds: it can be a CUDA graph.
+
+    :meth:`compute` MUST
+
+    * ask the device for no value (``item``, ``tolist``, ``bool``, ``nonzero``, indices that are masks);
+    * make no tensor of the host's data (``torch.tensor``, ``new_tensor``, a CPU tensor moved): constants are buffers of
+      a module, or filled;
+    * keep the number of samples, and compute each from itself alone.
+    """
+
+    @abstractmethod
+    def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A new dictionary with this stage's keys added.
+
+        Args:
+            batch: ``gt`` ``(B, 3, H, W)`` float32 in [0, 1], ``seed`` ``(B,)`` int64, and what earlier transforms
+                added, all on one device.
+
+        Returns:
+            The same and more.  ``keep`` ``(B,)`` bool, where it is there, is false for samples to drop.  NaN that comes
+            in goes out.
+        """
+
+    def check(self, batch: Batch) -> None:
+        """Refuse what :meth:`compute` cannot work on; raises :class:`synthpipe.errors.ShapeError`."""
+
+    def sample_params(self, batch: Batch) -> dict[str, Any]:
+        """Nothing: the seeds are all that is random."""
+        return {}
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """Check, compute, and leave out what is to be dropped."""
+        self.check(batch)
+        device = batch["gt"].device
+        tensors = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
+        computed = self.compute(tensors)
+        keep = computed.pop("keep", None)
+        out = {**batch, **computed}
+        if "seed" in batch:
+            out["seed"] = batch["seed"]
+        if keep is None or bool(keep.all()):
+            return out
+        return select_samples(out, keep.nonzero()[:, 0])
