@@ -26,8 +26,10 @@ __all__ = [
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def check_images(x: Tensor, name: str) -> None:
-    """Refuse anything but a finite floating-point ``(B, 3, H, W)`` batch.
+def check_images(x: Tensor, name: str, values: bool = True) -> None:
+    """Refuse anything but a finite floating-point ``(B, 3, H, W)`` batch; without ``values``, of any values.
+
+    To look at the values waits for the device.
 
     Raises:
         ShapeError: wrong rank, channels, dtype, or a NaN or infinity.
@@ -36,7 +38,7 @@ def check_images(x: Tensor, name: str) -> None:
         raise ShapeError(f"{name}: expected RGB images (B, 3, H, W), got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ShapeError(f"{name}: expected floating-point images in [0, 1], got {x.dtype}; call images.to_float first")
-    if not bool(torch.isfinite(x).all()):
+    if values and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
         raise ShapeError(f"{name}: {bad} of {len(x)} images hold NaN or infinity; expected finite values in [0, 1]")
 

@@ -17,21 +17,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.actnorm import ActNorm
-from synthpipe.flows.base import FlowLayer, Sequential, bits_per_dim, check_levels
-from synthpipe.flows.coupling import ConditionalCoupling
-from synthpipe.flows.draws import Generators, normal_like, uniform_like
+from synthpipe.flows.base import bits_per_dim, check_levels
+from synthpipe.flows.draws import Generators, Noise, as_noise, normal_like, uniform_like
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
 from synthpipe.flows.initialization import DataInitialized
-from synthpipe.flows.invertible_conv import InvertibleConv
+from synthpipe.flows.levels import conditional_level
 from synthpipe.flows.normalization import DomainNormalization
 from synthpipe.flows.prior import ColourShift, DiagonalShift, DomainShift, FullShift
-from synthpipe.flows.reshape import SplitPrior, Squeeze
+from synthpipe.flows.reshape import SplitPrior
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
 __all__ = ["CLEAN", "NOISY", "DeFlow", "bits_per_dim", "resized_colour"]
 
 CLEAN, NOISY = 0, 1
+# What numbers are for, as in flows/frozen.py.
+_CONDITION, _DEQUANTIZATION = 0, 3
 _ENCODERS: dict[str, type[RRDBEncoder] | type[SmallEncoder]] = {"rrdb": RRDBEncoder, "small": SmallEncoder}
 
 
@@ -113,7 +113,7 @@ class DeFlow(DataInitialized):
         cond_channels = [count + 3 * self.with_colour for count in self.encoder.out_channels]
         widths = _channels(levels)
         self.levels = nn.ModuleList(
-            _level(width, cond, steps, transition_steps, hidden, scale_eps, coupling == "additive")
+            conditional_level(width, cond, steps, transition_steps, hidden, scale_eps, coupling == "additive")
             for width, cond in zip(widths, cond_channels, strict=True)
         )
         self.split = SplitPrior(widths[0], coupling == "additive")
@@ -181,33 +181,36 @@ class DeFlow(DataInitialized):
 
     # --- training --------------------------------------------------------------------------------------------------
 
-    def nll(self, x: Tensor, domain: Tensor, generator: Generators | None = None) -> Tensor:
+    def nll(
+        self, x: Tensor, domain: Tensor, generator: Generators | Noise | None = None, check_values: bool = True
+    ) -> Tensor:
         """Negative log-density of dequantised images given their own reduced versions.
 
         Args:
             x: ``(B, 3, H, W)`` in [0, 1], 8-bit levels; sides multiples of ``size_multiple``.
             domain: ``(B,)`` int64, 0 clean, 1 noisy.
-            generator: draws dequantisation and condition noise; one per image, or one for all.
+            generator: draws dequantisation and condition noise; one per image, one for all, or noise of any origin.
+            check_values: look at the values of ``x`` and ``domain``, which waits for the device.
 
         Returns:
             ``(B,)`` in nats, a density on the [0, 1] scale; :func:`bits_per_dim` converts it.
 
         Raises:
-            ShapeError: wrong shape, size, domain, or NaN.
+            ShapeError: wrong shape or size; with ``check_values`` also NaN and other domains.
         """
-        check_images(x, "DeFlow.nll")
+        check_images(x, "DeFlow.nll", check_values)
         self._check_size(x, "DeFlow.nll")
         if domain.shape != x.shape[:1]:
             raise ShapeError(f"DeFlow.nll: expected one domain per image, ({len(x)},), got {tuple(domain.shape)}")
-        if not bool(((domain == CLEAN) | (domain == NOISY)).all()):
+        if check_values and not bool(((domain == CLEAN) | (domain == NOISY)).all()):
             raise ShapeError(f"DeFlow.nll: domains must be 0 (clean) or 1 (noisy), got {sorted(set(domain.tolist()))}")
-        lr = self._reduce(x)
-        dequantised = x + (_rand(x, generator) - 0.5) / self.config["quant"]
+        noise, lr = as_noise(generator), self._reduce(x)
+        dequantised = x + (noise.uniform(x, _DEQUANTIZATION) - 0.5) / self.config["quant"]
         logdet = x.new_zeros(len(x))
         if self.normalization is not None:
             dequantised, logdet = self.normalization.normalize(dequantised, domain)
             lr = self.normalization.normalize_condition(lr, domain)
-        features = self.features(self._add_condition_noise(lr, generator))
+        features = self.features(lr + self.config["condition_noise"] * noise.normal(lr, _CONDITION))
         return -(self.log_prob(dequantised, domain, features) + logdet)
 
     def bits_per_dim(self, nll: Tensor, shape: Sequence[int]) -> Tensor:
@@ -215,7 +218,7 @@ class DeFlow(DataInitialized):
         return bits_per_dim(nll, shape, self.config["quant"])
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, domain: Tensor, generator: Generators | None = None) -> None:
+    def initialize(self, x: Tensor, domain: Tensor, generator: Generators | Noise | None = None) -> None:
         """Set every ActNorm from one batch of both domains; layers that are initialised stay as they are.
 
         Arguments as of :meth:`nll`.  With ``whiten``, the first 1x1 convolution of each level starts from ``x``
@@ -371,21 +374,6 @@ class DeFlow(DataInitialized):
 def _channels(levels: int) -> list[int]:
     """Channels inside each level: all of the squeezed image at level 1, half of it further on."""
     return [12] + [6 * 4**level for level in range(1, levels)]
-
-
-def _level(
-    channels: int, cond: int, steps: int, transitions: int, hidden: int, scale_eps: float, additive: bool
-) -> Sequential:
-    layers: list[FlowLayer] = [Squeeze()]
-    for _ in range(transitions):
-        layers += [ActNorm(channels), InvertibleConv(channels)]
-    for _ in range(steps):
-        layers += [
-            ActNorm(channels),
-            InvertibleConv(channels),
-            ConditionalCoupling(channels, cond, hidden, scale_eps, additive),
-        ]
-    return Sequential(*layers)
 
 
 def _build_encoder(options: dict[str, Any], scale: int, levels: int) -> RRDBEncoder | SmallEncoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.philox import normals, uniforms
 from synthpipe.seeds import stream_number
 
-__all__ = ["GeneratorNoise", "Generators", "Noise", "SeededNoise", "normal_like", "uniform_like"]
+__all__ = ["GeneratorNoise", "Generators", "Noise", "SeededNoise", "as_noise", "normal_like", "uniform_like"]
 
 #: One generator for each image, so that its noise does not depend on its neighbours; or one for all.
 Generators = Sequence[torch.Generator] | torch.Generator
@@ -47,6 +47,7 @@ def _draw(kind: Callable[..., Tensor], like: Tensor, generators: Generators | No
     return torch.stack(rows).to(like.device)
 
 
+@runtime_checkable
 class Noise(Protocol):
     """Random numbers of the shape ``(B, ...)``, dtype and device of ``like``; ``purpose`` tells draws apart.
 
@@ -100,3 +101,8 @@ class SeededNoise:
     def uniform(self, like: Tensor, purpose: int) -> Tensor:
         """See :func:`synthpipe.philox.uniforms`."""
         return uniforms(self._seeds, stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)
+
+
+def as_noise(source: Generators | Noise | None) -> Noise:
+    """Noise as it is given, or drawn from generators; None: from torch's default generator."""
+    return source if isinstance(source, Noise) else GeneratorNoise(source)

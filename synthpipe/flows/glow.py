@@ -19,18 +19,19 @@ from torch import Tensor, nn
 from synthpipe.errors import ShapeError
 from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import FlowLayer, Sequential, check_levels
-from synthpipe.flows.coupling import AffineCoupling
-from synthpipe.flows.draws import Generators, normal_like, uniform_like
+from synthpipe.flows.draws import Generators, Noise, as_noise, normal_like
 from synthpipe.flows.elementwise import LogitMap, TailMap
 from synthpipe.flows.initialization import DataInitialized
-from synthpipe.flows.invertible_conv import InvertibleConv
+from synthpipe.flows.levels import glow_level
 from synthpipe.flows.prior import standard_normal_log_prob
-from synthpipe.flows.reshape import SplitPrior, Squeeze
+from synthpipe.flows.reshape import SplitPrior
 from synthpipe.flows.windows import cut_windows
 
 __all__ = ["Glow"]
 
 _LEVELS_OF_GREY = 255
+# What numbers are for: each purpose has its own.
+_SMOOTHING, _DEQUANTIZATION, _PLACE = range(3)
 
 
 class Glow(DataInitialized):
@@ -86,7 +87,7 @@ class Glow(DataInitialized):
         self.size_multiple = window
         self.logit = LogitMap() if logit else None
         widths = [4 * channels * 2**level for level in range(levels)]
-        self.levels = nn.ModuleList(_level(width, steps, hidden) for width in widths)
+        self.levels = nn.ModuleList(glow_level(width, steps, hidden) for width in widths)
         self.splits = nn.ModuleList(_Split(width, priors) for width in widths[:-1])
         self.top = _top(widths[-1], priors)
 
@@ -132,28 +133,29 @@ class Glow(DataInitialized):
 
     # --- likelihood ------------------------------------------------------------------------------------------------
 
-    def log_prob(self, x: Tensor, generator: Generators | None = None) -> Tensor:
+    def log_prob(self, x: Tensor, generator: Generators | Noise | None = None, check_values: bool = True) -> Tensor:
         """Log-likelihood of 8-bit crops: ``-log_prob / (numel ln 2)`` is an upper bound on the true bits per value.
 
         Args:
             x: ``(B, C, W, W)`` in [0, 1]; values between the levels, and outside, have a density too.
             generator: draws the dequantisation noise, uniform of width 1/255, and that of ``smoothing``; one per
-                image or one for all.  None: no noise, the mean in its place.
+                image, one for all, or noise of any origin.  None: no noise, the mean in its place.
+            check_values: look at the values of ``x``, which waits for the device.
 
         Returns:
             ``(B,)`` in nats, differentiable in ``x``.
 
         Raises:
-            ShapeError: other shapes, NaN, or a wrong number of generators.
+            ShapeError: other shapes, NaN (with ``check_values``), or a wrong number of generators.
         """
-        self._check(x, "Glow.log_prob", exact=True)
+        self._check(x, "Glow.log_prob", exact=True, values=check_values)
         return self._log_likelihood(self._with_noise(x, generator))
 
-    def bits_per_dim(self, x: Tensor, generator: Generators | None = None) -> Tensor:
+    def bits_per_dim(self, x: Tensor, generator: Generators | Noise | None = None, check_values: bool = True) -> Tensor:
         """:meth:`log_prob` as bits for each value, ``(B,)``."""
-        return -self.log_prob(x, generator) / (x[0].numel() * math.log(2))
+        return -self.log_prob(x, generator, check_values) / (x[0].numel() * math.log(2))
 
-    def window_log_prob(self, x: Tensor, generator: Generators | None = None) -> Tensor:
+    def window_log_prob(self, x: Tensor, generator: Generators | Noise | None = None) -> Tensor:
         """Log-likelihood per value of images of any size: the mean over a grid of windows at a random place.
 
         As many windows as fit side by side lie together at a place drawn for each image, so a weight on the result
@@ -201,7 +203,7 @@ class Glow(DataInitialized):
     # --- training --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def initialize(self, x: Tensor, generator: Generators | None = None) -> None:
+    def initialize(self, x: Tensor, generator: Generators | Noise | None = None) -> None:
         """Set every ActNorm from one batch of crops, in place; layers that are initialised stay as they are.
 
         Arguments as of :meth:`log_prob`, x ``(B, C, W, W)``.  With ``whiten``, the first 1x1 convolution of each level
@@ -219,30 +221,32 @@ class Glow(DataInitialized):
         # Each level of grey is an interval of width 1/255 on the scale of the density.
         return total - x[0].numel() * math.log(_LEVELS_OF_GREY)
 
-    def _with_noise(self, x: Tensor, generator: Generators | None) -> Tensor:
+    def _with_noise(self, x: Tensor, generator: Generators | Noise | None) -> Tensor:
         if generator is None:
             return x
+        noise = as_noise(generator)
         if self.config["smoothing"]:
-            x = x + self.config["smoothing"] * normal_like(x, generator, "Glow")
-        return x + (uniform_like(x, generator, "Glow") - 0.5) / _LEVELS_OF_GREY
+            x = x + self.config["smoothing"] * noise.normal(x, _SMOOTHING)
+        return x + (noise.uniform(x, _DEQUANTIZATION) - 0.5) / _LEVELS_OF_GREY
 
-    def _corners(self, x: Tensor, generator: Generators | None) -> list[list[int]]:
+    def _corners(self, x: Tensor, generator: Generators | Noise | None) -> list[list[int]]:
         """Of each image, where its grid of windows begins."""
         slack = torch.tensor([side % self.window + 1 for side in x.shape[2:]])
         if generator is None:
             corners = (slack - 1).expand(len(x), 2) // 2
         else:
-            corners = (uniform_like(torch.empty(len(x), 2), generator, "Glow") * slack).long()
+            place = as_noise(generator).uniform(torch.empty(len(x), 2), _PLACE)
+            corners = (place.cpu() * slack).long()
         return corners.tolist()
 
-    def _check(self, x: Tensor, name: str, exact: bool) -> None:
+    def _check(self, x: Tensor, name: str, exact: bool, values: bool = True) -> None:
         wanted = f"(B, {self.channels}, {self.window}, {self.window})" + ("" if exact else " or larger")
         sides = x.shape[2:]
         fits = x.ndim == 4 and x.shape[1] == self.channels and min(sides) >= self.window
         if not fits or (exact and max(sides) > self.window) or not x.is_floating_point():
             advice = "; window_log_prob takes larger images" if exact else ""
             raise ShapeError(f"{name}: expected floating-point crops {wanted}, got {x.dtype} {tuple(x.shape)}{advice}")
-        if not bool(torch.isfinite(x).all()):
+        if values and not bool(torch.isfinite(x).all()):
             bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
             raise ShapeError(f"{name}: {bad} of {len(x)} images hold NaN or infinity; expected finite values in [0, 1]")
 
@@ -290,13 +294,6 @@ def _top(channels: int, priors: str) -> Sequential:
         layers.append(ActNorm(channels))
     if priors == "tails":
         layers.append(TailMap(channels))
-    return Sequential(*layers)
-
-
-def _level(channels: int, steps: int, hidden: int) -> Sequential:
-    layers: list[FlowLayer] = [Squeeze()]
-    for _ in range(steps):
-        layers += [ActNorm(channels), InvertibleConv(channels), AffineCoupling(channels, hidden)]
     return Sequential(*layers)
 
 

@@ -15,13 +15,27 @@ from torch import Tensor, nn
 
 from synthpipe.config.run import OptimizerOptions
 from synthpipe.errors import TrainingError, excerpt
+from synthpipe.flows.draws import SeededNoise
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.transforms.batch import Batch
 
-__all__ = ["BatchSource", "Objective", "ResumableData", "RunParts", "channels_last", "resumed_step", "step_generators"]
+__all__ = [
+    "BatchSource",
+    "Objective",
+    "ResumableData",
+    "RunParts",
+    "channels_last",
+    "generators_of",
+    "noise_of",
+    "resumed_step",
+    "step_generators",
+    "step_seeds",
+]
 
 #: The class of the model that an objective trains.
 M = TypeVar("M", bound=nn.Module)
+#: Keeps what is drawn in training apart from what else is drawn from seeds.
+_SALT = "train"
 
 
 class ResumableData(Protocol):
@@ -80,7 +94,8 @@ class Objective(nn.Module, ABC, Generic[M]):
 
     * return from :meth:`forward` a scalar loss that is a mean over images, so that averaging gradients over processes
       equals one process with all images;
-    * draw everything random about an image from its own generator (on the CPU), never from the global one;
+    * draw everything random about an image from its own seed, by :func:`noise_of` on the device or by
+      :func:`generators_of` on the CPU, never from the global generator;
     * keep its trained network in ``model``, a kind that :mod:`synthpipe.checkpoints` can save; networks that are only
       needed to train it may stand beside it: they are in the checkpoints, and neither averaged nor in the final file.
     """
@@ -92,18 +107,18 @@ class Objective(nn.Module, ABC, Generic[M]):
         self.model = model
 
     @abstractmethod
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of one step.
 
         Args:
             batch: of the run's source, on the model's device.
-            generators: one CPU generator for each of ``batch["slot"]``.
+            seeds: ``(B,)`` int64, one for each of ``batch["slot"]``; see :func:`step_seeds`.
 
         Returns:
             A scalar, and named numbers (detached scalars) for the log.
         """
 
-    def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
+    def initialize(self, batch: Batch, seeds: Tensor) -> None:
         """Data-dependent initialisation on the first batch of a new run; nothing by default."""
 
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
@@ -146,9 +161,24 @@ def channels_last(network: M) -> M:
     return network
 
 
-def step_generators(seed: int, step: int, slots: Sequence[int]) -> list[torch.Generator]:
-    """One CPU generator per image, from its slot in the batch of all processes together.
+def step_seeds(seed: int, step: int, slots: Sequence[int]) -> Tensor:
+    """One seed per image, from its slot in the batch of all processes together: ``(B,)`` int64 on the CPU.
 
     The same whether or not the run was interrupted, and however many processes share the batch.
     """
-    return [generator_for(sample_seed(seed, step, f"slot{slot}"), "train") for slot in slots]
+    return torch.tensor([sample_seed(seed, step, f"slot{slot}") for slot in slots], dtype=torch.int64)
+
+
+def generators_of(seeds: Tensor) -> list[torch.Generator]:
+    """One CPU generator for each of the seeds ``(B,)``."""
+    return [generator_for(seed, _SALT) for seed in seeds.tolist()]
+
+
+def noise_of(seeds: Tensor, device: torch.device) -> SeededNoise:
+    """Noise of images with the seeds ``(B,)``, made on ``device``; nothing is asked of it."""
+    return SeededNoise(seeds.to(device, non_blocking=True), _SALT)
+
+
+def step_generators(seed: int, step: int, slots: Sequence[int]) -> list[torch.Generator]:
+    """:func:`generators_of` the :func:`step_seeds`."""
+    return generators_of(step_seeds(seed, step, slots))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import choose_hole
 from synthpipe.denoisers.noise_model import AdditiveNoise, ImpulseNoise, noise_of
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.base import Objective, RunParts, channels_last, generators_of
 from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.data.noise_measurement import measured_correlation
 from synthpipe.training.pictures import picture_grid
@@ -77,8 +76,9 @@ class BlindSpotObjective(Objective[BlindSpotDenoiser]):
             groups.append({"params": [self.model.raw_level], "lr": lr})
         return groups
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8."""
+        generators = generators_of(seeds)
         model = self.model
         noisy, clean, truth = noisy_crops(batch, model.channels, self._noise, generators)
         mu, factor = model.predict(noisy, int(self.hole))

@@ -19,7 +19,7 @@ from synthpipe.density.base import dde_loss
 from synthpipe.density.dde import DDE
 from synthpipe.images import luma, quantize_8bit, to_float
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.base import Objective, RunParts, channels_last, generators_of
 from synthpipe.training.data.domains import Degrader, DomainData, build_degraders
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -53,8 +53,9 @@ class DDEObjective(Objective[DDE]):
         self._domains, self._sigma_range = model.domains, model.sigma_range
         self._sums: Tensor | None = None  # (3 bands, [crops, J, clean crops, gain])
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean ``J`` over crops of ``batch["x"]``, ``(B, 3, context, context)`` uint8, of ``batch["domain"]``."""
+        generators = generators_of(seeds)
         x, domain = self.crops(batch, generators)  # (B * crops, C, crop, crop)
         sigma, noise = self._noise(x, generators)
         j = dde_loss(self.model, x, sigma, noise, domain)

@@ -37,7 +37,7 @@ from synthpipe.density.pyramid import PyramidDDE
 from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.images import luma, to_float
-from synthpipe.training.base import Objective, RunParts
+from synthpipe.training.base import Objective, RunParts, generators_of
 from synthpipe.training.data.generator_data import build_source, sample_shape
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -91,8 +91,9 @@ class DDEGeneratorObjective(Objective[DDEGenerator]):
         self._watched: dict[str, Tensor] = {}
         data_density.requires_grad_(not fixed)
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The two losses ``J`` plus, in the generator's turn, a term of value 0 whose gradient is the divergence's."""
+        generators = generators_of(seeds)
         x = self._as_floats(batch["x"])
         turn = int(batch["step"]) - self.options.start
         draws = _Draws(generators, len(x), x)

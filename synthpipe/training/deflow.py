@@ -6,7 +6,6 @@ per dimension; every batch holds as many clean as noisy images, so the mean over
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +18,7 @@ from synthpipe.errors import OptionError, TrainingError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import to_float
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts
+from synthpipe.training.base import Objective, RunParts, noise_of
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -34,17 +33,19 @@ class DeFlowObjective(Objective[DeFlow]):
         model: the flow; anything with its ``nll``, ``bits_per_dim``, ``initialize`` and ``degrade`` will do.
     """
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, averaged over ``batch["x"]`` ``(B, 3, H, W)`` uint8 with ``batch["domain"]`` ``(B,)``."""
         x, domain = to_float(batch["x"]), batch["domain"]
-        bits = self.model.bits_per_dim(self.model.nll(x, domain, generators), x.shape)  # (B,)
-        detached = bits.detach()
-        numbers = {"bpd_clean": detached[domain == CLEAN].mean(), "bpd_noisy": detached[domain == NOISY].mean()}
-        return bits.mean(), numbers
+        # Of 8-bit images and domains of our own, which `initialize` has looked at; no step waits for the device.
+        nll = self.model.nll(x, domain, noise_of(seeds, x.device), check_values=False)
+        bits = self.model.bits_per_dim(nll, x.shape)  # (B,)
+        clean, noisy = (_mean_of(bits.detach(), domain == number) for number in (CLEAN, NOISY))
+        return bits.mean(), {"bpd_clean": clean, "bpd_noisy": noisy}
 
-    def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
+    def initialize(self, batch: Batch, seeds: Tensor) -> None:
         """Data-dependent ActNorm scales from the first batch."""
-        self.model.initialize(to_float(batch["x"]), batch["domain"], generators)
+        x = to_float(batch["x"])
+        self.model.initialize(x, batch["domain"], noise_of(seeds, x.device))
 
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         """Everything at ``lr``; the conditioning network (``model.encoder``) at ``encoder_lr`` where that is set."""
@@ -72,6 +73,11 @@ class DeFlowObjective(Objective[DeFlow]):
         generators = picture_generators(seed, len(clean))
         degraded = model.degrade(clean, generators).to(clean).clamp(0, 1)
         return picture_grid(torch.stack([clean, degraded, noisy], dim=1), gap=2)
+
+
+def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the ``chosen`` of the values, both ``(B,)``, without asking the device how many they are."""
+    return torch.where(chosen, values, torch.zeros_like(values)).sum() / chosen.sum()
 
 
 def build_objective(options: TrainDeFlowOptions) -> DeFlowObjective:

@@ -20,7 +20,7 @@ from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.errors import OptionError
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.base import Objective, RunParts, channels_last, generators_of
 from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -57,8 +57,9 @@ class DistillObjective(Objective[PlainDenoiser]):
         self.teacher.eval()
         return self
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8, noisy or to be made so."""
+        generators = generators_of(seeds)
         noisy, clean, level, is_synthetic = self._noisy(batch, generators)
         with torch.no_grad(), torch.autocast(noisy.device.type, enabled=False):
             target = self.teacher(noisy, level)

@@ -27,10 +27,11 @@ from synthpipe.config.flow_prior import BlurTermOptions, PlainTermOptions, Stein
 from synthpipe.config.noise import GaussianTrainingNoise
 from synthpipe.denoisers.flow_prior import FlowPriorDenoiser
 from synthpipe.errors import OptionError
+from synthpipe.flows.draws import Noise
 from synthpipe.flows.glow import Glow
 from synthpipe.flows.windows import cut_windows
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.base import Objective, RunParts, channels_last, generators_of, noise_of
 from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.data.noise_belief import NoiseBelief, believed_noise, binomial_kernel, kernel_of
 from synthpipe.training.data.noise_measurement import measured_correlation
@@ -85,10 +86,10 @@ class FlowPriorObjective(Objective[FlowPriorDenoiser]):
         self.prior.eval()
         return self
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, c, c)`` uint8, noisy or to be made so."""
         with torch.autocast(batch["x"].device.type, enabled=False):
-            return self._loss(batch, generators)
+            return self._loss(batch, generators_of(seeds), noise_of(seeds, batch["x"].device))
 
     def numbers(self) -> dict[str, float]:
         """With an automatic weight, the level that the residual speaks of over the one it was told."""
@@ -103,7 +104,9 @@ class FlowPriorObjective(Objective[FlowPriorDenoiser]):
         third = clean if truth else 0.5 + 4 * (noisy - denoised)
         return picture_grid(torch.stack([noisy, denoised, third], 1))
 
-    def _loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(
+        self, batch: Batch, generators: Sequence[torch.Generator], noise: Noise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         noisy, clean, truth = self._noisy(batch, generators)
         belief = believed_noise(noisy, truth, self._options.noise_model, self.kernel)
         denoised = self.model(noisy, belief.level)
@@ -113,7 +116,7 @@ class FlowPriorObjective(Objective[FlowPriorDenoiser]):
         window = self.prior.window
         data = cut_windows(self._data_term(noisy, denoised, belief, generators) + outside, window, corners)
         kappa = self.weight(belief.level) * self._warmth()
-        bits = self._bits(cut_windows(denoised, window, corners), generators)
+        bits = self._bits(cut_windows(denoised, window, corners), noise)
         loss = ((self._means(data) + 2 * math.log(2) * kappa * bits) * belief.level * 255).mean()
         numbers = {"bits_per_dim": bits, "residual": self._share(noisy - denoised, belief), "kappa": kappa}
         if truth:
@@ -154,15 +157,14 @@ class FlowPriorObjective(Objective[FlowPriorDenoiser]):
         variance = belief.variance(denoised)
         return residual.square() / variance + (variance / belief.level.square()[:, None, None, None]).log()
 
-    def _bits(self, windows: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def _bits(self, windows: Tensor, noise: Noise) -> Tensor:
         """Bits per value of the windows ``(B, n n, C, w, w)`` of each image, ``(B,)``."""
         count = windows.shape[1]
         shown = soft_clamp(windows.flatten(0, 1))
         if self._options.max_pull is not None and shown.requires_grad:
             # A residual that is the noise gives the data term's gradient this size in each value.
             shown = limit_pull(shown, self._options.max_pull * 2 * 255 / windows.numel())
-        draws = [generator for generator in generators for _ in range(count)]
-        nats = -self.prior.log_prob(shown, draws)
+        nats = -self.prior.log_prob(shown, _NoiseOfWindows(noise, count))
         return self._means(nats.view(-1, count)) / (windows[0, 0].numel() * math.log(2))
 
     def _warmth(self) -> float:
@@ -186,6 +188,21 @@ class FlowPriorObjective(Objective[FlowPriorDenoiser]):
     def _share(self, residual: Tensor, belief: NoiseBelief) -> Tensor:
         """The residual's variance as a share of the noise's, ``(B,)``."""
         return self._means(residual.square()) / belief.level.square()
+
+
+class _NoiseOfWindows:
+    """Noise of windows ``(B n, ...)``: each image's numbers, drawn for its ``n`` windows together."""
+
+    def __init__(self, noise: Noise, count: int) -> None:
+        self._noise, self._count = noise, count
+
+    def normal(self, like: Tensor, purpose: int) -> Tensor:
+        """Standard normal numbers ``(B n, ...)``."""
+        return self._noise.normal(torch.unflatten(like, 0, (-1, self._count)), purpose).flatten(0, 1)
+
+    def uniform(self, like: Tensor, purpose: int) -> Tensor:
+        """Numbers ``(B n, ...)`` in [0, 1)."""
+        return self._noise.uniform(torch.unflatten(like, 0, (-1, self._count)), purpose).flatten(0, 1)
 
 
 def soft_clamp(x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from synthpipe.config.glow import TrainGlowOptions
 from synthpipe.flows.glow import Glow
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts
+from synthpipe.training.base import Objective, RunParts, noise_of
 from synthpipe.training.data.image_data import ImageData, float_crops
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -29,16 +29,17 @@ class GlowObjective(Objective[Glow]):
         model: the flow.
     """
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, window, window)`` uint8; also logs nats per crop."""
         x = float_crops(batch["x"], self.model.channels)
-        bits = self.model.bits_per_dim(x, generators).mean()
-        nats = bits.detach() * (x[0].numel() * torch.log(bits.new_tensor(2.0)))
+        bits = self.model.bits_per_dim(x, noise_of(seeds, x.device), check_values=False).mean()
+        nats = bits.detach() * (x[0].numel() * math.log(2))
         return bits, {"bits_per_dim": bits.detach(), "nll": nats}
 
-    def initialize(self, batch: Batch, generators: Sequence[torch.Generator]) -> None:
+    def initialize(self, batch: Batch, seeds: Tensor) -> None:
         """Data-dependent ActNorm scales from the first batch."""
-        self.model.initialize(float_crops(batch["x"], self.model.channels), generators)
+        x = float_crops(batch["x"], self.model.channels)
+        self.model.initialize(x, noise_of(seeds, x.device))
 
     def pictures(self, model: Glow, batch: Batch, seed: int) -> Tensor:
         """A row for each image: the image | four samples."""

@@ -1,6 +1,6 @@
 """The training loop: one story for every objective, on Lightning Fabric.
 
-Step, log, average, save, resume.  Everything random is drawn from generators seeded by (seed, step, rank), so a run
+Step, log, average, save, resume.  Everything random is drawn from seeds of (seed, step, slot), so a run
 that was killed and resumed gives the same weights, bit for bit on the CPU, as one that was not.
 """
 
@@ -26,7 +26,7 @@ from synthpipe import checkpoints
 from synthpipe.config.run import RunOptions, ScheduleOptions
 from synthpipe.errors import OptionError, ShapeError, SynthPipeError, TrainingError, shortened
 from synthpipe.seeds import sample_seed
-from synthpipe.training.base import BatchSource, Objective, step_generators
+from synthpipe.training.base import BatchSource, Objective, step_seeds
 from synthpipe.training.checkpoint_file import refused, require_optimizer, require_schedule
 from synthpipe.training.run_folder import RunFolder
 from synthpipe.transforms.batch import Batch, join_batches
@@ -109,7 +109,7 @@ class Trainer:
         else:
             self.first_batch = data.next_batch()
             whole = join_batches(self._from_all(self.first_batch))
-            self.objective.initialize(fabric.to_device(whole), step_generators(options.seed, 0, whole["slot"]))
+            self.objective.initialize(fabric.to_device(whole), step_seeds(options.seed, 0, whole["slot"]))
         optimizer = _build_optimizer(options, self.objective)
         self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
         self.averaged = AveragedModel(self.objective.model, multi_avg_fn=_warmed_ema(options.ema_decay))
@@ -156,9 +156,9 @@ class Trainer:
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Loss, gradient, clip, update, average; a step that is not finite changes no weight."""
-        generators = step_generators(self.options.seed, self.step, batch["slot"])
+        seeds = step_seeds(self.options.seed, self.step, batch["slot"])
         self.optimizer.zero_grad(set_to_none=True)
-        loss, numbers = self.wrapped(batch, generators)
+        loss, numbers = self.wrapped(batch, seeds)
         self.fabric.backward(loss)
         limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
         norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)

@@ -22,7 +22,7 @@ from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
 from synthpipe.errors import OptionError
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.base import Objective, RunParts, channels_last, generators_of
 from synthpipe.training.data.image_data import ImageData, float_crops
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -107,8 +107,9 @@ class MapDenoiserObjective(Objective[MapDenoiser]):
         self._input_noise, self._power = input_noise, level_power
         self._middle = math.sqrt(model.sigma_range[0] * model.sigma_range[1])
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8 and clean."""
+        generators = generators_of(seeds)
         model = self.model
         with torch.autocast(batch["x"].device.type, enabled=False):
             x = float_crops(batch["x"], model.channels)

@@ -5,7 +5,6 @@ The first makes the supervised twin of the denoisers that need no pairs; the sec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
 
@@ -16,7 +15,7 @@ from synthpipe.config.noise import TrainingNoise
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts, channels_last
+from synthpipe.training.base import Objective, RunParts, channels_last, generators_of
 from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.data.noise2void import mask_pixels
 from synthpipe.training.pictures import picture_grid
@@ -37,8 +36,9 @@ class PlainDenoiserObjective(Objective[PlainDenoiser]):
         super().__init__(channels_last(model))
         self._noise = noise
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8 and clean."""
+        generators = generators_of(seeds)
         noisy, clean, truth = noisy_crops(batch, self.model.channels, self._noise, generators)
         mse = (self.model(noisy, truth["sigma"]) - clean).square().mean() * 255**2
         return mse, {"mse": mse.detach()}
@@ -65,8 +65,9 @@ class Noise2VoidObjective(PlainDenoiserObjective):
         super().__init__(model, noise)
         self._share = share
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8."""
+        generators = generators_of(seeds)
         noisy, _, _ = noisy_crops(batch, self.model.channels, self._noise, generators)
         masked, mask = mask_pixels(noisy, self._share, generators)
         squares = (self.model(masked, noisy.new_zeros(len(noisy))) - noisy).square().mean(1, keepdim=True) * mask

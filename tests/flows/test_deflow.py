@@ -23,6 +23,8 @@ from synthpipe.config.deflow import DeFlowModelOptions
 from synthpipe.errors import ShapeError, TrainingError
 from synthpipe.flows.base import FlowLayer
 from synthpipe.flows.deflow import CLEAN, NOISY, DeFlow, bits_per_dim
+from synthpipe.flows.draws import SeededNoise
+from synthpipe.flows.frozen import FrozenDeFlow
 from synthpipe.flows.prior import ColourShift
 from synthpipe.images import downscale_bicubic, pad_to_multiple
 from tests.contracts import check_flow_layer, perturbed
@@ -200,6 +202,44 @@ class TestNll:
         assert_close(model.nll(x[1:], domain[1:], generators(6))[0], together[1], atol=1e-8, rtol=0)
         with pytest.raises(ShapeError, match="one generator per image, 2, got 1"):
             model.nll(x, domain, generators(5))
+
+    def test_seeded_noise_of_an_image_is_its_seeds_own(self) -> None:
+        model, x, domain, seeds = tiny(), images(2), torch.tensor([0, 1]), torch.tensor([5, 6])
+        together = model.nll(x, domain, SeededNoise(seeds))
+        assert_close(model.nll(x[1:], domain[1:], SeededNoise(seeds[1:]))[0], together[1], atol=1e-8, rtol=0)
+        assert not torch.equal(model.nll(x, domain, SeededNoise(seeds + 1)), together)
+
+    def test_each_purpose_draws_what_the_frozen_runtime_draws_for_it(self) -> None:
+        model, x = tiny(), images(1)
+        asked: dict[int, list[torch.Size]] = {}
+
+        class Asked(SeededNoise):
+            def normal(self, like: Tensor, purpose: int) -> Tensor:
+                asked.setdefault(purpose, []).append(like.shape)
+                return super().normal(like, purpose)
+
+            def uniform(self, like: Tensor, purpose: int) -> Tensor:
+                asked.setdefault(purpose, []).append(like.shape)
+                return super().uniform(like, purpose)
+
+        noisy = tiny(dequantize_output=True)
+        model.nll(x, torch.tensor([0]), Asked(torch.tensor([1])))
+        FrozenDeFlow(noisy).degrade_with(x, Asked(torch.tensor([1])))
+        # The condition's noise and that of dequantisation, each twice under the same number.
+        assert asked[0] == [(1, 3, 2, 2)] * 2
+        assert asked[3] == [(1, 3, 8, 8)] * 2
+
+    def test_values_are_looked_at_where_asked(self) -> None:
+        model, x = tiny(), images(2)
+        broken, strange = x / 0, torch.tensor([0, 2])
+        with pytest.raises(ShapeError, match="NaN"):
+            model.nll(broken, torch.tensor([0, 1]))
+        with pytest.raises(ShapeError, match=r"domains must be 0 .*got \[0, 2\]"):
+            model.nll(x, strange)
+        assert model.nll(broken, torch.tensor([0, 1]), check_values=False).isnan().all()
+        assert model.nll(x, strange, check_values=False).isfinite().all()
+        with pytest.raises(ShapeError, match="RGB images"):
+            model.nll(x[0], strange, check_values=False)
 
     def test_dequantisation_noise_has_the_asked_width(self) -> None:
         """A flow that is linear in x sees noise of variance 1 / (12 quant^2): read it off the encoded image."""

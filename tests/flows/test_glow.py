@@ -23,6 +23,7 @@ from synthpipe.config.glow import GlowModelOptions
 from synthpipe.errors import ShapeError, TrainingError
 from synthpipe.flows import Glow
 from synthpipe.flows.actnorm import ActNorm, actnorms_of
+from synthpipe.flows.draws import SeededNoise
 from synthpipe.flows.invertible_conv import InvertibleConv
 from tests.contracts import perturbed
 
@@ -323,6 +324,15 @@ class TestTheModel:
     def test_arguments_that_do_not_fit(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(ShapeError, match=message):
             Glow(**{**TINY, **changes})
+
+    def test_noise_from_seeds_is_each_images_own(self) -> None:
+        model, seeds = moved(smoothing=0.1), torch.tensor([5, 6])
+        x = torch.rand(2, 3, 10, 10).double()
+        for likelihood, images in ((model.log_prob, x[:, :, :4, :4]), (model.window_log_prob, x)):
+            together = likelihood(images, SeededNoise(seeds))  # type: ignore[operator]
+            alone = likelihood(images[1:], SeededNoise(seeds[1:]))  # type: ignore[operator]
+            assert_close(alone[0], together[1], atol=1e-8, rtol=0)
+            assert not torch.equal(likelihood(images, SeededNoise(seeds + 1)), together)  # type: ignore[operator]
 
     def test_images_that_do_not_fit(self) -> None:
         model = moved()

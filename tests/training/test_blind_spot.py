@@ -18,7 +18,7 @@ from synthpipe.config.reader import parse_options
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.errors import OptionError
 from synthpipe.training import train
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import step_seeds
 from synthpipe.training.blind_spot import BlindSpotObjective, build_objective
 from synthpipe.transforms.batch import Batch
 
@@ -46,7 +46,7 @@ def flat(count: int, side: int = 48) -> Batch:
 
 
 def loss_of(objective: BlindSpotObjective, batch: Batch) -> float:
-    return float(objective(batch, step_generators(0, 0, batch["slot"]))[0].detach())
+    return float(objective(batch, step_seeds(0, 0, batch["slot"]))[0].detach())
 
 
 def normal_nll(spread: float, actual: float) -> float:
@@ -78,7 +78,7 @@ def test_a_learned_level_is_rewarded_and_has_its_own_speed() -> None:
     groups = objective.parameter_groups(given.optimizer)
     assert groups[1]["lr"] == pytest.approx(30 * groups[0]["lr"])
     assert groups[1]["params"] == [model.raw_level]
-    objective(batch, step_generators(0, 0, batch["slot"]))[0].backward()
+    objective(batch, step_seeds(0, 0, batch["slot"]))[0].backward()
     assert model.raw_level is not None
     assert model.raw_level.grad is not None
     assert float(model.raw_level.grad) < 0  # more noise explains it better

@@ -20,7 +20,7 @@ from synthpipe.config.reader import parse_options
 from synthpipe.config.training import write_options
 from synthpipe.density import DDE, dde_loss
 from synthpipe.training import train
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import step_generators, step_seeds
 from synthpipe.training.dde import DDEObjective
 from synthpipe.transforms.batch import Batch
 
@@ -57,7 +57,7 @@ def test_a_constant_density_has_the_noise_for_its_loss_and_gains_nothing() -> No
     model = recorder()
     objective = DDEObjective(model, {}, crop=16, crops_per_context=2)
     batch = batch_of(flat(40), [0] * 20 + [1] * 20)
-    loss, numbers = objective(batch, step_generators(0, 0, batch["slot"]))
+    loss, numbers = objective(batch, step_seeds(0, 0, batch["slot"]))
     ((y, sigma, domain),) = model.shown
     noise = (y - 100 / 255) / sigma[:, None, None, None]
     squares = noise.square().mean((1, 2, 3))
@@ -80,7 +80,7 @@ def test_noise_levels_are_log_uniform_and_each_crops_own() -> None:
     objective = DDEObjective(model, {}, crop=8, crops_per_context=4)
     for step in range(4):
         batch = batch_of(flat(50, side=8), [0] * 50)
-        objective(batch, step_generators(1, step, batch["slot"]))
+        objective(batch, step_seeds(1, step, batch["slot"]))
     sigma = torch.cat([shown[1] for shown in model.shown])
     place = (sigma / LEVELS[0]).log() / math.log(LEVELS[1] / LEVELS[0])
     assert len(set(sigma.tolist())) > 790
@@ -127,7 +127,7 @@ def test_data_is_never_made_in_half_precision() -> None:
     objective = DDEObjective(recorder(), {1: degrade}, crop=16, crops_per_context=1)
     batch = batch_of(flat(2), [0, 1])
     with torch.autocast("cpu", torch.bfloat16):
-        objective(batch, step_generators(0, 0, batch["slot"]))
+        objective(batch, step_seeds(0, 0, batch["slot"]))
     assert seen == [(torch.float32, torch.float32)]
 
 

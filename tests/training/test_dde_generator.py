@@ -21,7 +21,7 @@ from synthpipe.density.dde_generator import DDEGenerator
 from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import OptionError, TrainingError
 from synthpipe.training import train
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import step_seeds
 from synthpipe.training.data.generator_data import BLOCK, build_source, sample_shape
 from synthpipe.training.dde_generator import DDEGeneratorObjective, build_objective
 
@@ -110,7 +110,7 @@ def objective_of_lines(**changes: Any) -> DDEGeneratorObjective:
 def test_the_generators_gradient_is_that_of_the_weighted_divergence(power: int) -> None:
     objective = objective_of_lines(level_power=power)
     x = torch.zeros(400_000, 1)
-    loss, numbers = objective({"x": x, "step": 0}, step_generators(0, 0, range(4)))
+    loss, numbers = objective({"x": x, "step": 0}, step_seeds(0, 0, range(4)))
     loss.backward()
     model = objective.model
     assert isinstance(model, Line)
@@ -130,7 +130,7 @@ def test_the_generator_rests_before_its_start_and_between_its_turns() -> None:
     turns = []
     for step in range(8):
         objective.zero_grad(set_to_none=True)
-        loss, _ = objective({"x": torch.randn(8, 1), "step": step}, step_generators(0, step, [0]))
+        loss, _ = objective({"x": torch.randn(8, 1), "step": step}, step_seeds(0, step, [0]))
         loss.backward()
         turns.append(all(p.grad is not None for p in objective.model.parameters()))
         assert objective.data_density.mean.grad is not None  # type: ignore[union-attr]

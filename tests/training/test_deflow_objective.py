@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from synthpipe.config.run import OptimizerOptions
 from synthpipe.errors import TrainingError
 from synthpipe.flows.deflow import DeFlow
-from synthpipe.training.base import step_generators
+from synthpipe.flows.draws import Noise
+from synthpipe.seeds import generator_for, sample_seed
+from synthpipe.training.base import generators_of, noise_of, step_generators, step_seeds
 from synthpipe.training.deflow import DeFlowObjective
 
 MODEL: dict[str, Any] = {
@@ -32,9 +34,8 @@ class WhiteGaussian(nn.Module):
         super().__init__()
         self.mean, self.log_std = nn.Parameter(torch.tensor(mean)), nn.Parameter(torch.tensor(math.log(std)))
 
-    def nll(self, x: Tensor, domain: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        noise = torch.stack([torch.rand(x.shape[1:], generator=g) for g in generators])
-        u = (x + (noise - 0.5) / 256 - self.mean) / self.log_std.exp()
+    def nll(self, x: Tensor, domain: Tensor, noise: Noise, check_values: bool = True) -> Tensor:
+        u = (x + (noise.uniform(x, 0) - 0.5) / 256 - self.mean) / self.log_std.exp()
         return (0.5 * u.square() + self.log_std + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
     def bits_per_dim(self, nll: Tensor, shape: Sequence[int]) -> Tensor:
@@ -53,7 +54,7 @@ def batch(count: int = 4, side: int = 16, seed: int = 0) -> dict[str, Any]:
 
 def test_uniform_pixels_cost_eight_bits_and_a_gaussian_its_cross_entropy() -> None:
     data = batch(count=8, side=64)
-    loss, numbers = DeFlowObjective(WhiteGaussian(0.5, 0.4))(data, step_generators(0, 0, data["slot"]))
+    loss, numbers = DeFlowObjective(WhiteGaussian(0.5, 0.4))(data, step_seeds(0, 0, data["slot"]))
     loss = loss.detach()
     # E[-log2 N(x; 0.5, 0.4^2) / 256] for x uniform on about [0, 1]: variance (256 / 255)^2 / 12.
     expected = (0.5 * (256 / 255) ** 2 / 12 / 0.16 + math.log(0.4) + 0.5 * math.log(2 * math.pi)) / math.log(2) + 8
@@ -67,7 +68,7 @@ def test_domains_are_reported_apart() -> None:
     data = batch()
     data["x"][:2] = 128
     data["x"][2:] = 0
-    _, numbers = DeFlowObjective(WhiteGaussian(128 / 255, 0.05))(data, step_generators(0, 0, data["slot"]))
+    _, numbers = DeFlowObjective(WhiteGaussian(128 / 255, 0.05))(data, step_seeds(0, 0, data["slot"]))
     # Black is 128 / 255 away: 0.5 * (0.502 / 0.05)^2 nats more per value.
     gap = float(numbers["bpd_noisy"] - numbers["bpd_clean"])
     assert gap == pytest.approx(0.5 * (128 / 255 / 0.05) ** 2 / math.log(2), rel=0.01)
@@ -75,21 +76,31 @@ def test_domains_are_reported_apart() -> None:
 
 def test_randomness_is_a_function_of_seed_step_and_slot() -> None:
     def draws(seed: int, step: int, slots: list[int]) -> list[float]:
-        return [float(torch.rand((), generator=g)) for g in step_generators(seed, step, slots)]
+        seeds = step_seeds(seed, step, slots)
+        on_device = noise_of(seeds, torch.device("cpu")).uniform(torch.empty(len(slots), 1), 0)
+        return [*on_device[:, 0].tolist(), *(float(torch.rand((), generator=g)) for g in generators_of(seeds))]
 
-    assert draws(1, 2, [0, 1, 2, 3]) == draws(1, 2, [0, 1]) + draws(1, 2, [2, 3])
-    assert len({*draws(1, 2, [0, 1]), *draws(1, 3, [0, 1]), *draws(2, 2, [0, 1])}) == 6
+    assert sorted(draws(1, 2, [0, 1, 2, 3])) == sorted(draws(1, 2, [0, 1]) + draws(1, 2, [2, 3]))
+    assert len({*draws(1, 2, [0, 1]), *draws(1, 3, [0, 1]), *draws(2, 2, [0, 1])}) == 12
+
+
+def test_generators_are_those_of_every_version() -> None:
+    """By the hashes that the module of seeds describes: a denoiser's training draws what it always drew."""
+    seed = sample_seed(1, 2, "slot3")
+    assert step_seeds(1, 2, [3]).tolist() == [seed]
+    wanted = torch.rand(4, generator=generator_for(seed, "train"))
+    assert torch.equal(torch.rand(4, generator=step_generators(1, 2, [3])[0]), wanted)
 
 
 def test_loss_and_gradient_of_deflow_do_not_depend_on_the_split_over_processes() -> None:
     torch.manual_seed(3)
     objective = DeFlowObjective(DeFlow(**MODEL))
     data = batch()
-    objective.initialize(data, step_generators(0, 0, data["slot"]))
+    objective.initialize(data, step_seeds(0, 0, data["slot"]))
 
     def gradient(part: dict[str, Any]) -> Tensor:
         objective.zero_grad()
-        objective(part, step_generators(0, 5, part["slot"]))[0].backward()
+        objective(part, step_seeds(0, 5, part["slot"]))[0].backward()
         return torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None])
 
     whole = gradient(data)
@@ -106,9 +117,9 @@ def test_initialize_whitens_once_and_only_once() -> None:
     torch.manual_seed(0)
     objective = DeFlowObjective(DeFlow(**MODEL))
     data, other = batch(), batch(seed=9)
-    objective.initialize(data, step_generators(0, 0, data["slot"]))
+    objective.initialize(data, step_seeds(0, 0, data["slot"]))
     first = {name: value.clone() for name, value in objective.state_dict().items()}
-    objective.initialize(other, step_generators(0, 0, other["slot"]))
+    objective.initialize(other, step_seeds(0, 0, other["slot"]))
     assert all(torch.equal(value, first[name]) for name, value in objective.state_dict().items())
 
 

@@ -17,7 +17,7 @@ from synthpipe.denoisers import Denoiser, PlainDenoiser
 from synthpipe.errors import OptionError
 from synthpipe.flows import DeFlow
 from synthpipe.training import train
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import step_seeds
 from synthpipe.training.distillation import DistillObjective, build_objective
 from synthpipe.transforms.batch import Batch
 
@@ -59,7 +59,7 @@ def batch(count: int = 2, side: int = 16) -> Batch:
 @pytest.mark.parametrize(("frame", "borders"), [(0, 60 / 256), (1, 0.0), (3, 0.0)])
 def test_the_loss_is_the_distance_to_the_teacher(frame: int, borders: float) -> None:
     objective = DistillObjective(identity(), Shrinks(2.0), NOISE, frame=frame)
-    loss, numbers = objective(batch(), step_generators(0, 0, [0, 1]))
+    loss, numbers = objective(batch(), step_seeds(0, 0, [0, 1]))
     # The student leaves x; the teacher is 2 * 0.1 away, 3 * 0.1 at the 60 border pixels of 16 x 16.
     expected = 255**2 * (0.04 * (1 - borders) + 0.09 * borders)
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
@@ -68,7 +68,7 @@ def test_the_loss_is_the_distance_to_the_teacher(frame: int, borders: float) -> 
 
 def test_images_that_are_noisy_already_take_the_level_that_is_given() -> None:
     objective = DistillObjective(identity(), Shrinks(2.0), None, sigma=0.05, frame=1)
-    loss, numbers = objective(batch(), step_generators(0, 0, [0, 1]))
+    loss, numbers = objective(batch(), step_seeds(0, 0, [0, 1]))
     assert float(loss.detach()) == pytest.approx(255**2 * 0.1**2, rel=1e-4)
     assert set(numbers) == {"mse"}  # nothing clean to compare with
 
@@ -77,7 +77,7 @@ def test_images_that_are_noisy_already_have_their_level_estimated() -> None:
     generator = torch.Generator().manual_seed(1)
     noisy = (0.5 + 0.08 * torch.randn(2, 3, 64, 64, generator=generator)).mul(255).round().to(torch.uint8)
     objective = DistillObjective(identity(), Shrinks(2.0), None, frame=1)
-    loss, _ = objective(batch() | {"x": noisy}, step_generators(0, 0, [0, 1]))
+    loss, _ = objective(batch() | {"x": noisy}, step_seeds(0, 0, [0, 1]))
     assert float(loss.detach()) ** 0.5 / 255 == pytest.approx(2 * 0.08, rel=0.05)
 
 
@@ -87,7 +87,7 @@ def test_only_the_student_learns() -> None:
     losses = []
     for step in range(40):
         optimizer.zero_grad()
-        loss, _ = objective(batch(), step_generators(0, step, [0, 1]))
+        loss, _ = objective(batch(), step_seeds(0, step, [0, 1]))
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))

@@ -20,7 +20,7 @@ from synthpipe.denoisers import FlowPriorDenoiser
 from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.flows import Glow
 from synthpipe.training import train
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import step_generators, step_seeds
 from synthpipe.training.flow_prior import FlowPriorObjective, build_objective, limit_pull, soft_clamp
 from synthpipe.transforms.batch import Batch
 from tests.contracts import perturbed
@@ -87,7 +87,7 @@ def gradient(output: Tensor, prior: nn.Module, batch: Batch, **changes: Any) -> 
     """Of the loss in each value of the denoiser's output."""
     objective = FlowPriorObjective(FlowPriorDenoiser(1, 4, 2), prior, options_of(**changes))
     objective.model = Table(output)
-    loss, _ = objective(batch, step_generators(0, 0, batch["slot"]))
+    loss, _ = objective(batch, step_seeds(0, 0, batch["slot"]))
     loss.backward()
     assert objective.model.output.grad is not None
     return objective.model.output.grad
@@ -118,7 +118,7 @@ def test_a_network_learns_the_wiener_filter_from_noisy_images_alone() -> None:
     schedule = torch.optim.lr_scheduler.LinearLR(adam, 1, 0.02, 250)
     for step in range(250):
         batch = batch_of(32, 8)
-        loss, _ = objective(batch, step_generators(0, step, batch["slot"]))
+        loss, _ = objective(batch, step_seeds(0, step, batch["slot"]))
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -138,7 +138,7 @@ def test_images_of_other_levels_find_their_own_minimum() -> None:
     noisy, _, truth = objective._noisy(batch, step_generators(0, 0, batch["slot"]))
     b = truth["b"][:, None, None, None]
     objective.model = Table((noisy / b + 40 * 0.45) / (1 / b + 40))
-    loss, _ = objective(batch, step_generators(0, 0, batch["slot"]))
+    loss, _ = objective(batch, step_seeds(0, 0, batch["slot"]))
     loss.backward()
     assert float(objective.model.output.grad.abs().max()) < 1e-4
 
@@ -184,7 +184,7 @@ def test_the_plain_term_is_the_likelihood_of_noise_that_grows_with_brightness() 
         objective.model = Table(output)
         # The loss is weighted by the level, a function of the noisy image alone.
         level = (0.02 * noisy.mean((1, 2, 3)) + 0.001).sqrt()
-        losses.append(float(objective(batch, step_generators(0, 0, [0, 1]))[0].detach()))
+        losses.append(float(objective(batch, step_seeds(0, 0, [0, 1]))[0].detach()))
         law = torch.distributions.Normal(output, (0.02 * output + 0.001).sqrt())
         truths.append(float((-2 * law.log_prob(noisy).mean((1, 2, 3)) * level * 255).mean()))
     assert losses[1] - losses[0] == pytest.approx(truths[1] - truths[0], rel=1e-4)
@@ -212,7 +212,7 @@ def test_steins_term_is_the_squared_error_without_the_clean_image(noise: str) ->
     grey = torch.randint(60, 180, (64, 1, 8, 8)).repeat_interleave(8, 2).repeat_interleave(8, 3).to(torch.uint8)
     batch = {"x": grey.expand(-1, 3, -1, -1), "slot": list(range(64)), "key": ["k"] * 64}
     with torch.no_grad():
-        loss, _ = objective(batch, step_generators(0, 0, batch["slot"]))
+        loss, _ = objective(batch, step_seeds(0, 0, batch["slot"]))
         noisy, clean, truth = objective._noisy(batch, step_generators(0, 0, batch["slot"]))
         output = model(noisy, truth["sigma"])
     error = (output - clean).square().mean((1, 2, 3)) / truth["sigma"].square()
@@ -273,7 +273,7 @@ def test_the_prior_warms_up_and_is_frozen() -> None:
     batch = batch_of(2, 8)
     kappas = []
     for step in range(6):
-        loss, numbers = objective(batch, step_generators(0, step, batch["slot"]))
+        loss, numbers = objective(batch, step_seeds(0, step, batch["slot"]))
         loss.backward()
         kappas.append(float(numbers["kappa"]))
     assert kappas == [0.25, 0.5, 0.75, 1, 1, 1]

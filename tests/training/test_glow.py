@@ -19,7 +19,7 @@ from synthpipe.config.training import read_train_options, write_options
 from synthpipe.errors import OptionError
 from synthpipe.flows import Glow
 from synthpipe.training import train
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import noise_of, step_seeds
 from synthpipe.training.glow import GlowObjective, build_objective
 
 TINY: dict[str, Any] = {"channels": 1, "levels": 2, "steps": 1, "hidden": 4, "window": 8}
@@ -50,17 +50,17 @@ def batch(count: int, side: int = 8, seed: int = 0) -> dict[str, Any]:
 
 def objective(**changes: Any) -> GlowObjective:
     made = GlowObjective(Glow(**{**TINY, **changes}))
-    made.initialize(batch(64), step_generators(0, 0, range(64)))
+    made.initialize(batch(64), step_seeds(0, 0, range(64)))
     return made
 
 
 def test_the_loss_is_bits_per_dimension_and_nats_are_logged() -> None:
     made = objective(channels=3)
     data = batch(6)
-    loss, numbers = made(data, step_generators(0, 1, data["slot"]))
+    loss, numbers = made(data, step_seeds(0, 1, data["slot"]))
     model = made.model
     assert isinstance(model, Glow)
-    likelihood = model.log_prob(data["x"] / 255, step_generators(0, 1, data["slot"]))
+    likelihood = model.log_prob(data["x"] / 255, noise_of(step_seeds(0, 1, data["slot"]), data["x"].device))
     assert float(numbers["nll"]) == pytest.approx(-float(likelihood.detach().mean()), rel=1e-5)
     assert float(loss.detach()) == pytest.approx(float(numbers["nll"]) / (192 * math.log(2)), rel=1e-5)
     # Levels drawn evenly cost 8 bits each; a normal law of their variance costs log2(pi e / 6) / 2 = 0.25 more.
@@ -70,8 +70,8 @@ def test_the_loss_is_bits_per_dimension_and_nats_are_logged() -> None:
 def test_a_crops_noise_is_its_slots_alone() -> None:
     made, data = objective(), batch(6)
     part = {"x": data["x"][[4]], "key": ["k"], "slot": [4]}
-    shares = [float(made({**part, "x": data["x"][[4]]}, step_generators(0, 1, [4]))[0].detach()) for _ in range(2)]
-    other = float(made(part, step_generators(0, 1, [3]))[0].detach())
+    shares = [float(made({**part, "x": data["x"][[4]]}, step_seeds(0, 1, [4]))[0].detach()) for _ in range(2)]
+    other = float(made(part, step_seeds(0, 1, [3]))[0].detach())
     assert shares[0] == shares[1] != other
 
 

@@ -51,7 +51,7 @@ class PointObjective(Objective):
         super().__init__(Point())
         self.slopes = slopes
 
-    def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         step = int(batch["step"])
         return self.model.at * self.slopes[min(step, len(self.slopes) - 1)], {}  # type: ignore[operator]
 
@@ -260,11 +260,11 @@ def test_bf16_trains_and_keeps_images_exact(
     nll = DeFlow.nll
     seen: list[bool] = []
 
-    def checked(self: DeFlow, x: Tensor, *args: Any) -> Tensor:
+    def checked(self: DeFlow, x: Tensor, *args: Any, **more: Any) -> Tensor:
         # bfloat16 has 8 bits of precision: levels above 128 would be off by up to half a level.
         seen.append(x.dtype == torch.float32 and bool(((x * 255).round() - x * 255).abs().max() < 1e-4))
         assert not torch.is_autocast_enabled("cpu") or torch.get_autocast_dtype("cpu") == torch.bfloat16
-        return nll(self, x, *args)
+        return nll(self, x, *args, **more)
 
     monkeypatch.setattr(DeFlow, "nll", checked)
     path = train(parse_options(run_data(precision="bf16-mixed"), TrainDeFlowOptions))

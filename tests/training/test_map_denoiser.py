@@ -23,7 +23,7 @@ from synthpipe.denoisers.map_denoiser import dde_map_objective
 from synthpipe.density import DDE, dde_loss
 from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.training import train
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import step_seeds
 from synthpipe.training.map_denoiser import AutoencoderPrior, DensityPrior, MapDenoiserObjective, build_objective
 from synthpipe.transforms.batch import Batch
 
@@ -57,7 +57,7 @@ def objective_of(input_noise: float, **changes: Any) -> tuple[MapDenoiserObjecti
 def test_levels_are_log_uniform_and_inputs_carry_their_noise() -> None:
     objective, recorder = objective_of(input_noise=1.5, smoothing=0.25)
     batch = batch_of(torch.full((400, 3, 16, 16), 100, dtype=torch.uint8))
-    objective(batch, step_generators(0, 0, batch["slot"]))
+    objective(batch, step_seeds(0, 0, batch["slot"]))
     sigma, s = recorder.given["sigma"], recorder.given["s"]
     assert_close(s, 0.25 * sigma)
     place = ((sigma / LEVELS[0]).log() / math.log(LEVELS[1] / LEVELS[0])).sort().values
@@ -74,7 +74,7 @@ def test_levels_are_log_uniform_and_inputs_carry_their_noise() -> None:
 def test_clean_inputs_as_in_the_paper() -> None:
     objective, recorder = objective_of(input_noise=0)
     batch = batch_of(torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8))
-    objective(batch, step_generators(0, 0, batch["slot"]))
+    objective(batch, step_seeds(0, 0, batch["slot"]))
     grey = (batch["x"] / 255 * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
     assert_close(recorder.given["v"], grey)
 
@@ -82,7 +82,7 @@ def test_clean_inputs_as_in_the_paper() -> None:
 def test_the_loss_is_the_weighted_sum_of_the_model_and_its_companion() -> None:
     objective, recorder = objective_of(input_noise=1.0)
     batch = batch_of(torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8))
-    loss, numbers = objective(batch, step_generators(0, 0, batch["slot"]))
+    loss, numbers = objective(batch, step_seeds(0, 0, batch["slot"]))
     given = recorder.given
     with torch.no_grad():
         s = given["s"][:, None, None, None]

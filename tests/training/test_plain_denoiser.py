@@ -16,7 +16,7 @@ from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.denoisers import PlainDenoiser
 from synthpipe.training import train
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import step_seeds
 from synthpipe.training.plain_denoiser import Noise2VoidObjective, PlainDenoiserObjective, build_objective
 from synthpipe.transforms.batch import Batch
 
@@ -42,7 +42,7 @@ def flat(count: int, side: int = 64) -> Batch:
 
 def test_the_identity_loses_the_variance_of_the_noise() -> None:
     batch = flat(8)
-    loss, numbers = PlainDenoiserObjective(identity(), NOISE)(batch, step_generators(0, 0, batch["slot"]))
+    loss, numbers = PlainDenoiserObjective(identity(), NOISE)(batch, step_seeds(0, 0, batch["slot"]))
     # Mean of 98304 squares: relative standard deviation sqrt(2 / 98304) = 0.0045.
     assert float(loss.detach()) == pytest.approx(25**2, rel=5 * 0.0045)
     assert numbers["mse"] == loss
@@ -51,7 +51,7 @@ def test_the_identity_loses_the_variance_of_the_noise() -> None:
 def test_at_masked_pixels_of_flat_images_the_identity_loses_it_twice() -> None:
     batch = flat(64)
     objective = Noise2VoidObjective(identity(level=False), NOISE, 0.02)
-    loss, numbers = objective(batch, step_generators(0, 0, batch["slot"]))
+    loss, numbers = objective(batch, step_seeds(0, 0, batch["slot"]))
     # The pixel and the neighbour in its place have independent noise; about 64 * 84 * 3 squares of their difference.
     assert float(loss.detach()) == pytest.approx(2 * 25**2, rel=5 * (2 / 16000) ** 0.5)
     assert numbers["mse_masked"] == loss
@@ -64,7 +64,7 @@ def test_only_masked_pixels_count_and_only_through_their_surroundings() -> None:
     model.register_forward_hook(lambda _, __, output: seen.append(output) or output.retain_grad())
     model.net.out.bias.requires_grad_()
     batch = flat(4, 32)
-    loss, _ = Noise2VoidObjective(model, NOISE, 0.01)(batch, step_generators(0, 0, batch["slot"]))
+    loss, _ = Noise2VoidObjective(model, NOISE, 0.01)(batch, step_seeds(0, 0, batch["slot"]))
     loss.backward()
     assert seen[0].grad is not None
     touched = (seen[0].grad != 0).any(1)
@@ -78,10 +78,9 @@ def test_the_loss_is_a_mean_over_images(target: str) -> None:
     x = torch.randint(0, 256, (4, 3, 21, 21), dtype=torch.uint8)
     model = PlainDenoiser(width=4, depth=3, level=target == "clean")
     objective = PlainDenoiserObjective(model, NOISE) if target == "clean" else Noise2VoidObjective(model, NOISE, 0.02)
-    whole = float(objective(batch_of(x), step_generators(0, 0, range(4)))[0].detach())
+    whole = float(objective(batch_of(x), step_seeds(0, 0, range(4)))[0].detach())
     parts = [
-        float(objective({"x": x[at : at + 1], "slot": [at]}, step_generators(0, 0, [at]))[0].detach())
-        for at in range(4)
+        float(objective({"x": x[at : at + 1], "slot": [at]}, step_seeds(0, 0, [at]))[0].detach()) for at in range(4)
     ]
     assert whole == pytest.approx(sum(parts) / 4, rel=1e-5)
 
@@ -155,7 +154,7 @@ def test_grey_models_see_luma_and_their_pictures_are_grey() -> None:
     model = PlainDenoiser(channels=1, width=4, depth=2)
     objective = PlainDenoiserObjective(model, NOISE)
     batch = batch_of(torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8))
-    loss, _ = objective(batch, step_generators(0, 0, [0, 1]))
+    loss, _ = objective(batch, step_seeds(0, 0, [0, 1]))
     assert loss.isfinite()
     picture = objective.pictures(model, batch, seed=0)
     assert picture.shape == (3, 32, 48)

@@ -34,7 +34,7 @@ from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.blind_spot_nets.dilated import HoleConv
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import to_float
-from synthpipe.training.base import step_generators
+from synthpipe.training.base import step_seeds
 from synthpipe.training.blind_spot import BlindSpotObjective
 from synthpipe.training.data.image_data import ImageData
 
@@ -172,7 +172,7 @@ def one_step(model: BlindSpotDenoiser, device: torch.device, side: int = STEP_CR
     def run() -> object:
         """One step."""
         optimizer.zero_grad()
-        loss, _ = objective({"x": x, "slot": slots}, step_generators(0, 0, slots))
+        loss, _ = objective({"x": x, "slot": slots}, step_seeds(0, 0, slots))
         loss.backward()
         return optimizer.step()
 
@@ -273,7 +273,7 @@ def train(net: Net, seed: int, images: list[Tensor], args: argparse.Namespace, d
         for group in optimizer.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 20)
         optimizer.zero_grad()
-        loss, _ = objective(batch, step_generators(seed, step, batch["slot"]))
+        loss, _ = objective(batch, step_seeds(seed, step, batch["slot"]))
         loss.backward()
         nn.utils.clip_grad_norm_(objective.model.parameters(), 1.0)
         optimizer.step()
