@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, assert_never
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from synthpipe import checkpoints
@@ -29,6 +28,9 @@ from synthpipe.seeds import sample_seed
 from synthpipe.training.base import BatchSource, Objective, step_seeds
 from synthpipe.training.checkpoint_file import refused, require_optimizer, require_schedule
 from synthpipe.training.run_folder import RunFolder
+from synthpipe.training.step.average import WarmedAverage
+from synthpipe.training.step.bad_steps import BadSteps, is_bad
+from synthpipe.training.step.optimizer import build_optimizer, load_optimizer, skip_if
 from synthpipe.transforms.batch import Batch, join_batches
 
 if TYPE_CHECKING:
@@ -62,8 +64,7 @@ class Trainer:
         self.options, self.stop = options, stop
         self.build_objective, self.build_data = build_objective, build_data
         self.step = 0
-        self.bad_in_a_row = 0
-        self.bad_in_all = 0
+        self.bad_steps = BadSteps(options.max_bad_steps)
         self.last_numbers: dict[str, float] = {}
 
     def run(self) -> Path:
@@ -110,9 +111,9 @@ class Trainer:
             self.first_batch = data.next_batch()
             whole = join_batches(self._from_all(self.first_batch))
             self.objective.initialize(fabric.to_device(whole), step_seeds(options.seed, 0, whole["slot"]))
-        optimizer = _build_optimizer(options, self.objective)
+        optimizer = build_optimizer(options, self.objective)
         self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
-        self.averaged = AveragedModel(self.objective.model, multi_avg_fn=_warmed_ema(options.ema_decay))
+        self.averaged = WarmedAverage(self.objective.model, options.ema_decay)
         self.schedule = LambdaLR(optimizer, lambda step: lr_factor(options.schedule, step, options.max_steps))
         if saved is not None and resume_from is not None:
             with _named(resume_from):
@@ -155,26 +156,33 @@ class Trainer:
                     self._save(data)
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss, gradient, clip, update, average; a step that is not finite changes no weight."""
+        """Loss, gradient, clip, update, average; a step that is not finite changes no weight.
+
+        Nothing here waits for the device but the scaler of 16-mixed: whether a step counts is decided there.
+        """
         seeds = step_seeds(self.options.seed, self.step, batch["slot"])
+        numbers = self._mean_over_processes(self._gradient(batch, seeds))
+        limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
+        norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
+        assert norm is not None, "clipping by norm gives the norm"
+        numbers["grad_norm"] = norm
+        bad = is_bad(numbers["loss"], norm)
+        if self.options.precision != "16-mixed":
+            # There the scaler sees a gradient that is not finite, too: it skips the update and lowers its factor.
+            skip_if(self.optimizer.optimizer, bad)
+        self.optimizer.step()
+        self.averaged.follow(bad)
+        self.schedule.step()
+        self.step += 1
+        self.bad_steps.add(self.step, numbers["loss"], norm)
+        return numbers
+
+    def _gradient(self, batch: Batch, seeds: Tensor) -> dict[str, Tensor]:
+        """Loss and numbers of a batch; their gradient is left at the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         loss, numbers = self.wrapped(batch, seeds)
         self.fabric.backward(loss)
-        limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
-        norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
-        numbers = self._mean_over_processes({"loss": loss.detach(), **numbers})
-        assert norm is not None, "clipping by norm gives the norm"
-        numbers["grad_norm"] = norm
-        finite = bool(torch.isfinite(numbers["loss"]) & torch.isfinite(numbers["grad_norm"]))
-        if finite or self.options.precision == "16-mixed":
-            # The loss scaler sees a gradient that is not finite too: it skips the update and lowers its factor.
-            self.optimizer.step()
-        if finite:
-            self.averaged.update_parameters(self.objective.model)
-        self.schedule.step()
-        self.step += 1
-        self._count_bad(finite, numbers)
-        return numbers
+        return {"loss": loss.detach(), **numbers}
 
     def _mean_over_processes(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.fabric.world_size == 1:
@@ -186,21 +194,6 @@ class Trainer:
         reduced = self.fabric.all_reduce(values, reduce_op=reduction)
         assert isinstance(reduced, Tensor), "a tensor reduces to a tensor"
         return reduced
-
-    def _count_bad(self, finite: bool, numbers: dict[str, Tensor]) -> None:
-        if finite:
-            self.bad_in_a_row = 0
-            return
-        self.bad_in_a_row += 1
-        self.bad_in_all += 1
-        loss, norm = float(numbers["loss"]), float(numbers["grad_norm"])
-        logger.warning("step %d skipped: loss %g, gradient norm %g", self.step, loss, norm)
-        if self.bad_in_a_row > self.options.max_bad_steps:
-            raise TrainingError(
-                f"{self.bad_in_a_row} steps in a row gave a loss or gradient that is not finite, at most "
-                f"max_bad_steps={self.options.max_bad_steps} are allowed (step {self.step}, loss {loss:g}, gradient "
-                f"norm {norm:g}); lower optimizer.lr, set clip_norm, or raise the model's scale_eps"
-            )
 
     def _time_to_stop(self, started: float) -> bool:
         limit = self.options.max_minutes
@@ -214,11 +207,12 @@ class Trainer:
         return bool(self._over_processes(votes, "sum") > 0)
 
     def _log(self, meter: _Meter, bar: tqdm[Any]) -> None:
+        self.bad_steps.settle()
         self.last_numbers = meter.means() | self.objective.numbers()
         values = self.last_numbers | {
             "lr": float(self.schedule.get_last_lr()[0]),
             "steps_per_second": meter.steps_per_second(),
-            "skipped_steps": float(self.bad_in_all),
+            "skipped_steps": float(self.bad_steps.in_all),
         }
         self.folder.log_numbers(self.step, values)
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
@@ -227,6 +221,7 @@ class Trainer:
         if not self.fabric.is_global_zero:
             return
         shown = data.example(self.options.sample_images) or batch
+        self.averaged.take_buffers()
         model = self.averaged.module
         model.eval()
         seed = sample_seed(self.options.seed, 0, "pictures")
@@ -240,6 +235,8 @@ class Trainer:
         self.folder.save_picture(self.step, picture)
 
     def _save(self, data: BatchSource) -> None:
+        self.bad_steps.settle()
+        self.averaged.take_buffers()
         states = self._from_all({"data": data.state_dict(), "rng": torch.get_rng_state()})
         self.folder.save(
             self.fabric,
@@ -254,7 +251,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "schedule": self.schedule.state_dict(),
                 "scaler": self.fabric.strategy.precision.state_dict(),
-                "bad_steps": [self.bad_in_a_row, self.bad_in_all],
+                "bad_steps": [self.bad_steps.in_a_row, self.bad_steps.in_all],
                 "processes": states,
             },
         )
@@ -262,11 +259,11 @@ class Trainer:
     def _restore(self, saved: dict[str, Any], data: BatchSource) -> None:
         mine = saved["processes"][self.fabric.global_rank]
         self.averaged.load_state_dict(saved["averaged"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        load_optimizer(self.optimizer.optimizer, saved["optimizer"])
         self.schedule.load_state_dict(saved["schedule"])
         self.fabric.strategy.precision.load_state_dict(saved["scaler"])
         self.step = int(saved["step"])
-        self.bad_in_a_row, self.bad_in_all = saved["bad_steps"]
+        self.bad_steps.in_a_row, self.bad_steps.in_all = saved["bad_steps"]
         data.load_state_dict(mine["data"])
         torch.set_rng_state(mine["rng"])
 
@@ -279,16 +276,18 @@ class Trainer:
 
     def _finish(self, data: BatchSource) -> Path:
         """Last checkpoint, and the averaged weights as a file that :func:`synthpipe.checkpoints.load` reads."""
+        self.bad_steps.settle()
+        self.averaged.take_buffers()
         if self.step % self.options.checkpoint_every:
             self._save(data)
-        self.folder.check_trained(self.step, self.bad_in_all)
+        self.folder.check_trained(self.step, self.bad_steps.in_all)
         path = self.folder.path / "final.safetensors"
         if self.fabric.is_global_zero:
             info = {
                 "data": data.describe(),
                 "steps": self.step,
                 "seed": self.options.seed,
-                "skipped_steps": self.bad_in_all,
+                "skipped_steps": self.bad_steps.in_all,
                 "figures": self.last_numbers,
             }
             checkpoints.save(path, self.averaged.module, info)
@@ -386,26 +385,6 @@ def lr_factor(options: ScheduleOptions, step: int, max_steps: int) -> float:
             return warm * (options.final + (1 - options.final) * (1 + math.cos(math.pi * done)) / 2)
         case _:
             assert_never(options.kind)
-
-
-def _warmed_ema(decay: float) -> Callable[..., None]:
-    """The library's average with a decay that rises as (1 + n) / (10 + n), so that short runs forget their start."""
-
-    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        """Move ``averaged`` towards ``current``, in place, after ``count`` averages."""
-        n = int(count)
-        library_average = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
-        library_average(averaged, current, count)
-
-    return average
-
-
-def _build_optimizer(options: RunOptions, objective: Objective[Any]) -> torch.optim.Optimizer:
-    chosen = options.optimizer
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[chosen.kind](
-        objective.parameter_groups(chosen), betas=chosen.betas, eps=chosen.eps, weight_decay=chosen.weight_decay
-    )
 
 
 def _weights_to_start_from(path: str, objective: Objective[Any]) -> dict[str, Tensor]:

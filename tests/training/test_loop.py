@@ -6,6 +6,7 @@ import argparse
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from synthpipe.training import loop, train
 from synthpipe.training.base import Objective
 from synthpipe.training.loop import Trainer, lr_factor
 from synthpipe.transforms.batch import Batch
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 class Point(nn.Module):
@@ -164,10 +167,30 @@ def test_bad_steps_change_nothing_and_are_counted(
     with caplog.at_level(logging.WARNING):
         trainer = point_run([1.0, math.nan, math.inf, 1.0], max_steps=5, max_bad_steps=2)
     assert final(trainer) == pytest.approx(-0.3, rel=1e-4)
-    assert trainer.bad_in_all == 2
+    assert trainer.bad_steps.in_all == 2
     assert caplog.text.count("skipped: loss") == 2
     header = checkpoints.read_header(trainer.folder.path / "final.safetensors")
     assert header["info"]["skipped_steps"] == 2
+
+
+def test_a_bad_last_step_is_counted_before_log_checkpoint_and_end(point_run: Callable[..., Trainer]) -> None:
+    trainer = point_run([1.0, 1.0, 1.0, math.nan, 1.0, math.nan], max_steps=6, checkpoint_every=4, log_every=4)
+    folder = trainer.folder.path
+    assert torch.load(folder / "checkpoints" / "step_00000004.pt", weights_only=True)["bad_steps"] == [1, 1]
+    assert "skipped_steps 1" in (folder / "log.txt").read_text()
+    assert checkpoints.read_header(folder / "final.safetensors")["info"]["skipped_steps"] == 2
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(point_run: Callable[..., Trainer], tmp_path: Path) -> None:
+    """tests/golden: written at b88faae, whose run to the end gave these weights, average and counts."""
+    place = tmp_path / "run" / "checkpoints"
+    place.mkdir(parents=True)
+    shutil.copy(GOLDEN / "training_step_00000003_b88faae.pt", place / "step_00000003.pt")
+    slopes = [1.0, math.nan, 3.0, 1.0, 0.5, 2.0]
+    trainer = point_run(slopes, max_steps=6, checkpoint_every=3, resume="auto")
+    assert final(trainer) == pytest.approx(-0.4430989623069763, rel=1e-6)
+    assert float(trainer.averaged.module.at.detach()) == pytest.approx(-0.40108415484428406, rel=1e-6)
+    assert (int(trainer.averaged.n_averaged), trainer.bad_steps.in_all) == (5, 1)
 
 
 def test_too_many_bad_steps_in_a_row_end_the_run(
@@ -393,7 +416,7 @@ def test_loss_scaling_recovers_from_overflow_and_resumes(
     # The scaled gradient 1e35 * 2^16 overflows float32 once, then 2^15 as well; unscaled gradients would be fine.
     slopes = [1.0, 1e35, 1e35, 1.0]
     trainer = point_run(slopes, max_steps=6, precision="16-mixed", clip_norm=1.0, checkpoint_every=4)
-    assert trainer.bad_in_all == 2
+    assert trainer.bad_steps.in_all == 2
     assert trainer.fabric.strategy.precision.state_dict()["scale"] == 2.0**14
     assert final(trainer) == pytest.approx(-0.4, rel=1e-3)
     (trainer.folder.path / "checkpoints" / "step_00000006.pt").unlink()
