@@ -19,9 +19,11 @@ host comes out wrong there, as it would from a CUDA graph.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -48,6 +50,8 @@ _NO_SOLVERS = ("linalg_vector_norm", "linalg_cross", "linalg_diagonal")
 
 class Computes(Protocol):
     """What is asked of a transform here; a ``DeviceTransform`` has it."""
+
+    samples: int
 
     def compute(self, batch: Tensors) -> Tensors: ...
     def to(self, device: torch.device | str) -> Any: ...
@@ -104,7 +108,7 @@ def check_capturable(transform: Computes, batch: Tensors, other: Tensors, *, ato
     with torch.no_grad(), RefuseHost():
         result = transform.compute(dict(batch))
     assert all(torch.equal(batch[key], given[key]) for key in batch), "the batch was edited"
-    _check_lengths(result, len(batch["gt"]))
+    _check_lengths(result, len(batch["gt"]) * transform.samples)
     _check_apart(transform, batch, result, atol)
     _check_elsewhere(transform, batch, result)
     _check_replay(transform.compute, batch, other)
@@ -125,8 +129,11 @@ def _check_apart(transform: Computes, batch: Tensors, result: Tensors, atol: flo
     for rows in ([0], [count - 1], [*range(count - 1), count - 2, count - 2]):
         with torch.no_grad():
             few = transform.compute({key: value[rows] for key, value in batch.items()})
+        copies = [row * transform.samples + copy for row in rows for copy in range(transform.samples)]
         for key, value in few.items():
-            assert_close(value, result[key][rows], atol=atol, rtol=0, equal_nan=True, msg=lambda m, k=key: f"{k}: {m}")
+            assert_close(
+                value, result[key][copies], atol=atol, rtol=0, equal_nan=True, msg=lambda m, k=key: f"{k}: {m}"
+            )
 
 
 def _check_elsewhere(transform: Computes, batch: Tensors, result: Tensors) -> None:
@@ -134,7 +141,8 @@ def _check_elsewhere(transform: Computes, batch: Tensors, result: Tensors) -> No
     moved = copy.deepcopy(transform)
     moved.to("meta")
     given = {key: value.to("meta") for key, value in batch.items()}
-    with torch.no_grad(), RefuseHost():
+    # Autocast knows no meta device.
+    with torch.no_grad(), RefuseHost(), mock.patch("torch.autocast", return_value=contextlib.nullcontext()):
         there = moved.compute(given)
     shapes = {key: (value.dtype, value.shape) for key, value in result.items()}
     shapes_there = {key: (value.dtype, value.shape) for key, value in there.items()}

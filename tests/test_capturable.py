@@ -89,6 +89,8 @@ def test_tensors_of_two_devices_do_not_meet() -> None:
 class Brighten:
     """A transform that keeps to the contract, but for what a test puts in the place of ``one``."""
 
+    samples = 1
+
     def __init__(self, one: Callable[[Brighten, Tensor], Tensor] | None = None) -> None:
         self.net = nn.Conv2d(3, 3, 1)
         self.one = one

@@ -100,8 +100,7 @@ def build_stream(
     keep = judges = None
     if options.filter is not None and options.filter.scores is not None:
         keep = read_keep_list(options.filter)
-    degradations = 1 if degrade is None else degrade.samples
-    shape = _Shape(options, corpus, rank, world_size, tile, border, degrade is not None, keep, degradations)
+    shape = _Shape(options, corpus, rank, world_size, tile, border, keep, 0 if degrade is None else degrade.samples)
     shape.check_planned()
     if options.filter is not None and keep is None:
         judges = build_filter(options.filter, shape.source_tile)
@@ -131,9 +130,13 @@ class _Shape:
     world_size: int
     tile: int  # LR side if paired, else HR side
     border: int  # HR pixels on each side that only the denoiser sees
-    paired: bool
     keep: KeepList | None
-    degradations: int  # of each tile
+    degradations: int  # of each tile; 0 where nothing degrades
+
+    @property
+    def paired(self) -> bool:
+        """Whether there are LR patches."""
+        return self.degradations > 0
 
     @property
     def source_tile(self) -> int:
@@ -158,7 +161,7 @@ class _Shape:
     @property
     def patches_per_sample(self) -> int:
         """Patches that one image gives."""
-        return self.options.crops_per_image * self.patches_per_tile * self.degradations
+        return self.options.crops_per_image * self.patches_per_tile * max(self.degradations, 1)
 
     @property
     def cut(self) -> PatchCut | None:

@@ -162,17 +162,17 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         return Block(number, source_state, self.tally, self._memory[number % 2], max(self._pool, 1))
 
     def _fill(self, block: Block) -> None:
-        while not self._ended and block.size < block.wanted:
+        while self._lacks(block):
             self._add_record(block)
-            if block.size >= block.wanted:
-                self._settle(block)
-        self._settle(block)
         block.finish(generator_for(self._seed, f"block/{block.number}") if self._pool else None)
         block.note(self.tally)
 
-    def _settle(self, block: Block) -> None:
-        for came in block.settle(self.tally):
-            self._check_fruit(came)
+    def _lacks(self, block: Block) -> bool:
+        """Whether another record is to be had for it; false once all is settled and it is full, or nothing is left."""
+        if self._ended or block.size >= block.wanted:
+            for came in block.settle(self.tally):
+                self._check_fruit(came)
+        return not self._ended and block.size < block.wanted
 
     def _add_record(self, block: Block) -> None:
         try:
