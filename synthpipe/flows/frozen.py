@@ -18,16 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.deflow import CLEAN, NOISY, DeFlow, resized_colour
-from synthpipe.flows.draws import GeneratorNoise, Generators, Noise
+from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, NOISY, SPLIT, TOP, DeFlow, resized_colour
+from synthpipe.flows.draws import Generators, Noise, as_noise
 from synthpipe.flows.frozen_steps import FrozenLevel, FrozenSplit, LevelCondition, MapPart
 from synthpipe.flows.prior import DomainShift
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
 __all__ = ["EncodedImages", "FrozenDeFlow"]
-
-# What numbers are for: each purpose has its own.
-_CONDITION, _SPLIT, _TOP, _DEQUANTIZATION = range(4)
 
 
 @dataclass(frozen=True)
@@ -80,13 +77,13 @@ class FrozenDeFlow(nn.Module):
 
     @torch.no_grad()
     def degrade(
-        self, x: Tensor, generators: Generators, strength: float | Tensor = 1.0, refuse_nonfinite: bool = True
+        self, x: Tensor, generators: Generators | Noise, strength: float | Tensor = 1.0, refuse_nonfinite: bool = True
     ) -> Tensor:
         """Clean images to noisy ones of the same content; the same images as :meth:`DeFlow.degrade` from equal seeds.
 
         Args:
             x: ``(B, 3, H, W)`` in [0, 1], any size: padded by mirroring to ``size_multiple`` and cut back.
-            generators: one per image, or one for all.
+            generators: one per image, one for all, or noise of any origin.
             strength: latents move by ``strength * u``; one number, or ``(B,)``.
             refuse_nonfinite: raise where an image comes out with NaN or infinity.
 
@@ -97,7 +94,7 @@ class FrozenDeFlow(nn.Module):
             ShapeError: wrong shape or NaN, coming in or going out.
         """
         check_images(x, "FrozenDeFlow.degrade")
-        y = self.degrade_with(x, GeneratorNoise(generators), strength)
+        y = self.degrade_with(x, as_noise(generators), strength)
         return self._checked(y, "FrozenDeFlow.degrade") if refuse_nonfinite else y
 
     @torch.no_grad()
@@ -109,14 +106,14 @@ class FrozenDeFlow(nn.Module):
         return self.degrade_encoded(self.encode(x, CLEAN, noise), noise, strength)
 
     @torch.no_grad()
-    def clean(self, y: Tensor, generators: Generators, temperature: float = 1.0) -> Tensor:
+    def clean(self, y: Tensor, generators: Generators | Noise, temperature: float = 1.0) -> Tensor:
         """Noisy images to clean ones, as :meth:`DeFlow.clean`.
 
         Raises:
             ShapeError: wrong shape or NaN, coming in or going out.
         """
         check_images(y, "FrozenDeFlow.clean")
-        noise = GeneratorNoise(generators)
+        noise = as_noise(generators)
         encoded = self.encode(y, NOISY, noise)
 
         def move(z: Tensor, shift: DomainShift, cond: Tensor, purpose: int) -> Tensor:
@@ -139,12 +136,12 @@ class FrozenDeFlow(nn.Module):
         padded = pad_to_multiple(x, self.size_multiple)
         lr = quantize_8bit(downscale_bicubic(padded, self.scale))
         if self.config["dequantize_output"]:
-            padded = padded + (noise.uniform(padded, _DEQUANTIZATION) - 0.5) / self.config["quant"]
+            padded = padded + (noise.uniform(padded, DEQUANTIZATION) - 0.5) / self.config["quant"]
         if self.normalization is not None:
             source = torch.full((len(x),), domain, device=x.device)
             padded = self.normalization.normalize(padded, source)[0]
             lr = self.normalization.normalize_condition(lr, source)
-        lr = lr + self.config["condition_noise"] * noise.normal(lr, _CONDITION)
+        lr = lr + self.config["condition_noise"] * noise.normal(lr, CONDITION)
         maps = self._features(lr, padded.shape[2:])
         levels = [level.condition(parts) for level, parts in zip(self._levels(), maps, strict=True)]
         latents = self._latents(padded, levels)
@@ -181,7 +178,7 @@ class FrozenDeFlow(nn.Module):
 
     def _decode(self, encoded: EncodedImages, move: Callable[[Tensor, DomainShift, Tensor, int], Tensor]) -> Tensor:
         shifts: list[DomainShift] = list(self.shifts)  # type: ignore[arg-type]
-        moved = [move(*each) for each in zip(encoded.latents, shifts, encoded.features, (_SPLIT, _TOP), strict=True)]
+        moved = [move(*each) for each in zip(encoded.latents, shifts, encoded.features, (SPLIT, TOP), strict=True)]
         split, x = moved
         first, *others = zip(self._levels(), encoded.levels, strict=True)
         for level, condition in reversed(others):
