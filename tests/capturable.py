@@ -9,7 +9,7 @@
 * tensors made from data of the host (``torch.tensor``, ``new_tensor``), and copies between devices;
 * operations on tensors of two devices, numbers of the host (0 dimensions) included;
 * random numbers from a generator: they would not be the sample's own;
-* solvers and decompositions: libraries behind them wait for the device.
+* solvers and decompositions off the CPU: libraries behind them wait for the device.
 
 :func:`check_capturable` runs ``compute`` under it twice: on the CPU, with numbers, and on the ``meta`` device, which
 has shapes alone, so that the paths that are not the CPU's are walked as well and constants that ``to`` left behind are
@@ -19,18 +19,19 @@ host comes out wrong there, as it would from a CUDA graph.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
+from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["RefuseHost", "check_capturable"]
+__all__ = ["Recording", "RefuseHost", "check_capturable"]
 
 Tensors = dict[str, Tensor]
 
@@ -48,6 +49,8 @@ _NO_SOLVERS = ("linalg_vector_norm", "linalg_cross", "linalg_diagonal")
 
 class Computes(Protocol):
     """What is asked of a transform here; a ``DeviceTransform`` has it."""
+
+    samples: int
 
     def compute(self, batch: Tensors) -> Tensors: ...
     def to(self, device: torch.device | str) -> Any: ...
@@ -81,12 +84,47 @@ def _reason(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | N
         tag = next((tag for tag in _TAGS if tag in func.tags), None)
         if tag is not None:
             return _TAGS[tag]
-    if name.startswith(_SOLVERS) and name not in _NO_SOLVERS:
-        return "solves by a library that may wait for the device"
     devices = {tensor.device for tensor in tensors}
+    if name.startswith(_SOLVERS) and name not in _NO_SOLVERS and devices != {torch.device("cpu")}:
+        return "solves by a library that may wait for the device"
     if "device" in kwargs and kwargs["device"] is not None:
         devices.add(torch.device(kwargs["device"]))
     return f"meets tensors of {sorted(map(str, devices))}" if len(devices) > 1 else None
+
+
+class Recording(TorchDispatchMode):
+    """Notes each operation in the block, as a CUDA graph does, to be done again on other inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self._calls.append((func, args, kwargs or {}, out))
+        return out
+
+    def replay(self, inputs: Sequence[Tensor], others: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """What ``outputs``, made from ``inputs`` in the block, are for ``others``; what is neither is a constant."""
+        known = {_memory(old): new for old, new in zip(inputs, others, strict=True)}
+
+        def now(leaf: Any) -> Any:
+            """The tensor that stands for one of then."""
+            return known.get(_memory(leaf), leaf) if isinstance(leaf, Tensor) else leaf
+
+        for func, args, kwargs, out in self._calls:
+            again = func(*tree_map(now, args), **tree_map(now, kwargs))
+            for old, new in zip(tree_leaves(out), tree_leaves(again), strict=True):
+                if isinstance(old, Tensor):
+                    known[_memory(old)] = new
+        return [now(output) for output in outputs]
+
+
+def _memory(tensor: Tensor) -> tuple[Any, ...]:
+    """Tells tensors apart while all are alive; autograd makes further objects of one."""
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
 
 
 def check_capturable(transform: Computes, batch: Tensors, other: Tensors, *, atol: float = 0.0) -> None:
@@ -104,7 +142,7 @@ def check_capturable(transform: Computes, batch: Tensors, other: Tensors, *, ato
     with torch.no_grad(), RefuseHost():
         result = transform.compute(dict(batch))
     assert all(torch.equal(batch[key], given[key]) for key in batch), "the batch was edited"
-    _check_lengths(result, len(batch["gt"]))
+    _check_lengths(result, len(batch["gt"]) * transform.samples)
     _check_apart(transform, batch, result, atol)
     _check_elsewhere(transform, batch, result)
     _check_replay(transform.compute, batch, other)
@@ -125,8 +163,11 @@ def _check_apart(transform: Computes, batch: Tensors, result: Tensors, atol: flo
     for rows in ([0], [count - 1], [*range(count - 1), count - 2, count - 2]):
         with torch.no_grad():
             few = transform.compute({key: value[rows] for key, value in batch.items()})
+        copies = [row * transform.samples + copy for row in rows for copy in range(transform.samples)]
         for key, value in few.items():
-            assert_close(value, result[key][rows], atol=atol, rtol=0, equal_nan=True, msg=lambda m, k=key: f"{k}: {m}")
+            assert_close(
+                value, result[key][copies], atol=atol, rtol=0, equal_nan=True, msg=lambda m, k=key: f"{k}: {m}"
+            )
 
 
 def _check_elsewhere(transform: Computes, batch: Tensors, result: Tensors) -> None:
@@ -134,7 +175,8 @@ def _check_elsewhere(transform: Computes, batch: Tensors, result: Tensors) -> No
     moved = copy.deepcopy(transform)
     moved.to("meta")
     given = {key: value.to("meta") for key, value in batch.items()}
-    with torch.no_grad(), RefuseHost():
+    # Autocast knows no meta device.
+    with torch.no_grad(), RefuseHost(), mock.patch("torch.autocast", return_value=contextlib.nullcontext()):
         there = moved.compute(given)
     shapes = {key: (value.dtype, value.shape) for key, value in result.items()}
     shapes_there = {key: (value.dtype, value.shape) for key, value in there.items()}
@@ -144,18 +186,11 @@ def _check_elsewhere(transform: Computes, batch: Tensors, result: Tensors) -> No
 
 def _check_replay(compute: Callable[[Tensors], Tensors], batch: Tensors, other: Tensors) -> None:
     """The operations recorded for ``batch`` give for ``other`` what ``compute`` gives for it."""
-    keys = list(batch)
-    names: list[str] = []
-
-    def of_tensors(*values: Tensor) -> list[Tensor]:
-        """As a graph sees it: tensors in, tensors out."""
-        result = compute(dict(zip(keys, values, strict=True)))
-        names[:] = result
-        return [result[name] for name in names]
-
     with torch.no_grad():
-        recorded = make_fx(of_tensors)(*(batch[key] for key in keys))
-        replayed = dict(zip(names, recorded(*(other[key] for key in keys)), strict=True))
+        with Recording() as recording:
+            result = compute(dict(batch))
         expected = compute(dict(other))
-    for name, value in expected.items():
-        assert_close(replayed[name], value, atol=0, rtol=0, equal_nan=True, msg=lambda m, k=name: f"replayed {k}: {m}")
+        replayed = recording.replay([batch[key] for key in batch], [other[key] for key in batch], [*result.values()])
+    for name, found in zip(result, replayed, strict=True):
+        same = expected[name]
+        assert_close(found, same, atol=0, rtol=0, equal_nan=True, msg=lambda m, k=name: f"replayed {k}: {m}")

@@ -16,7 +16,7 @@ from synthpipe.errors import OptionError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from synthpipe.flows.deflow import DeFlow
+    from synthpipe.flows.frozen import FrozenDeFlow
     from synthpipe.transforms.page_images import PageImage
 
 __all__ = ["add_parser", "run"]
@@ -58,20 +58,22 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Degrade; 0 if any image worked, 1 if none did."""
     from synthpipe import checkpoints
+    from synthpipe.flows.frozen import FrozenDeFlow
     from synthpipe.seeds import sample_seed
 
     check_at_least(args, {"scale": 1, "samples": 1, "seed": 0, "tile": 64, "overlap": 0, "strength": 0})
     if args.tile < 4 * args.overlap:
         raise OptionError(f"--tile: expected at least 4 times the overlap of {args.overlap}, got {args.tile}")
     args.device = find_device(args)
-    model: Any = checkpoints.load(args.weights, kind="deflow").requires_grad_(False).to(args.device)
+    model: Any = checkpoints.load(args.weights, kind="deflow")
+    frozen = FrozenDeFlow(model).to(args.device)
 
     suffixes = tuple(f"_{number + 1}" for number in range(args.samples)) if args.samples > 1 else ("",)
 
     def degrade(image: PageImage, key: PageKey) -> dict[str, Tensor]:
         """The image degraded, for each suffix of the file name."""
         return {
-            suffix: _degrade_image(model, image.x, sample_seed(args.seed, number, key.page), args)
+            suffix: _degrade_image(frozen, image.x, sample_seed(args.seed, number, key.page), args)
             for number, suffix in enumerate(suffixes)
         }
 
@@ -85,14 +87,18 @@ def run(args: argparse.Namespace) -> int:
     return code
 
 
-def _degrade_image(model: DeFlow, x: Tensor, seed: int, args: argparse.Namespace) -> Tensor:
+def _degrade_image(model: FrozenDeFlow, x: Tensor, seed: int, args: argparse.Namespace) -> Tensor:
     """``(1, 3, H, W)`` on the CPU, tile by tile on the device."""
-    from synthpipe.seeds import generator_for
+    import torch
+
+    from synthpipe.flows.draws import SeededNoise
     from synthpipe.transforms.tiling import apply_tiled
+
+    seeds = torch.tensor([seed], device=args.device)
 
     def degrade(tile: Tensor, index: int) -> Tensor:
         """One tile, ``(1, 3, h, w)`` in and out, with the draws that belong to its number."""
-        generator = generator_for(seed, f"degrade tile {index}")
-        return model.degrade(tile.to(args.device), [generator], args.strength).cpu()
+        noise = SeededNoise(seeds, f"degrade tile {index}")
+        return model.degrade(tile.to(args.device), noise, args.strength).cpu()
 
     return apply_tiled(degrade, x, args.tile, args.overlap, model.size_multiple)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from synthpipe.config.degrade import DegradeOptions
+from synthpipe.config.degrade import DeFlowDegradeOptions, DegradeOptions
 from synthpipe.config.reader import Options, parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
@@ -141,4 +141,6 @@ class FeedDataOptions(Options):
     def _size_fits_scale(self) -> FeedDataOptions:
         if self.gt_size is not None and self.gt_size % self.scale:
             raise ValueError(f"gt_size: expected a multiple of scale {self.scale}, got {self.gt_size}")
+        if isinstance(self.degrade, DeFlowDegradeOptions) and self.degrade.samples > 1:
+            raise ValueError("degrade.samples: is for streams; a batch that the model degrades has one of each image")
         return self

@@ -15,6 +15,7 @@ from synthpipe.config.reader import Options
 
 _Sigma = Annotated[float, Field(ge=0, le=1)]
 _Triple = tuple[float, float, float]
+_Strength = Annotated[float, Field(ge=0, le=4)]
 
 
 class DeFlowDegradeOptions(Options):
@@ -25,15 +26,39 @@ class DeFlowDegradeOptions(Options):
 # learned: weights that ship with synthpipe, or a file that `synthpipe train` wrote
 degrade: {type: deflow, weights: deflow_small}
 """,
+        """\
+# two degradations of each tile, each between half and all of the way to the noisy domain
+degrade: {type: deflow, weights: deflow_small, strength: [0.5, 1.0], samples: 2}
+""",
     )
 
     type: Literal["deflow"] = Field("deflow", description="chooses a learned degradation")
     weights: Weights = Field(
         description="a .safetensors file, or the name of weights that ship with synthpipe (deflow_small)"
     )
-    strength: float = Field(
-        1.0, ge=0, le=4, description="how far latents move to the noisy domain: 1 is the degradation as trained, 0 none"
+    strength: _Strength | tuple[_Strength, _Strength] = Field(
+        1.0,
+        description="how far latents move to the noisy domain: 1 is the degradation as trained, 0 none; [low, high]: "
+        "drawn uniformly for each degraded tile",
     )
+    samples: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="degradations of each tile, each with patches_per_tile patches of its own; further ones cost a "
+        "fraction of the first, whose features, condition noise and latents they share",
+    )
+    precision: Literal["32", "bf16"] = Field(
+        "32",
+        description="of the part of the flow that depends on the reduced image alone; bf16 is faster where the "
+        "processor has it, and a slightly different degradation",
+    )
+
+    @model_validator(mode="after")
+    def _strength_ascends(self) -> DeFlowDegradeOptions:
+        if isinstance(self.strength, tuple) and self.strength[0] > self.strength[1]:
+            raise ValueError(f"strength: expected [low, high], got {list(self.strength)}")
+        return self
 
 
 class BlurOptions(Options):

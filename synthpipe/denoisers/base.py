@@ -6,7 +6,8 @@ A denoiser MUST
 * treat each image of a batch by itself, so that a result depends on its own pixels and level alone;
 * keep the result at a pixel a function of the pixels within :attr:`Denoiser.reach`, so that tiles that overlap by that
   much, and begin at multiples of :attr:`Denoiser.grid`, give what the whole image would give;
-* be deterministic and differentiable, and leave values as they come: clipping is the caller's.
+* be deterministic and differentiable, and leave values as they come: clipping is the caller's;
+* ask the device for no value in :meth:`Denoiser.forward`, and make no tensor of the host's data there.
 
 Legend: B batch, C channels of the denoiser, H, W size.  Images are on the [0, 1] scale and may leave it (noise);
 ``sigma`` is the standard deviation of the noise on that scale.
@@ -74,9 +75,19 @@ class Denoiser(nn.Module, ABC):
         torch.Size([2, 3, 48, 64])
         """
         self._check(x, sigma)
-        if sigma is None:
-            sigma = estimate_sigma(x)
-        sigma = sigma.to(x)
+        return self.compute(x, estimate_sigma(x) if sigma is None else sigma.to(x))
+
+    @torch.no_grad()
+    def compute(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """:meth:`denoise` without a look at values: tensor operations alone, as in a CUDA graph.
+
+        Args:
+            x: ``(B, 3, H, W)`` or ``(B, 1, H, W)``; NaN that comes in goes out.
+            sigma: ``(B,)``, of the dtype of ``x`` and on its device.
+
+        Returns:
+            As ``x``, not clipped.
+        """
         if x.shape[1] == self.channels:
             return self(x, sigma)
         if self.channels == 1:

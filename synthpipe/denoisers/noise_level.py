@@ -5,6 +5,9 @@ The means are those of Ponomarenko et al. 2007 and of Colom & Buades (IPOL 2013)
 coefficients of a block (a chessboard of frequencies) judge it, the other half are measured, and the other way round:
 coefficients of stationary noise are close to independent, so that being chosen does not make a measured one smaller.
 
+Level, spectrum and line are tensor operations alone and may stand in a CUDA graph: nothing asks the device for a value,
+and constants are made where the image is.
+
 Legend: B batch, C channels, H, W size, N blocks, F = 64 frequencies of a block, K some of the blocks.
 """
 
@@ -17,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthpipe.denoisers.noise_line import lower_line
+from synthpipe.denoisers.small_systems import solve_positive
 from synthpipe.errors import ShapeError
 
 __all__ = ["choose_hole", "estimate_noise_line", "estimate_sigma", "noise_correlation", "noise_spectrum"]
@@ -39,8 +44,6 @@ _CLIPPED = 0.125
 #: Power at middle over high frequencies: up to the first, noise is white (photographs add up to this much to noise of
 #: 5/255), from the second on it is correlated (camera noise 3, white noise behind a 3x3 binomial filter 19).
 _WHITE, _CORRELATED = 2.0, 2.8
-#: A variance so far above the line over brightness, as a share of it, begins to be taken for texture.
-_TEXTURE = 0.3
 #: Power below this share of the mean is weak.
 _WEAK = 0.3
 #: The mean of a block has at most so much more power than the next frequencies; binomial noise has 1.15.
@@ -161,9 +164,8 @@ def estimate_noise_line(x: Tensor) -> tuple[Tensor, Tensor]:
         own = _of_blocks(brightness[:, :, None], part)[:, :, 0]
         places.append(torch.einsum("bcn,bn->bc", own, chosen) / chosen.sum(1, keepdim=True))
         variances.append(_without_image(flat, coloured).mean(2))
-    lines = [_lower_line(*pair) for pair in zip(torch.cat(places, 1), torch.cat(variances, 1), strict=True)]
-    a, b = torch.tensor(lines, dtype=torch.float64).to(x).unbind(1)
-    return a, b
+    a, b = lower_line(torch.cat(places, 1).double(), torch.cat(variances, 1).double())
+    return a.to(x.dtype), b.to(x.dtype)
 
 
 def _blocks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -199,27 +201,24 @@ def _flat_power(power: Tensor, clipped: Tensor, share: float) -> tuple[Tensor, T
     found = torch.ones_like(power[..., 0])
     for turn in range(_ROUNDS + 1):
         judging = 1 / found.clamp(min=_FLOOR * found.mean((1, 2), keepdim=True))
-        judging[..., 0] = 0
+        judging[..., 0].zero_()
         found = torch.zeros_like(found)
-        for measured in (odd, ~odd):
+        # The mean, an even frequency, judges nothing.
+        for measured, judges in ((odd, _FREQUENCIES // 2 - 1), (~odd, _FREQUENCIES // 2)):
             weight = judging * ~measured
             strangeness = torch.einsum("bcf,bcfn->bn", weight, power).masked_fill(clipped, math.inf)
             limit = strangeness.kthvalue(kept, 1, keepdim=True).values
             if turn == _ROUNDS:
-                usual = power.shape[1] * int((~measured)[1:].sum())
-                limit = limit.clamp(min=usual)
+                limit = limit.clamp(min=power.shape[1] * judges)
             chosen = (strangeness <= limit).to(power.dtype)
             found += torch.einsum("bcfn,bn->bcf", power, chosen) / chosen.sum(1)[:, None, None] * measured
-        found[..., 0] = 0
+        found[..., 0].zero_()
     return found, chosen
 
 
 def _coloured(power: Tensor) -> Tensor:
     """From 0, white, to 1, correlated, by the power ``(B, C, F)`` of flat blocks; ``(B, 1, 1)``."""
-    place = torch.arange(_FREQUENCIES, device=power.device)
-    rank = place // _SIDE + place % _SIDE
-    middle = power[..., (rank >= 5) & (rank <= 7)].mean(-1)
-    high = power[..., rank >= 9].mean(-1)
+    middle, high = _between(power, 5, 7).mean(-1), _between(power, 9, 2 * _SIDE).mean(-1)
     # One decision for all channels of an image.
     ratio = middle.sum(-1, keepdim=True) / high.sum(-1, keepdim=True).clamp(min=1e-20)
     return ((ratio / _WHITE).log() / math.log(_CORRELATED / _WHITE)).clamp(0, 1)[..., None]
@@ -231,13 +230,18 @@ def _without_image(power: Tensor, coloured: Tensor) -> Tensor:
     White noise (``coloured`` is 0) has the variance that the high frequencies tell.  Of correlated noise the three
     lowest frequencies, full of shading, get no more than the others let expect.
     """
-    place = torch.arange(_FREQUENCIES, device=power.device)
-    white = power[..., (place // _SIDE >= 4) & (place % _SIDE >= 4)].mean(-1, keepdim=True)
+    white = torch.unflatten(power, -1, (_SIDE, _SIDE))[..., 4:, 4:].flatten(-2).mean(-1, keepdim=True)
     expected, own = _short_range(power), power.clone()
-    lowest = torch.tensor([1, _SIDE], device=power.device)
+    lowest = slice(1, _SIDE + 1, _SIDE - 1)  # 1 and 8, the next to the mean in either direction
     own[..., lowest] = power[..., lowest].minimum(expected[..., lowest])
     own[..., 0] = expected[..., 0].minimum(_DC_RATIO * own[..., lowest].mean(-1))
     return coloured * own + (1 - coloured) * white
+
+
+def _between(power: Tensor, low: int, high: int) -> Tensor:
+    """The coefficients of ``(..., F)`` whose frequencies add up to ``low`` to ``high``, row by row, ``(..., K)``."""
+    square = torch.unflatten(power, -1, (_SIDE, _SIDE))
+    return torch.cat([square[..., row, max(0, low - row) : max(0, high + 1 - row)] for row in range(_SIDE)], -1)
 
 
 def _short_range(power: Tensor) -> Tensor:
@@ -245,61 +249,40 @@ def _short_range(power: Tensor) -> Tensor:
 
     The three lowest frequencies have no say, and all weak ones the same: they say little of the lowest.
     """
-    waves = _dct_matrix()
+    waves = _dct_matrix(power.device)
     lags = [waves[:, : _SIDE - lag] * waves[:, lag:] for lag in range(3)]
     # The power of noise of covariance r in wave u of a block is r_0 + 2 * sum_k r_k * (products of entries k apart).
     rows = torch.stack([products.sum(1) * (2 if lag else 1) for lag, products in enumerate(lags)], 1)  # (8, 3)
     basis = torch.einsum("uk,vl->uvkl", rows, rows).flatten(2).flatten(0, 1).to(power)  # (F, 9)
     weight = 1 / power.clamp(min=_WEAK * power.mean(-1, keepdim=True)).clamp(min=1e-30)
-    weight[..., [0, 1, _SIDE]] = 0
+    weight[..., :2].zero_()
+    weight[..., _SIDE].zero_()
     weight = weight / weight.amax(-1, keepdim=True)
     left = basis.T @ (weight.square()[..., None] * basis)
     right = basis.T @ (weight.square() * power)[..., None]
-    ridge = 1e-6 * left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] * torch.eye(9).to(power)
-    covariance: Tensor = torch.linalg.solve(left + ridge, right)
+    ridge = (
+        1e-6
+        * left.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        * torch.eye(9, dtype=power.dtype, device=power.device)
+    )
+    covariance = solve_positive(left + ridge, right)
     return (basis @ covariance)[..., 0].clamp(min=0)
-
-
-def _lower_line(x: Tensor, variance: Tensor) -> tuple[float, float]:
-    """``a >= 0`` and ``b >= 0`` of the line under most points: texture only ever adds to a variance."""
-    x, variance = x.double().cpu(), variance.double().cpu().clamp(min=1e-14)
-    trust = torch.ones_like(variance)
-    a, b = 0.0, float(variance.median())
-    for _ in range(20):
-        weight = trust / (a * x + b).clamp(min=1e-14).square()
-        a, b = _positive_line(x, variance, weight)
-        above = variance / (a * x + b).clamp(min=1e-14) - 1
-        trust = (_TEXTURE / above.clamp(min=_TEXTURE)).square()
-    return a, b
-
-
-def _positive_line(x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float]:
-    """Weighted least squares of ``y`` over ``x`` with slope and intercept of at least 0."""
-    w, wx, wy = float(weight.sum()), float(weight @ x), float(weight @ y)
-    wxx, wxy = float(weight @ x.square()), float(weight @ (x * y))
-    spread = w * wxx - wx * wx
-    slope = (w * wxy - wx * wy) / spread if spread > 1e-9 * w * wxx else 0.0
-    slope = max(slope, 0.0)
-    intercept = (wy - slope * wx) / w
-    if intercept < 0:
-        return max(wxy / wxx, 0.0), 0.0
-    return slope, intercept
 
 
 def _line_correlations() -> Tensor:
     """``(8, 6)``: mean product of the entries of each DCT wave that are 0..5 apart."""
-    waves = _dct_matrix()
+    waves = _dct_matrix(torch.device("cpu"))
     return torch.stack([(waves[:, : _SIDE - lag] * waves[:, lag:]).mean(1) for lag in range(LAGS)], 1)
 
 
 def _dct(device: torch.device) -> Tensor:
-    waves = _dct_matrix()
-    return torch.einsum("ui,vj->uvij", waves, waves).reshape(_FREQUENCIES, _SIDE, _SIDE).to(device)
+    waves = _dct_matrix(device)
+    return torch.einsum("ui,vj->uvij", waves, waves).reshape(_FREQUENCIES, _SIDE, _SIDE)
 
 
-def _dct_matrix() -> Tensor:
+def _dct_matrix(device: torch.device) -> Tensor:
     """Orthonormal DCT-II, one wave in each row."""
-    place = torch.arange(_SIDE, dtype=torch.float64)
+    place = torch.arange(_SIDE, dtype=torch.float64, device=device)
     waves = torch.cos(math.pi * (place + 0.5) * place[:, None] / _SIDE) * math.sqrt(2 / _SIDE)
     waves[0] /= math.sqrt(2)
     return waves.float()

@@ -175,8 +175,9 @@ class DDE(DensityEstimator):
             padding: 1, or 0 to leave out the border.
         """
         t = level_place(math.log(level), self.sigma_range)
-        # Numbers of Python: a small batch would feel every operation on tensors of one element.
-        terms, gain = centred.new_tensor([t**power for power in range(LEVEL_TERMS)]), (level**2 + _DETAIL**2) ** -0.5
+        # Powers of Python's numbers, each filled in: a tensor made of them all would come from the host.
+        terms = torch.stack([centred.new_full((), t**power) for power in range(LEVEL_TERMS)])
+        gain = (level**2 + _DETAIL**2) ** -0.5
         h = centred
         for conv, level_of in zip(self.convs, self.levels, strict=True):
             assert isinstance(conv, nn.Conv2d)

@@ -105,18 +105,37 @@ class DensityScorer(nn.Module):
         Raises:
             ShapeError: tiles of another size, or NaN.
         """
-        parts = self.parts(tiles)
+        self._check(tiles)
+        return self.compute(tiles)
+
+    @torch.no_grad()
+    def compute(self, tiles: Tensor) -> Tensor:
+        """:meth:`forward` without a look at the tiles: tensor operations alone, as in a CUDA graph.
+
+        NaN in a tile makes its numbers NaN, but for some parts.
+        """
+        parts = self._parts(tiles)
         return torch.cat([self.calibration(parts)[:, None], parts], 1)
 
     @torch.no_grad()
     def parts(self, tiles: Tensor) -> Tensor:
-        """The parts alone, ``(N, F)``, in the order of ``columns[1:]``."""
+        """The parts alone, ``(N, F)``, in the order of ``columns[1:]``.
+
+        Raises:
+            ShapeError: as :meth:`forward`.
+        """
+        self._check(tiles)
+        return self._parts(tiles)
+
+    def _check(self, tiles: Tensor) -> None:
         if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or tiles.shape[2:] != (self.tile, self.tile):
             raise ShapeError(
                 f"DensityScorer: expected tiles (N, 1 or 3, {self.tile}, {self.tile}), got {tuple(tiles.shape)}"
             )
         if not bool(torch.isfinite(tiles).all()):
             raise ShapeError("DensityScorer: the tiles hold NaN or infinity; drop them before they are scored")
+
+    def _parts(self, tiles: Tensor) -> Tensor:
         # What a few tiles need stays in the cache of a CPU core; a GPU wants many at once.
         chunk = _CPU_CHUNK if tiles.device.type == "cpu" else _GPU_CHUNK
         return torch.cat([self._parts_of(few) for few in torch.split(tiles, chunk)])

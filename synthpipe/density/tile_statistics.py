@@ -70,7 +70,8 @@ def octave_slopes(grey: Tensor) -> Tensor:
     """
     full = 255 * grey
     half = F.avg_pool2d(full, 2)
-    second = torch.tensor([1.0, -2.0, 1.0], device=grey.device, dtype=grey.dtype)
+    place = torch.arange(3, device=grey.device)
+    second = 1 - 3 * (place == 1).to(grey.dtype)  # 1, -2, 1
     finest = F.conv2d(full, torch.outer(second, second)[None, None] / 4)
     details = [_above_mean(x) for x in (full, half, F.avg_pool2d(half, 2))]
     energies = [x.square().mean((1, 2, 3)) + _ROUNDING for x in (finest, *details)]

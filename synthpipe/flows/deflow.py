@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows.base import bits_per_dim, check_levels
-from synthpipe.flows.draws import Generators, Noise, as_noise, normal_like, uniform_like
+from synthpipe.flows.draws import Generators, Noise, as_noise
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
 from synthpipe.flows.initialization import DataInitialized
 from synthpipe.flows.levels import conditional_level
@@ -30,8 +30,8 @@ from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, q
 __all__ = ["CLEAN", "NOISY", "DeFlow", "bits_per_dim", "resized_colour"]
 
 CLEAN, NOISY = 0, 1
-# What numbers are for, as in flows/frozen/model.py.
-_CONDITION, _DEQUANTIZATION = 0, 3
+# What numbers are for, as in flows/frozen.py.
+CONDITION, SPLIT, TOP, DEQUANTIZATION, CLEAN_SPLIT, CLEAN_TOP = range(6)
 _ENCODERS: dict[str, type[RRDBEncoder] | type[SmallEncoder]] = {"rrdb": RRDBEncoder, "small": SmallEncoder}
 
 
@@ -205,12 +205,12 @@ class DeFlow(DataInitialized):
         if check_values and not bool(((domain == CLEAN) | (domain == NOISY)).all()):
             raise ShapeError(f"DeFlow.nll: domains must be 0 (clean) or 1 (noisy), got {sorted(set(domain.tolist()))}")
         noise, lr = as_noise(generator), self._reduce(x)
-        dequantised = x + (noise.uniform(x, _DEQUANTIZATION) - 0.5) / self.config["quant"]
+        dequantised = x + (noise.uniform(x, DEQUANTIZATION) - 0.5) / self.config["quant"]
         logdet = x.new_zeros(len(x))
         if self.normalization is not None:
             dequantised, logdet = self.normalization.normalize(dequantised, domain)
             lr = self.normalization.normalize_condition(lr, domain)
-        features = self.features(lr + self.config["condition_noise"] * noise.normal(lr, _CONDITION))
+        features = self.features(self._with_condition_noise(lr, noise))
         return -(self.log_prob(dequantised, domain, features) + logdet)
 
     def bits_per_dim(self, nll: Tensor, shape: Sequence[int]) -> Tensor:
@@ -236,13 +236,14 @@ class DeFlow(DataInitialized):
 
     @torch.no_grad()
     def degrade(
-        self, x: Tensor, generators: Generators, strength: float = 1.0, refuse_nonfinite: bool = True
+        self, x: Tensor, generators: Generators | Noise, strength: float = 1.0, refuse_nonfinite: bool = True
     ) -> Tensor:
         """Clean images to noisy ones of the same content.
 
         Args:
             x: ``(B, 3, H, W)`` in [0, 1], any size: padded by mirroring to ``size_multiple`` and cut back.
-            generators: one per image, so that an image's noise does not depend on its neighbours; or one for all.
+            generators: one per image, so that an image's noise does not depend on its neighbours; one for all; or
+                noise of any origin.
             strength: latents move by ``strength * u``; 1 is the trained domain, 0 gives x back (on the
                 noisy domain's colour statistics, with ``normalization``).
             refuse_nonfinite: raise where an image comes out with NaN or infinity, instead of leaving it to the caller.
@@ -262,39 +263,43 @@ class DeFlow(DataInitialized):
         torch.Size([2, 3, 50, 62])
         """
 
-        def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
-            """A latent ``(B, C, h, w)`` and its draw of u."""
-            return z + strength * shift.shift(_randn(z, generators), cond)
+        noise = as_noise(generators)
 
-        y = self._translate(x, CLEAN, generators, move, "DeFlow.degrade")
+        def move(z: Tensor, shift: DomainShift, cond: Tensor, purpose: int) -> Tensor:
+            """A latent ``(B, C, h, w)`` and its draw of u."""
+            return z + strength * shift.shift(noise.normal(z, purpose), cond)
+
+        y = self._translate(x, CLEAN, noise, move, "DeFlow.degrade")
         if refuse_nonfinite:
             self._refuse_nonfinite(y, "DeFlow.degrade")
         return y
 
     @torch.no_grad()
-    def clean(self, y: Tensor, generators: Generators, temperature: float = 1.0) -> Tensor:
+    def clean(self, y: Tensor, generators: Generators | Noise, temperature: float = 1.0) -> Tensor:
         """Noisy images ``(B, 3, H, W)`` to clean ones: a draw from the posterior of z_clean given z_noisy.
 
         Arguments, result and errors as of :meth:`degrade`; ``temperature`` scales the posterior's spread, 0 gives its
         mean.
         """
 
-        def move(z: Tensor, shift: DomainShift, cond: Tensor) -> Tensor:
-            """A latent ``(B, C, h, w)`` without its part of u."""
-            return shift.remove(z, temperature * _randn(_with_extra(z, shift), generators), cond)
+        noise = as_noise(generators)
 
-        x = self._translate(y, NOISY, generators, move, "DeFlow.clean")
+        def move(z: Tensor, shift: DomainShift, cond: Tensor, purpose: int) -> Tensor:
+            """A latent ``(B, C, h, w)`` without its part of u."""
+            return shift.remove(z, temperature * noise.normal(_with_extra(z, shift), purpose), cond)
+
+        x = self._translate(y, NOISY, noise, move, "DeFlow.clean")
         self._refuse_nonfinite(x, "DeFlow.clean")
         return x
 
     @torch.no_grad()
-    def sample(self, lr: Tensor, domain: int, generators: Generators, temperature: float = 1.0) -> Tensor:
+    def sample(self, lr: Tensor, domain: int, generators: Generators | Noise, temperature: float = 1.0) -> Tensor:
         """Images of a domain given a reduced image.
 
         Args:
             lr: ``(B, 3, h, w)`` in [0, 1], sides such that h * scale and w * scale are multiples of ``size_multiple``.
             domain: 0 clean, 1 noisy.
-            generators: one per image, or one for all.
+            generators: one per image, one for all, or noise of any origin.
             temperature: of the latents' standard normal part.
 
         Returns:
@@ -306,36 +311,33 @@ class DeFlow(DataInitialized):
         domains = torch.full((len(lr),), domain, device=lr.device)
         if self.normalization is not None:
             lr = self.normalization.normalize_condition(lr, domains)
-        features = self.features(self._add_condition_noise(lr, generators))
+        noise = as_noise(generators)
+        features = self.features(self._with_condition_noise(lr, noise))
         latents = []
-        for shape, shift, cond in zip(
-            self._latent_shapes(height, width), self._shifts(), (features[0], features[-1]), strict=True
-        ):
+        parts = zip(self._latent_shapes(height, width), self._shifts(), (features[0], features[-1]), strict=True)
+        for (shape, shift, cond), clean, noisy in zip(parts, (CLEAN_SPLIT, CLEAN_TOP), (SPLIT, TOP), strict=True):
             like = lr.new_empty(len(lr), *shape)
-            z = shift.draw_clean(temperature * _randn(_with_extra(like, shift), generators), cond)
-            latents.append(z + shift.shift(_randn(z, generators), cond) if domain == NOISY else z)
+            z = shift.draw_clean(temperature * noise.normal(_with_extra(like, shift), clean), cond)
+            latents.append(z + shift.shift(noise.normal(z, noisy), cond) if domain == NOISY else z)
         x = self.decode(latents, features)[0]
         return x if self.normalization is None else self.normalization.undo(x, domains)
 
-    def _translate(self, x: Tensor, domain: int, generators: Generators, move: Any, name: str) -> Tensor:
+    def _translate(self, x: Tensor, domain: int, noise: Noise, move: Any, name: str) -> Tensor:
         check_images(x, name)
         height, width = x.shape[2:]
         padded = pad_to_multiple(x, self.size_multiple)
         source = torch.full((len(x),), domain, device=x.device)
         lr = self._reduce(padded)
         if self.config["dequantize_output"]:
-            padded = padded + (_rand(padded, generators) - 0.5) / self.config["quant"]
+            padded = padded + (noise.uniform(padded, DEQUANTIZATION) - 0.5) / self.config["quant"]
         if self.normalization is not None:
             padded = self.normalization.normalize(padded, source)[0]
             lr = self.normalization.normalize_condition(lr, source)
         # The same features both ways: with fresh noise on h the round trip would be no identity.
-        features = self.features(self._add_condition_noise(lr, generators))
+        features = self.features(self._with_condition_noise(lr, noise))
         latents, _ = self.encode(padded, features)
-        moved = [
-            move(z, shift, cond)
-            for z, shift, cond in zip(latents, self._shifts(), (features[0], features[-1]), strict=True)
-        ]
-        y = self.decode(moved, features)[0]
+        parts = zip(latents, self._shifts(), (features[0], features[-1]), (SPLIT, TOP), strict=True)
+        y = self.decode([move(*part) for part in parts], features)[0]
         if self.normalization is not None:
             y = self.normalization.undo(y, 1 - source)
         return y[..., :height, :width]
@@ -355,8 +357,8 @@ class DeFlow(DataInitialized):
     def _reduce(self, x: Tensor) -> Tensor:
         return quantize_8bit(downscale_bicubic(x, self.scale))
 
-    def _add_condition_noise(self, lr: Tensor, generators: Generators | None) -> Tensor:
-        return lr + float(self.config["condition_noise"]) * _randn(lr, generators)
+    def _with_condition_noise(self, lr: Tensor, noise: Noise) -> Tensor:
+        return lr + float(self.config["condition_noise"]) * noise.normal(lr, CONDITION)
 
     def _check_size(self, x: Tensor, name: str) -> None:
         height, width = x.shape[2:]
@@ -403,11 +405,3 @@ def resized_colour(lr: Tensor, size: Sequence[int]) -> Tensor:
     if lr.shape[2] >= size[0]:
         return F.adaptive_avg_pool2d(lr, (size[0], size[1]))
     return F.interpolate(lr, size=tuple(size), mode="bilinear", align_corners=False)
-
-
-def _randn(like: Tensor, generators: Generators | None) -> Tensor:
-    return normal_like(like, generators, "DeFlow")
-
-
-def _rand(like: Tensor, generators: Generators | None) -> Tensor:
-    return uniform_like(like, generators, "DeFlow")

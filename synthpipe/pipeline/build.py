@@ -15,10 +15,11 @@ import torch
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
-from synthpipe.pipeline.device_stage import DeviceStage
+from synthpipe.pipeline.device_stage import DeviceStage, StageSteps
 from synthpipe.pipeline.identity import IdentityParts, stream_identity
 from synthpipe.pipeline.keep_list import KeepList, read_keep_list
 from synthpipe.pipeline.nodes import OnDevice, TileLoader
+from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.plan import part_bounds
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.reader_start import reader_start_method
@@ -99,13 +100,13 @@ def build_stream(
     keep = judges = None
     if options.filter is not None and options.filter.scores is not None:
         keep = read_keep_list(options.filter)
-    shape = _Shape(options, corpus, rank, world_size, tile, border, degrade is not None, keep)
+    shape = _Shape(options, corpus, rank, world_size, tile, border, keep, 0 if degrade is None else degrade.samples)
     shape.check_planned()
     if options.filter is not None and keep is None:
         judges = build_filter(options.filter, shape.source_tile)
-    stages = _Stages(denoise, tuple(transforms), judges, degrade)
-    recipe = _Recipe(shape, stages, torch.device(device))
-    identity = stream_identity(_identity_parts(shape, stages))
+    steps = StageSteps(denoise, border, tuple(transforms), judges or (), degrade)
+    recipe = _Recipe(shape, steps, torch.device(device))
+    identity = stream_identity(_identity_parts(shape, steps, judges))
     full = shape.patches // options.batch_size
     return Stream(recipe.make_pass, identity, shape.state_bounds(), full, options.epochs, shape.planned())
 
@@ -120,16 +121,6 @@ def _checked(options: StreamOptions | Mapping[str, Any]) -> StreamOptions:
 
 
 @dataclass(frozen=True)
-class _Stages:
-    """What tiles go through on the device, in this order."""
-
-    denoise: Denoise | None
-    transforms: tuple[BatchTransform, ...]
-    judges: tuple[DensityScore, DensityFilter] | None
-    degrade: BatchTransform | None
-
-
-@dataclass(frozen=True)
 class _Shape:
     """The numbers that follow from options and corpus."""
 
@@ -139,8 +130,13 @@ class _Shape:
     world_size: int
     tile: int  # LR side if paired, else HR side
     border: int  # HR pixels on each side that only the denoiser sees
-    paired: bool
     keep: KeepList | None
+    degradations: int  # of each tile; 0 where nothing degrades
+
+    @property
+    def paired(self) -> bool:
+        """Whether there are LR patches."""
+        return self.degradations > 0
 
     @property
     def source_tile(self) -> int:
@@ -155,7 +151,7 @@ class _Shape:
 
     @property
     def patches_per_tile(self) -> int:
-        """As given, or as many as fit, up to 4: two that show the same content teach little more than one."""
+        """Of one degradation; as given, or as many as fit, up to 4: two of the same content teach little more."""
         if not self.paired:
             return 1
         inner = self.tile - 2 * self.options.margin
@@ -165,7 +161,16 @@ class _Shape:
     @property
     def patches_per_sample(self) -> int:
         """Patches that one image gives."""
-        return self.options.crops_per_image * self.patches_per_tile
+        return self.options.crops_per_image * self.patches_per_tile * max(self.degradations, 1)
+
+    @property
+    def cut(self) -> PatchCut | None:
+        """Which patches are cut from tiles; None where tiles are patches."""
+        if not self.paired:
+            return None
+        options = self.options
+        count = self.patches_per_tile
+        return PatchCut(self.tile, options.lq_size, options.scale, options.margin, count, self.degradations)
 
     @property
     def patches(self) -> int:
@@ -245,28 +250,18 @@ class _Shape:
             keep=self.keep,
             listed=self.corpus.listed,
             max_pixels=options.max_pixels,
+            cut=self.cut,
         )
 
 
 class _Recipe:
     """Makes the nodes of each pass."""
 
-    def __init__(self, shape: _Shape, stages: _Stages, device: torch.device) -> None:
+    def __init__(self, shape: _Shape, steps: StageSteps, device: torch.device) -> None:
         self._shape = shape
         self._device = device
         options = shape.options
-        self._stage = DeviceStage(
-            device,
-            None if stages.denoise is None else stages.denoise.to(device),
-            shape.border,
-            [transform.to(device) for transform in stages.transforms],
-            [judge.to(device) for judge in stages.judges or ()],
-            None if stages.degrade is None else stages.degrade.to(device),
-            scale=options.scale,
-            lq_size=options.lq_size,
-            margin=options.margin,
-            count=shape.patches_per_tile,
-        )
+        self._stage = DeviceStage(device, steps, shape.cut, options.tiles_per_batch)
         self._prefetch = options.prefetch
         if self._prefetch is None:
             self._prefetch = 0 if device.type == "cpu" else 2
@@ -303,7 +298,9 @@ class _Recipe:
         return Pass(tiles, pool, OnDevice(pool, self._device), self._prefetch or 0)
 
 
-def _identity_parts(shape: _Shape, stages: _Stages) -> IdentityParts:
+def _identity_parts(
+    shape: _Shape, steps: StageSteps, judges: tuple[DensityScore, DensityFilter] | None
+) -> IdentityParts:
     return IdentityParts(
         options=shape.options,
         corpus=shape.corpus,
@@ -313,9 +310,9 @@ def _identity_parts(shape: _Shape, stages: _Stages) -> IdentityParts:
         rank=shape.rank,
         world_size=shape.world_size,
         keep=shape.keep,
-        judges=stages.judges,
-        degrade=stages.degrade,
-        transforms=stages.transforms,
+        judges=judges,
+        degrade=steps.degrade,
+        transforms=tuple(steps.transforms),
     )
 
 

@@ -18,7 +18,7 @@ from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.density import DensityFilter, DensityScore
 from synthpipe.transforms.identity import options_identity, options_identity_by_name
 
-__all__ = ["VERSION", "IdentityParts", "StreamIdentity", "has_colors", "stream_identity"]
+__all__ = ["VERSION", "IdentityParts", "StreamIdentity", "has_colors", "has_noise", "stream_identity"]
 
 #: Of the states of streams.  Version 1 knew the weights of degradation and filter by the names of their files.
 VERSION = 2
@@ -43,6 +43,8 @@ _NOT_IDENTITY = {
 _CHECKSUMS = "shard_checksums"
 #: What colours come out; missing from states of versions that ignored profiles.
 _COLORS = "colors"
+#: How the noise of degradations is drawn; missing from states of versions that drew it from one generator per sample.
+_NOISE = "noise"
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class StreamIdentity:
         ours = self.current if version == VERSION else self._by_name
         # Where the state does not know: no index, or a version that ignored profiles.
         unknown = {_CHECKSUMS} if None in (ours.get(_CHECKSUMS), theirs.get(_CHECKSUMS)) else set()
-        if not has_colors(theirs):
-            unknown.add(_COLORS)
+        unknown |= {key for key in (_COLORS, _NOISE) if key not in theirs}
         return [
             f"{shortened(str(key))}: state {excerpt(theirs.get(key))}, here {excerpt(ours.get(key))}"
             for key in {**ours, **theirs}
@@ -104,6 +105,11 @@ def _same(ours: Any, theirs: Any) -> bool:
 def has_colors(identity: Mapping[str, Any]) -> bool:
     """Whether a state's identity says what colours came out; not in states of versions that ignored profiles."""
     return _COLORS in identity
+
+
+def has_noise(identity: Mapping[str, Any]) -> bool:
+    """Whether a state's identity says how noise was drawn; not in states of versions that used generators."""
+    return _NOISE in identity
 
 
 def stream_identity(parts: IdentityParts) -> StreamIdentity:
@@ -135,6 +141,7 @@ def stream_identity(parts: IdentityParts) -> StreamIdentity:
         "filter": _filter_identity(parts, checkpoints.fingerprint),
         _CHECKSUMS: parts.corpus.checksum(),
         _COLORS: "srgb",
+        _NOISE: "philox",
     }
     by_name = {
         "degrade": given if options is None else options_identity_by_name(options),

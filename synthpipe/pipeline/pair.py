@@ -3,51 +3,88 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from synthpipe.errors import ShapeError
 from synthpipe.pipeline.crop import spread_positions
 from synthpipe.seeds import sample_seed
-from synthpipe.transforms.batch import Batch
 
-__all__ = ["cut_pairs"]
+__all__ = ["PatchCut"]
 
 
-def cut_pairs(batch: Batch, *, lq_size: int, scale: int, margin: int, count: int) -> Batch:
-    """Drop a margin and cut ``count`` aligned patches from each tile, placed by the tile's own seed.
+@dataclass(frozen=True)
+class PatchCut:
+    """Which patches are cut from each tile; sides in pixels.
 
-    Shapes: ``lq`` (B, 3, h, w) and ``gt`` (B, 3, scale * h, scale * w) become (B * count, 3, lq_size, lq_size) and
-    (B * count, 3, scale * lq_size, scale * lq_size), tile after tile; every list is repeated to match, and so is
-    ``seed``.
+    Args:
+        tile: side of the LR tile.
+        lq_size: side of the LR patches.
+        scale: HR over LR.
+        margin: LR pixels left out on each side of a tile.
+        count: patches of each degraded tile.
+        samples: degradations of each tile.
 
     Raises:
-        ShapeError: ``gt`` is not ``scale`` times ``lq``, or no patch fits inside the margin.
+        ShapeError: no patch fits inside the margin.
     """
-    lq, gt = batch["lq"], batch["gt"]
-    height, width = lq.shape[-2:]
-    if gt.shape[-2:] != (height * scale, width * scale):
-        raise ShapeError(
-            f"cut_pairs: gt must be {scale} times lq, got gt {tuple(gt.shape)} and lq {tuple(lq.shape)}; "
-            "the degradation's scale differs from the stream's"
+
+    tile: int
+    lq_size: int
+    scale: int
+    margin: int
+    count: int
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        if self.tile - 2 * self.margin < self.lq_size:
+            raise ShapeError(
+                f"PatchCut: a patch of {self.lq_size} does not fit into a tile of {self.tile}x{self.tile} with a "
+                f"margin of {self.margin}"
+            )
+
+    def corners(self, seeds: Sequence[int]) -> np.ndarray:
+        """``(N, samples * count, 2)`` int64: top and left of the LR patches, placed by each tile's own seed."""
+        inner, count = self.tile - 2 * self.margin, self.count * self.samples
+        placed = [
+            spread_positions(inner, inner, self.lq_size, count, random.Random(sample_seed(seed, 0, "cut")))
+            for seed in seeds
+        ]
+        return np.array(placed, np.int64).reshape(len(seeds), count, 2) + self.margin
+
+    def cut(self, lq: Tensor, gt: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+        """LR and HR patches, tile after tile; tensor operations alone.
+
+        Args:
+            lq: ``(N * samples, 3, tile, tile)``, the degradations of one tile one after the other.
+            gt: ``(N * samples, 3, scale * tile, scale * tile)``.
+            corners: of :meth:`corners`, on the same device.
+
+        Returns:
+            ``(N * samples * count, 3, lq_size, lq_size)`` and ``(N * samples * count, 3, scale * lq_size, ...)``.
+
+        Raises:
+            ShapeError: other sizes: the degradation's scale differs from the stream's.
+        """
+        sides = self.tile, self.tile * self.scale
+        if tuple(lq.shape[-2:]) != sides[:1] * 2 or tuple(gt.shape[-2:]) != sides[1:] * 2:
+            raise ShapeError(
+                f"PatchCut: gt must be {self.scale} times lq and lq {self.tile}x{self.tile}, got gt {tuple(gt.shape)} "
+                f"and lq {tuple(lq.shape)}; the degradation's scale differs from the stream's"
+            )
+        top, left = corners.flatten(0, 1).unbind(1)
+        owner = torch.arange(len(top), device=lq.device) // self.count
+        return (
+            _windows(lq, owner, top, left, self.lq_size),
+            _windows(gt, owner, top * self.scale, left * self.scale, self.lq_size * self.scale),
         )
-    if min(height, width) - 2 * margin < lq_size:
-        raise ShapeError(
-            f"cut_pairs: a patch of {lq_size} does not fit into a tile of {height}x{width} with a margin of {margin}"
-        )
-    lq_patches, gt_patches, owners = [], [], []
-    for tile, seed in enumerate(batch["seed"].tolist()):
-        rng = random.Random(sample_seed(seed, 0, "cut"))
-        for top, left in spread_positions(height - 2 * margin, width - 2 * margin, lq_size, count, rng):
-            y, x = top + margin, left + margin
-            lq_patches.append(lq[tile, :, y : y + lq_size, x : x + lq_size])
-            y, x, gt_size = y * scale, x * scale, lq_size * scale
-            gt_patches.append(gt[tile, :, y : y + gt_size, x : x + gt_size])
-            owners.append(tile)
-    lists = {key: [value[tile] for tile in owners] for key, value in batch.items() if isinstance(value, list)}
-    return {
-        **lists,
-        "lq": torch.stack(lq_patches) if lq_patches else lq.new_empty(0, 3, lq_size, lq_size),
-        "gt": torch.stack(gt_patches) if gt_patches else gt.new_empty(0, 3, lq_size * scale, lq_size * scale),
-        "seed": batch["seed"][owners] if owners else batch["seed"],
-    }
+
+
+def _windows(x: Tensor, owner: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
+    """``(N, C, size, size)``: the squares at the corners in the images ``owner``."""
+    views = x.unfold(2, size, 1).unfold(3, size, 1)
+    return views[owner, :, top, left]

@@ -3,22 +3,24 @@
 Mixing goes by blocks: degraded tiles are cut until ``pool`` patches are there, the block is put in an order drawn from
 (seed, block number), and emitted whole.  So the state is where the source stood when the block began, and how much of
 the block has been emitted: resuming degrades the same tiles again, in the same company, and gives the same bits.
+How many patches a record gives may be known only when the device is through with it; whether a block is full is asked
+as if all came, and asked again when it is known.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torchdata.nodes import BaseNode
 
 from synthpipe.errors import StreamError
+from synthpipe.pipeline.block import Block, PatchMemory
+from synthpipe.pipeline.patches import Patches
 from synthpipe.pipeline.source import Record
 from synthpipe.pipeline.tally import Tally, nothing_used
 from synthpipe.seeds import generator_for
-from synthpipe.transforms.batch import Batch, batch_length, join_batches, select_samples, slice_samples
+from synthpipe.transforms.batch import Batch, batch_length, join_batches
 
 __all__ = ["Emitted", "PatchPool"]
 
@@ -31,7 +33,7 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
 
     Args:
         source: node of records.
-        process: from a record to patches: tensors with the patch first, and lists of equal length.
+        process: from a record to patches.
         tally: makes a tally, from a state or anew.
         batch_size: patches in a batch.
         pool: patches in a block; 0 keeps the order of the tiles.
@@ -43,7 +45,7 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
     def __init__(
         self,
         source: BaseNode[Record],
-        process: Callable[[Record, Tally], Batch],
+        process: Callable[[Record, Tally], Patches],
         tally: Callable[[dict[str, Any] | None], Tally],
         *,
         batch_size: int,
@@ -73,9 +75,11 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         self.left_over = 0
         self._fruitless_since: int | None = None
         self._batches = state["batches"]
-        self._current = _Block(state["block"], state["source"], self.tally)
+        #: Of the block that is emitted and of the next one, in turn.
+        self._memory = PatchMemory(), PatchMemory()
+        self._current = self._new_block(state["block"], state["source"])
         self._current.taken = state["taken"]
-        self._next: _Block | None = None
+        self._next: Block | None = None
         self._state = self._standing()
 
     @property
@@ -150,26 +154,40 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
         while not self._ended and self._next.size < emitted * self._pool:
             self._add_record(self._next)
 
-    def _begin_block(self, number: int) -> _Block:
-        return _Block(number, copy.deepcopy(self._source.state_dict()), self.tally)
+    def _begin_block(self, number: int) -> Block:
+        # The source makes each of its states anew.
+        return self._new_block(number, self._source.state_dict())
 
-    def _fill(self, block: _Block) -> None:
-        while not self._ended and block.size < max(self._pool, 1):
+    def _new_block(self, number: int, source_state: Any) -> Block:
+        return Block(number, source_state, self.tally, self._memory[number % 2], max(self._pool, 1))
+
+    def _fill(self, block: Block) -> None:
+        while self._lacks(block):
             self._add_record(block)
         block.finish(generator_for(self._seed, f"block/{block.number}") if self._pool else None)
         block.note(self.tally)
 
-    def _add_record(self, block: _Block) -> None:
+    def _lacks(self, block: Block) -> bool:
+        """Whether another record is to be had for it; false once all is settled and it is full, or nothing is left."""
+        if self._ended or block.size >= block.wanted:
+            for came in block.settle(self.tally):
+                self._check_fruit(came)
+        return not self._ended and block.size < block.wanted
+
+    def _add_record(self, block: Block) -> None:
         try:
             record = next(self._source)
         except StopIteration:
             self._ended = True
             return
         self.tally.note(record)
-        before = block.size
-        if len(record["seed"]):
-            block.add(self._process(record, self.tally))
-        self._check_fruit(block.size > before)
+        if not len(record["seed"]):
+            self._check_fruit(False)
+            return
+        patches = self._process(record, self.tally)
+        block.add(patches)
+        if patches.fates is None:
+            self._check_fruit(len(patches) > 0)
 
     def _check_fruit(self, came: bool) -> None:
         """An endless stream must not read for ever and yield nothing.
@@ -182,47 +200,3 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
             self._fruitless_since = epoch
         elif epoch > self._fruitless_since + 1 and not self.tally.judges_filter:
             raise StreamError(f"an epoch gave no patch: {nothing_used(self.tally.counts())}")
-
-
-class _Block:
-    """Patches that are mixed together."""
-
-    def __init__(self, number: int, source_state: Any, tally: Tally) -> None:
-        self.number = number
-        self.source_state = source_state
-        self.tally_state = tally.state_dict()
-        self.size = 0
-        self.taken = 0
-        self.complete = False
-        self._chunks: list[Batch] = []
-        self._patches: Batch = {}
-        self.note(tally)
-
-    def note(self, tally: Tally) -> None:
-        """Take over what has been counted by now."""
-        self.counts, self.given_up, self.epoch = tally.counts(), tally.given_up(), tally.epoch()
-
-    def add(self, patches: Batch) -> None:
-        """Put patches at the end of a block that is not complete."""
-        if batch_length(patches):
-            self._chunks.append(patches)
-            self.size += batch_length(patches)
-
-    def finish(self, generator: torch.Generator | None) -> None:
-        """No more patches come; mix them."""
-        self.complete = True
-        self._patches = join_batches(self._chunks)
-        self._chunks = []
-        if generator is not None and self.size:
-            self._patches = select_samples(self._patches, torch.randperm(self.size, generator=generator))
-
-    def left(self) -> int:
-        """Patches that have not been taken."""
-        return self.size - self.taken
-
-    def take(self, count: int) -> Batch:
-        """Up to ``count`` patches."""
-        begin, end = self.taken, min(self.taken + count, self.size)
-        self.taken = end
-        # A copy: emitted batches must not keep the whole block alive, nor share memory with it.
-        return slice_samples(self._patches, begin, end)

@@ -23,6 +23,7 @@ from synthpipe.files.given_up import NAMED_EXAMPLES, count_given_up
 from synthpipe.files.printable import printable
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
 from synthpipe.pipeline.keep_list import KeepList
+from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
 from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.seeds import sample_seed
@@ -39,10 +40,11 @@ FILTERED = "filtered"
 #: What is counted and no loss: it was left out on purpose, or may well be meant to lie beside a sample's image.
 NOT_LOST = frozenset({FILTERED, FURTHER_IMAGE})
 
-#: One batch of tiles: ``tile`` (B, 3, S, S) uint8, ``key`` and ``path`` lists, ``seed`` (B,) int64; and of the reader
-#: process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``, ``given_up`` (of the images used, as
-#: in :data:`synthpipe.files.decode.GIVEN_UP`), and ``example`` (the last sample that was bad).  B is 0 where there are
-#: only counts.
+#: One batch of tiles: ``tile`` (B, 3, S, S) uint8, a tensor; ``key`` and ``path``, lists; ``seed`` (B,) int64 and,
+#: where patches are cut, ``corner`` (:meth:`PatchCut.corners`), arrays, which cost less than tensors to hand over; and
+#: of the reader process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``, ``given_up`` (of the
+#: images used, as in :data:`synthpipe.files.decode.GIVEN_UP`), and ``example`` (the last sample that was bad).  B is 0
+#: where there are only counts.
 Record = dict[str, Any]
 
 # A reader that passes over all that it meets must still be heard, or nobody would notice.
@@ -72,6 +74,7 @@ class SourceSettings:
     keep: KeepList | None = None
     listed: tuple[Listed | None, ...] = ()
     max_pixels: int = MAX_PIXELS
+    cut: PatchCut | None = None
 
 
 @dataclass
@@ -296,11 +299,14 @@ class TileReader(Iterator[Record]):
         pixels = np.empty((len(tiles), 3, size, size), np.uint8)
         for out, tile in zip(pixels, tiles, strict=True):
             out[:] = tile.pixels.transpose(2, 0, 1)
+        seeds = [tile.seed for tile in tiles]
+        corners = {} if self._settings.cut is None else {"corner": self._settings.cut.corners(seeds)}
         return {
             "tile": torch.from_numpy(pixels),
             "key": [tile.key for tile in tiles],
             "path": [tile.path for tile in tiles],
-            "seed": torch.tensor([tile.seed for tile in tiles], dtype=torch.int64),
+            "seed": np.array(seeds, np.int64),
+            **corners,
             "source": self._first_epoch,
             "reader": self._worker,
             "epoch": self._epoch,

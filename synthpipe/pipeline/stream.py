@@ -10,7 +10,7 @@ from typing import Any
 from torchdata.nodes import BaseNode, Prefetcher
 
 from synthpipe.errors import StreamError, SynthPipeError, excerpt, shortened
-from synthpipe.pipeline.identity import VERSION, StreamIdentity, has_colors
+from synthpipe.pipeline.identity import VERSION, StreamIdentity, has_colors, has_noise
 from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED
@@ -225,6 +225,11 @@ class Stream(Iterator[Batch]):
             _log.warning(
                 "the state is of a version that ignored colour profiles: from here on images that have one come out "
                 "in sRGB; Stream.given_up() counts them as converted_profile"
+            )
+        if not has_noise(state["identity"]):
+            _log.warning(
+                "the state is of a version that drew noise from other generators: from here on the same tiles come "
+                "with noise of the same law and other values"
             )
         self._stop()
         self._number = state["pass"]

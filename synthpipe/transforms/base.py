@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthpipe.transforms.batch import Batch, select_samples
+from synthpipe.transforms.batch import Batch, repeated, select_samples
 
 __all__ = ["Batch", "BatchTransform", "DeviceTransform"]
 
@@ -38,6 +38,9 @@ class BatchTransform(ABC):
 
     #: Folded into every sample's seed, so that two transforms never share random numbers.
     salt: str = ""
+
+    #: Rows that come out for each sample, one after the other: above 1 for a degradation that makes several versions.
+    samples: int = 1
 
     @abstractmethod
     def sample_params(self, batch: Batch) -> dict[str, Any]:
@@ -64,7 +67,7 @@ class DeviceTransform(BatchTransform):
     * ask the device for no value (``item``, ``tolist``, ``bool``, ``nonzero``, indices that are masks);
     * make no tensor of the host's data (``torch.tensor``, ``new_tensor``, a CPU tensor moved): constants are buffers of
       a module, or filled;
-    * keep the number of samples, and compute each from itself alone.
+    * drop no sample (it is :attr:`samples` rows in what comes out), and compute each from itself alone.
     """
 
     @abstractmethod
@@ -94,9 +97,10 @@ class DeviceTransform(BatchTransform):
         tensors = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
         computed = self.compute(tensors)
         keep = computed.pop("keep", None)
-        out = {**batch, **computed}
+        lists = {key: value for key, value in batch.items() if not isinstance(value, Tensor)}
+        out = {**{key: repeated(value, self.samples) for key, value in lists.items()}, **computed}
         if "seed" in batch:
-            out["seed"] = batch["seed"]
+            out["seed"] = repeated(batch["seed"], self.samples)
         if keep is None or bool(keep.all()):
             return out
         return select_samples(out, keep.nonzero()[:, 0])

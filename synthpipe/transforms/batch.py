@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "batch_length", "join_batches", "select_samples", "slice_samples"]
+__all__ = ["Batch", "batch_length", "join_batches", "repeated", "select_samples", "slice_samples"]
 
 Batch = dict[str, Any]
 
@@ -32,6 +32,15 @@ def join_batches(parts: Sequence[Batch]) -> Batch:
         else [item for part in parts for item in part[key]]
         for key, value in parts[0].items()
     }
+
+
+def repeated(value: Any, times: int) -> Any:
+    """A tensor ``(B, ...)`` or a list of B items with each of them ``times`` times, one after the other."""
+    if times == 1:
+        return value
+    if isinstance(value, Tensor):
+        return value.repeat_interleave(times, 0)
+    return [item for item in value for _ in range(times)]
 
 
 def select_samples(batch: Batch, positions: Tensor) -> Batch:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import torch
+
 from synthpipe import checkpoints
 from synthpipe.config.degrade import ClassicalDegradeOptions, DeFlowDegradeOptions, DegradeOptions
 from synthpipe.config.denoise import DenoiseOptions
@@ -31,7 +33,9 @@ def build_degrade(options: DegradeOptions, scale: int) -> BatchTransform:
     """
     match options:
         case DeFlowDegradeOptions():
-            return DeFlowDegrade(checkpoints.load(options.weights, kind="deflow"), scale, options.strength)
+            model = checkpoints.load(options.weights, kind="deflow")
+            dtype = torch.bfloat16 if options.precision == "bf16" else None
+            return DeFlowDegrade(model, scale, options.strength, options.samples, dtype)
         case ClassicalDegradeOptions():
             return ClassicalDegrade(options, scale)
         case _:

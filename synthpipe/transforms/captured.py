@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
 
-__all__ = ["CapturedFunction"]
+__all__ = ["CapturedFunction", "Recording", "record_graph"]
 
 #: Calls before capture: cuDNN chooses its algorithms and the allocator its blocks.
 _WARM_UP = 2
 
+_Tensors = tuple[Tensor, ...]
 
-@dataclass(frozen=True)
-class _Captured:
-    graph: torch.cuda.CUDAGraph
-    inputs: tuple[Tensor, ...]
-    output: Tensor
+
+class Recording(NamedTuple):
+    """A function's work on the inputs that it was recorded with: ``replay`` does it again, into ``outputs``."""
+
+    replay: Callable[[], object]
+    outputs: _Tensors
+
+
+def record_graph(function: Callable[..., _Tensors], inputs: _Tensors) -> Recording:
+    """``function(*inputs)`` as a CUDA graph; inputs and outputs stay where they are in memory."""
+    device = inputs[0].device
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP):
+            function(*inputs)
+    torch.cuda.current_stream(device).wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads go on with their own work on the device meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        outputs = function(*inputs)
+    return Recording(graph.replay, outputs)
+
+
+class _Static(NamedTuple):
+    inputs: _Tensors
+    recording: Recording
 
 
 class CapturedFunction:
@@ -30,46 +53,64 @@ class CapturedFunction:
     are its arguments: numbers of the host are frozen into the graph.  It works in the current stream.
 
     Args:
-        function: tensors on one device -> one tensor.
+        function: tensors on one device -> tensors.
+        rows: shorter inputs are filled up to so many rows by repeating their first, and outputs cut to match, so that a
+            short last batch is no other shape; rows MUST not depend on each other.  None: as they come.
         most: shapes that are kept, each with the memory of one call; further ones are refused.
+        record: makes the recording.
     """
 
-    def __init__(self, function: Callable[..., Tensor], most: int = 4) -> None:
+    def __init__(
+        self,
+        function: Callable[..., _Tensors],
+        rows: int | None = None,
+        most: int = 4,
+        record: Callable[[Callable[..., _Tensors], _Tensors], Recording] = record_graph,
+    ) -> None:
         self._function = function
+        self._rows = rows
         self._most = most
-        self._captured: dict[tuple[tuple[int, ...], ...], _Captured] = {}
+        self._record = record
+        self._kept: dict[tuple[tuple[int, ...], ...], _Static] = {}
 
     @torch.no_grad()
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """The result, in memory of its own.
+    def __call__(self, *inputs: Tensor) -> _Tensors:
+        """The results, in memory that the next call with these shapes overwrites; on a CPU the function's own.
+
+        Args:
+            inputs: on the device of the function, or (the later ones) in page-locked memory of the host.
 
         Raises:
-            ShapeError: more than ``most`` different shapes.
+            ShapeError: more than ``most`` different shapes, or more rows than ``rows``.
         """
-        if inputs[0].device.type != "cuda":
+        if self._record is record_graph and inputs[0].device.type != "cuda":
             return self._function(*inputs)
-        shapes = tuple(tuple(value.shape) for value in inputs)
-        captured = self._captured.get(shapes)
-        if captured is None:
-            if len(self._captured) == self._most:
-                known = sorted(self._captured)
-                raise ShapeError(f"CapturedFunction: {shapes} after {known}; pad batches to one shape, or allow more")
-            captured = self._captured[shapes] = self._capture(inputs)
-        for static, value in zip(captured.inputs, inputs, strict=True):
-            static.copy_(value, non_blocking=True)
-        captured.graph.replay()
-        return captured.output.clone()
+        count = len(inputs[0])
+        rows = self._rows or count
+        if count > rows:
+            raise ShapeError(f"CapturedFunction: expected at most {rows} rows, got {count}")
+        static = self._static_for(inputs, rows)
+        for into, value in zip(static.inputs, inputs, strict=True):
+            into[:count].copy_(value, non_blocking=True)
+        static.recording.replay()
+        if count == rows:
+            return static.recording.outputs
+        return tuple(output[: len(output) * count // rows] for output in static.recording.outputs)
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> _Captured:
-        static = tuple(value.clone() for value in inputs)
-        stream = torch.cuda.Stream(inputs[0].device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(inputs[0].device))
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                self._function(*static)
-        torch.cuda.current_stream(inputs[0].device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads go on with their own work on the device meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            output = self._function(*static)
-        return _Captured(graph, static, output)
+    def _static_for(self, inputs: _Tensors, rows: int) -> _Static:
+        shapes = tuple((rows, *value.shape[1:]) for value in inputs)
+        static = self._kept.get(shapes)
+        if static is None:
+            if len(self._kept) == self._most:
+                known = sorted(self._kept)
+                raise ShapeError(f"CapturedFunction: {shapes} after {known}; pad batches to one shape, or allow more")
+            device = inputs[0].device
+            filled = tuple(_filled(value.to(device), rows) for value in inputs)
+            static = self._kept[shapes] = _Static(filled, self._record(self._function, filled))
+        return static
+
+
+def _filled(value: Tensor, rows: int) -> Tensor:
+    """A copy, its first row repeated at the end."""
+    more = value[:1].expand(rows - len(value), *value.shape[1:])
+    return torch.cat([value, more])

@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthpipe import images
 from synthpipe.config.degrade import (
@@ -17,15 +17,18 @@ from synthpipe.config.degrade import (
     PoissonGaussianNoiseOptions,
 )
 from synthpipe.errors import ShapeError
-from synthpipe.seeds import generator_for
-from synthpipe.transforms.base import BatchTransform
+from synthpipe.flows.draws import SeededNoise
+from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.batch import Batch
-from synthpipe.transforms.jpeg import jpeg_round_trip
+from synthpipe.transforms.jpeg import JpegRoundTrip
 
 __all__ = ["ClassicalDegrade"]
 
+# What numbers are for.
+_SETTINGS, _EPS = range(2)
 
-class ClassicalDegrade(BatchTransform):
+
+class ClassicalDegrade(DeviceTransform):
     """Adds ``lq``: ``gt`` reduced by ``scale``, then blurred, made noisy and JPEG-compressed as the options say.
 
     Noise is ``N(0, sigma^2)``, or ``N(0, C)`` over R, G, B at each pixel, or ``N(0, a x + b)`` at brightness x.
@@ -51,16 +54,38 @@ class ClassicalDegrade(BatchTransform):
     def __init__(self, options: ClassicalDegradeOptions, scale: int) -> None:
         self.options = options
         self.scale = scale
+        self._noise = None if options.noise is None else _Noise(options.noise)
+        self._jpeg = JpegRoundTrip()
 
     def sample_params(self, batch: Batch) -> dict[str, Any]:
         """Draws for each sample: blur ``sigma``, ``ratio``, ``angle``; ``noise_sigma``, ``eps``; JPEG ``quality``."""
-        height, width = batch["gt"].shape[-2] // self.scale, batch["gt"].shape[-1] // self.scale
-        if len(batch["seed"]) != len(batch["gt"]):
-            raise ShapeError(f"ClassicalDegrade: {len(batch['gt'])} images but {len(batch['seed'])} seeds")
-        generators = [generator_for(seed, self.salt) for seed in batch["seed"]]
+        gt, seeds = batch["gt"], batch["seed"]
+        if len(seeds) != len(gt):
+            raise ShapeError(f"ClassicalDegrade: {len(gt)} images but {len(seeds)} seeds")
+        height, width = gt.shape[-2] // self.scale, gt.shape[-1] // self.scale
+        return self._draws(seeds.to(gt.device), gt.new_empty(len(gt), 3, height, width))
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """Add ``lq``; see the class for shapes and range."""
+        images.check_images(batch["gt"], "ClassicalDegrade: gt")
+        return {**batch, "lq": self._degraded(batch["gt"], params)}
+
+    def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add ``lq``, as drawing and applying do."""
+        return {**batch, "lq": self._degraded(batch["gt"], self.sample_params(batch))}
+
+    def to(self, device: torch.device | str) -> ClassicalDegrade:
+        """Move the constants."""
+        self._jpeg.to(device)
+        if self._noise is not None:
+            self._noise.to(device)
+        return self
+
+    def _draws(self, seeds: Tensor, like: Tensor) -> dict[str, Tensor]:
+        noise = SeededNoise(seeds, self.salt)
         # Five numbers for every sample, needed or not: switching one step off leaves the draws of the others alone.
-        u = torch.stack([torch.rand(5, generator=g, dtype=torch.float64) for g in generators])
-        params: dict[str, Any] = {}
+        u = noise.uniform(like.new_empty(len(seeds), 5), _SETTINGS).double()
+        params: dict[str, Tensor] = {}
         if self.options.blur is not None:
             params["blur_sigma"] = _between(self.options.blur.sigma, u[:, 0])
             params["blur_ratio"] = _between(self.options.blur.ratio, u[:, 1])
@@ -68,39 +93,54 @@ class ClassicalDegrade(BatchTransform):
         if self.options.noise is not None:
             if isinstance(self.options.noise, GaussianNoiseOptions) and self.options.noise.sigma is not None:
                 params["noise_sigma"] = _between(self.options.noise.sigma, u[:, 3])
-            params["eps"] = torch.stack([torch.randn(3, height, width, generator=g) for g in generators])
+            params["eps"] = noise.normal(like, _EPS)
         if self.options.jpeg_quality is not None:
             low, high = self.options.jpeg_quality
             params["quality"] = (low + u[:, 4] * (high - low + 1)).floor().to(torch.int64).clamp(max=high)
         return params
 
-    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
-        """Add ``lq``; see the class for shapes and range."""
-        images.check_images(batch["gt"], "ClassicalDegrade: gt")
-        x = images.downscale_bicubic(batch["gt"], self.scale)
+    def _degraded(self, gt: Tensor, params: dict[str, Tensor]) -> Tensor:
+        x = images.downscale_bicubic(gt, self.scale)
         if self.options.blur is not None:
             x = _blur(x, _kernels(params, _radius(self.options.blur)))
-        if self.options.noise is not None:
-            x = x + _noise(x, self.options.noise, params)
+        if self._noise is not None:
+            x = x + self._noise(x, params)
         if self.options.jpeg_quality is not None:
-            x = jpeg_round_trip(x, params["quality"])
-        return {**batch, "lq": x}
+            x = self._jpeg(x, params["quality"])
+        return x
 
 
-def _noise(x: Tensor, options: GaussianNoiseOptions | PoissonGaussianNoiseOptions, params: dict[str, Any]) -> Tensor:
-    """What is added to ``x`` ``(B, 3, H, W)``, of its shape."""
-    eps: Tensor = params["eps"].to(x)
-    match options:
-        case GaussianNoiseOptions() if options.covariance is not None:
-            return torch.einsum("ij,bjhw->bihw", _square_root(options.covariance).to(x), eps)
-        case GaussianNoiseOptions():
-            sigma: Tensor = params["noise_sigma"].to(x)
-            return sigma[:, None, None, None] * eps
-        case PoissonGaussianNoiseOptions():
-            a, b = x.new_tensor(options.a)[:, None, None], x.new_tensor(options.b)[:, None, None]
-            return (a * x.clamp(0, 1) + b).clamp(min=0).sqrt() * eps
-        case _:
-            assert_never(options)
+class _Noise(nn.Module):
+    """What is added to an image, with the constants of its law where the image is."""
+
+    root: Tensor
+    a: Tensor
+    b: Tensor
+
+    def __init__(self, options: GaussianNoiseOptions | PoissonGaussianNoiseOptions) -> None:
+        super().__init__()
+        self.options = options
+        constants: dict[str, Tensor] = {}
+        match options:
+            case GaussianNoiseOptions() if options.covariance is not None:
+                constants["root"] = _square_root(options.covariance)
+            case GaussianNoiseOptions():
+                pass
+            case PoissonGaussianNoiseOptions():
+                constants = {name: torch.tensor(getattr(options, name))[:, None, None] for name in ("a", "b")}
+            case _:
+                assert_never(options)
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, x: Tensor, params: dict[str, Tensor]) -> Tensor:
+        """For ``x`` ``(B, 3, H, W)``, of its shape."""
+        eps = params["eps"].to(x)
+        if isinstance(self.options, PoissonGaussianNoiseOptions):
+            return (self.a.to(x) * x.clamp(0, 1) + self.b.to(x)).clamp(min=0).sqrt() * eps
+        if self.options.covariance is not None:
+            return torch.einsum("ij,bjhw->bihw", self.root.to(x), eps)
+        return params["noise_sigma"].to(x)[:, None, None, None] * eps
 
 
 def _between(limits: tuple[float, float], u: Tensor) -> Tensor:
@@ -118,12 +158,12 @@ def _radius(options: BlurOptions) -> int:
     return math.ceil(3 * options.sigma[1])
 
 
-def _kernels(params: dict[str, Any], radius: int) -> Tensor:
+def _kernels(params: dict[str, Tensor], radius: int) -> Tensor:
     """Rotated Gaussians that sum to 1, ``(B, 2 radius + 1, 2 radius + 1)``; angle 0 lays the wide axis along x."""
     wide = params["blur_sigma"][:, None, None]
     narrow = wide * params["blur_ratio"][:, None, None]
     angle = params["blur_angle"][:, None, None]
-    offset = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    offset = torch.arange(-radius, radius + 1, dtype=torch.float64, device=wide.device)
     y, x = torch.meshgrid(offset, offset, indexing="ij")
     along = angle.cos() * x + angle.sin() * y
     across = angle.cos() * y - angle.sin() * x

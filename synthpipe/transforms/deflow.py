@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.deflow import DeFlow
+from synthpipe.flows.deflow import CLEAN, DeFlow
+from synthpipe.flows.draws import SeededNoise
+from synthpipe.flows.frozen import FrozenDeFlow
 from synthpipe.images import check_images, downscale_bicubic, quantize_8bit
-from synthpipe.seeds import generator_for
-from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.batch import Batch
 
 __all__ = ["DeFlowDegrade"]
 
+# What numbers are for, beside those of the flow, which have a salt of their own.
+_STRENGTH = 0
 
-class DeFlowDegrade(BatchTransform):
+
+class DeFlowDegrade(DeviceTransform):
     """Adds ``lq``: the reduced ``gt`` as the noisy domain would have shown it.
 
     The reduced tile is rounded to 8 bits before it meets the flow, as all images were that the flow was trained on.
@@ -25,12 +27,17 @@ class DeFlowDegrade(BatchTransform):
     leaves as it is, for the stream to drop and count, so that it takes no other tile with it.
 
     Args:
-        model: a trained DeFlow (``checkpoints.load(path, kind="deflow")``).
+        model: a trained DeFlow (``checkpoints.load(path, kind="deflow")``); it is frozen as it is now
+            (:class:`synthpipe.flows.FrozenDeFlow`).
         scale: height of ``gt`` over height of ``lq``; 1 degrades at full size (a denoiser's pairs).
-        strength: see :meth:`synthpipe.flows.DeFlow.degrade`.
+        strength: see :meth:`synthpipe.flows.DeFlow.degrade`; ``(low, high)`` draws one for each tile, uniformly.
+        samples: degradations of each tile, which share its features and latents.  Above 1 the batch that comes out has
+            so many rows for each that came in, one after the other.
+        condition_dtype: see :class:`synthpipe.flows.FrozenDeFlow`; ``torch.bfloat16`` is faster and slightly another
+            degradation.
 
     Raises:
-        ShapeError: ``model`` is no DeFlow, or is untrained, or ``scale`` is below 1.
+        ShapeError: ``model`` is no DeFlow, or is untrained, or ``scale``, ``strength`` or ``samples`` is out of range.
 
     >>> import torch
     >>> from synthpipe import checkpoints
@@ -43,34 +50,61 @@ class DeFlowDegrade(BatchTransform):
 
     salt = "deflow"
 
-    def __init__(self, model: nn.Module, scale: int, strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        scale: int,
+        strength: float | tuple[float, float] = 1.0,
+        samples: int = 1,
+        condition_dtype: torch.dtype | None = None,
+    ) -> None:
         if not isinstance(model, DeFlow):
             raise ShapeError(f"DeFlowDegrade: expected a DeFlow, got {type(model).__name__}")
         if not model.initialized:
             raise ShapeError("DeFlowDegrade: the DeFlow was never trained; load weights with checkpoints.load")
-        if scale < 1:
-            raise ShapeError(f"DeFlowDegrade: scale must be at least 1, got {scale}")
-        self.model = model.eval().requires_grad_(False)
+        if scale < 1 or samples < 1:
+            raise ShapeError(f"DeFlowDegrade: scale and samples must be at least 1, got {scale} and {samples}")
+        low, high = strength if isinstance(strength, tuple) else (strength, strength)
+        if not 0 <= low <= high:
+            raise ShapeError(f"DeFlowDegrade: strength must be at least 0, or (low, high), got {strength}")
+        self.frozen = FrozenDeFlow(model, condition_dtype)
         self.scale = scale
         self.strength = strength
+        self.samples = samples
 
-    def sample_params(self, batch: Batch) -> dict[str, Any]:
-        """One generator per sample, seeded by the sample alone."""
-        return {"generators": [generator_for(seed, self.salt) for seed in batch["seed"]]}
+    def check(self, batch: Batch) -> None:
+        """Refuse ``gt`` that is no finite RGB batch, and a wrong number of seeds; raises :class:`ShapeError`."""
+        check_images(batch["gt"], "DeFlowDegrade")
+        if len(batch["seed"]) != len(batch["gt"]):
+            raise ShapeError(f"DeFlowDegrade: {len(batch['gt'])} images but {len(batch['seed'])} seeds")
 
-    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
-        """Add ``lq`` ``(B, 3, H / scale, W / scale)`` float32.
+    def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add ``lq`` ``(B, 3, H / scale, W / scale)`` float32; with ``samples``, repeat all else to match.
 
         Raises:
-            ShapeError: sides of ``gt`` that ``scale`` does not divide, or NaN in ``gt``.
+            ShapeError: sides of ``gt`` that ``scale`` does not divide.
         """
-        gt = batch["gt"]
-        check_images(gt, "DeFlowDegrade")
+        gt, seeds = batch["gt"], batch["seed"]
         clean = quantize_8bit(downscale_bicubic(gt, self.scale))
-        lq = self.model.degrade(clean, params["generators"], self.strength, refuse_nonfinite=False)
-        return {**batch, "lq": lq}
+        encoded = self.frozen.encode(clean, CLEAN, SeededNoise(seeds, self.salt))
+        drawn = [
+            self.frozen.degrade_encoded(encoded, SeededNoise(seeds, self.salt, number), self._strength(seeds, number))
+            for number in range(self.samples)
+        ]
+        if self.samples == 1:
+            return {**batch, "lq": drawn[0]}
+        repeated = {key: value.repeat_interleave(self.samples, 0) for key, value in batch.items()}
+        return {**repeated, "lq": torch.stack(drawn, 1).flatten(0, 1)}
 
     def to(self, device: torch.device | str) -> DeFlowDegrade:
         """Move the flow."""
-        self.model.to(device)
+        self.frozen.to(device)
         return self
+
+    def _strength(self, seeds: Tensor, sample: int) -> float | Tensor:
+        if not isinstance(self.strength, tuple):
+            return self.strength
+        low, high = self.strength
+        like = torch.empty(len(seeds), 1, device=seeds.device)
+        uniform = SeededNoise(seeds, f"{self.salt} strength", sample).uniform(like, _STRENGTH)
+        return low + (high - low) * uniform[:, 0]

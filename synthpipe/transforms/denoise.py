@@ -11,7 +11,7 @@ from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.errors import ShapeError
 from synthpipe.images import check_images, quantize_8bit
-from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.tiling import apply_tiled
 
@@ -21,13 +21,16 @@ __all__ = ["Denoise"]
 _PIXELS_AT_ONCE = 1 << 20
 
 
-class Denoise(BatchTransform):
+class Denoise(DeviceTransform):
     """Replaces ``gt`` by its denoised version.
 
     The result is clipped and rounded to 8 bits, as if it had been saved and read again: degradations and scorers were
     trained on such images, and a stream that denoises gives what a stream of denoised files gives, where these are
     8-bit RGB (the command keeps files of one channel, with alpha or of 16 bits what they are).  An image that the
     network turns into NaN or infinity leaves as NaN, for the stream to drop and count.
+
+    :meth:`apply` and :meth:`clean` spare the network what stays as it is, for which they ask the device;
+    :meth:`compute` gives the same and asks nothing.
 
     Args:
         model: ``checkpoints.load(path)`` of any denoiser.
@@ -81,9 +84,19 @@ class Denoise(BatchTransform):
         self.tile = tile
         self.overlap = min(model.reach, tile // 4) if overlap is None else overlap
 
-    def sample_params(self, batch: Batch) -> dict[str, Any]:
-        """Nothing is random here."""
-        return {}
+    def check(self, batch: Batch) -> None:
+        """Refuse a ``gt`` that is no RGB image or holds NaN."""
+        check_images(batch["gt"], "Denoise")
+
+    @torch.no_grad()
+    def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Replace ``gt``; images under ``min_sigma`` go through the network too, and what they were is taken again."""
+        x = batch["gt"]
+        levels, noisy = self._levels(x)
+        at_once = self._at_once(x)
+        parts = zip(torch.split(x, at_once), torch.split(levels, at_once), strict=True)
+        y = torch.cat([self._clean_some(few, some, rounded=True) for few, some in parts])
+        return {**batch, "gt": y if noisy is None else torch.where(noisy[:, None, None, None], y, x)}
 
     def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
         """Replace ``gt`` by a new tensor of the same shape, dtype and device.
@@ -107,11 +120,10 @@ class Denoise(BatchTransform):
         check_images(x, "Denoise")
         levels, noisy = self._levels(x)
         out = x.clone()
-        places = noisy.nonzero()[:, 0]
-        at_once = max(1, _PIXELS_AT_ONCE // min(x.shape[2] * x.shape[3], self.tile**2))
-        for begin in range(0, len(places), at_once):
-            rows = places[begin : begin + at_once]
-            out[rows] = self._clean_some(x[rows], levels[rows], rounded)
+        places = torch.arange(len(x), device=x.device) if noisy is None else noisy.nonzero()[:, 0]
+        for rows in torch.split(places, self._at_once(x)):
+            if len(rows):
+                out[rows] = self._clean_some(x[rows], levels[rows], rounded)
         return out
 
     def to(self, device: torch.device | str) -> Denoise:
@@ -119,10 +131,14 @@ class Denoise(BatchTransform):
         self.model.to(device)
         return self
 
-    def _levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Noise levels ``(B,)``, and which images are to be denoised."""
+    def _at_once(self, x: Tensor) -> int:
+        """Images in one call of the network."""
+        return max(1, _PIXELS_AT_ONCE // min(x.shape[2] * x.shape[3], self.tile**2))
+
+    def _levels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Noise levels ``(B,)``, and which images are to be denoised; None: all."""
         if self.sigma is not None and not self.min_sigma:
-            return x.new_full((len(x),), self.sigma), x.new_ones(len(x), dtype=torch.bool)
+            return x.new_full((len(x),), self.sigma), None
         estimate = estimate_sigma(x)
         levels = estimate.clamp(max=self.max_sigma) if self.sigma is None else torch.full_like(estimate, self.sigma)
         return levels, estimate >= self.min_sigma
@@ -130,7 +146,7 @@ class Denoise(BatchTransform):
     def _clean_some(self, x: Tensor, levels: Tensor, rounded: bool) -> Tensor:
         def run(tile: Tensor, index: int) -> Tensor:
             """One tile ``(B, 3, h, w)``, not clipped."""
-            return self.model.denoise(tile.contiguous(memory_format=torch.channels_last), levels)
+            return self.model.compute(tile.contiguous(memory_format=torch.channels_last), levels)
 
         blend = self.overlap < self.model.reach
         y = apply_tiled(run, x, self.tile, self.overlap, self.model.grid, blend=blend)

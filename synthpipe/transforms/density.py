@@ -7,6 +7,7 @@ the mean over a few tiles spread evenly over it, because one tile of sky says li
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import CheckpointError, ImageError, ShapeError
 from synthpipe.images import to_float
-from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.batch import Batch, select_samples
 
 __all__ = ["DEGRADED_LOGIT", "DensityFilter", "DensityScore", "clean_threshold", "score_image", "tile_places"]
@@ -107,8 +108,10 @@ def score_image(scorer: DensityScorer, image: Tensor, tiles: int = 16) -> dict[s
     }
 
 
-class DensityScore(BatchTransform):
+class DensityScore(DeviceTransform):
     """Adds ``degraded_logit`` ``(B,)`` float32: the mean over tiles spread over each sample's ``gt``.
+
+    :meth:`compute` gives NaN for a sample with NaN in what is looked at; :meth:`apply` refuses it.
 
     Args:
         scorer: ``checkpoints.load(path, kind="density_scorer")``.
@@ -126,17 +129,8 @@ class DensityScore(BatchTransform):
         self.tiles = tiles
         self.parts = parts
 
-    def sample_params(self, batch: Batch) -> dict[str, Any]:
-        """Nothing is random here."""
-        return {}
-
-    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
-        """Add the numbers; one sample's do not depend on the others.
-
-        Raises:
-            ShapeError: ``gt`` smaller than the scorer's tile, or NaN in what is looked at: a look at all of it would
-                cost as much as the scores.
-        """
+    def check(self, batch: Batch) -> None:
+        """Refuse a ``gt`` that is smaller than the scorer's tile."""
         gt, tile = batch["gt"], self.scorer.tile
         if gt.ndim != 4 or gt.shape[1] != 3:
             raise ShapeError(f"DensityScore: expected RGB images (B, 3, H, W), got shape {tuple(gt.shape)}")
@@ -146,10 +140,29 @@ class DensityScore(BatchTransform):
                 f"DensityScore: gt is {height}x{width}, smaller than the {tile}x{tile} tiles that the scorer was "
                 "calibrated on; cut larger tiles"
             )
-        places = tile_places(height, width, tile, self.tiles)
-        columns = self.scorer(_cut(gt, places, tile)).unflatten(0, (len(gt), len(places))).mean(1)  # (B, F)
+
+    @torch.no_grad()
+    def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add the numbers; one sample's do not depend on the others."""
+        return {**batch, **self._numbers(batch["gt"], self.scorer.compute)}
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """Add the numbers.
+
+        Raises:
+            ShapeError: ``gt`` smaller than the scorer's tile, or NaN in what is looked at: a look at all of it would
+                cost as much as the scores.
+        """
+        self.check(batch)
+        return {**batch, **self._numbers(batch["gt"], self.scorer)}
+
+    def _numbers(self, gt: Tensor, score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        places = tile_places(gt.shape[2], gt.shape[3], self.scorer.tile, self.tiles)
+        columns = torch.unflatten(score(_cut(gt, places, self.scorer.tile)), 0, (len(gt), len(places))).mean(
+            1
+        )  # (B, F)
         names = self.scorer.columns if self.parts else (DEGRADED_LOGIT,)
-        return {**batch, **{name: columns[:, place] for place, name in enumerate(names)}}
+        return {name: columns[:, place] for place, name in enumerate(names)}
 
     def to(self, device: torch.device | str) -> DensityScore:
         """Move the scorer."""
@@ -157,10 +170,11 @@ class DensityScore(BatchTransform):
         return self
 
 
-class DensityFilter(BatchTransform):
+class DensityFilter(DeviceTransform):
     """Keeps the samples whose ``degraded_logit`` is at or below a threshold; drops those where it is NaN.
 
-    Follows :class:`DensityScore`.  A batch that comes out is shorter, and may be empty.
+    Follows :class:`DensityScore`.  What comes out of :meth:`apply` is shorter, and may be empty; :meth:`compute` sets
+    ``keep``, which stays false where an earlier filter has set it so.
 
     Args:
         max_logit: the threshold.
@@ -169,9 +183,15 @@ class DensityFilter(BatchTransform):
     def __init__(self, max_logit: float) -> None:
         self.max_logit = max_logit
 
-    def sample_params(self, batch: Batch) -> dict[str, Any]:
-        """Nothing is random here."""
-        return {}
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch without ``degraded_logit``."""
+        if DEGRADED_LOGIT not in batch:
+            raise ShapeError(f"DensityFilter: the batch has {sorted(batch)} and no {DEGRADED_LOGIT}; score it first")
+
+    def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Set ``keep`` ``(B,)``."""
+        keep = batch[DEGRADED_LOGIT] <= self.max_logit
+        return {**batch, "keep": keep & batch["keep"] if "keep" in batch else keep}
 
     def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
         """The samples to keep, of every tensor and list.
@@ -179,8 +199,7 @@ class DensityFilter(BatchTransform):
         Raises:
             ShapeError: the batch has no ``degraded_logit``.
         """
-        if DEGRADED_LOGIT not in batch:
-            raise ShapeError(f"DensityFilter: the batch has {sorted(batch)} and no {DEGRADED_LOGIT}; score it first")
+        self.check(batch)
         keep = (batch[DEGRADED_LOGIT] <= self.max_logit).nonzero()[:, 0]
         if len(keep) == len(batch[DEGRADED_LOGIT]):
             return dict(batch)

@@ -10,12 +10,12 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 from synthpipe.images import divide_by_255
 
-__all__ = ["jpeg_round_trip"]
+__all__ = ["JpegRoundTrip", "jpeg_round_trip"]
 
 _LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -48,51 +48,77 @@ def jpeg_round_trip(x: Tensor, quality: Tensor) -> Tensor:
     """
     if quality.shape != (len(x),) or int(quality.min()) < 1 or int(quality.max()) > 100:
         raise ShapeError(f"jpeg_round_trip: expected {len(x)} qualities in 1..100, got {quality.tolist()}")
-    height, width = x.shape[-2:]
-    levels = (x.clamp(0, 1) * 255).round()
-    ycc = torch.einsum("ij,bjhw->bihw", x.new_tensor(_RGB_TO_YCC), levels)
-    ycc[:, 0] -= 128
-    ycc = F.pad(ycc.round(), (0, -width % 16, 0, -height % 16), mode="replicate")
-    luma = _code_plane(ycc[:, :1], _quantiser(_LUMA, quality, x))
-    # libjpeg rounds ties down in even and up in odd columns, when averaging and when interpolating alike.
-    halved = (F.avg_pool2d(ycc[:, 1:], 2) + _alternating(ycc.shape[-1] // 2, 1 / 4, 2 / 4, x)).floor()
-    chroma = _code_plane(halved, _quantiser(_CHROMA, quality, x))
-    # Its default ("fancy") upsampling has the weights 3/4 and 1/4, which is what bilinear gives for x2.
-    chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
-    chroma = (chroma + _alternating(chroma.shape[-1], 8 / 16, 7 / 16, x)).floor()
-    decoded = torch.cat((luma + 128, chroma), 1)[..., :height, :width]
-    rgb = torch.einsum("ij,bjhw->bihw", x.new_tensor(_YCC_TO_RGB), decoded)
-    return divide_by_255(rgb.round().clamp(0, 255))
+    codec = JpegRoundTrip().to(x.device)
+    result: Tensor = codec(x, quality.to(x.device))
+    return result
+
+
+class JpegRoundTrip(nn.Module):
+    """:func:`jpeg_round_trip` with its tables where the images are, so that it can stand in a CUDA graph."""
+
+    luma: Tensor
+    chroma: Tensor
+    to_ycc: Tensor
+    to_rgb: Tensor
+    cosines: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        tables = {
+            "luma": torch.tensor(_LUMA),
+            "chroma": torch.tensor(_CHROMA),
+            "to_ycc": torch.tensor(_RGB_TO_YCC, dtype=torch.float64),
+            "to_rgb": torch.tensor(_YCC_TO_RGB, dtype=torch.float64),
+            "cosines": _cosines(),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
+
+    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
+        """As :func:`jpeg_round_trip`, whose checks are left out; ``quality`` ``(B,)`` int64 is where ``x`` is."""
+        height, width = x.shape[-2:]
+        levels = (x.clamp(0, 1) * 255).round()
+        ycc = torch.einsum("ij,bjhw->bihw", self.to_ycc.to(x), levels)
+        ycc[:, 0] -= 128
+        ycc = F.pad(ycc.round(), (0, -width % 16, 0, -height % 16), mode="replicate")
+        luma = self._code_plane(ycc[:, :1], _quantiser(self.luma, quality, x.dtype))
+        # libjpeg rounds ties down in even and up in odd columns, when averaging and when interpolating alike.
+        halved = (F.avg_pool2d(ycc[:, 1:], 2) + _alternating(ycc.shape[-1] // 2, 1 / 4, 2 / 4, x)).floor()
+        chroma = self._code_plane(halved, _quantiser(self.chroma, quality, x.dtype))
+        # Its default ("fancy") upsampling has the weights 3/4 and 1/4, which is what bilinear gives for x2.
+        chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
+        chroma = (chroma + _alternating(chroma.shape[-1], 8 / 16, 7 / 16, x)).floor()
+        decoded = torch.cat((luma + 128, chroma), 1)[..., :height, :width]
+        rgb = torch.einsum("ij,bjhw->bihw", self.to_rgb.to(x), decoded)
+        return divide_by_255(rgb.round().clamp(0, 255))
+
+    def _code_plane(self, plane: Tensor, quantiser: Tensor) -> Tensor:
+        """Transform, round and transform back every 8x8 block of ``(B, C, H, W)``, values about -128..127."""
+        batch, channels, height, width = plane.shape
+        blocks = plane.reshape(batch, channels, height // 8, 8, width // 8, 8)
+        dct = self.cosines.to(plane)
+        step = quantiser[:, None, None, :, None, :]
+        coefficients = torch.einsum("ui,bcyixj,vj->bcyuxv", dct, blocks, dct)
+        coefficients = (coefficients / step).round() * step
+        decoded = torch.einsum("ui,bcyuxv,vj->bcyixj", dct, coefficients, dct)
+        return decoded.reshape(batch, channels, height, width).round().clamp(-128, 127)
 
 
 def _alternating(length: int, even: float, odd: float, like: Tensor) -> Tensor:
-    return like.new_tensor((even, odd)).repeat(length // 2)
+    place = torch.arange(length, device=like.device, dtype=like.dtype) % 2
+    return even + (odd - even) * place
 
 
-def _quantiser(table: tuple[tuple[int, ...], ...], quality: Tensor, like: Tensor) -> Tensor:
+def _quantiser(table: Tensor, quality: Tensor, dtype: torch.dtype) -> Tensor:
     """libjpeg's scaling of a table by quality; ``(B, 8, 8)``."""
-    q = quality.to(device=like.device, dtype=torch.int64)
-    percent = torch.where(q < 50, 5000 // q, 200 - 2 * q)
-    base = torch.tensor(table, device=like.device)
-    return ((base * percent[:, None, None] + 50) // 100).clamp(1, 255).to(like.dtype)
+    percent = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    return ((table * percent[:, None, None] + 50) // 100).clamp(1, 255).to(dtype)
 
 
-def _code_plane(plane: Tensor, quantiser: Tensor) -> Tensor:
-    """Transform, round and transform back every 8x8 block of ``(B, C, H, W)``, values about -128..127."""
-    batch, channels, height, width = plane.shape
-    blocks = plane.reshape(batch, channels, height // 8, 8, width // 8, 8)
-    dct = _cosines(plane)
-    step = quantiser[:, None, None, :, None, :]
-    coefficients = torch.einsum("ui,bcyixj,vj->bcyuxv", dct, blocks, dct)
-    coefficients = (coefficients / step).round() * step
-    decoded = torch.einsum("ui,bcyuxv,vj->bcyixj", dct, coefficients, dct)
-    return decoded.reshape(batch, channels, height, width).round().clamp(-128, 127)
-
-
-def _cosines(like: Tensor) -> Tensor:
+def _cosines() -> Tensor:
     """The orthonormal 8-point DCT-II: row u holds frequency u."""
     u = torch.arange(8, dtype=torch.float64)[:, None]
     i = torch.arange(8, dtype=torch.float64)[None]
     matrix = torch.cos((2 * i + 1) * u * math.pi / 16) / 2
     matrix[0] = math.sqrt(1 / 8)
-    return matrix.to(device=like.device, dtype=like.dtype)
+    return matrix

@@ -75,7 +75,8 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
         ),
         (
             {"degrade": {"type": "classical", "deflow": 1}},
-            "mine.yml: unknown option 'degrade.deflow'; known keys: blur, jpeg_quality, noise, strength, type, weights",
+            "mine.yml: unknown option 'degrade.deflow'; known keys: blur, jpeg_quality, noise, precision, "
+            "samples, strength, type, weights",
         ),
         ({"degrade": {"weights": "x"}}, "mine.yml: option 'degrade.type' is required and was not given"),
         (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from synthpipe.errors import ImageError, ShapeError
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
-from synthpipe.pipeline.pair import cut_pairs
+from synthpipe.pipeline.pair import PatchCut
 from tests.stream_corpus import noise_image
 
 
@@ -85,31 +85,49 @@ def coordinates(height: int, width: int) -> torch.Tensor:
 
 
 def test_patches_are_aligned_and_keep_the_margin() -> None:
-    lq = coordinates(20, 24).repeat(3, 1, 1, 1)
+    lq = coordinates(20, 20).repeat(3, 1, 1, 1) + 100 * torch.arange(3.0)[:, None, None, None]
     gt = lq.repeat_interleave(3, 2).repeat_interleave(3, 3)
-    batch = {"lq": lq, "gt": gt, "seed": torch.tensor([5, 6, 7]), "key": ["a", "b", "c"]}
-    cut = cut_pairs(batch, lq_size=6, scale=3, margin=4, count=5)
-    assert cut["lq"].shape == (15, 3, 6, 6)
-    assert cut["gt"].shape == (15, 3, 18, 18)
-    assert torch.equal(cut["gt"], cut["lq"].repeat_interleave(3, 2).repeat_interleave(3, 3))
-    assert cut["lq"][:, 0].min() >= 4
-    assert cut["lq"][:, 0].max() <= 15
-    assert cut["lq"][:, 1].min() >= 4
-    assert cut["lq"][:, 1].max() <= 19
-    assert cut["key"] == ["a"] * 5 + ["b"] * 5 + ["c"] * 5
+    cut = PatchCut(tile=20, lq_size=6, scale=3, margin=4, count=5)
+    corners = cut.corners([5, 6, 7])
+    assert corners.shape == (3, 5, 2)
+    lq_patches, gt_patches = cut.cut(lq, gt, torch.from_numpy(corners))
+    assert lq_patches.shape == (15, 3, 6, 6)
+    assert torch.equal(gt_patches, lq_patches.repeat_interleave(3, 2).repeat_interleave(3, 3))
+    for place, patch in enumerate(lq_patches):
+        tile, number = divmod(place, 5)
+        top, left = corners[tile, number]
+        assert torch.equal(patch, lq[tile, :, top : top + 6, left : left + 6])
+    assert corners.min() >= 4
+    assert corners.max() <= 20 - 4 - 6
 
 
 def test_a_tiles_patches_do_not_depend_on_its_neighbours() -> None:
-    lq = torch.rand(3, 3, 20, 20)
-    batch = {"lq": lq, "gt": lq, "seed": torch.tensor([5, 6, 7])}
-    together = cut_pairs(batch, lq_size=6, scale=1, margin=1, count=2)["lq"]
-    alone = cut_pairs({key: value[1:2] for key, value in batch.items()}, lq_size=6, scale=1, margin=1, count=2)["lq"]
-    assert torch.equal(together[2:4], alone)
+    cut = PatchCut(tile=20, lq_size=6, scale=1, margin=1, count=2)
+    assert np.array_equal(cut.corners([5, 6, 7])[1:2], cut.corners([6]))
+    assert not np.array_equal(cut.corners([5]), cut.corners([6]))
 
 
-def test_cut_pairs_refuses_what_does_not_fit() -> None:
-    batch = {"lq": torch.rand(1, 3, 16, 16), "gt": torch.rand(1, 3, 32, 32), "seed": torch.tensor([0])}
-    with pytest.raises(ShapeError, match="gt must be 4 times lq, got gt"):
-        cut_pairs(batch, lq_size=8, scale=4, margin=0, count=1)
+def test_corners_of_a_tile_are_those_that_states_of_earlier_versions_rely_on() -> None:
+    # what commit b88faae cut, by cut_pairs with these arguments
+    cut = PatchCut(tile=20, lq_size=6, scale=3, margin=4, count=2)
+    assert cut.corners([5, 6]).tolist() == [[[7, 6], [4, 9]], [[10, 4], [4, 4]]]
+
+
+def test_each_degradation_of_a_tile_has_patches_of_its_own() -> None:
+    cut = PatchCut(tile=20, lq_size=6, scale=2, margin=1, count=2, samples=3)
+    corners = cut.corners([5, 6])
+    assert corners.shape == (2, 6, 2)
+    gt = coordinates(40, 40).repeat(6, 1, 1, 1)
+    lq = coordinates(20, 20).repeat(6, 1, 1, 1) + 100 * torch.arange(6.0)[:, None, None, None]
+    lq_patches, gt_patches = cut.cut(lq, gt, torch.from_numpy(corners))
+    assert lq_patches[:, 2, 0, 0].tolist() == [100.0 * row for row in range(6) for _ in range(2)]
+    assert torch.equal(gt_patches[:, :2, 0, 0], 2.0 * torch.from_numpy(corners).reshape(12, 2))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    cut = PatchCut(tile=16, lq_size=8, scale=4, margin=0, count=1)
+    corners = torch.from_numpy(cut.corners([0]))
+    with pytest.raises(ShapeError, match="gt must be 4 times lq and lq 16x16, got gt"):
+        cut.cut(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 32, 32), corners)
     with pytest.raises(ShapeError, match="patch of 8 does not fit into a tile of 16x16 with a margin of 5"):
-        cut_pairs(batch, lq_size=8, scale=2, margin=5, count=1)
+        PatchCut(tile=16, lq_size=8, scale=2, margin=5, count=1)

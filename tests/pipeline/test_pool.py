@@ -11,10 +11,10 @@ import torch
 from torchdata.nodes import BaseNode
 
 from synthpipe.errors import StreamError
+from synthpipe.pipeline.patches import Patches
 from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED, Record
 from synthpipe.pipeline.tally import FILTERED, Tally, describe
-from synthpipe.transforms.batch import Batch
 
 
 class Numbers(BaseNode[Record]):
@@ -41,9 +41,9 @@ class Numbers(BaseNode[Record]):
         return record(0, **{USED: (at + 1) * self._width}) | {"seed": torch.tensor(values)}
 
 
-def two_patches_each(record: Record, tally: Tally) -> Batch:
-    values = record["seed"].repeat_interleave(2)
-    return {"gt": values.float(), "gt_path": [f"p{value}" for value in values.tolist()]}
+def two_patches_each(record: Record, tally: Tally) -> Patches:
+    values = record["seed"]
+    return Patches({"gt": values.repeat_interleave(2).float()}, {"gt_path": [f"p{value}" for value in values]}, 2)
 
 
 def make_pool(source: Numbers, pool: int, drop_last: bool = False, limit: int | None = None) -> PatchPool:

@@ -10,8 +10,8 @@ from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options, parse_options
 from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.flows.deflow import DeFlow
-from synthpipe.seeds import generator_for
-from synthpipe.transforms.base import BatchTransform
+from synthpipe.seeds import stream_number
+from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
@@ -56,11 +56,11 @@ def test_classical_options_make_the_classical_transform():
 
 
 def test_transforms_do_not_share_random_numbers():
-    transforms = [cls for cls in BatchTransform.__subclasses__() if cls.__module__.startswith("synthpipe.")]
-    salts = [cls.salt for cls in transforms if cls.salt]
-    draws = {float(torch.rand((), generator=generator_for(1, salt), dtype=torch.float64)) for salt in salts}
-    assert {DeFlowDegrade, ClassicalDegrade} <= {cls for cls in transforms if cls.salt}
-    assert len(salts) == len(draws)
+    degradations = [cls for cls in DeviceTransform.__subclasses__() if cls.__module__.startswith("synthpipe.")]
+    salts = [cls.salt for cls in degradations if cls.salt]
+    assert {DeFlowDegrade, ClassicalDegrade} <= {cls for cls in degradations if cls.salt}
+    streams = {stream_number(salt, purpose) for salt in [*salts, "deflow strength"] for purpose in range(4)}
+    assert len(streams) == 4 * (len(salts) + 1)
 
 
 def test_a_degradation_that_nothing_builds_is_no_deflow():

@@ -19,6 +19,7 @@ from synthpipe.errors import OptionError, ShapeError
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.jpeg import jpeg_round_trip
+from tests.capturable import check_capturable
 
 
 def make(scale=1, **options):
@@ -175,6 +176,23 @@ def test_quality_stays_within_its_range(low, span, seed):
     transform = make(jpeg_quality=[low, high])
     params = transform.sample_params(batch_of(torch.zeros(1, 3, 8, 8), [seed]))
     assert low <= params["quality"].item() <= high
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"blur": {"sigma": [0.5, 2.0], "ratio": [0.3, 1.0]}},
+        {"noise": {"type": "gaussian", "sigma": [0.01, 0.1]}, "jpeg_quality": [30, 95]},
+        {"noise": {"type": "gaussian", "covariance": [[4e-4, 1e-4, 0], [1e-4, 3e-4, 0], [0, 0, 2e-4]]}},
+        {"noise": {"type": "poisson_gaussian", "a": (0.004, 0.002, 0.001), "b": (1e-4, 2e-4, 3e-4)}},
+    ],
+)
+def test_it_can_be_a_graph(options):
+    gt = torch.stack([natural(32, 48, s) for s in range(3)])
+    one, other = ({"gt": x, "seed": torch.arange(3) + 5} for x in (gt, gt.flip(0)))
+    # JPEG makes whole levels of differences in rounding.
+    check_capturable(make(scale=2, **options), one, other, atol=2.5 / 255 if "jpeg_quality" in options else 1e-5)
 
 
 @pytest.mark.parametrize(

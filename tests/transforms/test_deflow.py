@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 import torch
+from scipy import stats
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows import DeFlow
 from synthpipe.images import downscale_bicubic, quantize_8bit
 from synthpipe.seeds import sample_seed
 from synthpipe.transforms.deflow import DeFlowDegrade
+from tests.capturable import check_capturable
 
 
 def tiny_deflow() -> DeFlow:
@@ -80,15 +84,61 @@ def test_tiles_that_are_no_multiple_of_the_flow_are_padded(degrade: DeFlowDegrad
 def test_a_tile_that_becomes_nan_takes_no_other_with_it(degrade: DeFlowDegrade) -> None:
     batch = batch_of(2)
     params = degrade.sample_params(batch)
-
     expected = degrade(batch)["lq"]
-    hook = degrade.model.split.register_forward_hook(
-        lambda module, args, out: (out[0], out[1].index_fill(0, torch.tensor([1]), float("nan")), out[2])
-    )
-    lq = degrade.apply(batch, params)["lq"]
-    hook.remove()
+    encode = degrade.frozen.split.encode
+
+    def broken(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The second image's latents lost."""
+        kept, split = encode(x)
+        return kept, split.index_fill(0, torch.tensor([1]), float("nan"))
+
+    with mock.patch.object(degrade.frozen.split, "encode", broken):
+        lq = degrade.apply(batch, params)["lq"]
     torch.testing.assert_close(lq[0], expected[0])
     assert lq[1].isnan().any()
+
+
+def test_it_can_be_a_graph() -> None:
+    one, other = batch_of(3), batch_of(3)
+    other = {"gt": other["gt"].flip(0), "seed": other["seed"] + 7}
+    tensors = {key: one[key] for key in ("gt", "seed")}
+    for degrade in (
+        DeFlowDegrade(tiny_deflow(), scale=2),
+        DeFlowDegrade(tiny_deflow(), scale=2, strength=(0.2, 1.0), samples=2),
+    ):
+        check_capturable(degrade, tensors, other, atol=1e-5)
+
+
+def test_strength_of_a_range_is_drawn_for_each_tile() -> None:
+    model = tiny_deflow()
+    count = 64
+    gt = torch.rand(1, 3, 16, 16).expand(count, -1, -1, -1).contiguous()
+    batch = {"gt": gt, "key": [str(n) for n in range(count)], "seed": torch.arange(count)}
+    ranged = DeFlowDegrade(model, scale=2, strength=(0.25, 0.75))
+    # Between two numbers the latents move linearly, so that each tile is that of some number in the range.
+    low, high = (DeFlowDegrade(model, scale=2, strength=number)(batch)["lq"] for number in (0.25, 0.75))
+    lq = ranged(batch)["lq"]
+    along = ((lq - low) * (high - low)).flatten(1).sum(1) / (high - low).square().flatten(1).sum(1)
+    assert along.min() > -0.05
+    assert along.max() < 1.05
+    assert stats.kstest(along.numpy(), "uniform").pvalue > 0.01
+    same = DeFlowDegrade(model, scale=2, strength=(0.75, 0.75))(batch)["lq"]
+    torch.testing.assert_close(same, high, atol=1e-6, rtol=0)
+
+
+def test_samples_of_a_tile_share_its_latents_and_nothing_else() -> None:
+    model, batch = tiny_deflow(), batch_of(2)
+    one, three = DeFlowDegrade(model, scale=2)(batch), DeFlowDegrade(model, scale=2, samples=3)(batch)
+    assert three["lq"].shape == (6, 3, 8, 8)
+    assert three["key"] == ["a"] * 3 + ["b"] * 3
+    assert three["seed"].tolist() == [10, 10, 10, 11, 11, 11]
+    assert torch.equal(three["gt"], batch["gt"].repeat_interleave(3, 0))
+    torch.testing.assert_close(three["lq"][::3], one["lq"], atol=1e-6, rtol=0)
+    assert (three["lq"][1] - three["lq"][0]).abs().mean() > 0.1
+    assert (three["lq"][2] - three["lq"][1]).abs().mean() > 0.1
+    # What they share is the noise of the condition: without a shift they are the same.
+    still = DeFlowDegrade(model, scale=2, samples=2, strength=0.0)(batch)["lq"]
+    assert torch.equal(still[::2], still[1::2])
 
 
 def test_refusals(degrade: DeFlowDegrade) -> None:
@@ -106,6 +156,13 @@ def test_refusals(degrade: DeFlowDegrade) -> None:
         DeFlowDegrade(torch.nn.Identity(), scale=2)
     with pytest.raises(ShapeError, match="at least 1, got 0"):
         DeFlowDegrade(tiny_deflow(), scale=0)
+    with pytest.raises(ShapeError, match="at least 1, got 2 and 0"):
+        DeFlowDegrade(tiny_deflow(), scale=2, samples=0)
+    for strength in (-0.1, (0.5, 0.2), (-0.5, 0.2)):
+        with pytest.raises(ShapeError, match="strength must be at least 0"):
+            DeFlowDegrade(tiny_deflow(), scale=2, strength=strength)
+    with pytest.raises(ShapeError, match="2 images but 1 seeds"):
+        DeFlowDegrade(tiny_deflow(), scale=2)({**batch_of(2), "seed": torch.tensor([1])})
 
 
 def test_sample_seeds_tell_epochs_and_keys_apart() -> None:

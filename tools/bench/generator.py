@@ -65,10 +65,10 @@ def ways(model: DeFlow, x: Tensor) -> dict[str, Call]:
         "seeded bf16": lambda: half.degrade_with(x, SeededNoise(seeds)),
     }
     if x.is_cuda:
-        captured = CapturedFunction(lambda x, seeds: frozen.degrade_with(x, SeededNoise(seeds)))
-        captured_half = CapturedFunction(lambda x, seeds: half.degrade_with(x, SeededNoise(seeds)))
-        calls["captured"] = lambda: captured(x, seeds)
-        calls["captured bf16"] = lambda: captured_half(x, seeds)
+        captured = CapturedFunction(lambda x, seeds: (frozen.degrade_with(x, SeededNoise(seeds)),))
+        captured_half = CapturedFunction(lambda x, seeds: (half.degrade_with(x, SeededNoise(seeds)),))
+        calls["captured"] = lambda: captured(x, seeds)[0]
+        calls["captured bf16"] = lambda: captured_half(x, seeds)[0]
     return calls
 
 

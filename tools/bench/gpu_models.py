@@ -207,7 +207,7 @@ def graphs(bench: Bench, preset: str) -> None:
 
 def captured_call(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
     """Replays, of a call that is captured the first time; on the CPU the call itself."""
-    captured = CapturedFunction(run)
+    captured = CapturedFunction(lambda x: (run(x),))
     return lambda: captured(x)
 
 

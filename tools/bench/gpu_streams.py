@@ -10,23 +10,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from esrgan_iteration import build_esrgan
 from esrgan_iteration import iteration as iteration_call
 from gpu_measure import Bench, allow_tf32
-from gpu_prototype import CapturedDeFlowDegrade
 from report import synchronise
 
+from synthpipe.config.degrade import DeFlowDegradeOptions
 from synthpipe.pipeline import Stream, build_stream
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import Batch
+from synthpipe.transforms.build import build_degrade
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "esrgan_x4" / "train_no_vgg.yml"
 CLASSICAL = {"type": "classical"}
 DEFLOW = {"type": "deflow", "weights": "deflow_small"}
-#: What feeds a trainer: bicubic pairs, DeFlow as it is, and the prototype of a captured stage.
+#: What feeds a trainer: bicubic pairs, DeFlow in one captured graph, and the same functions one after the other.
 FEEDS: dict[str, dict[str, str] | str | None] = {
     "none": None,
     "bicubic": CLASSICAL,
     "deflow_small": DEFLOW,
-    "deflow_small captured": "captured",
+    "deflow_small uncaptured": "uncaptured",
 }
 #: Above any log-odds: the filter judges all tiles and keeps them.
 EVERYTHING = 1e9
@@ -48,11 +52,30 @@ def options(bench: Bench, **changes: Any) -> dict[str, Any]:
 
 def open_stream(bench: Bench, degrade: dict[str, str] | str | None, **changes: Any) -> Stream:
     """A stream with one of :data:`FEEDS`' degradations."""
-    if degrade == "captured":
-        scale = options(bench, **changes)["scale"]
-        prototype = CapturedDeFlowDegrade(DEFLOW["weights"], scale)
-        return build_stream(options(bench, **changes), device=bench.device, degrade=prototype)
+    if degrade == "uncaptured":
+        built = build_degrade(DeFlowDegradeOptions.model_validate(DEFLOW), options(bench, **changes)["scale"])
+        return build_stream(options(bench, **changes), device=bench.device, degrade=Uncaptured(built))
     return build_stream(options(bench, degrade=degrade, **changes), device=bench.device)
+
+
+class Uncaptured(BatchTransform):
+    """A transform that does not say that it could be captured."""
+
+    def __init__(self, transform: BatchTransform) -> None:
+        self.transform = transform
+
+    def sample_params(self, batch: Batch) -> dict[str, Any]:
+        """The transform's."""
+        return self.transform.sample_params(batch)
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """The transform's."""
+        return self.transform.apply(batch, params)
+
+    def to(self, device: torch.device | str) -> Uncaptured:
+        """Move the transform."""
+        self.transform.to(device)
+        return self
 
 
 def workers(bench: Bench) -> int:

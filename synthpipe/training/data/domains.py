@@ -158,9 +158,13 @@ def transform_degrader(transform: BatchTransform) -> Degrader:
 
 def _transform(domain: DegradeDomain, context: int) -> BatchTransform:
     transform = build_degrade(domain.degrade, 1)
-    if isinstance(transform, DeFlowDegrade) and context % transform.model.size_multiple:
+    if transform.samples > 1:
         raise OptionError(
-            f"data.context: expected a multiple of {transform.model.size_multiple}, which the DeFlow of domain "
+            f"domain {domain.name!r}: degrade.samples is for streams, here each crop has one; leave it out"
+        )
+    if isinstance(transform, DeFlowDegrade) and context % transform.frozen.size_multiple:
+        raise OptionError(
+            f"data.context: expected a multiple of {transform.frozen.size_multiple}, which the DeFlow of domain "
             f"{domain.name!r} needs, got {context}"
         )
     return transform

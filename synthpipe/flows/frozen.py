@@ -1,8 +1,8 @@
 """A DeFlow for use alone: the same maps as the trained model's, several times faster (design decision 8).
 
 Everything that only training needs is gone, everything that depends on the condition alone is computed once for both
-directions; :mod:`synthpipe.flows.frozen.steps` has the transformations.  The numbers are those of the plain model but
-for float32 rounding (1e-4 on the [0, 1] scale; tests/flows/frozen/test_model.py).
+directions; :mod:`synthpipe.flows.frozen_steps` has the transformations.  The numbers are those of the plain model but
+for float32 rounding (1e-4 on the [0, 1] scale; tests/flows/test_frozen.py).
 
 Legend: B batch, H, W image size.  Images are RGB on the [0, 1] scale.
 """
@@ -10,30 +10,21 @@ Legend: B batch, H, W image size.  Images are RGB on the [0, 1] scale.
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.deflow import CLEAN, NOISY, DeFlow, resized_colour
-from synthpipe.flows.draws import GeneratorNoise, Generators, Noise
-from synthpipe.flows.frozen.first_convs import MapPart
-from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, LevelCondition
+from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, NOISY, SPLIT, TOP, DeFlow, resized_colour
+from synthpipe.flows.draws import Generators, Noise, as_noise
+from synthpipe.flows.frozen_steps import FrozenLevel, FrozenSplit, LevelCondition, MapPart
 from synthpipe.flows.prior import DomainShift
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
 __all__ = ["EncodedImages", "FrozenDeFlow"]
-
-# What numbers are for: each purpose has its own.
-_CONDITION, _SPLIT, _TOP, _DEQUANTIZATION = range(4)
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -47,20 +38,6 @@ class EncodedImages:
     domain: int
     height: int
     width: int
-
-
-def _in_use(
-    method: Callable[Concatenate[FrozenDeFlow, _Arguments], _Result],
-) -> Callable[Concatenate[FrozenDeFlow, _Arguments], _Result]:
-    """Without gradients, and without autocast: the precision is what the constructor was told."""
-
-    @functools.wraps(method)
-    def call(self: FrozenDeFlow, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        """The method."""
-        with torch.no_grad(), torch.autocast(self.split.weight.device.type, enabled=False):
-            return method(self, *args, **kwargs)
-
-    return call
 
 
 class FrozenDeFlow(nn.Module):
@@ -98,15 +75,15 @@ class FrozenDeFlow(nn.Module):
         self.normalization = copy.deepcopy(model.normalization)
         self.eval().requires_grad_(False)
 
-    @_in_use
+    @torch.no_grad()
     def degrade(
-        self, x: Tensor, generators: Generators, strength: float | Tensor = 1.0, refuse_nonfinite: bool = True
+        self, x: Tensor, generators: Generators | Noise, strength: float | Tensor = 1.0, refuse_nonfinite: bool = True
     ) -> Tensor:
         """Clean images to noisy ones of the same content; the same images as :meth:`DeFlow.degrade` from equal seeds.
 
         Args:
             x: ``(B, 3, H, W)`` in [0, 1], any size: padded by mirroring to ``size_multiple`` and cut back.
-            generators: one per image, or one for all.
+            generators: one per image, one for all, or noise of any origin.
             strength: latents move by ``strength * u``; one number, or ``(B,)``.
             refuse_nonfinite: raise where an image comes out with NaN or infinity.
 
@@ -117,10 +94,10 @@ class FrozenDeFlow(nn.Module):
             ShapeError: wrong shape or NaN, coming in or going out.
         """
         check_images(x, "FrozenDeFlow.degrade")
-        y = self.degrade_with(x, GeneratorNoise(generators), strength)
+        y = self.degrade_with(x, as_noise(generators), strength)
         return self._checked(y, "FrozenDeFlow.degrade") if refuse_nonfinite else y
 
-    @_in_use
+    @torch.no_grad()
     def degrade_with(self, x: Tensor, noise: Noise, strength: float | Tensor = 1.0) -> Tensor:
         """As :meth:`degrade`, with noise of any origin and without a question to the device: it can be captured.
 
@@ -128,15 +105,15 @@ class FrozenDeFlow(nn.Module):
         """
         return self.degrade_encoded(self.encode(x, CLEAN, noise), noise, strength)
 
-    @_in_use
-    def clean(self, y: Tensor, generators: Generators, temperature: float = 1.0) -> Tensor:
+    @torch.no_grad()
+    def clean(self, y: Tensor, generators: Generators | Noise, temperature: float = 1.0) -> Tensor:
         """Noisy images to clean ones, as :meth:`DeFlow.clean`.
 
         Raises:
             ShapeError: wrong shape or NaN, coming in or going out.
         """
         check_images(y, "FrozenDeFlow.clean")
-        noise = GeneratorNoise(generators)
+        noise = as_noise(generators)
         encoded = self.encode(y, NOISY, noise)
 
         def move(z: Tensor, shift: DomainShift, cond: Tensor, purpose: int) -> Tensor:
@@ -146,7 +123,7 @@ class FrozenDeFlow(nn.Module):
 
         return self._checked(self._decode(encoded, move), "FrozenDeFlow.clean")
 
-    @_in_use
+    @torch.no_grad()
     def encode(self, x: Tensor, domain: int, noise: Noise) -> EncodedImages:
         """Everything that does not depend on the shift: several degradations of the same images share it.
 
@@ -159,19 +136,19 @@ class FrozenDeFlow(nn.Module):
         padded = pad_to_multiple(x, self.size_multiple)
         lr = quantize_8bit(downscale_bicubic(padded, self.scale))
         if self.config["dequantize_output"]:
-            padded = padded + (noise.uniform(padded, _DEQUANTIZATION) - 0.5) / self.config["quant"]
+            padded = padded + (noise.uniform(padded, DEQUANTIZATION) - 0.5) / self.config["quant"]
         if self.normalization is not None:
             source = torch.full((len(x),), domain, device=x.device)
             padded = self.normalization.normalize(padded, source)[0]
             lr = self.normalization.normalize_condition(lr, source)
-        lr = lr + self.config["condition_noise"] * noise.normal(lr, _CONDITION)
+        lr = lr + self.config["condition_noise"] * noise.normal(lr, CONDITION)
         maps = self._features(lr, padded.shape[2:])
         levels = [level.condition(parts) for level, parts in zip(self._levels(), maps, strict=True)]
         latents = self._latents(padded, levels)
         features = _whole(maps[0], x.dtype), _whole(maps[-1], x.dtype)
         return EncodedImages(latents, levels, features, domain, height, width)
 
-    @_in_use
+    @torch.no_grad()
     def degrade_encoded(self, encoded: EncodedImages, noise: Noise, strength: float | Tensor = 1.0) -> Tensor:
         """One draw of the degradation of images that :meth:`encode` has seen; the rest as :meth:`degrade`."""
         if isinstance(strength, Tensor):
@@ -201,7 +178,7 @@ class FrozenDeFlow(nn.Module):
 
     def _decode(self, encoded: EncodedImages, move: Callable[[Tensor, DomainShift, Tensor, int], Tensor]) -> Tensor:
         shifts: list[DomainShift] = list(self.shifts)  # type: ignore[arg-type]
-        moved = [move(*each) for each in zip(encoded.latents, shifts, encoded.features, (_SPLIT, _TOP), strict=True)]
+        moved = [move(*each) for each in zip(encoded.latents, shifts, encoded.features, (SPLIT, TOP), strict=True)]
         split, x = moved
         first, *others = zip(self._levels(), encoded.levels, strict=True)
         for level, condition in reversed(others):
