@@ -6,7 +6,8 @@
 
 Each step runs in a process of its own with a time limit, what matters most first, and the file is written after each:
 ``steps`` says how each ended, with the end of its output where it failed or took too long; ``rows`` are the figures,
-those of a step that was stopped included.  Data are made for the run.  The exit status is 1 where a step did not end
+those of a step that was stopped included.  Traces of one second of iterations lie beside it (``*.trace.json.gz``, for
+chrome://tracing or Perfetto).  Data are made for the run.  The exit status is 1 where a step did not end
 well.
 """
 
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +76,8 @@ def main() -> int:
             result["took_s"] = round(time.monotonic() - begun, 1)
             write_result(out, result)
             print(f"{result['took_s']:6.1f} s  {name}: {step['state']}, {len(rows)} rows", flush=True)
+        for trace in Path(folder).glob("*.trace.json.gz"):
+            shutil.copy(trace, out.parent / f"{out.stem}-{trace.name}")
     print(out)
     return 0 if all(step["state"] == "done" for step in result["steps"]) else 1
 

@@ -126,7 +126,8 @@ def iteration(bench: Bench) -> None:
         feeds = {"constant": lambda: constant, **feeds}
         waits = dict.fromkeys(feeds, 0.0)
         calls = {name: iteration_call(model, _timed(feed, waits, name)) for name, feed in feeds.items()}
-        length, rounds = (1, 1) if bench.quick else (16, 4)
+        # Two pools of batches in a block: a pool is filled ahead at an even pace.
+        length, rounds = (1, 1) if bench.quick else (20, 5)
         blocks: dict[str, list[float]] = {name: [] for name in feeds}
         for number in range(1 + rounds):
             for name, call in calls.items():
@@ -138,14 +139,20 @@ def iteration(bench: Bench) -> None:
                 synchronise(bench.device)
                 if number:
                     blocks[name].append((time.perf_counter() - begun) / length)
+        for name in ("bicubic", "deflow_small"):
+            picture(bench, name, calls[name], statistics.median(blocks[name]))
     for name, found in blocks.items():
-        ratios = [a / b for a, b in zip(found, blocks["constant"], strict=True)]
+        ratios = {
+            peer: round(statistics.median(a / b for a, b in zip(found, blocks[peer], strict=True)), 4)
+            for peer in ("constant", "bicubic")
+        }
         bench.say(
             what="iteration",
             fed=name,
             s=round(statistics.median(found), 5),
             spread=[round(min(found), 5), round(max(found), 5)],
-            ratio_to_constant=round(statistics.median(ratios), 4),
+            ratio_to_constant=ratios["constant"],
+            ratio_to_bicubic=ratios["bicubic"],
             wait_share=round(waits[name] / (sum(found) * length), 4),
             iterations_in_a_block=length,
             blocks=len(found),
@@ -153,6 +160,29 @@ def iteration(bench: Bench) -> None:
             batch=len(constant["gt"]),
             gt_size=constant["gt"].shape[-1],
         )
+
+
+def picture(bench: Bench, name: str, call: Callable[[], object], seconds: float) -> None:
+    """A profile of about one second of iterations: a trace for a browser, and what the device was busy with."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if bench.device.type == "cuda":
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    count = 1 if bench.quick else max(round(1 / seconds), 1)
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(count):
+            call()
+        synchronise(bench.device)
+    profile.export_chrome_trace(str(bench.folder / f"{name}.trace.json.gz"))
+    kernels = [event for event in profile.key_averages() if event.self_device_time_total > 0]
+    kernels.sort(key=lambda event: -event.self_device_time_total)
+    bench.say(
+        what="picture",
+        fed=name,
+        iterations=count,
+        launches=sum(event.count for event in kernels),
+        busy_s=round(sum(event.self_device_time_total for event in kernels) / 1e6, 5),
+        longest={event.key[:80]: round(event.self_device_time_total / 1e6, 5) for event in kernels[:8]},
+    )
 
 
 def _timed(feed: Callable[[], Any], waits: dict[str, float], name: str) -> Callable[[], Any]:
