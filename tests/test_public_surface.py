@@ -36,6 +36,7 @@ PUBLIC: dict[str, set[str]] = {
     "synthpipe.denoisers": {"Denoiser", "Problem", "restore"},
     "synthpipe.density": {"DensityEstimator", "dde_loss"},
     "synthpipe.flows": {"CLEAN", "FrozenDeFlow", "NOISY", "bits_per_dim"},
+    "synthpipe.flows.frozen": {"EncodedImages", "FrozenDeFlow"},
     "synthpipe.transforms": {
         "Batch",
         "BatchTransform",

@@ -27,10 +27,20 @@ from synthpipe.flows.prior import ColourShift, DiagonalShift, DomainShift, FullS
 from synthpipe.flows.reshape import SplitPrior
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
-__all__ = ["CLEAN", "NOISY", "DeFlow", "bits_per_dim", "resized_colour"]
+__all__ = [
+    "CLEAN",
+    "CONDITION",
+    "DEQUANTIZATION",
+    "NOISY",
+    "SPLIT",
+    "TOP",
+    "DeFlow",
+    "bits_per_dim",
+    "resized_colour",
+]
 
 CLEAN, NOISY = 0, 1
-# What numbers are for, as in flows/frozen.py.
+# What numbers are for, as in flows/frozen/model.py.
 CONDITION, SPLIT, TOP, DEQUANTIZATION, CLEAN_SPLIT, CLEAN_TOP = range(6)
 _ENCODERS: dict[str, type[RRDBEncoder] | type[SmallEncoder]] = {"rrdb": RRDBEncoder, "small": SmallEncoder}
 

@@ -1,11 +1,9 @@
 """Steps of a DeFlow for use alone: what only training needs is folded away or dropped, what can be is computed once.
 
-Each function or class is one transformation and equals the plain modules by itself (tests/flows/test_frozen_steps.py):
+Each function or class is one transformation and equals the plain modules by itself (tests/flows/frozen/test_steps.py):
 
 * :func:`fold_linear`: ActNorms and 1x1 convolutions in a row are one matrix and one vector, inverted once in float64;
 * :func:`fold_subnet`: ActNorms and ``exp(3 logs)`` of a sub-network go into its convolutions;
-* :class:`FirstConvs`: the first convolutions of many sub-networks on the same features are one call, and maps enlarged
-  by nearest neighbour are convolved at their own size;
 * :class:`FrozenLevel`: what depends on the features alone is computed once, for encode and decode; log-determinants go;
 * :class:`FrozenSplit`: the same for the split after level 1.
 
@@ -16,7 +14,8 @@ H, W its size.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,28 +25,18 @@ from torch import Tensor, nn
 from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import FlowLayer, Sequential
 from synthpipe.flows.coupling import ConditionalCoupling, SubNet, ZeroConv
+from synthpipe.flows.frozen.first_convs import Conv, FirstConvs, MapPart, conv_layout
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.reshape import SplitPrior, Squeeze
-from synthpipe.flows.upsampled_conv import UpsampledConv
 
 __all__ = [
-    "FirstConvs",
     "FoldedSubNet",
     "FrozenLevel",
     "FrozenSplit",
     "LevelCondition",
-    "MapPart",
     "fold_linear",
     "fold_subnet",
 ]
-
-#: A map ``(B, channels, h, w)`` and by how much it is to be enlarged by nearest neighbour.
-MapPart = tuple[Tensor, int]
-_Conv = tuple[Tensor, Tensor]
-
-#: Bytes that first convolutions give in one call, at most: those of all steps of ``aim`` are 200 MiB for each tile.
-#: On a CPU the result should stay in its cache, on a GPU few calls are what matters.
-_CALL_BYTES = {"cpu": 1 << 24, "cuda": 1 << 30}
 
 
 def fold_linear(layers: Sequence[FlowLayer]) -> tuple[Tensor, Tensor]:
@@ -66,7 +55,7 @@ def fold_linear(layers: Sequence[FlowLayer]) -> tuple[Tensor, Tensor]:
     return matrix, offset
 
 
-def _linear(layer: FlowLayer) -> _Conv:
+def _linear(layer: FlowLayer) -> Conv:
     if isinstance(layer, ActNorm):
         scale = layer.logs.detach().double().exp().flatten()
         return torch.diag(scale), layer.bias.detach().double().flatten() * scale
@@ -80,9 +69,9 @@ def _linear(layer: FlowLayer) -> _Conv:
 class FoldedSubNet:
     """``out(relu(mid(relu(first(x)))))``: weight and bias of three convolutions, 3x3, 1x1 and 3x3, float64."""
 
-    first: _Conv
-    mid: _Conv
-    out: _Conv
+    first: Conv
+    mid: Conv
+    out: Conv
 
 
 def fold_subnet(net: SubNet) -> FoldedSubNet:
@@ -90,63 +79,21 @@ def fold_subnet(net: SubNet) -> FoldedSubNet:
     return FoldedSubNet(_fold_norm(net.conv1, net.norm1), _fold_norm(net.conv2, net.norm2), _fold_zero_conv(net.out))
 
 
-def _fold_norm(conv: nn.Conv2d, norm: ActNorm) -> _Conv:
+def _fold_norm(conv: nn.Conv2d, norm: ActNorm) -> Conv:
     scale = norm.logs.detach().double().exp().flatten()
     return conv.weight.detach().double() * scale[:, None, None, None], norm.bias.detach().double().flatten() * scale
 
 
-def _fold_zero_conv(zero: ZeroConv) -> _Conv:
+def _fold_zero_conv(zero: ZeroConv) -> Conv:
     assert zero.conv.bias is not None
     scale = (3 * zero.logs.detach().double()).exp().flatten()
     return zero.conv.weight.detach().double() * scale[:, None, None, None], zero.conv.bias.detach().double() * scale
 
 
-def _even_then_odd(conv: _Conv, odd_bias: float = 0.0) -> _Conv:
+def _even_then_odd(conv: Conv, odd_bias: float = 0.0) -> Conv:
     """Interleaved output channels sorted into two blocks; ``odd_bias`` is added to the second."""
     weight, bias = conv
     return torch.cat([weight[0::2], weight[1::2]]), torch.cat([bias[0::2], bias[1::2] + odd_bias])
-
-
-class FirstConvs(nn.Module):
-    """First convolutions, 3x3, of several sub-networks on the same features, which may be enlarged maps.
-
-    Args:
-        convs: weight ``(D, F, 3, 3)`` and bias ``(D,)`` of each.
-        parts: (channels, enlargement) of the maps that make up the F channels, in order.
-        dtype: of weights and results.
-    """
-
-    def __init__(self, convs: Sequence[_Conv], parts: Sequence[tuple[int, int]], dtype: torch.dtype) -> None:
-        super().__init__()
-        self._width, self._count = len(convs[0][1]), len(convs)
-        weight = torch.cat([weight for weight, _ in convs])
-        pieces = torch.split(weight, [channels for channels, _ in parts], dim=1)
-        by_size: dict[int, list[Tensor]] = {1: []}
-        for piece, (_, factor) in zip(pieces, parts, strict=True):
-            by_size.setdefault(factor, []).append(piece)
-        # Maps of one size are convolved together; every level has features of its own size.
-        self.register_buffer("weight", torch.cat(by_size.pop(1), 1).to(dtype), persistent=False)
-        self.register_buffer("bias", torch.cat([bias for _, bias in convs]).to(dtype), persistent=False)
-        self._factors = tuple(by_size)
-        self.enlarged = nn.ModuleList(UpsampledConv(torch.cat(by_size[size], 1), size).to(dtype) for size in by_size)
-
-    def forward(self, maps: Sequence[MapPart]) -> Iterator[Tensor]:
-        """``(B, D, H, W)`` of each sub-network in turn, as many in one call as :data:`_CALL_BYTES` allows."""
-        own = _joined(maps, 1)
-        small = [_joined(maps, factor) for factor in self._factors]
-        one = own.shape[0] * self._width * own.shape[2] * own.shape[3] * own.element_size()
-        step = max(_CALL_BYTES.get(own.device.type, 1 << 28) // one, 1)
-        for begin in range(0, self._count, step):
-            outputs = slice(begin * self._width, min(begin + step, self._count) * self._width)
-            out = F.conv2d(own, self.get_buffer("weight")[outputs], self.get_buffer("bias")[outputs], padding=1)
-            for conv, map_ in zip(self.enlarged, small, strict=True):
-                assert isinstance(conv, UpsampledConv)
-                conv.add_to(out, map_, outputs)
-            yield from torch.split(out, self._width, dim=1)
-
-
-def _joined(maps: Sequence[MapPart], factor: int) -> Tensor:
-    return torch.cat([map_ for map_, size in maps if size == factor], 1)
 
 
 @dataclass(frozen=True)
@@ -192,11 +139,8 @@ class FrozenLevel(nn.Module):
         cond_nets = [fold_subnet(coupling.cond_net) for coupling in couplings]
         self._keep_convs("cond_mid", [net.mid for net in cond_nets], condition_dtype)
         self._keep_convs("cond_out", [self._sorted(net.out) for net in cond_nets], condition_dtype)
-        # Apart, because one kind is kept for the way back and the other is not.
-        self.self_firsts = FirstConvs(
-            [(net.first[0][:, self.kept :], net.first[1]) for net in nets], parts, condition_dtype
-        )
-        self.cond_firsts = FirstConvs([net.first for net in cond_nets], parts, condition_dtype)
+        of_self = [(net.first[0][:, self.kept :], net.first[1]) for net in nets]
+        self.firsts = FirstConvs([of_self, [net.first for net in cond_nets]], parts, condition_dtype)
         self.colour_nets = nn.ModuleList(
             copy.deepcopy(net) for coupling in couplings if (net := coupling.colour_net) is not None
         )
@@ -204,10 +148,11 @@ class FrozenLevel(nn.Module):
     def condition(self, maps: Sequence[MapPart]) -> LevelCondition:
         """All that follows from the level's features; where scales follow the colour, ``maps[0]`` is the colour."""
         typed = [(map_.to(self._condition_dtype), factor) for map_, factor in maps]
-        condition = LevelCondition(list(self.self_firsts(typed)), [], [])
-        for step, first in enumerate(self.cond_firsts(typed)):
+        firsts = self.firsts(typed)
+        condition = LevelCondition(list(itertools.islice(firsts, self.steps)), [], [])
+        for step, first in enumerate(firsts):
             hidden = self._conv("cond_mid", step, first.relu_()).relu_()
-            out = self._conv("cond_out", step, hidden, padding=1).to(self._dtype)
+            out = self._planes(self._conv("cond_out", step, hidden, padding=1))
             if self.additive:
                 raw = self.colour_nets[step](maps[0][0].to(self._dtype)) + 2
                 shift, scale = out, raw.sigmoid_().add_(self.scale_eps)
@@ -245,8 +190,9 @@ class FrozenLevel(nn.Module):
 
     def _self_maps(self, step: int, kept: Tensor, condition: LevelCondition) -> tuple[Tensor | None, Tensor]:
         """Scale (None: 1) and shift of the second half, ``(B, C - C // 2, H, W)``."""
+        kept = kept.contiguous(memory_format=conv_layout(kept))
         hidden = F.conv2d(kept, self.get_buffer("self_first")[step], padding=1).add_(condition.self_first[step]).relu_()
-        out = self._conv("self_out", step, self._conv("self_mid", step, hidden).relu_(), padding=1).to(self._dtype)
+        out = self._planes(self._conv("self_out", step, self._conv("self_mid", step, hidden).relu_(), padding=1))
         if self.additive:
             return None, out
         shift, raw = out.chunk(2, dim=1)
@@ -255,18 +201,21 @@ class FrozenLevel(nn.Module):
     def _linear(self, direction: str, step: int, x: Tensor) -> Tensor:
         # A matrix product, no convolution: cuDNN rounds float32 convolutions to TF32 by default.
         matrix = self.get_buffer(f"{direction}matrix")[step].expand(len(x), -1, -1)
-        with torch.autocast(x.device.type, enabled=False):
-            return torch.baddbmm(self.get_buffer(f"{direction}offset")[step], matrix, x.flatten(2)).view_as(x)
+        return torch.baddbmm(self.get_buffer(f"{direction}offset")[step], matrix, x.flatten(2)).view_as(x)
 
     def _conv(self, name: str, step: int, x: Tensor, padding: int = 0) -> Tensor:
         weight, bias = self.get_buffer(f"{name}_weight")[step], self.get_buffer(f"{name}_bias")[step]
         return F.conv2d(x, weight, bias, padding=padding)
 
-    def _sorted(self, out: _Conv) -> _Conv:
+    def _planes(self, x: Tensor) -> Tensor:
+        """As z is kept: channel after channel, so that halves of the channels are long runs of numbers."""
+        return x.to(self._dtype, memory_format=torch.contiguous_format)
+
+    def _sorted(self, out: Conv) -> Conv:
         """Shifts, then raw scales with the 2 that the sigmoid expects; additive nets give shifts alone."""
         return out if self.additive else _even_then_odd(out, odd_bias=2.0)
 
-    def _keep_convs(self, name: str, convs: Sequence[_Conv], dtype: torch.dtype) -> None:
+    def _keep_convs(self, name: str, convs: Sequence[Conv], dtype: torch.dtype) -> None:
         self._keep(f"{name}_weight", torch.stack([weight for weight, _ in convs]), dtype)
         self._keep(f"{name}_bias", torch.stack([bias for _, bias in convs]), dtype)
 
@@ -280,6 +229,8 @@ class FrozenSplit(nn.Module):
     Args:
         split: the plain one.
     """
+
+    weight: Tensor
 
     def __init__(self, split: SplitPrior) -> None:
         super().__init__()

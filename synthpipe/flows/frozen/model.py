@@ -1,8 +1,8 @@
 """A DeFlow for use alone: the same maps as the trained model's, several times faster (design decision 8).
 
 Everything that only training needs is gone, everything that depends on the condition alone is computed once for both
-directions; :mod:`synthpipe.flows.frozen_steps` has the transformations.  The numbers are those of the plain model but
-for float32 rounding (1e-4 on the [0, 1] scale; tests/flows/test_frozen.py).
+directions; :mod:`synthpipe.flows.frozen.steps` has the transformations.  The numbers are those of the plain model but
+for float32 rounding (1e-4 on the [0, 1] scale; tests/flows/frozen/test_model.py).
 
 Legend: B batch, H, W image size.  Images are RGB on the [0, 1] scale.
 """
@@ -10,8 +10,10 @@ Legend: B batch, H, W image size.  Images are RGB on the [0, 1] scale.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +22,15 @@ from torch import Tensor, nn
 from synthpipe.errors import ShapeError
 from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, NOISY, SPLIT, TOP, DeFlow, resized_colour
 from synthpipe.flows.draws import Generators, Noise, as_noise
-from synthpipe.flows.frozen_steps import FrozenLevel, FrozenSplit, LevelCondition, MapPart
+from synthpipe.flows.frozen.first_convs import MapPart
+from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, LevelCondition
 from synthpipe.flows.prior import DomainShift
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
 __all__ = ["EncodedImages", "FrozenDeFlow"]
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,20 @@ class EncodedImages:
     domain: int
     height: int
     width: int
+
+
+def _in_use(
+    method: Callable[Concatenate[FrozenDeFlow, _Arguments], _Result],
+) -> Callable[Concatenate[FrozenDeFlow, _Arguments], _Result]:
+    """Without gradients, and without autocast: the precision is what the constructor was told."""
+
+    @functools.wraps(method)
+    def call(self: FrozenDeFlow, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        """The method."""
+        with torch.no_grad(), torch.autocast(self.split.weight.device.type, enabled=False):
+            return method(self, *args, **kwargs)
+
+    return call
 
 
 class FrozenDeFlow(nn.Module):
@@ -75,7 +95,7 @@ class FrozenDeFlow(nn.Module):
         self.normalization = copy.deepcopy(model.normalization)
         self.eval().requires_grad_(False)
 
-    @torch.no_grad()
+    @_in_use
     def degrade(
         self, x: Tensor, generators: Generators | Noise, strength: float | Tensor = 1.0, refuse_nonfinite: bool = True
     ) -> Tensor:
@@ -97,7 +117,7 @@ class FrozenDeFlow(nn.Module):
         y = self.degrade_with(x, as_noise(generators), strength)
         return self._checked(y, "FrozenDeFlow.degrade") if refuse_nonfinite else y
 
-    @torch.no_grad()
+    @_in_use
     def degrade_with(self, x: Tensor, noise: Noise, strength: float | Tensor = 1.0) -> Tensor:
         """As :meth:`degrade`, with noise of any origin and without a question to the device: it can be captured.
 
@@ -105,7 +125,7 @@ class FrozenDeFlow(nn.Module):
         """
         return self.degrade_encoded(self.encode(x, CLEAN, noise), noise, strength)
 
-    @torch.no_grad()
+    @_in_use
     def clean(self, y: Tensor, generators: Generators | Noise, temperature: float = 1.0) -> Tensor:
         """Noisy images to clean ones, as :meth:`DeFlow.clean`.
 
@@ -123,7 +143,7 @@ class FrozenDeFlow(nn.Module):
 
         return self._checked(self._decode(encoded, move), "FrozenDeFlow.clean")
 
-    @torch.no_grad()
+    @_in_use
     def encode(self, x: Tensor, domain: int, noise: Noise) -> EncodedImages:
         """Everything that does not depend on the shift: several degradations of the same images share it.
 
@@ -148,7 +168,7 @@ class FrozenDeFlow(nn.Module):
         features = _whole(maps[0], x.dtype), _whole(maps[-1], x.dtype)
         return EncodedImages(latents, levels, features, domain, height, width)
 
-    @torch.no_grad()
+    @_in_use
     def degrade_encoded(self, encoded: EncodedImages, noise: Noise, strength: float | Tensor = 1.0) -> Tensor:
         """One draw of the degradation of images that :meth:`encode` has seen; the rest as :meth:`degrade`."""
         if isinstance(strength, Tensor):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.upsampled_conv import UpsampledConv
+from synthpipe.flows.frozen.upsampled_conv import UpsampledConv, cell_differences
 
 
 @given(
@@ -28,11 +28,12 @@ def test_is_the_convolution_of_the_enlarged_map(factor: int, height: int, width:
     assert_close(UpsampledConv(weight, factor)(x), F.conv2d(enlarged, weight, padding=1), atol=1e-12, rtol=0)
 
 
-def test_adds_the_asked_output_channels() -> None:
-    x, weight = torch.randn(1, 2, 3, 4).double(), torch.randn(5, 2, 3, 3).double()
-    out = torch.ones(1, 2, 6, 8, dtype=torch.float64)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_adds_the_asked_output_channels(layout: torch.memory_format) -> None:
+    x, weight = torch.randn(2, 2, 3, 4).double(), torch.randn(5, 2, 3, 3).double()
+    out = torch.ones(2, 2, 6, 8, dtype=torch.float64).contiguous(memory_format=layout)
     conv = UpsampledConv(weight, 2)
-    conv.add_to(out, x, slice(1, 3))
+    conv.add_to(out, cell_differences(x), slice(1, 3))
     assert_close(out, 1 + conv(x)[:, 1:3])
 
 

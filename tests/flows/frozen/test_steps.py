@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
-from synthpipe.flows import frozen_steps
 from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import Sequential
 from synthpipe.flows.coupling import ConditionalCoupling, SubNet
-from synthpipe.flows.frozen_steps import FirstConvs, FrozenLevel, FrozenSplit, fold_linear, fold_subnet
+from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, fold_linear, fold_subnet
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.reshape import SplitPrior, Squeeze
 from tests.contracts import perturbed
@@ -44,19 +43,6 @@ def test_a_subnetwork_is_three_convolutions() -> None:
     hidden = F.conv2d(x, *folded.first, padding=1).relu()
     hidden = F.conv2d(hidden, *folded.mid).relu()
     assert_close(F.conv2d(hidden, *folded.out, padding=1), net(x), **CLOSE)
-
-
-@pytest.mark.parametrize("calls", ["one", "one each"])
-def test_first_convolutions_of_enlarged_maps_in_few_calls(calls: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(frozen_steps._CALL_BYTES, "cpu", 1 << 30 if calls == "one" else 1)
-    parts = [(3, 1), (2, 1), (4, 2), (1, 4)]
-    maps = [(noise(2, channels, 8 // factor, 12 // factor, seed=factor), factor) for channels, factor in parts]
-    convs = [(noise(6, 10, 3, 3, seed=index), noise(6, seed=index)) for index in range(3)]
-    whole = torch.cat([F.interpolate(map_, scale_factor=float(factor)) for map_, factor in maps], 1)
-    results = list(FirstConvs(convs, parts, torch.float64)(maps))
-    assert len(results) == 3
-    for result, (weight, bias) in zip(results, convs, strict=True):
-        assert_close(result, F.conv2d(whole, weight, bias, padding=1), **CLOSE)
 
 
 @pytest.mark.parametrize("additive", [False, True], ids=["affine", "additive"])

@@ -1,0 +1,136 @@
+"""3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3), for float32 and float64.
+
+A tile of 4x4 outputs follows from 6x6 inputs by ``Y = A' [(G g G') * (B' d B)] A`` (Lavin & Gray 2016, "Fast algorithms
+for convolutional neural networks", section 4.1): 36 products in place of 144, which are matrix products over the
+channels.  A, B and G follow from Vandermonde's matrix at five points and infinity (the Toom-Cook construction).  The
+points are not the usual 0, 1, 2 but closer to each other, which halves the rounding error (random maps of 64 channels:
+4 times that of the plain convolution).
+
+Maps that nearest neighbour enlarges add their 9 products for each cell (:class:`UpsampledConv`) before the same last
+step, so that both kinds together take one pass over the output.
+
+Measured, one thread of an AMD EPYC with AVX-512, where oneDNN's convolution runs at 95% of what the processor can do:
+64 channels of 80x80 to 1024 in 38 ms against 69.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthpipe.flows.frozen.upsampled_conv import UpsampledConv, cell_assembly, cell_differences
+
+__all__ = ["TILE", "WinogradConvs"]
+
+#: Side of the tiles of outputs.
+TILE = 4
+#: Of the products of one call, at most: they should stay in a processor's cache, and wide matrix products are faster.
+_CALL_BYTES = 1 << 25
+_POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)
+
+
+class WinogradConvs:
+    """Several 3x3 convolutions, padding 1, of the same maps; those that are enlarged add to the result.
+
+    Args:
+        weight: ``(count * D, in, 3, 3)``, of the maps that have the size of the result.
+        bias: ``(count * D,)``.
+        count: how many convolutions.
+        enlarged: of the other maps, with as many outputs, by 2, 4 or a multiple of 4.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor, count: int, enlarged: Sequence[UpsampledConv] = ()) -> None:
+        self._bias, self._count = bias, count
+        self._enlarged = tuple(enlarged)
+        self._weights = [_own_weights(weight), *(conv.weight for conv in enlarged)]  # (points, count * D, in)
+        # The last product is the bias.
+        assemblies = [_own_assembly(), *(_tile_assembly(conv.factor) for conv in enlarged), torch.ones(TILE * TILE, 1)]
+        self._assembly = torch.cat([each.to(bias) for each in assemblies], 1)
+        transform = torch.linalg.inv(_vandermonde(TILE + 2)).T
+        self._transform = torch.kron(transform, transform).to(bias)
+
+    def __call__(self, own: Tensor, maps: Sequence[Tensor] = ()) -> Iterator[Tensor]:
+        """``(B, D, H, W)`` of each convolution in turn, channels-last.
+
+        Args:
+            own: ``(B, in, H, W)``.
+            maps: the others before they are enlarged, one for each of ``enlarged``.
+        """
+        count, _, height, width = own.shape
+        tiles = -(-height // TILE), -(-width // TILE)
+        rows, channels = count * tiles[0] * tiles[1], len(self._bias) // self._count
+        points = [self._own_points(own, tiles)]
+        points += [_cell_points(map_, conv.factor, tiles) for map_, conv in zip(maps, self._enlarged, strict=True)]
+        # One memory for the products of all calls: fresh pages would cost as much as the products of a small network.
+        step = self._step(rows * channels * own.element_size())
+        memory = own.new_empty(self._assembly.shape[1] * rows * step * channels)
+        for begin in range(0, self._count, step):
+            outputs = slice(begin * channels, min(begin + step, self._count) * channels)
+            pixels = self._pixels(points, rows, outputs, memory).view(TILE, TILE, count, *tiles, -1)
+            for each in torch.split(pixels.permute(2, 3, 0, 4, 1, 5), channels, dim=-1):
+                plane = each.reshape(count, TILE * tiles[0], TILE * tiles[1], channels)
+                yield plane[:, :height, :width].permute(0, 3, 1, 2)
+
+    def _step(self, one: int) -> int:
+        """How many convolutions in one call, where ``one`` is the bytes of one product of one of them."""
+        return min(max(_CALL_BYTES // (one * self._assembly.shape[1]), 1), self._count)
+
+    def _pixels(self, points: Sequence[Tensor], rows: int, outputs: slice, memory: Tensor) -> Tensor:
+        """Some outputs of all tiles, ``(16, rows * outputs)``."""
+        bias = self._bias[outputs]
+        products = memory[: self._assembly.shape[1] * rows * len(bias)].view(-1, rows * len(bias))
+        begin = 0
+        for inputs, weight in zip(points, self._weights, strict=True):
+            end = begin + inputs.shape[0] * inputs.shape[1] // rows
+            into = products[begin:end].view(len(inputs), -1, len(bias))
+            torch.bmm(inputs, weight[:, outputs].transpose(1, 2), out=into)
+            begin = end
+        products[begin].view(rows, -1).copy_(bias)
+        return torch.mm(self._assembly, products)
+
+    def _own_points(self, x: Tensor, tiles: tuple[int, int]) -> Tensor:
+        """``(36, B tiles, in)`` of ``(B, in, H, W)``."""
+        ends = [TILE * count + 1 - side for count, side in zip(tiles, x.shape[2:], strict=True)]
+        rows = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, ends[1], 1, ends[0]))
+        side = TILE + 2
+        patches = rows.unfold(1, side, TILE).unfold(2, side, TILE).permute(4, 5, 0, 1, 2, 3)
+        return (self._transform @ patches.reshape(side * side, -1)).view(side * side, -1, x.shape[1])
+
+
+def _cell_points(x: Tensor, factor: int, tiles: tuple[int, int]) -> Tensor:
+    """``(9, cells of a tile * B tiles, in)`` of the small map ``(B, in, h, w)``."""
+    if factor > TILE:
+        x, factor = F.interpolate(x, scale_factor=factor / TILE, mode="nearest"), TILE
+    side = TILE // factor  # cells
+    x = F.pad(x, (0, side * tiles[1] - x.shape[3], 0, side * tiles[0] - x.shape[2]))
+    cells = cell_differences(x).view(9, len(x), tiles[0], side, tiles[1], side, x.shape[1])
+    return cells.permute(0, 3, 5, 1, 2, 4, 6).reshape(9, -1, x.shape[1])
+
+
+def _vandermonde(columns: int) -> Tensor:
+    """Powers 0 to ``columns - 1`` of the points, and the highest alone for infinity."""
+    powers = torch.tensor(_POINTS, dtype=torch.float64)[:, None] ** torch.arange(columns)
+    return torch.cat([powers, torch.eye(columns, dtype=torch.float64)[-1:]])
+
+
+def _own_weights(weight: Tensor) -> Tensor:
+    """``(out, in, 3, 3)`` -> ``(36, out, in)``, computed in float64."""
+    taps = _vandermonde(3).to(weight.device)
+    return torch.einsum("ia,jb,ocab->ijoc", taps, taps, weight.double()).flatten(0, 1).to(weight.dtype).contiguous()
+
+
+def _own_assembly() -> Tensor:
+    """``(16, 36)``: pixels of a tile from its products."""
+    return torch.kron(_vandermonde(TILE).T, _vandermonde(TILE).T)
+
+
+def _tile_assembly(factor: int) -> Tensor:
+    """``(16, 9 * cells)``: pixels of a tile from the products of its cells."""
+    factor = min(factor, TILE)
+    side = TILE // factor
+    own = torch.eye(side)
+    cells = torch.einsum("yxkl,cC,dD->cydxklCD", cell_assembly(factor), own, own)
+    return cells.reshape(TILE * TILE, -1)
