@@ -53,6 +53,12 @@ class StreamOptions(Options):
         description="emitted batches prepared ahead in a background thread; null: 2 on an accelerator, 0 on the CPU",
     )
 
+    compile: bool = Field(
+        False,
+        description="torch.compile for all that the device does, before it is captured: CUDA alone; the first batch "
+        "waits about a minute, and results differ within rounding",
+    )
+
     open_shards: int = Field(8, ge=1, le=256, description="shards that one reader reads in turn")
     shuffle_buffer: int = Field(
         1000,

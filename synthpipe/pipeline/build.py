@@ -261,7 +261,7 @@ class _Recipe:
         self._shape = shape
         self._device = device
         options = shape.options
-        self._stage = DeviceStage(device, steps, shape.cut, options.tiles_per_batch)
+        self._stage = DeviceStage(device, steps, shape.cut, options.tiles_per_batch, compile=options.compile)
         self._prefetch = options.prefetch
         if self._prefetch is None:
             self._prefetch = 0 if device.type == "cpu" else 2

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from synthpipe.errors import OptionError
 from synthpipe.images import quantize_8bit, to_float
 from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.patches import BROKEN, DROPPED, JUDGED, KEPT, NOT_FINITE, Patches, RowFates
@@ -69,6 +70,10 @@ class DeviceStage:
         cut: which patches; None where nothing degrades: tiles are patches.
         rows: tiles of a record, at most; shorter ones are filled up where the stage is captured.
         capture: makes the captured function, from a function and ``rows``; None: only on CUDA, and where it can be.
+        compile: by ``torch.compile``, before it is captured.
+
+    Raises:
+        OptionError: ``compile`` of what is not captured.
     """
 
     def __init__(
@@ -78,13 +83,19 @@ class DeviceStage:
         cut: PatchCut | None,
         rows: int,
         capture: Callable[[Callable[..., tuple[Tensor, ...]], int], CapturedFunction] | None = None,
+        *,
+        compile: bool = False,
     ) -> None:
         self._device = device
         self._steps = steps.to(device)
         self._cut = cut
         if capture is None and device.type == "cuda" and steps.capturable:
             capture = CapturedFunction
-        self._whole = None if capture is None else capture(self.compute, rows)
+        if compile and capture is None:
+            reason = "transforms that are tensor operations alone" if device.type == "cuda" else "a CUDA device"
+            raise OptionError(f"compile: needs {reason}; leave it out")
+        function = torch.compile(self.compute, dynamic=False) if compile else self.compute
+        self._whole = None if capture is None else capture(function, rows)
 
     @torch.no_grad()
     def __call__(self, record: Record, tally: Tally) -> Patches:

@@ -32,6 +32,7 @@ _NOT_IDENTITY = {
     "tile",
     "prefetch",
     "start_method",
+    "compile",
     "max_bad_fraction",
     "allow_pipe",
     "spool_dir",

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchdata.nodes import BaseNode
 
 from synthpipe.config.degrade import ClassicalDegradeOptions
-from synthpipe.errors import StreamError
+from synthpipe.errors import OptionError, StreamError
 from synthpipe.pipeline.device_stage import DeviceStage, StageSteps
 from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.patches import Patches
@@ -245,9 +245,37 @@ def test_only_what_is_tensors_alone_can_be_captured() -> None:
         assert not steps.capturable
 
 
+def test_what_is_compiled_is_the_captured_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile(function: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
+        compiled.append((function, dynamic))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile)
+    steps, cut, side = STEPS["bicubic"]
+    stage = DeviceStage(CPU, steps, cut, ROWS, recorded, compile=True)
+    assert compiled == [(stage.compute, False)]
+    assert len(stage(record(1, ROWS, side, cut), Tally(1000, 0.9))) == ROWS * cut.count
+    with pytest.raises(OptionError, match="compile: needs a CUDA device; leave it out"):
+        DeviceStage(CPU, steps, cut, ROWS, compile=True)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_a_compiled_stage_gives_what_the_cpu_gives() -> None:
+    steps, cut, side = STEPS["deflow"]
+    tally = Tally(1000, 0.9)
+    given = record(1, ROWS, side, cut)
+    plain = patches_of(DeviceStage(CPU, steps, cut, ROWS)(given, tally), tally)
+    compiled = DeviceStage(torch.device("cuda"), steps, cut, ROWS, compile=True)
+    found = patches_of(compiled(given, tally), tally)
+    assert torch.equal(found["gt"].cpu(), plain["gt"])
+    assert (found["lq"].cpu() - plain["lq"]).abs().max() < 2.01 / 255
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", STEPS)
-def test_on_the_gpu_one_graph_gives_what_the_cpu_gives(name: str) -> None:
+def test_on_the_gpu_one_graph_one_graph_gives_what_the_cpu_gives(name: str) -> None:
     steps, cut, side = STEPS[name]
     on_cpu = DeviceStage(CPU, steps, cut, ROWS)
     tallies = Tally(1000, 0.9), Tally(1000, 0.9)

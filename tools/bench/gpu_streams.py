@@ -31,6 +31,7 @@ FEEDS: dict[str, dict[str, str] | str | None] = {
     "bicubic": CLASSICAL,
     "deflow_small": DEFLOW,
     "deflow_small uncaptured": "uncaptured",
+    "deflow_small compiled": "compiled",
 }
 #: Above any log-odds: the filter judges all tiles and keeps them.
 EVERYTHING = 1e9
@@ -55,6 +56,9 @@ def open_stream(bench: Bench, degrade: dict[str, str] | str | None, **changes: A
     if degrade == "uncaptured":
         built = build_degrade(DeFlowDegradeOptions.model_validate(DEFLOW), options(bench, **changes)["scale"])
         return build_stream(options(bench, **changes), device=bench.device, degrade=Uncaptured(built))
+    if degrade == "compiled":
+        # Nothing is captured on a CPU, and so nothing compiled.
+        degrade, changes = DEFLOW, {**changes, "compile": bench.device.type == "cuda"}
     return build_stream(options(bench, degrade=degrade, **changes), device=bench.device)
 
 

@@ -83,7 +83,7 @@ def graphs_that_do_nothing() -> Iterator[bool]:
         """The first call's numbers, for ever."""
         return Recording(_nothing, function(*inputs))
 
-    def stage(device: torch.device, steps: Any, cut: Any, rows: int) -> Any:
+    def stage(device: torch.device, steps: Any, cut: Any, rows: int, **_: Any) -> Any:
         """A captured one, where all of it can be."""
         capture = (lambda function, rows: CapturedFunction(function, rows, record=record)) if steps.capturable else None
         return device_stage.DeviceStage(device, steps, cut, rows, capture)
