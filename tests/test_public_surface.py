@@ -45,6 +45,7 @@ PUBLIC: dict[str, set[str]] = {
         "Denoise",
         "DensityFilter",
         "DensityScore",
+        "DeviceTransform",
     },
     "synthpipe.pipeline": {"Stream", "build_stream"},
 }

@@ -1,4 +1,4 @@
-"""The contract of batched transforms: draw the randomness first, apply it second.
+"""The contract of batched transforms.
 
 A batch is a dictionary.  Keys that every stage after ``device`` sees:
 
@@ -6,13 +6,14 @@ A batch is a dictionary.  Keys that every stage after ``device`` sees:
 ``gt``     ``(B, 3, H, W)`` float32, RGB, [0, 1]    the clean high-resolution tiles
 ``lq``     ``(B, 3, H/s, W/s)`` float32, [0, 1]     added by a degradation
 ``key``    list of B strings                        the sample's key, unique within the corpus
-``seed``   ``(B,)`` int64, CPU                      the sample's own seed: all its randomness
+``seed``   ``(B,)`` int64                           the sample's own seed: all its randomness
 =========  =======================================  ==========================================
 
 A transform MUST
 
-* draw everything random in :meth:`BatchTransform.sample_params`, from the samples' own seeds alone, so that a
-  sample's result depends neither on its neighbours in the batch nor on what came before;
+* draw everything random from the samples' own seeds alone, in :meth:`BatchTransform.sample_params` or
+  :meth:`DeviceTransform.compute`, so that a sample's result depends neither on its neighbours in the batch nor on what
+  came before;
 * be deterministic in :meth:`BatchTransform.apply`, given the parameters;
 * add keys and never edit a tensor of the batch in place;
 * refuse wrong shapes and NaN with :class:`synthpipe.errors.ShapeError`.
