@@ -153,9 +153,8 @@ class DeviceStage:
         if self._cut is None or self._steps.degrade is None:
             return self._patches([batch["gt"]], batch["key"], batch["gt_path"], batch["seed"], None)
         batch = _degraded(self._steps.degrade, batch, self._cut.samples)
-        batch = _drop_not_finite(batch, "lq", tally)
-        corners = batch["corner"].to(self._device)
-        patches = self._cut.cut(quantize_8bit(batch["lq"]), batch["gt"], corners)
+        batch = _drop_not_finite({**batch, "corner": self._corners(batch)}, "lq", tally)
+        patches = self._cut.cut(quantize_8bit(batch["lq"]), batch["gt"], batch["corner"].to(self._device))
         return self._patches(patches, batch["key"], batch["gt_path"], batch["seed"], None, repeat=1)
 
     def _clean_tiles(self, record: Record, tally: Tally) -> Batch:
@@ -184,6 +183,18 @@ class DeviceStage:
                 batch = judge(batch)
             tally.judge(len(batch["key"]), before - len(batch["key"]))
         return batch
+
+    def _corners(self, batch: Batch) -> Tensor:
+        """``(rows, count, 2)``: the reader's, unless a transform left them out or changed the size of tiles."""
+        cut = self._cut
+        assert cut is not None
+        sides = tuple(batch["lq"].shape[-2:])
+        corners: Tensor | None = batch.get("corner")
+        if corners is None or sides != (cut.tile, cut.tile):
+            # Rows of one tile stand together; none has been dropped yet.
+            places = cut.corners(batch["seed"][:: cut.samples].tolist(), sides)
+            corners = torch.from_numpy(places.reshape(len(batch["seed"]), cut.count, 2))
+        return corners
 
     def _patches(
         self,
@@ -214,8 +225,9 @@ def _degraded(degrade: BatchTransform, batch: Batch, samples: int) -> Batch:
     # What comes here is finite; a look at it again would cost a pass over the tiles.
     tensors = degrade.compute({"gt": batch["gt"], "seed": batch["seed"].to(batch["gt"].device)})
     rows = {key: repeated(batch[key], samples) for key in ("key", "gt_path", "seed")}
-    corners = batch["corner"].unflatten(1, (samples, -1)).flatten(0, 1)
-    return {**rows, "gt": tensors["gt"], "lq": tensors["lq"], "corner": corners}
+    if "corner" in batch:
+        rows["corner"] = batch["corner"].unflatten(1, (samples, -1)).flatten(0, 1)
+    return {**rows, "gt": tensors["gt"], "lq": tensors["lq"]}
 
 
 def _without_border(x: Tensor, border: int) -> Tensor:

@@ -127,7 +127,18 @@ def test_each_degradation_of_a_tile_has_patches_of_its_own() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     cut = PatchCut(tile=16, lq_size=8, scale=4, margin=0, count=1)
     corners = torch.from_numpy(cut.corners([0]))
-    with pytest.raises(ShapeError, match="gt must be 4 times lq and lq 16x16, got gt"):
+    with pytest.raises(ShapeError, match="gt must be 4 times lq, got gt"):
         cut.cut(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 32, 32), corners)
     with pytest.raises(ShapeError, match="patch of 8 does not fit into a tile of 16x16 with a margin of 5"):
         PatchCut(tile=16, lq_size=8, scale=2, margin=5, count=1)
+    with pytest.raises(ShapeError, match="patch of 8 does not fit into a tile of 20x6"):
+        cut.corners([1], (20, 6))
+
+
+def test_tiles_of_another_size_have_corners_too() -> None:
+    cut = PatchCut(tile=16, lq_size=6, scale=1, margin=1, count=40)
+    corners = cut.corners([5], (30, 12))[0]
+    assert corners.min(0).tolist() == [1, 1]
+    assert corners[:, 0].max() > 16
+    assert corners[:, 0].max() <= 30 - 1 - 6
+    assert corners[:, 1].max() == 12 - 1 - 6

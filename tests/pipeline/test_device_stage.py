@@ -226,6 +226,26 @@ class SpoiledAlways(ClassicalDegrade):
         return Spoil(1, "lq").compute(super().compute(batch))
 
 
+class Own(BatchTransform):
+    """A user's transform, which keeps what it knows of and cuts the tiles smaller."""
+
+    def sample_params(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def apply(self, batch: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+        return {"gt": batch["gt"][..., 4:-4, :], **{key: batch[key] for key in ("key", "seed", "gt_path")}}
+
+
+def test_a_transform_may_change_the_size_of_tiles_and_forget_what_it_does_not_know() -> None:
+    steps = StageSteps(transforms=[Own()], degrade=ClassicalDegrade(ClassicalDegradeOptions(), 2))
+    tally = Tally(1000, 0.9)
+    found = patches_of(DeviceStage(CPU, steps, CUT, ROWS)(record(1, ROWS, 48, CUT), tally), tally)
+    assert found["lq"].shape == (2 * ROWS, 3, 8, 8)
+    assert found["gt"].shape == (2 * ROWS, 3, 16, 16)
+    again = patches_of(DeviceStage(CPU, steps, CUT, 1)(record(1, 1, 48, CUT), tally), tally)
+    assert again["gt_path"] == found["gt_path"][:2]
+
+
 def test_only_what_is_tensors_alone_can_be_captured() -> None:
     class Ordinary(BatchTransform):
         def sample_params(self, batch: dict[str, Any]) -> dict[str, Any]:
