@@ -48,7 +48,7 @@ class FixedLevelNet(nn.Module):
             for place, (i, o) in enumerate(itertools.pairwise(sizes))
         )
         self.out = nn.Conv2d(width, channels, 3, padding=1)
-        self.act = nn.LeakyReLU(slope)
+        self.act = nn.LeakyReLU(slope, inplace=True)
         for conv in self.convs:
             assert isinstance(conv, nn.Conv2d)
             nn.init.kaiming_normal_(conv.weight, a=slope)

@@ -43,7 +43,8 @@ class ResidualNet(nn.Module):
         sizes = [channels + level] + [width] * (depth - 1)
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in itertools.pairwise(sizes))
         self.out = nn.Conv2d(width, channels, 3, padding=1)
-        self.act = nn.LeakyReLU(0.1)
+        # In place: on a CPU, fresh memory for each result took a fifth of the time.
+        self.act = nn.LeakyReLU(0.1, inplace=True)
         for conv in self.convs:
             assert isinstance(conv, nn.Conv2d)
             nn.init.kaiming_normal_(conv.weight, a=0.1)

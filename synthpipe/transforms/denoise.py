@@ -17,8 +17,9 @@ from synthpipe.transforms.tiling import apply_tiled
 
 __all__ = ["Denoise"]
 
-#: Pixels in one call of the network, unless a single tile has more: memory stays bounded whatever the batch.
-_PIXELS_AT_ONCE = 1 << 20
+#: Pixels in one call of the network, unless a single tile has more: memory stays bounded whatever the batch.  On a CPU
+#: the features of few pixels take memory that was used just before, which is faster; a GPU wants many at once.
+_CPU_PIXELS, _GPU_PIXELS = 1 << 16, 1 << 20
 
 
 class Denoise(DeviceTransform):
@@ -133,7 +134,8 @@ class Denoise(DeviceTransform):
 
     def _at_once(self, x: Tensor) -> int:
         """Images in one call of the network."""
-        return max(1, _PIXELS_AT_ONCE // min(x.shape[2] * x.shape[3], self.tile**2))
+        pixels = _CPU_PIXELS if x.device.type == "cpu" else _GPU_PIXELS
+        return max(1, pixels // min(x.shape[2] * x.shape[3], self.tile**2))
 
     def _levels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Noise levels ``(B,)``, and which images are to be denoised; None: all."""

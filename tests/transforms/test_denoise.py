@@ -157,7 +157,7 @@ def test_a_reach_beyond_the_tile_is_blended():
 
 
 def test_large_batches_go_in_parts(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("synthpipe.transforms.denoise._PIXELS_AT_ONCE", 2 * 40 * 40)
+    monkeypatch.setattr("synthpipe.transforms.denoise._CPU_PIXELS", 2 * 40 * 40)
     x = noisy_images(5, 0.1)
     model = tiny_plain()
     whole = torch.cat([Denoise(model, 0.1).clean(image[None]) for image in x])

@@ -115,7 +115,7 @@ class DilatedNet(BlindSpotNet):
         self._check_hole(hole)
         seen, start = [x], x
         for place, conv in enumerate(self.trunk, 1):
-            x = F.leaky_relu(conv(x), _SLOPE)
+            x = F.leaky_relu_(conv(x), _SLOPE)
             if self._residual and place % 2:  # the first layer has no pair: it only widens
                 x = start = x if place == 1 else x + start
             seen.append(x)
@@ -124,7 +124,7 @@ class DilatedNet(BlindSpotNet):
             for place, (conv, features) in enumerate(zip(self.holes, seen, strict=True))
         ]
         # One activation for all branches: the gradient of a part of the concatenation is slow to work with.
-        out: Tensor = self.head(F.leaky_relu(torch.cat(branches, 1), _SLOPE))
+        out: Tensor = self.head(F.leaky_relu_(torch.cat(branches, 1), _SLOPE))
         return out
 
     def dilation(self, place: int, hole: int) -> int:
@@ -137,7 +137,8 @@ class DilatedNet(BlindSpotNet):
 
 
 def _act() -> nn.Module:
-    return nn.LeakyReLU(_SLOPE)
+    # In place, here as everywhere: on a CPU, fresh memory for each result took a fifth of the time.
+    return nn.LeakyReLU(_SLOPE, inplace=True)
 
 
 def _conv(inputs: int, outputs: int, side: int, gain: float = (2 / (1 + _SLOPE**2)) ** 0.5) -> nn.Conv2d:

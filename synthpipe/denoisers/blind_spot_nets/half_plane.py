@@ -19,8 +19,8 @@ _SLOPE = 0.1
 
 
 def act(x: Tensor) -> Tensor:
-    """LeakyReLU, of slope 0.1 below 0 as in the source; any shape."""
-    return F.leaky_relu(x, _SLOPE)
+    """LeakyReLU, of slope 0.1 below 0 as in the source, in the memory of ``x``, of any shape."""
+    return F.leaky_relu_(x, _SLOPE)
 
 
 def shift_down(x: Tensor, rows: int) -> Tensor:
@@ -62,7 +62,7 @@ def conv1x1(in_channels: int, out_channels: int, last: bool = False) -> nn.Conv2
 
 def head(widths: Sequence[int], out_channels: int) -> nn.Sequential:
     """1x1 convolutions from ``widths[0]`` channels over the others to ``out_channels``, linear at the end."""
-    layers = [layer for i, o in itertools.pairwise(widths) for layer in (conv1x1(i, o), nn.LeakyReLU(_SLOPE))]
+    layers = [layer for i, o in itertools.pairwise(widths) for layer in (conv1x1(i, o), nn.LeakyReLU(_SLOPE, inplace=True))]
     return nn.Sequential(*layers, conv1x1(widths[-1], out_channels, last=True))
 
 
