@@ -205,7 +205,7 @@ def test_nan_goes_through_and_touches_nobody_else(options: dict[str, Any]) -> No
 
 
 def captured(transform: DeviceTransform, key: str) -> CapturedFunction:
-    return CapturedFunction(lambda gt, seed: transform.compute({"gt": gt, "seed": seed})[key])
+    return CapturedFunction(lambda gt, seed: (transform.compute({"gt": gt, "seed": seed})[key],))
 
 
 @pytest.mark.gpu
@@ -216,7 +216,7 @@ def test_on_the_gpu_a_graph_denoises_as_apply_does_on_the_cpu(name: str, options
     there = captured(Denoise(loaded(name), **options).to("cuda"), "gt")
     for seed in (1, 2):
         batch = batch_of(4, seed, 160)
-        found = there(*(batch[key].cuda() for key in ("gt", "seed")))
+        (found,) = there(*(batch[key].cuda() for key in ("gt", "seed")))
         assert_close(found.cpu(), expected(batch)["gt"], atol=1.01 / 255, rtol=0)
 
 
@@ -227,7 +227,7 @@ def test_on_the_gpu_a_graph_scores_as_apply_does_on_the_cpu(norm_levels: tuple[f
     there = captured(DensityScore(tiny_scorer(norm_levels=norm_levels), 6).to("cuda"), DEGRADED_LOGIT)
     for seed in (1, 2):
         batch = batch_of(4, seed)
-        found = there(*(batch[key].cuda() for key in ("gt", "seed")))
+        (found,) = there(*(batch[key].cuda() for key in ("gt", "seed")))
         # convolutions there may round their factors to 10 bits
         assert_close(found.cpu(), expected(batch)[DEGRADED_LOGIT], atol=2e-2, rtol=2e-2)
 
@@ -237,7 +237,7 @@ def test_on_the_gpu_one_graph_holds_all_judges() -> None:
     there = captured(judges().to("cuda"), "keep")
     for seed in (1, 2):
         batch = batch_of(8, seed)
-        found = there(*(batch[key].cuda() for key in ("gt", "seed")))
+        (found,) = there(*(batch[key].cuda() for key in ("gt", "seed")))
         logits = judges().compute(batch)[DEGRADED_LOGIT]
         sure = (logits - 0.4).abs() > 0.05
         assert torch.equal(found.cpu()[sure], (logits <= 0.4)[sure])

@@ -62,8 +62,8 @@ def conv1x1(in_channels: int, out_channels: int, last: bool = False) -> nn.Conv2
 
 def head(widths: Sequence[int], out_channels: int) -> nn.Sequential:
     """1x1 convolutions from ``widths[0]`` channels over the others to ``out_channels``, linear at the end."""
-    layers = [layer for i, o in itertools.pairwise(widths) for layer in (conv1x1(i, o), nn.LeakyReLU(_SLOPE, inplace=True))]
-    return nn.Sequential(*layers, conv1x1(widths[-1], out_channels, last=True))
+    pairs = ((conv1x1(i, o), nn.LeakyReLU(_SLOPE, inplace=True)) for i, o in itertools.pairwise(widths))
+    return nn.Sequential(*itertools.chain.from_iterable(pairs), conv1x1(widths[-1], out_channels, last=True))
 
 
 def _initialize(conv: nn.Conv2d, gain: float) -> None:
