@@ -8,7 +8,7 @@ Weights are random; time does not depend on them.  ``ours`` is the frozen runtim
 ``details.ways`` has the median seconds of every way, its ratio to the plain model (plain / way: above 1 is faster) and
 its largest difference from the plain model's images on the [0, 1] scale:
 
-* ``plain``: one generator per image on the host, as :class:`synthpipe.transforms.DeFlowDegrade` calls it;
+* ``plain``: the model as it is trained, with one generator per image on the host;
 * ``frozen``: the same draws; ``frozen bf16``: what depends on the features alone in bfloat16;
 * ``further``: one more draw of tiles that are encoded already;
 * ``seeded``, ``seeded bf16``: noise from seeds, on the device; ``captured``, ``captured bf16``: that as one CUDA graph.

@@ -115,7 +115,7 @@ def train(bench: Bench) -> None:
 
 
 def degrade_call(run: Degrade, x: Tensor) -> Callable[[], object]:
-    """One batch with a generator for each tile, as the stream has them."""
+    """One batch with a generator for each tile, as streams had them up to commit b88faae."""
     return lambda: run(x, [torch.Generator().manual_seed(place) for place in range(len(x))])
 
 
