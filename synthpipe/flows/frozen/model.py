@@ -24,7 +24,7 @@ from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, NOISY, SPLI
 from synthpipe.flows.draws import Generators, Noise, as_noise
 from synthpipe.flows.frozen.first_convs import MapPart
 from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, LevelCondition
-from synthpipe.flows.prior import DomainShift
+from synthpipe.flows.prior import DiagonalShift, DomainShift
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
 __all__ = ["EncodedImages", "FrozenDeFlow"]
@@ -39,8 +39,10 @@ class EncodedImages:
 
     latents: list[Tensor]
     levels: list[LevelCondition]
-    #: Features at the sizes of the latents.
-    features: tuple[Tensor, Tensor]
+    #: Features of the first and the last level, where the latents are.
+    maps: tuple[list[MapPart], list[MapPart]]
+    #: Standard deviations of the shift, where it has one for each channel; the same for all draws.
+    spreads: tuple[Tensor | None, Tensor | None]
     domain: int
     height: int
     width: int
@@ -136,12 +138,11 @@ class FrozenDeFlow(nn.Module):
         noise = as_noise(generators)
         encoded = self.encode(y, NOISY, noise)
 
-        def move(z: Tensor, shift: DomainShift, cond: Tensor, purpose: int) -> Tensor:
-            """Take a drawn shift of the degraded domain off the latents of one level."""
+        moved = []
+        for z, shift, maps, purpose in zip(encoded.latents, self._shifts(), encoded.maps, (SPLIT, TOP), strict=True):
             like = z.new_empty(len(z), z.shape[1] + shift.extra_draws, *z.shape[2:])
-            return shift.remove(z, temperature * noise.normal(like, purpose), cond)
-
-        return self._checked(self._decode(encoded, move), "FrozenDeFlow.clean")
+            moved.append(shift.remove(z, temperature * noise.normal(like, purpose), _whole(maps, z.dtype)))
+        return self._checked(self._decode(encoded, moved), "FrozenDeFlow.clean")
 
     @_in_use
     def encode(self, x: Tensor, domain: int, noise: Noise) -> EncodedImages:
@@ -165,8 +166,9 @@ class FrozenDeFlow(nn.Module):
         maps = self._features(lr, padded.shape[2:])
         levels = [level.condition(parts) for level, parts in zip(self._levels(), maps, strict=True)]
         latents = self._latents(padded, levels)
-        features = _whole(maps[0], x.dtype), _whole(maps[-1], x.dtype)
-        return EncodedImages(latents, levels, features, domain, height, width)
+        of_latents = maps[0], maps[-1]
+        spreads = self._spread(0, maps[0], x.dtype), self._spread(1, maps[-1], x.dtype)
+        return EncodedImages(latents, levels, of_latents, spreads, domain, height, width)
 
     @_in_use
     def degrade_encoded(self, encoded: EncodedImages, noise: Noise, strength: float | Tensor = 1.0) -> Tensor:
@@ -174,11 +176,36 @@ class FrozenDeFlow(nn.Module):
         if isinstance(strength, Tensor):
             strength = strength.to(encoded.latents[0])[:, None, None, None]
 
-        def move(z: Tensor, shift: DomainShift, cond: Tensor, purpose: int) -> Tensor:
-            """Add ``strength`` times a drawn shift to the latents of one level."""
-            return z + strength * shift.shift(noise.normal(z, purpose), cond)
+        moved = []
+        for z, shift, spread, purpose in zip(
+            encoded.latents, self._shifts(), encoded.spreads, (SPLIT, TOP), strict=True
+        ):
+            eps = noise.normal(z, purpose)
+            u = shift.shift(eps, z) if spread is None else eps * spread + shift.mean
+            moved.append(z + strength * u)
+        return self._decode(encoded, moved)
 
-        return self._decode(encoded, move)
+    @_in_use
+    def degrade_samples(self, x: Tensor, noises: Sequence[Noise], strength: float | Tensor = 1.0) -> Tensor:
+        """Several degradations of each image, which share everything but the shift; each further one is a decode.
+
+        Args:
+            x: as of :meth:`degrade_with`.
+            noises: one for each sample.  Condition and dequantisation are drawn from the first, so that the first
+                sample is what :meth:`degrade_with` gives for it.
+            strength: as of :meth:`degrade`.
+
+        Returns:
+            ``(B * samples, 3, H, W)``, those of one image together.
+        """
+        encoded = self.encode(x, CLEAN, noises[0])
+        return torch.stack([self.degrade_encoded(encoded, noise, strength) for noise in noises], 1).flatten(0, 1)
+
+    def _spread(self, place: int, maps: Sequence[MapPart], dtype: torch.dtype) -> Tensor | None:
+        """Standard deviations of the shift of one latent; None where it has a full covariance."""
+        shift = self._shifts()[place]
+        # They follow the colour at most, and that is the first map.
+        return shift.variance(maps[0][0].to(dtype), dtype).sqrt() if isinstance(shift, DiagonalShift) else None
 
     def _features(self, lr: Tensor, size: Sequence[int]) -> list[list[MapPart]]:
         """The maps of each level, the reduced image's colour first where scales follow it."""
@@ -196,10 +223,8 @@ class FrozenDeFlow(nn.Module):
             x = level.encode(x, condition)
         return [split, x]
 
-    def _decode(self, encoded: EncodedImages, move: Callable[[Tensor, DomainShift, Tensor, int], Tensor]) -> Tensor:
-        shifts: list[DomainShift] = list(self.shifts)  # type: ignore[arg-type]
-        moved = [move(*each) for each in zip(encoded.latents, shifts, encoded.features, (SPLIT, TOP), strict=True)]
-        split, x = moved
+    def _decode(self, encoded: EncodedImages, latents: Sequence[Tensor]) -> Tensor:
+        split, x = latents
         first, *others = zip(self._levels(), encoded.levels, strict=True)
         for level, condition in reversed(others):
             x = level.decode(x, condition)
@@ -207,6 +232,9 @@ class FrozenDeFlow(nn.Module):
         if self.normalization is not None:
             y = self.normalization.undo(y, torch.full((len(y),), 1 - encoded.domain, device=y.device))
         return y[..., : encoded.height, : encoded.width]
+
+    def _shifts(self) -> list[DomainShift]:
+        return list(self.shifts)  # type: ignore[arg-type]
 
     def _levels(self) -> list[FrozenLevel]:
         return list(self.levels)  # type: ignore[arg-type]

@@ -27,8 +27,9 @@ __all__ = ["TILE", "WinogradConvs"]
 
 #: Side of the tiles of outputs.
 TILE = 4
-#: Of the products of one call, at most: they should stay in a processor's cache, and wide matrix products are faster.
-_CALL_BYTES = 1 << 25
+#: Of the products of one call, at most: they should stay in a processor's cache.  Enlarged maps have many rows and
+#: channels, for which wide matrix products are faster.
+_CALL_BYTES, _WIDE_CALL_BYTES = 1 << 22, 1 << 25
 _POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)
 
 
@@ -65,7 +66,7 @@ class WinogradConvs:
         points = [self._own_points(own, tiles)]
         points += [_cell_points(map_, conv.factor, tiles) for map_, conv in zip(maps, self._enlarged, strict=True)]
         # One memory for the products of all calls: fresh pages would cost as much as the products of a small network.
-        step = self._step(rows * channels * own.element_size())
+        step = self._step(self._assembly.shape[1] * rows * channels * own.element_size())
         memory = own.new_empty(self._assembly.shape[1] * rows * step * channels)
         for begin in range(0, self._count, step):
             outputs = slice(begin * channels, min(begin + step, self._count) * channels)
@@ -75,8 +76,9 @@ class WinogradConvs:
                 yield plane[:, :height, :width].permute(0, 3, 1, 2)
 
     def _step(self, one: int) -> int:
-        """How many convolutions in one call, where ``one`` is the bytes of one product of one of them."""
-        return min(max(_CALL_BYTES // (one * self._assembly.shape[1]), 1), self._count)
+        """How many convolutions in one call, where the products of one take ``one`` bytes."""
+        limit = _WIDE_CALL_BYTES if self._enlarged else _CALL_BYTES
+        return min(max(limit // one, 1), self._count)
 
     def _pixels(self, points: Sequence[Tensor], rows: int, outputs: slice, memory: Tensor) -> Tensor:
         """Some outputs of all tiles, ``(16, rows * outputs)``."""

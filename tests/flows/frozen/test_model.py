@@ -179,3 +179,18 @@ def test_nan_out_is_refused_unless_the_caller_takes_it() -> None:
         frozen.degrade(images(1), generators(1))
     out: Tensor = frozen.degrade(images(1), generators(1), refuse_nonfinite=False)
     assert not bool(torch.isfinite(out).all())
+
+
+@pytest.mark.parametrize("covariance", ["full", "colour"])
+def test_samples_of_one_image_share_the_first_ones_condition(covariance: str) -> None:
+    frozen = FrozenDeFlow(tiny(covariance=covariance, encoder=RRDB, dequantize_output=True))
+    x, seeds, strength = images(2, 20, 16), torch.tensor([3, 4]), torch.tensor([0.5, 1.0])
+    noises = [SeededNoise(seeds, sample=number) for number in range(3)]
+    y = frozen.degrade_samples(x, noises, strength)
+    assert y.shape == (6, 3, 20, 16)
+    rows = y.unflatten(0, (2, 3))
+    assert torch.equal(rows[:, 0], frozen.degrade_with(x, noises[0], strength))
+    encoded = frozen.encode(x, CLEAN, noises[0])
+    assert torch.equal(rows[:, 2], frozen.degrade_encoded(encoded, noises[2], strength))
+    assert not torch.allclose(rows[:, 1], rows[:, 2], atol=1e-2)
+    assert_close(frozen.degrade_samples(x, noises, 0.0), x.repeat_interleave(3, 0), atol=1e-9, rtol=0)
