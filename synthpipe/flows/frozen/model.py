@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from synthpipe.errors import ShapeError
 from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, NOISY, SPLIT, TOP, DeFlow, resized_colour
 from synthpipe.flows.draws import Generators, Noise, as_noise
+from synthpipe.flows.frozen.encoder import freeze_encoder
 from synthpipe.flows.frozen.first_convs import MapPart
 from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, LevelCondition
 from synthpipe.flows.prior import DiagonalShift, DomainShift
@@ -84,7 +85,7 @@ class FrozenDeFlow(nn.Module):
         self.with_colour = model.with_colour
         condition_dtype = condition_dtype or next(model.parameters()).dtype
         self._condition_dtype = condition_dtype
-        self.encoder = copy.deepcopy(model.encoder).to(condition_dtype)
+        self.encoder = freeze_encoder(copy.deepcopy(model.encoder).to(condition_dtype))
         sizes = model.encoder.part_sizes()
         if self.with_colour:
             sizes = [[(3, 1), *parts] for parts in sizes]

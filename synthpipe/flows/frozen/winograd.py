@@ -23,7 +23,16 @@ from torch import Tensor
 
 from synthpipe.flows.frozen.upsampled_conv import UpsampledConv, cell_assembly, cell_differences
 
-__all__ = ["TILE", "WinogradConvs"]
+__all__ = [
+    "TILE",
+    "WinogradConvs",
+    "plane_of",
+    "tile_assembly",
+    "tile_points",
+    "tile_transform",
+    "tile_weights",
+    "tiles_of",
+]
 
 #: Side of the tiles of outputs.
 TILE = 4
@@ -46,12 +55,12 @@ class WinogradConvs:
     def __init__(self, weight: Tensor, bias: Tensor, count: int, enlarged: Sequence[UpsampledConv] = ()) -> None:
         self._bias, self._count = bias, count
         self._enlarged = tuple(enlarged)
-        self._weights = [_own_weights(weight), *(conv.weight for conv in enlarged)]  # (points, count * D, in)
+        self._weights = [tile_weights(weight), *(conv.weight for conv in enlarged)]  # (points, count * D, in)
         # The last product is the bias.
-        assemblies = [_own_assembly(), *(_tile_assembly(conv.factor) for conv in enlarged), torch.ones(TILE * TILE, 1)]
+        cells = [_cell_assembly(conv.factor) for conv in enlarged]
+        assemblies = [tile_assembly(), *cells, torch.ones(TILE * TILE, 1)]
         self._assembly = torch.cat([each.to(bias) for each in assemblies], 1)
-        transform = torch.linalg.inv(_vandermonde(TILE + 2)).T
-        self._transform = torch.kron(transform, transform).to(bias)
+        self._transform = tile_transform().to(bias)
 
     def __call__(self, own: Tensor, maps: Sequence[Tensor] = ()) -> Iterator[Tensor]:
         """``(B, D, H, W)`` of each convolution in turn, channels-last.
@@ -61,9 +70,9 @@ class WinogradConvs:
             maps: the others before they are enlarged, one for each of ``enlarged``.
         """
         count, _, height, width = own.shape
-        tiles = -(-height // TILE), -(-width // TILE)
+        tiles = tiles_of(own)
         rows, channels = count * tiles[0] * tiles[1], len(self._bias) // self._count
-        points = [self._own_points(own, tiles)]
+        points = [tile_points(own, self._transform)]
         points += [_cell_points(map_, conv.factor, tiles) for map_, conv in zip(maps, self._enlarged, strict=True)]
         # One memory for the products of all calls: fresh pages would cost as much as the products of a small network.
         step = self._step(self._assembly.shape[1] * rows * channels * own.element_size())
@@ -72,8 +81,7 @@ class WinogradConvs:
             outputs = slice(begin * channels, min(begin + step, self._count) * channels)
             pixels = self._pixels(points, rows, outputs, memory).view(TILE, TILE, count, *tiles, -1)
             for each in torch.split(pixels.permute(2, 3, 0, 4, 1, 5), channels, dim=-1):
-                plane = each.reshape(count, TILE * tiles[0], TILE * tiles[1], channels)
-                yield plane[:, :height, :width].permute(0, 3, 1, 2)
+                yield plane_of(each)[..., :height, :width]
 
     def _step(self, one: int) -> int:
         """How many convolutions in one call, where the products of one take ``one`` bytes."""
@@ -93,13 +101,43 @@ class WinogradConvs:
         products[begin].view(rows, -1).copy_(bias)
         return torch.mm(self._assembly, products)
 
-    def _own_points(self, x: Tensor, tiles: tuple[int, int]) -> Tensor:
-        """``(36, B tiles, in)`` of ``(B, in, H, W)``."""
-        ends = [TILE * count + 1 - side for count, side in zip(tiles, x.shape[2:], strict=True)]
-        rows = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, ends[1], 1, ends[0]))
-        side = TILE + 2
-        patches = rows.unfold(1, side, TILE).unfold(2, side, TILE).permute(4, 5, 0, 1, 2, 3)
-        return (self._transform @ patches.reshape(side * side, -1)).view(side * side, -1, x.shape[1])
+
+def tiles_of(x: Tensor) -> tuple[int, int]:
+    """Tiles down and across that cover ``(B, C, H, W)``."""
+    return -(-x.shape[2] // TILE), -(-x.shape[3] // TILE)
+
+
+def tile_transform() -> Tensor:
+    """``(36, 36)``, float64: from the 6x6 inputs of a tile to its points."""
+    transform = torch.linalg.inv(_vandermonde(TILE + 2)).T
+    return torch.kron(transform, transform)
+
+
+def tile_points(x: Tensor, transform: Tensor) -> Tensor:
+    """``(36, B tiles, in)`` of ``(B, in, H, W)``: what :func:`tile_weights` are multiplied by."""
+    tiles = tiles_of(x)
+    ends = [TILE * count + 1 - side for count, side in zip(tiles, x.shape[2:], strict=True)]
+    rows = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, ends[1], 1, ends[0]))
+    side = TILE + 2
+    patches = rows.unfold(1, side, TILE).unfold(2, side, TILE).permute(4, 5, 0, 1, 2, 3)
+    return (transform @ patches.reshape(side * side, -1)).view(side * side, -1, x.shape[1])
+
+
+def tile_weights(weight: Tensor) -> Tensor:
+    """``(out, in, 3, 3)`` -> ``(36, out, in)``, computed in float64."""
+    taps = _vandermonde(3).to(weight.device)
+    return torch.einsum("ia,jb,ocab->ijoc", taps, taps, weight.double()).flatten(0, 1).to(weight.dtype).contiguous()
+
+
+def tile_assembly() -> Tensor:
+    """``(16, 36)``, float64: pixels of a tile from its products."""
+    return torch.kron(_vandermonde(TILE).T, _vandermonde(TILE).T)
+
+
+def plane_of(pixels: Tensor) -> Tensor:
+    """``(B, tiles down, 4, tiles across, 4, C)`` in any order of memory -> ``(B, C, H, W)``, channels-last."""
+    count, down, _, across, _, channels = pixels.shape
+    return pixels.reshape(count, TILE * down, TILE * across, channels).permute(0, 3, 1, 2)
 
 
 def _cell_points(x: Tensor, factor: int, tiles: tuple[int, int]) -> Tensor:
@@ -118,18 +156,7 @@ def _vandermonde(columns: int) -> Tensor:
     return torch.cat([powers, torch.eye(columns, dtype=torch.float64)[-1:]])
 
 
-def _own_weights(weight: Tensor) -> Tensor:
-    """``(out, in, 3, 3)`` -> ``(36, out, in)``, computed in float64."""
-    taps = _vandermonde(3).to(weight.device)
-    return torch.einsum("ia,jb,ocab->ijoc", taps, taps, weight.double()).flatten(0, 1).to(weight.dtype).contiguous()
-
-
-def _own_assembly() -> Tensor:
-    """``(16, 36)``: pixels of a tile from its products."""
-    return torch.kron(_vandermonde(TILE).T, _vandermonde(TILE).T)
-
-
-def _tile_assembly(factor: int) -> Tensor:
+def _cell_assembly(factor: int) -> Tensor:
     """``(16, 9 * cells)``: pixels of a tile from the products of its cells."""
     factor = min(factor, TILE)
     side = TILE // factor
