@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.density.base import LEVEL_TERMS, DensityEstimator, level_place, level_terms
+from synthpipe.density.folded import Convolutions, energy_score, mean_energies
 from synthpipe.errors import ShapeError
 from synthpipe.images import luma
 
@@ -110,7 +111,7 @@ class DDE(DensityEstimator):
         Raises:
             ShapeError: wrong channels, or an image too small to leave a pixel.
         """
-        y = self._as_trained(y)
+        y = self.as_trained(y)
         if not pad:
             self._check_room(y)
         terms = level_terms(sigma, self.sigma_range)
@@ -142,11 +143,9 @@ class DDE(DensityEstimator):
         Raises:
             ShapeError: as :meth:`residual`.
         """
-        y = self._as_trained(y)
+        y = self.as_trained(y)
         self._check_room(y)
-        r = self._residual_at(_centred(y), level, len(self.domains), padding=0)
-        energies = r.square_().mean((2, 3))  # (B, domains * outputs)
-        return 0.5 * torch.unflatten(energies, 1, (len(self.domains), self.outputs)).sum(2)
+        return mean_energies(self.folded(level), y, len(self.domains))
 
     def clean_score(self, y: Tensor, level: float) -> Tensor:
         """:meth:`score` of the first domain at one noise level, the fast way; ``(B, channels, H, W)``.
@@ -155,44 +154,35 @@ class DDE(DensityEstimator):
             y: ``(B, channels, H, W)``, as many channels as the density has.
             level: the noise level of every image.
         """
-        # A gradient is needed whatever the caller has turned off.
-        with torch.inference_mode(False), torch.enable_grad():
-            centred = _centred(y.detach().clone()).requires_grad_(True)
-            energy = 0.5 * self._residual_at(centred, level, 1, padding=1).square().sum()
-            (gradient,) = torch.autograd.grad(energy, centred)
-        return -gradient
+        # Through weights that were folded in inference mode no gradient would go.
+        with torch.inference_mode(False):
+            return energy_score(self.folded(level, 1), y)
 
-    def _residual_at(self, centred: Tensor, level: float, domains: int, padding: int) -> Tensor:
-        """``R`` of the first domains at one noise level, ``(B, domains * outputs, H, W)``, for weights that rest.
-
-        With one level for all, its modulation folds into the convolutions; channels lie last in memory, which a few
-        channels need to be fast on a CPU.
+    @torch.no_grad()
+    def folded(self, level: float, domains: int | None = None) -> Convolutions:
+        """The convolutions of ``R`` at one noise level, its modulation folded into them; see :mod:`.folded`.
 
         Args:
-            centred: from :func:`_centred`.
             level: the noise level.
-            domains: how many.
-            padding: 1, or 0 to leave out the border.
+            domains: how many, from the first on; None: all.
         """
         t = level_place(math.log(level), self.sigma_range)
         # Powers of Python's numbers, each filled in: a tensor made of them all would come from the host.
-        terms = torch.stack([centred.new_full((), t**power) for power in range(LEVEL_TERMS)])
+        terms = torch.stack([self.head.weight.new_full((), t**power) for power in range(LEVEL_TERMS)])
         gain = (level**2 + _DETAIL**2) ** -0.5
-        h = centred
+        convolutions = []
         for conv, level_of in zip(self.convs, self.levels, strict=True):
             assert isinstance(conv, nn.Conv2d)
             assert conv.bias is not None
             assert isinstance(level_of, nn.Linear)
-            scale, shift = (level_of.weight.detach() @ terms).chunk(2)
-            weight, bias = conv.weight.detach() * (1 + scale)[:, None, None, None], conv.bias.detach() * (1 + scale)
-            h = F.silu(F.conv2d(h, weight, bias + shift, padding=padding), inplace=not centred.requires_grad)
-        skip = centred if padding else self._without_border(centred)
-        heads = domains * self.outputs
+            scale, shift = (level_of.weight @ terms).chunk(2)
+            weight, bias = conv.weight * (1 + scale)[:, None, None, None], conv.bias * (1 + scale)
+            convolutions.append((weight, bias + shift))
+        heads = (len(self.domains) if domains is None else domains) * self.outputs
         assert self.head.bias is not None
         # One convolution of both: the linear filter by itself, of one or three channels, would cost as much again.
-        weight = torch.cat([self.head.weight[:heads], self.linear.weight[:heads]], 1).detach() * gain
-        bias = self.head.bias[:heads].detach() * gain
-        return F.conv2d(torch.cat([h, skip], 1), weight, bias, padding=padding)
+        weight = torch.cat([self.head.weight[:heads], self.linear.weight[:heads]], 1) * gain
+        return [*convolutions, (weight, self.head.bias[:heads] * gain)]
 
     def log_density(self, y: Tensor, sigma: Tensor, domain: Tensor | None = None) -> Tensor:
         """``S`` of the images in nats, up to a constant, ``(B,)``; see :class:`DensityEstimator`."""
@@ -210,16 +200,15 @@ class DDE(DensityEstimator):
         if min(y.shape[2:]) <= 2 * self.border:
             raise ShapeError(f"DDE: an image must exceed {2 * self.border} pixels on each side, got {tuple(y.shape)}")
 
-    def _as_trained(self, y: Tensor) -> Tensor:
+    def as_trained(self, y: Tensor) -> Tensor:
+        """``(B, 1 or 3, H, W)`` with the channels of the density, ``(B, channels, H, W)``.
+
+        Raises:
+            ShapeError: other images.
+        """
         if y.ndim != 4 or y.shape[1] not in (1, 3):
             raise ShapeError(f"DDE: expected images (B, 1, H, W) or (B, 3, H, W), got {tuple(y.shape)}")
         return luma(y) if self.channels == 1 else y.expand(-1, 3, -1, -1)
-
-
-def _centred(y: Tensor) -> Tensor:
-    """``y`` around 0, its channels last in memory."""
-    # Of one channel, a tensor counts as laid out either way, and convolutions would take the slow one: say it outright.
-    return torch.sub(y, 0.5, out=torch.empty_like(y, memory_format=torch.channels_last))
 
 
 def _high_pass_filters() -> Tensor:

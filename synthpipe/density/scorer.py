@@ -7,6 +7,7 @@ cancels.  Plain statistics stand beside them: they see compression and blur, whe
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,17 +16,15 @@ from torch import Tensor, nn
 
 from synthpipe.density.calibration import Calibration
 from synthpipe.density.dde import DDE
-from synthpipe.density.scorer_parts import PartSettings, ScorerParts, TileView, parts_before_names
+from synthpipe.density.frozen import FrozenDDE, FrozenScorer
+from synthpipe.density.scorer_parts import PartSettings, ScorerParts, parts_before_names
 from synthpipe.errors import ShapeError
-from synthpipe.images import luma
 
 __all__ = ["QUANTILE_TILES", "DensityScorer"]
 
 #: Numbers of tiles over which the mean log-odds of clean images have their quantiles stored.
 QUANTILE_TILES = (1, 4, 16)
 _PERCENTS = 101
-#: Tiles scored at once.
-_CPU_CHUNK, _GPU_CHUNK = 16, 1024
 
 
 class DensityScorer(nn.Module):
@@ -105,17 +104,13 @@ class DensityScorer(nn.Module):
         Raises:
             ShapeError: tiles of another size, or NaN.
         """
-        self._check(tiles)
-        return self.compute(tiles)
-
-    @torch.no_grad()
-    def compute(self, tiles: Tensor) -> Tensor:
-        """:meth:`forward` without a look at the tiles: tensor operations alone, as in a CUDA graph.
-
-        NaN in a tile makes its numbers NaN, but for some parts.
-        """
-        parts = self._parts(tiles)
+        parts = self.parts(tiles)
         return torch.cat([self.calibration(parts)[:, None], parts], 1)
+
+    def freeze(self) -> FrozenScorer:
+        """The scorer as it is now for use alone: the same numbers, faster, and fit for a CUDA graph."""
+        dde = FrozenDDE(self.dde, self.levels, self.norm_levels)
+        return FrozenScorer(dde, self._chosen, copy.deepcopy(self.calibration)).eval().requires_grad_(False)
 
     @torch.no_grad()
     def parts(self, tiles: Tensor) -> Tensor:
@@ -124,23 +119,14 @@ class DensityScorer(nn.Module):
         Raises:
             ShapeError: as :meth:`forward`.
         """
-        self._check(tiles)
-        return self._parts(tiles)
+        self.check(tiles)
+        return self._chosen.of_tiles(self.dde, tiles)
 
-    def _check(self, tiles: Tensor) -> None:
+    def check(self, tiles: Tensor) -> None:
+        """Refuse tiles of another size, or NaN, as :meth:`forward` does."""
         if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or tiles.shape[2:] != (self.tile, self.tile):
             raise ShapeError(
                 f"DensityScorer: expected tiles (N, 1 or 3, {self.tile}, {self.tile}), got {tuple(tiles.shape)}"
             )
         if not bool(torch.isfinite(tiles).all()):
             raise ShapeError("DensityScorer: the tiles hold NaN or infinity; drop them before they are scored")
-
-    def _parts(self, tiles: Tensor) -> Tensor:
-        # What a few tiles need stays in the cache of a CPU core; a GPU wants many at once.
-        chunk = _CPU_CHUNK if tiles.device.type == "cpu" else _GPU_CHUNK
-        return torch.cat([self._parts_of(few) for few in torch.split(tiles, chunk)])
-
-    def _parts_of(self, tiles: Tensor) -> Tensor:
-        grey = luma(tiles)
-        seen = grey if self.dde.channels == 1 else tiles
-        return self._chosen.measure(TileView(self.dde, seen, grey))

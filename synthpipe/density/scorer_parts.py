@@ -10,14 +10,14 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from synthpipe.density.dde import DDE
 from synthpipe.density.tile_statistics import blockiness, coder_bits, contrast, octave_slopes
 from synthpipe.errors import CheckpointError, ShapeError
+from synthpipe.images import luma
 
 __all__ = [
     "PartGroup",
@@ -32,6 +32,8 @@ __all__ = [
 
 #: Below any energy of a tile of photographs; a flat tile may have none.
 _LEAST = 1e-6
+#: Tiles measured at once.
+_CPU_CHUNK, _GPU_CHUNK = 16, 1024
 
 
 class PartSettings(NamedTuple):
@@ -45,10 +47,26 @@ class PartSettings(NamedTuple):
     norm_levels: tuple[float, ...]
 
 
+class LevelDensity(Protocol):
+    """What parts ask of a density: a :class:`~synthpipe.density.dde.DDE`, or a frozen one."""
+
+    channels: int
+
+    @property
+    def border(self) -> int:
+        """Pixels on each side without an energy."""
+
+    def mean_energies(self, y: Tensor, level: float) -> Tensor:
+        """See :meth:`DDE.mean_energies`: ``(N, channels, tile, tile)`` -> ``(N, domains)``."""
+
+    def clean_score(self, y: Tensor, level: float) -> Tensor:
+        """See :meth:`DDE.clean_score`: of the shape of ``y``."""
+
+
 class TileView(NamedTuple):
     """What parts are computed from: a density, tiles in [0, 1] as it sees them, and the same tiles in grey."""
 
-    dde: DDE
+    dde: LevelDensity
     #: ``(N, dde.channels, tile, tile)``.
     seen: Tensor
     #: ``(N, 1, tile, tile)``, luma.
@@ -174,6 +192,16 @@ class ScorerParts:
         self._groups = [group for group in table if not set(group.names).isdisjoint(self.names)]
         computed = _names(self._groups)
         self._order = None if computed == self.names else [computed.index(name) for name in self.names]
+
+    def of_tiles(self, dde: LevelDensity, tiles: Tensor) -> Tensor:
+        """The parts of tiles ``(N, 1 or 3, tile, tile)`` in [0, 1], ``(N, len(names))``, few at once on a CPU."""
+        # What a few tiles need stays in the cache of a CPU core; a GPU wants many at once.
+        chunk = _CPU_CHUNK if tiles.device.type == "cpu" else _GPU_CHUNK
+        parts = []
+        for few in torch.split(tiles, chunk):
+            grey = luma(few)
+            parts.append(self.measure(TileView(dde, grey if dde.channels == 1 else few.expand(-1, 3, -1, -1), grey)))
+        return torch.cat(parts)
 
     def measure(self, view: TileView) -> Tensor:
         """The parts of each tile, ``(N, len(names))``.

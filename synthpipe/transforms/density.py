@@ -7,7 +7,6 @@ the mean over a few tiles spread evenly over it, because one tile of sky says li
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -97,7 +96,9 @@ def score_image(scorer: DensityScorer, image: Tensor, tiles: int = 16) -> dict[s
             reason="too_small",
         )
     places = tile_places(height, width, scorer.tile, tiles)
-    columns = scorer(_as_float(_cut(image[None], places, scorer.tile).to(_device_of(scorer)))).double().cpu()  # (K, F)
+    columns = (
+        scorer(_as_float(_cut(image[None], places, scorer.tile)[0].to(_device_of(scorer)))).double().cpu()
+    )  # (K, F)
     logit = columns[:, 0]
     low, high = torch.quantile(logit, logit.new_tensor([0.1, 0.9])).tolist()
     return {
@@ -126,6 +127,7 @@ class DensityScore(DeviceTransform):
         if tiles < 1:
             raise ShapeError(f"DensityScore: expected at least 1 tile of each sample, got {tiles}")
         self.scorer = scorer.eval().requires_grad_(False)
+        self._frozen = scorer.freeze()
         self.tiles = tiles
         self.parts = parts
 
@@ -144,7 +146,7 @@ class DensityScore(DeviceTransform):
     @torch.no_grad()
     def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add the numbers; one sample's do not depend on the others."""
-        return {**batch, **self._numbers(batch["gt"], self.scorer.compute)}
+        return {**batch, **self._numbers(self._tiles(batch["gt"]))}
 
     def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
         """Add the numbers.
@@ -154,19 +156,25 @@ class DensityScore(DeviceTransform):
                 cost as much as the scores.
         """
         self.check(batch)
-        return {**batch, **self._numbers(batch["gt"], self.scorer)}
+        tiles = self._tiles(batch["gt"])
+        self.scorer.check(tiles.flatten(0, 1))
+        return {**batch, **self._numbers(tiles)}
 
-    def _numbers(self, gt: Tensor, score: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    def _tiles(self, gt: Tensor) -> Tensor:
+        """``(B, K, 3, tile, tile)``."""
         places = tile_places(gt.shape[2], gt.shape[3], self.scorer.tile, self.tiles)
-        columns = torch.unflatten(score(_cut(gt, places, self.scorer.tile)), 0, (len(gt), len(places))).mean(
-            1
-        )  # (B, F)
+        return _cut(gt, places, self.scorer.tile)
+
+    @torch.no_grad()
+    def _numbers(self, tiles: Tensor) -> dict[str, Tensor]:
+        columns = torch.unflatten(self._frozen(tiles.flatten(0, 1)), 0, tiles.shape[:2]).mean(1)  # (B, F)
         names = self.scorer.columns if self.parts else (DEGRADED_LOGIT,)
         return {name: columns[:, place] for place, name in enumerate(names)}
 
     def to(self, device: torch.device | str) -> DensityScore:
         """Move the scorer."""
         self.scorer.to(device)
+        self._frozen.to(device)
         return self
 
 
@@ -231,8 +239,8 @@ def clean_threshold(scorer: DensityScorer, share: float, tiles: int) -> float:
 
 
 def _cut(images: Tensor, places: list[tuple[int, int]], tile: int) -> Tensor:
-    """``(B, C, H, W)`` -> ``(B * K, C, tile, tile)``, the K tiles of an image one after the other."""
-    return torch.stack([images[..., y : y + tile, x : x + tile] for y, x in places], 1).flatten(0, 1)
+    """``(B, C, H, W)`` -> ``(B, K, C, tile, tile)``."""
+    return torch.stack([images[..., y : y + tile, x : x + tile] for y, x in places], 1)
 
 
 def _as_float(tiles: Tensor) -> Tensor:
