@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from synthpipe.config.reader import Options, PresetOptions
-from synthpipe.config.run import DomainOptions, ReadingOptions, RunOptions
+from synthpipe.config.run import CHECKPOINTING_MEANING, DomainOptions, ReadingOptions, RunOptions
 from synthpipe.flows.deflow_official import AIM_STATISTICS
 
 __all__ = [
@@ -166,4 +166,5 @@ schedule: {kind: cosine, warmup_steps: 100}
 
     kind: Literal["deflow"] = Field("deflow", description="chooses this kind of training")
     model: DeFlowModelOptions = Field(DeFlowModelOptions(), description="the flow")
+    activation_checkpointing: bool = Field(False, description=CHECKPOINTING_MEANING)
     data: UnpairedOptions = Field(description="the two piles of images")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from synthpipe.config.denoiser_data import ImageDataOptions
 from synthpipe.config.reader import PresetOptions
-from synthpipe.config.run import RunOptions
+from synthpipe.config.run import CHECKPOINTING_MEANING, RunOptions
 
 __all__ = ["PRESETS", "GlowModelOptions", "TrainGlowOptions"]
 
@@ -60,6 +60,7 @@ data: {images: {folder: /data/clean_photos}, crop: 32}
 
     kind: Literal["glow"] = Field("glow", description="chooses this kind of training")
     model: GlowModelOptions = Field(GlowModelOptions(), description="the flow")
+    activation_checkpointing: bool = Field(False, description=CHECKPOINTING_MEANING)
     data: ImageDataOptions = Field(description="the clean images; data.crop has to be model.window")
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from synthpipe.pixel_limit import MAX_PIXELS
 
 __all__ = [
     "AUGMENT_MEANING",
+    "CHECKPOINTING_MEANING",
     "Augment",
     "DomainOptions",
     "OptimizerOptions",
@@ -23,6 +24,7 @@ __all__ = [
 
 #: How crops are mirrored and turned.
 Augment = Literal["none", "hflip", "flips", "dihedral"]
+CHECKPOINTING_MEANING = "compute most of the flow's inner values again for the gradient, in place of keeping them"
 AUGMENT_MEANING = "random turns of the crops; hflip: left-right; flips: also upside down; dihedral: also transposed"
 
 

@@ -30,6 +30,7 @@ __all__ = ["FREE_TO_CHANGE", "SCHEMAS", "changed_options", "read_train_options",
 #: Options that may differ between a run and its continuation: none of them changes a number.
 FREE_TO_CHANGE = frozenset(
     {
+        "activation_checkpointing",
         "run_dir",
         "resume",
         "device",

@@ -22,10 +22,20 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 
-__all__ = ["MAX_LEVELS", "FlowLayer", "Sequential", "bits_per_dim", "check_levels"]
+__all__ = ["MAX_LEVELS", "Checkpointed", "FlowLayer", "Sequential", "bits_per_dim", "check_levels"]
 
 #: Of any flow of images: each halves the sides and multiplies the channels.
 MAX_LEVELS = 16
+
+
+class Checkpointed(nn.Module):
+    """What can keep little for backward and compute the rest again there (Chen et al. 2016, arXiv 1604.06174).
+
+    The gradient is the same to the bit.  What is computed again MUST NOT draw random numbers.
+    """
+
+    #: Whether it does; only where a gradient is asked for.
+    checkpointing = False
 
 
 class FlowLayer(nn.Module, ABC):

@@ -19,8 +19,10 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from synthpipe.errors import ShapeError
+from synthpipe.flows.base import Checkpointed
 
 __all__ = ["RRDBEncoder", "SmallEncoder"]
 
@@ -170,7 +172,7 @@ class SmallEncoder(nn.Module):
         return maps
 
 
-class _DenseBlock(nn.Module):
+class _DenseBlock(Checkpointed):
     """``x + 0.2 * conv5([x, f1..f4])`` with ``f_i = lrelu(conv_i([x, f1..f_{i-1}]))`` of ``growth`` channels."""
 
     def __init__(self, features: int, growth: int) -> None:
@@ -184,6 +186,13 @@ class _DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, features, h, w)`` -> the same shape."""
+        if self.checkpointing and torch.is_grad_enabled():
+            # Backward needs no output of the last convolution, so that it stops before it.
+            again: Tensor = checkpoint(self._outputs, x, use_reentrant=False, preserve_rng_state=False)
+            return again
+        return self._outputs(x)
+
+    def _outputs(self, x: Tensor) -> Tensor:
         dense = x
         for conv in self.convs[:4]:
             dense = torch.cat([dense, F.leaky_relu(conv(dense), _SLOPE)], 1)

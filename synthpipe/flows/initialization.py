@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from synthpipe.flows.actnorm import actnorms_of
+from synthpipe.flows.base import Checkpointed
 from synthpipe.flows.invertible_conv import InvertibleConv
 
 __all__ = ["DataInitialized"]
@@ -23,6 +24,12 @@ class DataInitialized(nn.Module):
     def initialized(self) -> bool:
         """Whether every ActNorm has been initialised, from data or by loading."""
         return all(bool(layer.initialized) for layer in actnorms_of(self))
+
+    def checkpoint_activations(self, on: bool = True) -> None:
+        """Train with less memory and more time: see :class:`synthpipe.flows.base.Checkpointed`."""
+        for part in self.modules():
+            if isinstance(part, Checkpointed):
+                part.checkpointing = on
 
     def mark_initialized(self) -> None:
         """Accept all ActNorms as they are."""

@@ -91,6 +91,7 @@ def build_objective(options: TrainDeFlowOptions) -> DeFlowObjective:
         raise OptionError(
             f"data.crop: expected a multiple of {model.size_multiple}, which this model needs, got {options.data.crop}"
         )
+    model.checkpoint_activations(options.activation_checkpointing)
     return DeFlowObjective(model)
 
 

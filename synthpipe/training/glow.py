@@ -51,7 +51,9 @@ class GlowObjective(Objective[Glow]):
 
 def build_objective(options: TrainGlowOptions) -> GlowObjective:
     """The objective that ``options`` describe."""
-    return GlowObjective(Glow(**options.model.arguments()))
+    model = Glow(**options.model.arguments())
+    model.checkpoint_activations(options.activation_checkpointing)
+    return GlowObjective(model)
 
 
 def build_run(options: TrainGlowOptions) -> RunParts:
