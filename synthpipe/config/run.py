@@ -129,6 +129,9 @@ class RunOptions(Options):
     precision: Annotated[
         Literal["32", "bf16-mixed", "16-mixed"], WithJsonSchema({"enum": ["32", 32, "bf16-mixed", "16-mixed"]})
     ] = Field("32", description="of the numbers: single, or half where it is safe; 16-mixed scales the loss")
+    capture: Literal["auto", "never"] = Field(
+        "auto", description="auto: on one CUDA device the gradient of a flow is one CUDA graph: launches cost little"
+    )
     max_steps: int = Field(100_000, ge=1, description="steps in all, those before a resume included")
     max_minutes: float | None = Field(
         None, gt=0, description="stop cleanly after this wall-clock time of this process; null: at max_steps alone"

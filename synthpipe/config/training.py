@@ -31,6 +31,7 @@ __all__ = ["FREE_TO_CHANGE", "SCHEMAS", "changed_options", "read_train_options",
 FREE_TO_CHANGE = frozenset(
     {
         "activation_checkpointing",
+        "capture",
         "run_dir",
         "resume",
         "device",

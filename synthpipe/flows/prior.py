@@ -89,8 +89,12 @@ class FullShift(DomainShift):
         """``log N(z; mu, I + A A^T)``, ``(B, C, H, W)`` -> ``(B,)`` in nats, at full precision under autocast too."""
         with torch.autocast(z.device.type, enabled=False):
             factor = self.factor.to(z.dtype)
-            cholesky = torch.linalg.cholesky(_identity(factor) + factor @ factor.T)
+            covariance = _identity(factor) + factor @ factor.T
             centred = (z - self.mean.to(z.dtype)).flatten(2)  # (B, C, HW)
+            if z.device.type != "cpu":
+                return _log_prob_by_elimination(centred, covariance)
+            # Positive definite unless it holds NaN, which the result then shows.
+            cholesky = torch.linalg.cholesky_ex(covariance).L
             white: Tensor = torch.linalg.solve_triangular(cholesky.expand(len(z), -1, -1), centred, upper=False)
             log_det: Tensor = cholesky.diagonal().log().sum() * centred.shape[2]
         return standard_normal_log_prob(white) - log_det
@@ -245,6 +249,32 @@ def _pick(variance: Tensor, log_weights: Tensor, normal: Tensor) -> Tensor:
 def _normal_log_prob(z: Tensor, variance: Tensor) -> Tensor:
     """``log N(z; 0, variance)`` of each element."""
     return -0.5 * (z.square() / variance + variance.log() + _LOG_2PI)
+
+
+def _log_prob_by_elimination(centred: Tensor, covariance: Tensor) -> Tensor:
+    """``log N(centred; 0, covariance)``, ``(B, C, N)`` -> ``(B,)``, in operations that a CUDA graph can hold.
+
+    The libraries' factorisations wait for the device.  Inverse and determinant are computed without a gradient; the
+    first terms of their series around ``covariance`` have their values and their first derivatives.
+    """
+    with torch.no_grad():
+        inverse, log_det = _inverse_and_log_det(covariance)
+    precision = 2 * inverse - inverse @ covariance @ inverse
+    log_det = log_det + (inverse * (covariance - covariance.detach())).sum()
+    square = (centred * (precision @ centred)).flatten(1).sum(1)
+    return -0.5 * (square + centred.shape[2] * (log_det + len(covariance) * _LOG_2PI))
+
+
+def _inverse_and_log_det(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a positive definite ``(C, C)``, by Gauss-Jordan elimination, whose pivots need no order there."""
+    identity, pivots = _identity(matrix), []
+    rows = torch.cat([matrix, identity], 1)
+    for index in range(len(matrix)):
+        pivots.append(rows[index, index])
+        row = rows[index] / rows[index, index]
+        # Row `index` itself becomes `row`; the others lose their part of it.
+        rows = torch.addr(rows, rows[:, index] - identity[:, index], row, alpha=-1)
+    return rows[:, len(matrix) :], torch.stack(pivots).log().sum()
 
 
 def _identity(like: Tensor) -> Tensor:

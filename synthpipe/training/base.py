@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,9 @@ class Objective(nn.Module, ABC, Generic[M]):
     """
 
     model: M
+    #: Whether :meth:`forward` and its gradient can be one CUDA graph: they ask the device for no value, make no tensors
+    #: from the host's data, keep nothing from step to step, and use of a batch its tensors alone.
+    capturable: ClassVar[bool] = False
 
     def __init__(self, model: M) -> None:
         super().__init__()

@@ -33,6 +33,8 @@ class DeFlowObjective(Objective[DeFlow]):
         model: the flow; anything with its ``nll``, ``bits_per_dim``, ``initialize`` and ``degrade`` will do.
     """
 
+    capturable = True
+
     def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, averaged over ``batch["x"]`` ``(B, 3, H, W)`` uint8 with ``batch["domain"]`` ``(B,)``."""
         x, domain = to_float(batch["x"]), batch["domain"]

@@ -29,6 +29,8 @@ class GlowObjective(Objective[Glow]):
         model: the flow.
     """
 
+    capturable = True
+
     def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, window, window)`` uint8; also logs nats per crop."""
         x = float_crops(batch["x"], self.model.channels)

@@ -30,6 +30,7 @@ from synthpipe.training.checkpoint_file import refused, require_optimizer, requi
 from synthpipe.training.run_folder import RunFolder
 from synthpipe.training.step.average import WarmedAverage
 from synthpipe.training.step.bad_steps import BadSteps, is_bad
+from synthpipe.training.step.captured import CapturedGradient, Gradient
 from synthpipe.training.step.optimizer import build_optimizer, load_optimizer, skip_if
 from synthpipe.transforms.batch import Batch, join_batches
 
@@ -113,6 +114,7 @@ class Trainer:
             self.objective.initialize(fabric.to_device(whole), step_seeds(options.seed, 0, whole["slot"]))
         optimizer = build_optimizer(options, self.objective)
         self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
+        self.gradient = self._gradient_way()
         self.averaged = WarmedAverage(self.objective.model, options.ema_decay)
         self.schedule = LambdaLR(optimizer, lambda step: lr_factor(options.schedule, step, options.max_steps))
         if saved is not None and resume_from is not None:
@@ -161,7 +163,7 @@ class Trainer:
         Nothing here waits for the device but the scaler of 16-mixed: whether a step counts is decided there.
         """
         seeds = step_seeds(self.options.seed, self.step, batch["slot"])
-        numbers = self._mean_over_processes(self._gradient(batch, seeds))
+        numbers = self._mean_over_processes(self.gradient(batch, seeds))
         limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
         norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
         assert norm is not None, "clipping by norm gives the norm"
@@ -177,7 +179,18 @@ class Trainer:
         self.bad_steps.add(self.step, numbers["loss"], norm)
         return numbers
 
-    def _gradient(self, batch: Batch, seeds: Tensor) -> dict[str, Tensor]:
+    def _gradient_way(self) -> Gradient:
+        """How gradients are computed: captured where that can be, else as plain code."""
+        options, fabric = self.options, self.fabric
+        if fabric.device.type != "cuda" or options.capture == "never" or not self.objective.capturable:
+            return self._plain_gradient
+        if fabric.world_size > 1 or options.precision == "16-mixed":
+            logger.info("the training step runs as plain code: several processes and 16-mixed are not captured")
+            return self._plain_gradient
+        trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        return CapturedGradient(self._plain_gradient, trained, fabric.device)
+
+    def _plain_gradient(self, batch: Batch, seeds: Tensor) -> dict[str, Tensor]:
         """Loss and numbers of a batch; their gradient is left at the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
         loss, numbers = self.wrapped(batch, seeds)

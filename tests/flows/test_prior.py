@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.prior import ColourShift, DiagonalShift, DomainShift, FullShift, standard_normal_log_prob
+from synthpipe.flows.prior import (
+    ColourShift,
+    DiagonalShift,
+    DomainShift,
+    FullShift,
+    _inverse_and_log_det,
+    _log_prob_by_elimination,
+    standard_normal_log_prob,
+)
 from tests.contracts import perturbed
 
 B, C, F, H, W = 2, 3, 5, 2, 2  # batch, channels of the latent, channels of the features, positions
@@ -133,6 +141,48 @@ def test_each_sample_gets_the_density_of_its_domain(name: str, z: Tensor, cond: 
     spread = shift.draw_clean(ones, cond)[0].detach().numpy()  # diagonal in every shift
     assert mixed[0].item() == pytest.approx(norm.logpdf(z[0].numpy(), scale=spread).sum(), abs=1e-9)
     assert_close(mixed[1], shift.log_prob_noisy(z, cond)[1])
+
+
+@pytest.mark.parametrize("channels", [1, 6, 24])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 20.0])
+def test_density_by_elimination_is_scipys_and_its_gradient_that_of_the_cholesky_way(
+    channels: int, scale: float
+) -> None:
+    """What devices that must not be asked use in place of a factorisation."""
+    generator = torch.Generator().manual_seed(channels)
+    factor = scale * torch.randn(channels, channels, generator=generator, dtype=torch.float64)
+    centred = torch.randn(B, channels, 5, generator=generator, dtype=torch.float64)
+    covariance = torch.eye(channels, dtype=torch.float64) + factor @ factor.T
+    inverse, log_det = _inverse_and_log_det(covariance)
+    assert_close(inverse, torch.linalg.inv(covariance), rtol=1e-9, atol=1e-9)
+    assert_close(log_det, torch.linalg.slogdet(covariance).logabsdet, rtol=1e-10, atol=1e-10)
+
+    shift = FullShift(channels).double()
+    with torch.no_grad():
+        shift.factor.copy_(factor)
+    z, wanted = centred[..., None].clone().requires_grad_(), []
+    for by_elimination in (True, False):
+        shift.zero_grad()
+        z.grad = None
+        if by_elimination:
+            covariance = torch.eye(channels, dtype=torch.float64) + shift.factor @ shift.factor.T
+            found = _log_prob_by_elimination((z - shift.mean).flatten(2), covariance)
+        else:
+            found = shift.log_prob_noisy(z, z)
+        (found * torch.tensor([1.0, 3.0])).sum().backward()
+        wanted.append([found.detach(), z.grad, shift.mean.grad, shift.factor.grad])
+    for ours, theirs in zip(*wanted, strict=True):
+        assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+    law = multivariate_normal(np.zeros(channels), covariance.detach().numpy())
+    assert_close(wanted[0][0], torch.tensor(np.atleast_2d(law.logpdf(centred.mT.numpy())).reshape(B, 5).sum(1)))
+
+
+def test_elimination_in_float32_is_as_exact_as_the_cholesky_way() -> None:
+    factor = torch.randn(96, 96, generator=torch.Generator().manual_seed(0)) / 4
+    centred = torch.randn(4, 96, 50, generator=torch.Generator().manual_seed(1))
+    covariance = torch.eye(96) + factor @ factor.T
+    exact = _log_prob_by_elimination(centred.double(), torch.eye(96).double() + factor.double() @ factor.double().T)
+    assert_close(_log_prob_by_elimination(centred, covariance).double(), exact, rtol=2e-6, atol=0)
 
 
 def test_standard_normal_log_prob(z: Tensor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 from unittest import mock
 
 import torch
@@ -16,6 +17,9 @@ from synthpipe.config.deflow import DeFlowModelOptions
 from synthpipe.flows import DeFlow
 from synthpipe.flows.draws import SeededNoise
 from synthpipe.flows.frozen import FrozenDeFlow
+from synthpipe.training.deflow import DeFlowObjective
+from synthpipe.training.step.captured import CapturedGradient
+from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.captured import CapturedFunction
 
 #: ``(images, generators) -> degraded images``.
@@ -99,15 +103,17 @@ def degrade(bench: Bench) -> None:
 
 
 def train(bench: Bench) -> None:
-    """A training step: forward, backward, Adam."""
+    """A training step: forward, backward, Adam; plain, with checkpointed activations, and as one CUDA graph."""
     presets, batch, side = (("tiny",), 2, 32) if bench.quick else (PRESETS, 8, 160)
-    for preset in presets:
+    ways = ("plain", "checkpointed", "captured") if bench.device.type == "cuda" else ("plain", "checkpointed")
+    for preset, who in product(presets, ways):
         model = build(preset, bench.device).train()
+        model.checkpoint_activations(who == "checkpointed")
         for mode, (tf32, reduced) in MODES.items():
-            labels = {"what": "train", "who": "plain", "preset": preset, "batch": batch, "mode": mode}
+            labels = {"what": "train", "who": who, "preset": preset, "batch": batch, "mode": mode}
             with bench.part(**labels):
                 allow_tf32(tf32)
-                call = train_call(bench, model, batch, side, reduced)
+                call = train_call(bench, model, batch, side, reduced, captured=who == "captured")
                 found = bench.seconds(call, 5)
                 bench.say(**labels, side=side, **found, peak_mib=bench.peak_mib(call))
                 del call
@@ -119,17 +125,25 @@ def degrade_call(run: Degrade, x: Tensor) -> Callable[[], object]:
     return lambda: run(x, [torch.Generator().manual_seed(place) for place in range(len(x))])
 
 
-def train_call(bench: Bench, model: DeFlow, batch: int, side: int, reduced: bool = False) -> Callable[[], object]:
-    """One step of Adam on random images of both domains."""
-    x = torch.rand(batch, 3, side, side, device=bench.device)
-    domain = torch.arange(batch, device=bench.device) % 2
-    optimizer = torch.optim.Adam(model.parameters(), 1e-5)
+def train_call(
+    bench: Bench, model: DeFlow, batch: int, side: int, reduced: bool = False, captured: bool = False
+) -> Callable[[], object]:
+    """One step of fused Adam on random images of both domains; ``captured``: its gradient as one CUDA graph."""
+    objective, optimizer = DeFlowObjective(model), torch.optim.Adam(model.parameters(), 1e-5, fused=True)
+    x = torch.randint(256, (batch, 3, side, side), dtype=torch.uint8, device=bench.device)
+    data, seeds = {"x": x, "domain": torch.arange(batch, device=bench.device) % 2}, torch.arange(batch)
+
+    def plain(data: Batch, seeds: Tensor) -> dict[str, Tensor]:
+        optimizer.zero_grad(set_to_none=True)
+        with bfloat16(x.device, reduced):
+            loss, numbers = objective(data, seeds)
+        loss.backward()
+        return {"loss": loss.detach(), **numbers}
+
+    gradient = CapturedGradient(plain, list(model.parameters()), bench.device) if captured else plain
 
     def call() -> None:
-        with bfloat16(x.device, reduced):
-            loss = model.bits_per_dim(model.nll(x, domain), x.shape).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        gradient(data, seeds)
         optimizer.step()
 
     return call
