@@ -8,7 +8,8 @@ coefficients of stationary noise are close to independent, so that being chosen 
 Level, spectrum and line are tensor operations alone and may stand in a CUDA graph: nothing asks the device for a value,
 and constants are made where the image is.
 
-Legend: B batch, C channels, H, W size, N blocks, F = 64 frequencies of a block, K some of the blocks.
+Legend: B batch, C channels, H, W size, N blocks, F = 64 frequencies of a block, K some of the blocks; power in halves
+is that of the even and of the odd frequencies (by the sum of both directions), each ``(B, C, 32, N)``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from synthpipe.denoisers.small_systems import solve_positive
 from synthpipe.errors import ShapeError
 
 __all__ = ["choose_hole", "estimate_noise_line", "estimate_sigma", "noise_correlation", "noise_spectrum"]
+
+Halves = tuple[Tensor, Tensor]
 
 #: Lags of :func:`noise_correlation`, 0 included.
 LAGS = 6
@@ -160,7 +163,8 @@ def estimate_noise_line(x: Tensor) -> tuple[Tensor, Tensor]:
     order = brightness.mean(1).argsort(1)  # (B, N)
     places, variances = [], []
     for part in order.tensor_split(min(_BRIGHTNESSES, order.shape[1]), dim=1):
-        flat, chosen = _flat_power(_of_blocks(power, part), clipped.gather(1, part), 2 * _SHARE)
+        here = (_of_blocks(power[0], part), _of_blocks(power[1], part))
+        flat, chosen = _flat_power(here, clipped.gather(1, part), 2 * _SHARE)
         own = _of_blocks(brightness[:, :, None], part)[:, :, 0]
         places.append(torch.einsum("bcn,bn->bc", own, chosen) / chosen.sum(1, keepdim=True))
         variances.append(_without_image(flat, coloured).mean(2))
@@ -168,19 +172,31 @@ def estimate_noise_line(x: Tensor) -> tuple[Tensor, Tensor]:
     return a.to(x.dtype), b.to(x.dtype)
 
 
-def _blocks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Squared DCT coefficients ``(B, C, F, N)``, which blocks are clipped ``(B, N)``, their means ``(B, C, N)``."""
+def _blocks(x: Tensor) -> tuple[Halves, Tensor, Tensor]:
+    """Squared DCT coefficients in halves, which blocks are clipped ``(B, N)``, their means ``(B, C, N)``."""
     planes = x.float().flatten(0, 1)[:, None]  # (B C, 1, H, W)
     stride = _SIDE // 2
     while math.prod((side - _SIDE) // stride + 1 for side in x.shape[2:]) > _MOST_BLOCKS:
         stride += 1
-    basis = _dct(planes.device)
-    coefficients = F.conv2d(planes, basis.view(_FREQUENCIES, 1, _SIDE, _SIDE), stride=stride).flatten(2)
-    coefficients = torch.unflatten(coefficients, 0, x.shape[:2])  # (B, C, F, N)
+    waves = _dct_matrix(planes.device)
+    basis = torch.einsum("ui,vj->uvij", waves, waves).reshape(_FREQUENCIES, 1, _SIDE, _SIDE)
+    coefficients = [
+        torch.unflatten(F.conv2d(planes, basis.index_select(0, half), stride=stride).flatten(2), 0, x.shape[:2])
+        for half in _halves(planes.device)
+    ]
     at_end = ((planes == 0) | (planes == 1)).float()
     at_end = torch.unflatten(F.avg_pool2d(at_end, _SIDE, stride).flatten(1), 0, x.shape[:2])  # (B, C, N)
     clipped = at_end.amax(1) > _CLIPPED
-    return coefficients.square(), clipped, coefficients[:, :, 0] / _SIDE
+    means = coefficients[0][:, :, 0] / _SIDE
+    return (coefficients[0].square_(), coefficients[1].square_()), clipped, means
+
+
+def _halves(device: torch.device) -> Halves:
+    """Where the even and the odd frequencies stand among all, each ``(32,)``: four of each in a row."""
+    place = torch.arange(_FREQUENCIES // 2, device=device)
+    row, pair = place // (_SIDE // 2), place % (_SIDE // 2)
+    even = _SIDE * row + 2 * pair + row % 2
+    return even, even + 1 - 2 * (row % 2)
 
 
 def _of_blocks(values: Tensor, places: Tensor) -> Tensor:
@@ -188,30 +204,33 @@ def _of_blocks(values: Tensor, places: Tensor) -> Tensor:
     return values.gather(3, places[:, None, None].expand(-1, *values.shape[1:3], -1))
 
 
-def _flat_power(power: Tensor, clipped: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Mean power of blocks that hold noise alone, ``(B, C, F, N)`` -> ``(B, C, F)``, and which they are, ``(B, N)``.
+def _flat_power(power: Halves, clipped: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Mean power of blocks that hold noise alone, from halves to ``(B, C, F)``, and which they are, ``(B, N)``.
 
     From the ``share`` that looks flattest a spectrum is found in a few rounds; then all blocks no stranger than noise
     of this spectrum is on average are taken, half of all in a flat image.  The power of the mean is given as 0.
     """
-    count = power.shape[3]
+    batch, channels, half, count = power[0].shape
     kept = min(count, max(_FEWEST, int(share * count)))
-    place = torch.arange(_FREQUENCIES, device=power.device)
-    odd = (place // _SIDE + place % _SIDE) % 2 == 1
-    found = torch.ones_like(power[..., 0])
+    halves = _halves(clipped.device)
+    place = torch.arange(_FREQUENCIES, device=clipped.device)
+    is_odd = (place // _SIDE + place) % 2
+    in_order = place // 2 + half * (1 - is_odd)  # among all odd ones, then all even ones
+    found = power[0].new_ones(batch, channels, _FREQUENCIES)
     for turn in range(_ROUNDS + 1):
         judging = 1 / found.clamp(min=_FLOOR * found.mean((1, 2), keepdim=True))
         judging[..., 0].zero_()
-        found = torch.zeros_like(found)
+        means = []
         # The mean, an even frequency, judges nothing.
-        for measured, judges in ((odd, _FREQUENCIES // 2 - 1), (~odd, _FREQUENCIES // 2)):
-            weight = judging * ~measured
-            strangeness = torch.einsum("bcf,bcfn->bn", weight, power).masked_fill(clipped, math.inf)
+        for measured, judge, judges in ((1, 0, half - 1), (0, 1, half)):
+            weight = judging.index_select(2, halves[judge])
+            strangeness = torch.einsum("bcf,bcfn->bn", weight, power[judge]).masked_fill(clipped, math.inf)
             limit = strangeness.kthvalue(kept, 1, keepdim=True).values
             if turn == _ROUNDS:
-                limit = limit.clamp(min=power.shape[1] * judges)
-            chosen = (strangeness <= limit).to(power.dtype)
-            found += torch.einsum("bcfn,bn->bcf", power, chosen) / chosen.sum(1)[:, None, None] * measured
+                limit = limit.clamp(min=channels * judges)
+            chosen = (strangeness <= limit).to(found.dtype)
+            means.append(torch.einsum("bcfn,bn->bcf", power[measured], chosen) / chosen.sum(1)[:, None, None])
+        found = torch.cat(means, 2).index_select(2, in_order)
         found[..., 0].zero_()
     return found, chosen
 
@@ -273,11 +292,6 @@ def _line_correlations() -> Tensor:
     """``(8, 6)``: mean product of the entries of each DCT wave that are 0..5 apart."""
     waves = _dct_matrix(torch.device("cpu"))
     return torch.stack([(waves[:, : _SIDE - lag] * waves[:, lag:]).mean(1) for lag in range(LAGS)], 1)
-
-
-def _dct(device: torch.device) -> Tensor:
-    waves = _dct_matrix(device)
-    return torch.einsum("ui,vj->uvij", waves, waves).reshape(_FREQUENCIES, _SIDE, _SIDE)
 
 
 def _dct_matrix(device: torch.device) -> Tensor:
