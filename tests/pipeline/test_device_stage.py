@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from synthpipe.transforms.base import BatchTransform, DeviceTransform
 from synthpipe.transforms.captured import CapturedFunction, Recording
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
+from tests.capturable import RefuseHost
 from tests.transforms.test_deflow import tiny_deflow
 
 CPU = torch.device("cpu")
@@ -138,6 +142,23 @@ def test_as_one_function_it_gives_what_it_gives_step_by_step(name: str) -> None:
                 assert captured[key] == value
     assert tallies[0].counts() == tallies[1].counts()
     assert tallies[0].state_dict() == tallies[1].state_dict()
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_as_one_function_it_can_be_a_graph(name: str) -> None:
+    steps, cut, side = STEPS[name]
+    given = record(1, ROWS, side, cut)
+    inputs = [given["tile"], *(torch.from_numpy(given[key]) for key in ("seed", "corner") if key in given)]
+    stage = DeviceStage(CPU, steps, cut, ROWS)
+    with torch.no_grad(), RefuseHost():
+        here = stage.compute(*inputs)
+    # On a device without numbers all constants have moved, and nothing asks for a value.
+    there = DeviceStage(torch.device("meta"), copy.deepcopy(steps), cut, ROWS)
+    inputs = [value.to("meta") for value in inputs]
+    # Autocast knows no such device.
+    with torch.no_grad(), RefuseHost(), mock.patch("torch.autocast", return_value=contextlib.nullcontext()):
+        elsewhere = there.compute(*inputs)
+    assert [(value.shape, value.dtype) for value in elsewhere] == [(value.shape, value.dtype) for value in here]
 
 
 def test_what_is_lost_is_counted_by_its_reason() -> None:
