@@ -17,6 +17,7 @@ from synthpipe.errors import CheckpointError
 from synthpipe.flows.coupling import ConditionalCoupling
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.deflow_official import PUBLISHED, from_official, official_names
+from synthpipe.flows.frozen import FrozenDeFlow
 
 CONFIGS = ("aim", "ntire", "dped")
 
@@ -195,6 +196,15 @@ class TestAgainstTheReference:
         ]
         degraded, _ = golden.model.decode(moved, golden.features)
         torch.testing.assert_close(degraded, golden.arrays["degraded"], atol=1e-4, rtol=0)
+
+    def test_frozen_it_degrades_as_it_did(self, golden: Golden) -> None:
+        x = golden.arrays["x"]
+        seeds = (
+            [torch.Generator().manual_seed(seed) for seed in range(len(x))],
+            [torch.Generator().manual_seed(seed) for seed in range(len(x))],
+        )
+        frozen = FrozenDeFlow(golden.model).degrade(x, seeds[0])
+        torch.testing.assert_close(frozen, golden.model.degrade(x, seeds[1]), atol=1e-4, rtol=0)
 
     @torch.no_grad()
     def test_round_trip(self, golden: Golden) -> None:

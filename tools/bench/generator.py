@@ -1,27 +1,35 @@
-"""The frozen DeFlow against the plain one: the same weights, seeds and tiles, in one run.
+"""The frozen DeFlow against the plain one, and against the authors' code: the same weights and tiles, in one run.
 
-    python tools/bench/generator.py --preset small --rounds 5
+    python tools/bench/generator.py --preset small --rounds 15 --processor-time
     python tools/bench/generator.py --preset aim --rounds 3 --processor-time
     python tools/bench/generator.py --preset aim --tiles 16 --device cuda
+    python tools/bench/generator.py --preset aim --reference ~/DeFlow --reference-config codes/confs/DeFlow-AIM-RWSR.yml
 
-Weights are random; time does not depend on them.  ``ours`` is the frozen runtime in float32, ``peer`` the plain model;
-``details.ways`` has the median seconds of every way, its ratio to the plain model (plain / way: above 1 is faster) and
-its largest difference from the plain model's images on the [0, 1] scale:
+Weights are random; time does not depend on them.  ``ours`` is the frozen runtime in float32, ``peer`` the plain model.
+``details.ways`` has the median seconds of every way, its ratio to the plain model (plain / way, round by round: above 1
+is faster) and its largest difference from the plain model's images on the [0, 1] scale, where both draw the same:
 
-* ``plain``: the model as it is trained, with one generator per image on the host;
+* ``plain``: one generator per image on the host;
 * ``frozen``: the same draws; ``frozen bf16``: what depends on the features alone in bfloat16;
 * ``further``: one more draw of tiles that are encoded already;
-* ``seeded``, ``seeded bf16``: noise from seeds, on the device; ``captured``, ``captured bf16``: that as one CUDA graph.
+* ``seeded``, ``seeded bf16``: noise from seeds, on the device; ``captured``, ``captured bf16``: that as one CUDA graph;
+* ``reference``: the network of a checkout of the authors' code (``reference_deflow.py``), the same draws.
+
+``details`` also says by how much a further draw is cheaper than the first one, plain and frozen, and what noise from
+seeds costs (seeded / frozen).
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 
 import torch
-from report import bench_parser, paired_seconds, print_result
+from reference_deflow import ReferenceDeFlow
+from report import bench_parser, print_result, synchronise
 from torch import Tensor
 
 from synthpipe.config.deflow import PRESETS, DeFlowModelOptions
@@ -46,15 +54,17 @@ def build(preset: str, device: torch.device) -> DeFlow:
     return model.eval().requires_grad_(False).to(device)
 
 
+def seeded_generators(count: int) -> list[torch.Generator]:
+    """Fresh ones, so that every call draws the same."""
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
 def ways(model: DeFlow, x: Tensor) -> dict[str, Call]:
     """Every way to degrade ``x``, the plain one first."""
     frozen, half = FrozenDeFlow(model), FrozenDeFlow(model, torch.bfloat16)
     seeds = torch.arange(len(x), device=x.device)
 
-    def generators() -> list[torch.Generator]:
-        """Fresh ones, so that every call draws the same."""
-        return [torch.Generator().manual_seed(seed) for seed in range(len(x))]
-
+    generators = partial(seeded_generators, len(x))
     encoded = frozen.encode(x, CLEAN, GeneratorNoise(generators()))
     calls: dict[str, Call] = {
         "plain": lambda: model.degrade(x, generators(), refuse_nonfinite=False),
@@ -72,6 +82,27 @@ def ways(model: DeFlow, x: Tensor) -> dict[str, Call]:
     return calls
 
 
+def interleaved_seconds(
+    calls: Mapping[str, Call], device: torch.device, rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Seconds of each call in each round, one after the other, so that a drift of the machine's speed meets all."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for index in range(1 + rounds):  # the first warms up
+        for name, call in calls.items():
+            synchronise(device)
+            start = clock()
+            call()
+            synchronise(device)
+            if index:
+                times[name].append(clock() - start)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], slow: str, fast: str) -> float:
+    """By how much one way is cheaper than another: the median over rounds."""
+    return statistics.median(b / a for a, b in zip(times[fast], times[slow], strict=True))
+
+
 def main() -> None:
     """Measure, print."""
     parser = bench_parser(__doc__)
@@ -82,32 +113,36 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of the processor")
     parser.add_argument("--processor-time", action="store_true", help="on a busy machine: what one core takes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--reference", type=Path, help="a checkout of the authors' code, volflow/DeFlow")
+    parser.add_argument("--reference-config", type=Path, help="its YAML configuration, of the preset's size")
     args = parser.parse_args()
+    if (args.reference is None) != (args.reference_config is None):
+        parser.error("--reference and --reference-config belong together")
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     x = torch.rand(args.tiles, 3, args.size, args.size, generator=torch.Generator().manual_seed(0)).to(device)
-    calls = ways(build(args.preset, device), x)
+    model = build(args.preset, device)
+    calls = ways(model, x)
+    if args.reference is not None:
+        reference = ReferenceDeFlow(args.reference, args.reference_config, model)
+        calls["reference"] = lambda: reference.degrade(x, seeded_generators(len(x)))
     clock = time.process_time if args.processor_time else time.perf_counter
-    plain = calls["plain"]
-    reference = plain()
-    table = {}
-    pairs: dict[str, tuple[list[float], list[float]]] = {}
-    for name, call in calls.items():
-        if name == "plain":
-            continue
-        pairs[name] = paired_seconds(call, plain, device, args.rounds, clock=clock)
-        mine, theirs = pairs[name]
-        table[name] = {
-            "seconds": statistics.median(mine),
-            "ratio": statistics.median(b / a for a, b in zip(mine, theirs, strict=True)),
-            "largest_difference": None
-            if "seeded" in name or "captured" in name
-            else float((call() - reference).abs().max()),
+    times = interleaved_seconds(calls, device, args.rounds, clock)
+    same_draws = calls["plain"]()
+    table = {
+        name: {
+            "seconds": statistics.median(times[name]),
+            "ratio": ratio(times, "plain", name),
+            "largest_difference": float((calls[name]() - same_draws).abs().max())
+            if name.startswith(("frozen", "reference"))
+            else None,
         }
-    table["further"]["largest_difference"] = None
+        for name in calls
+    }
     print_result(
-        "generator",
-        *pairs["frozen"],
+        f"generator_{args.preset}",
+        times["frozen"],
+        times["plain"],
         "seconds",
         device,
         save=args.save,
@@ -115,8 +150,11 @@ def main() -> None:
         preset=args.preset,
         tiles=args.tiles,
         size=args.size,
+        rounds=args.rounds,
         clock="processor" if args.processor_time else "wall",
         ways=table,
+        further_draw_cheaper_than={name: ratio(times, name, "further") for name in ("plain", "frozen")},
+        noise_from_seeds_costs=1 / ratio(times, "frozen", "seeded"),
     )
 
 

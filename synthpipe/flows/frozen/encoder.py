@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
-from synthpipe.flows.frozen.first_convs import conv_layout
+from synthpipe.flows.frozen.first_convs import conv_layout, tiles_pay
 from synthpipe.flows.frozen.winograd import (
     TILE,
     plane_of,
@@ -66,9 +66,8 @@ class FrozenTrunk(nn.Module):
 
     def _prepare(self) -> None:
         """Weights by the tile for a processor's float32, as in :class:`FirstConvs`."""
-        like = next(self.block.parameters())
-        by_tile = like.device.type == "cpu" and like.dtype != torch.bfloat16
-        self._dense = [_TiledDense(dense.convs) for dense in self.block.dense] if by_tile else []  # type: ignore
+        first: Tensor = self.block.dense[0].convs[0].weight  # type: ignore[union-attr, index]
+        self._dense = [_TiledDense(dense.convs) for dense in self.block.dense] if tiles_pay(first) else []  # type: ignore
 
 
 class _TiledDense:

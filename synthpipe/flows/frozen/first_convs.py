@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from synthpipe.flows.frozen.upsampled_conv import UpsampledConv, cell_differences
 from synthpipe.flows.frozen.winograd import WinogradConvs
 
-__all__ = ["Conv", "FirstConvs", "MapPart", "conv_layout"]
+__all__ = ["Conv", "FirstConvs", "MapPart", "conv_layout", "tiles_pay"]
 
 #: A map ``(B, channels, h, w)`` and by how much it is to be enlarged by nearest neighbour.
 MapPart = tuple[Tensor, int]
@@ -24,8 +24,10 @@ MapPart = tuple[Tensor, int]
 Conv = tuple[Tensor, Tensor]
 
 #: Bytes that direct convolutions give in one call, at most: those of all steps of ``aim`` are 200 MiB for each tile.
-#: On a CPU the result should stay in its cache, on a GPU few calls are what matters.
-_CALL_BYTES = {"cpu": 1 << 24, "cuda": 1 << 30}
+#: On a GPU few calls are what matters.  On a CPU it is that each result is contiguous: one call for each.
+_CALL_BYTES = {"cpu": 0, "cuda": 1 << 30}
+#: From so many channels on, matrix products are as fast as they can be and tiles pay: the 35 of ``small`` are too few.
+_LEAST_FOR_TILES = 48
 
 
 class FirstConvs(nn.Module):
@@ -72,7 +74,7 @@ class FirstConvs(nn.Module):
 
     def _prepare(self) -> None:
         """Weights by the tile for a processor's float32: a GPU has tensor cores, bfloat16 is as fast directly."""
-        by_tile = self.weight.device.type == "cpu" and self.weight.dtype != torch.bfloat16
+        by_tile = tiles_pay(self.weight)
         enlarged: list[UpsampledConv] = list(self.enlarged)  # type: ignore[arg-type]
         self._winograd = WinogradConvs(self.weight, self.bias, sum(self._counts), enlarged) if by_tile else None
 
@@ -92,6 +94,12 @@ class FirstConvs(nn.Module):
                     conv.add_to(out, each, outputs)
                 yield from torch.split(out, self._width, dim=1)
             begin += count
+
+
+def tiles_pay(weight: Tensor) -> bool:
+    """Whether 3x3 convolutions with weights like these, ``(out, in, 3, 3)``, are faster by tiles."""
+    on_processor = weight.device.type == "cpu" and weight.dtype != torch.bfloat16
+    return on_processor and weight.shape[1] >= _LEAST_FOR_TILES
 
 
 def _joined(maps: Sequence[MapPart], factor: int) -> Tensor:

@@ -23,7 +23,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, NOISY, SPLIT, TOP, DeFlow, resized_colour
 from synthpipe.flows.draws import Generators, Noise, as_noise
 from synthpipe.flows.frozen.encoder import freeze_encoder
-from synthpipe.flows.frozen.first_convs import MapPart
+from synthpipe.flows.frozen.first_convs import MapPart, conv_layout
 from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, LevelCondition
 from synthpipe.flows.prior import DiagonalShift, DomainShift
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
@@ -211,7 +211,7 @@ class FrozenDeFlow(nn.Module):
     def _features(self, lr: Tensor, size: Sequence[int]) -> list[list[MapPart]]:
         """The maps of each level, the reduced image's colour first where scales follow it."""
         lr = torch.zeros_like(lr) if self.config["unconditional"] else lr
-        maps = self.encoder.parts(lr.to(self._condition_dtype))
+        maps = self.encoder.parts(lr.to(self._condition_dtype, memory_format=conv_layout(lr)))
         if not self.with_colour:
             return maps
         sides = [[side >> level for side in size] for level in range(1, len(maps) + 1)]

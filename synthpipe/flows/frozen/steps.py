@@ -5,6 +5,7 @@ Each function or class is one transformation and equals the plain modules by its
 * :func:`fold_linear`: ActNorms and 1x1 convolutions in a row are one matrix and one vector, inverted once in float64;
 * :func:`fold_subnet`: ActNorms and ``exp(3 logs)`` of a sub-network go into its convolutions;
 * :class:`FrozenLevel`: what depends on the features alone is computed once, for encode and decode; log-determinants go;
+* :class:`ColourScales`: the scales of all steps that follow the colour are two matrix products;
 * :class:`FrozenSplit`: the same for the split after level 1.
 
 Legend: B batch, C channels of the flow, F channels of the features, D width of the sub-networks, S steps of the level,
@@ -13,10 +14,10 @@ H, W its size.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +25,14 @@ from torch import Tensor, nn
 
 from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import FlowLayer, Sequential
-from synthpipe.flows.coupling import ConditionalCoupling, SubNet, ZeroConv
+from synthpipe.flows.coupling import ColourNet, ConditionalCoupling, SubNet, ZeroConv
 from synthpipe.flows.frozen.first_convs import Conv, FirstConvs, MapPart, conv_layout
+from synthpipe.flows.frozen.narrow_conv import NARROW, narrow_conv, paired, pairs_pay
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.reshape import SplitPrior, Squeeze
 
 __all__ = [
+    "ColourScales",
     "FoldedSubNet",
     "FrozenLevel",
     "FrozenSplit",
@@ -135,32 +138,33 @@ class FrozenLevel(nn.Module):
         nets = [fold_subnet(coupling.self_net) for coupling in couplings]
         self._keep_convs("self_mid", [net.mid for net in nets], self._dtype)
         self._keep_convs("self_out", [self._sorted(net.out) for net in nets], self._dtype)
+        if nets[0].out[0].shape[0] <= NARROW:
+            self._keep_convs("self_pair", [paired(*self._sorted(net.out)) for net in nets], self._dtype)
         self._keep("self_first", torch.stack([net.first[0][:, : self.kept] for net in nets]))
         cond_nets = [fold_subnet(coupling.cond_net) for coupling in couplings]
         self._keep_convs("cond_mid", [net.mid for net in cond_nets], condition_dtype)
         self._keep_convs("cond_out", [self._sorted(net.out) for net in cond_nets], condition_dtype)
         of_self = [(net.first[0][:, self.kept :], net.first[1]) for net in nets]
         self.firsts = FirstConvs([of_self, [net.first for net in cond_nets]], parts, condition_dtype)
-        self.colour_nets = nn.ModuleList(
-            copy.deepcopy(net) for coupling in couplings if (net := coupling.colour_net) is not None
-        )
+        colour_nets = [net for coupling in couplings if (net := coupling.colour_net) is not None]
+        self.colour_scales = ColourScales(colour_nets, self.scale_eps) if colour_nets else None
 
     def condition(self, maps: Sequence[MapPart]) -> LevelCondition:
         """All that follows from the level's features; where scales follow the colour, ``maps[0]`` is the colour."""
         typed = [(map_.to(self._condition_dtype), factor) for map_, factor in maps]
         firsts = self.firsts(typed)
         condition = LevelCondition(list(itertools.islice(firsts, self.steps)), [], [])
+        if self.colour_scales is not None:
+            condition.scale.extend(self.colour_scales(maps[0][0].to(self._dtype)))
         for step, first in enumerate(firsts):
             hidden = self._conv("cond_mid", step, first.relu_()).relu_()
             out = self._planes(self._conv("cond_out", step, hidden, padding=1))
             if self.additive:
-                raw = self.colour_nets[step](maps[0][0].to(self._dtype)) + 2
-                shift, scale = out, raw.sigmoid_().add_(self.scale_eps)
+                condition.shift.append(out)
             else:
                 shift, raw = out.chunk(2, dim=1)
-                scale = raw.sigmoid().add_(self.scale_eps)
-            condition.scale.append(scale)
-            condition.shift.append(shift)
+                condition.scale.append(raw.sigmoid().add_(self.scale_eps))
+                condition.shift.append(shift)
         return condition
 
     def encode(self, x: Tensor, condition: LevelCondition) -> Tensor:
@@ -191,8 +195,13 @@ class FrozenLevel(nn.Module):
     def _self_maps(self, step: int, kept: Tensor, condition: LevelCondition) -> tuple[Tensor | None, Tensor]:
         """Scale (None: 1) and shift of the second half, ``(B, C - C // 2, H, W)``."""
         kept = kept.contiguous(memory_format=conv_layout(kept))
-        hidden = F.conv2d(kept, self.get_buffer("self_first")[step], padding=1).add_(condition.self_first[step]).relu_()
-        out = self._planes(self._conv("self_out", step, self._conv("self_mid", step, hidden).relu_(), padding=1))
+        hidden = F.conv2d(kept, self._buffer("self_first")[step], padding=1).add_(condition.self_first[step]).relu_()
+        hidden = self._conv("self_mid", step, hidden).relu_()
+        if pairs_pay(hidden, self._buffer("self_out_bias").shape[1]):
+            pair = self._buffer("self_pair_weight")[step], self._buffer("self_pair_bias")[step]
+            out = narrow_conv(hidden, *pair)
+        else:
+            out = self._planes(self._conv("self_out", step, hidden, padding=1))
         if self.additive:
             return None, out
         shift, raw = out.chunk(2, dim=1)
@@ -200,11 +209,11 @@ class FrozenLevel(nn.Module):
 
     def _linear(self, direction: str, step: int, x: Tensor) -> Tensor:
         # A matrix product, no convolution: cuDNN rounds float32 convolutions to TF32 by default.
-        matrix = self.get_buffer(f"{direction}matrix")[step].expand(len(x), -1, -1)
-        return torch.baddbmm(self.get_buffer(f"{direction}offset")[step], matrix, x.flatten(2)).view_as(x)
+        matrix = self._buffer(f"{direction}matrix")[step].expand(len(x), -1, -1)
+        return torch.baddbmm(self._buffer(f"{direction}offset")[step], matrix, x.flatten(2)).view_as(x)
 
     def _conv(self, name: str, step: int, x: Tensor, padding: int = 0) -> Tensor:
-        weight, bias = self.get_buffer(f"{name}_weight")[step], self.get_buffer(f"{name}_bias")[step]
+        weight, bias = self._buffer(f"{name}_weight")[step], self._buffer(f"{name}_bias")[step]
         return F.conv2d(x, weight, bias, padding=padding)
 
     def _planes(self, x: Tensor) -> Tensor:
@@ -219,8 +228,43 @@ class FrozenLevel(nn.Module):
         self._keep(f"{name}_weight", torch.stack([weight for weight, _ in convs]), dtype)
         self._keep(f"{name}_bias", torch.stack([bias for _, bias in convs]), dtype)
 
+    def _buffer(self, name: str) -> Tensor:
+        """As ``get_buffer``, whose checks cost as much as a small operation."""
+        return cast(Tensor, self._buffers[name])
+
     def _keep(self, name: str, value: Tensor, dtype: torch.dtype | None = None) -> None:
         self.register_buffer(name, value.to(dtype or self._dtype).contiguous(), persistent=False)
+
+
+class ColourScales(nn.Module):
+    """The scales of all steps that follow the colour, in two matrix products.
+
+    Args:
+        nets: of the steps.
+        scale_eps: lower end of the scales.
+    """
+
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
+
+    def __init__(self, nets: Sequence[ColourNet], scale_eps: float) -> None:
+        super().__init__()
+        self.scale_eps = scale_eps
+        convs = [[net.conv1 for net in nets], [net.conv2 for net in nets]]
+        for number, of_steps in enumerate(convs, 1):
+            weight = torch.stack([conv.weight.detach().flatten(1) for conv in of_steps])
+            bias = torch.stack([cast(Tensor, conv.bias).detach()[:, None] for conv in of_steps])
+            self.register_buffer(f"weight{number}", weight, persistent=False)  # (S, 16, 3), (S, C, 16)
+            self.register_buffer(f"bias{number}", bias, persistent=False)
+        self.bias2 += 2  # what the sigmoid expects
+
+    def forward(self, colour: Tensor) -> list[Tensor]:
+        """``(B, 3, H, W)`` to one ``(B, C, H, W)`` for each step."""
+        hidden = torch.matmul(self.weight1, colour.flatten(2)[:, None]).add_(self.bias1).relu_()  # (B, S, 16, H W)
+        scales = torch.matmul(self.weight2, hidden).add_(self.bias2).sigmoid_().add_(self.scale_eps)
+        return list(torch.unflatten(scales, 3, colour.shape[2:]).unbind(1))
 
 
 class FrozenSplit(nn.Module):

@@ -10,7 +10,13 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from synthpipe.flows.encoder import RRDBEncoder, SmallEncoder
+from synthpipe.flows.frozen import first_convs
 from synthpipe.flows.frozen.encoder import FrozenTrunk, freeze_encoder
+
+
+@pytest.fixture(autouse=True)
+def by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_convs, "_LEAST_FOR_TILES", 1)
 
 
 def encoder() -> RRDBEncoder:

@@ -24,7 +24,9 @@ def expected(maps: list[tuple[Tensor, int]], convs: list[tuple[Tensor, Tensor]])
     return [F.conv2d(whole, weight, bias, padding=1) for weight, bias in convs]
 
 
-def test_in_float64_by_tiles() -> None:
+@pytest.mark.parametrize("least", [1, 99], ids=["by tiles", "directly"])
+def test_in_float64(least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_convs, "_LEAST_FOR_TILES", least)
     maps = [
         (noise(*shape, seed=index), factor) for index, (shape, (_, factor)) in enumerate(zip(MAPS, PARTS, strict=True))
     ]
@@ -49,7 +51,8 @@ def test_directly_in_few_calls(call_bytes: int, monkeypatch: pytest.MonkeyPatch)
     assert_close([each.double() for each in results], expected(maps, groups[0] + groups[1]), atol=0, rtol=0)
 
 
-def test_weights_by_the_tile_follow_the_module() -> None:
+def test_weights_by_the_tile_follow_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_convs, "_LEAST_FOR_TILES", 1)
     maps = [(noise(1, 3, 8, 8), 1)]
     convs = [(noise(4, 3, 3, 3), noise(4))]
     module = FirstConvs([convs], [(3, 1)], torch.float32).double()

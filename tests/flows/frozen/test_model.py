@@ -11,7 +11,7 @@ from synthpipe import checkpoints
 from synthpipe.errors import ShapeError
 from synthpipe.flows.deflow import CLEAN, DeFlow
 from synthpipe.flows.draws import GeneratorNoise, SeededNoise
-from synthpipe.flows.frozen import FrozenDeFlow
+from synthpipe.flows.frozen import FrozenDeFlow, first_convs
 from tests.flows.test_deflow import RRDB, SMALL, STATISTICS, generators, images, tiny
 
 VARIANTS = {
@@ -40,6 +40,19 @@ def test_degrades_as_the_plain_model(model: DeFlow) -> None:
     x = images(3, 20, 28)  # no multiple of 8: padded and cut back
     expected = model.degrade(x, generators(1, 2, 3), 0.7)
     assert_close(FrozenDeFlow(model).degrade(x, generators(1, 2, 3), 0.7), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("variant", ["rrdb, scale 8", "rrdb, scale 4", "rrdb, no taps", "colour, rrdb"])
+def test_by_tiles_as_wide_networks_are(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_convs, "_LEAST_FOR_TILES", 1)
+    model, x = tiny(**VARIANTS[variant]), images(2, 20, 28)
+    frozen = FrozenDeFlow(model)
+    assert_close(frozen.degrade(x, generators(1, 2)), model.degrade(x, generators(1, 2)), atol=1e-9, rtol=0)
+    x, model = x.float(), model.float()
+    assert_close(
+        FrozenDeFlow(model).degrade(x, generators(1, 2)), model.degrade(x, generators(1, 2)), atol=1e-4, rtol=0
+    )
+    assert_close(FrozenDeFlow(model).degrade(x, generators(1, 2), 0.0), x, atol=1e-5, rtol=0)
 
 
 def test_cleans_as_the_plain_model(model: DeFlow) -> None:

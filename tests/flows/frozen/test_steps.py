@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from synthpipe.flows.actnorm import ActNorm
 from synthpipe.flows.base import Sequential
-from synthpipe.flows.coupling import ConditionalCoupling, SubNet
-from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, fold_linear, fold_subnet
+from synthpipe.flows.coupling import ColourNet, ConditionalCoupling, SubNet
+from synthpipe.flows.frozen.steps import ColourScales, FrozenLevel, FrozenSplit, fold_linear, fold_subnet
 from synthpipe.flows.invertible_conv import InvertibleConv
 from synthpipe.flows.reshape import SplitPrior, Squeeze
 from tests.contracts import perturbed
@@ -76,3 +76,11 @@ def test_a_split_gives_the_plain_splits_maps(additive: bool) -> None:
         kept, eps = frozen.encode(x)
         assert_close((kept, eps), plain(x)[:2], **CLOSE)
         assert_close(frozen.decode(kept, noise(2, 4, 3, 4)), plain.inverse(kept, noise(2, 4, 3, 4))[0], **CLOSE)
+
+
+def test_scales_by_the_colour_of_all_steps() -> None:
+    nets = [perturbed(ColourNet(5, hidden=4)).eval() for _ in range(3)]
+    colour = noise(2, 3, 4, 6)
+    with torch.no_grad():
+        expected = [(net(colour) + 2).sigmoid() + 0.05 for net in nets]
+        assert_close(ColourScales(nets, 0.05)(colour), expected, **CLOSE)
