@@ -20,7 +20,9 @@ from synthpipe.config.basicsr import FeedDataOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError, ShapeError
 from synthpipe.seeds import generator_for, sample_seed
+from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.build import build_degrade
+from synthpipe.transforms.captured import CapturedFunction
 from synthpipe.transforms.identity import options_identity
 
 __all__ = ["DegradeInFeedData", "SynthPipeESRGANModel", "SynthPipeSRGANModel", "SynthPipeSRModel"]
@@ -53,8 +55,11 @@ class DegradeInFeedData:
         self._degrade = None
         #: What the model's own degradation does, by content; a checkpoint keeps it.
         self.degrade_identity = None if options.degrade is None else options_identity(options.degrade)
+        self._captured: CapturedFunction | None = None
         if self.is_train and options.degrade is not None:
             self._degrade = build_degrade(options.degrade, options.scale).to(self.device)
+            if self.device.type == "cuda" and isinstance(self._degrade, DeviceTransform):
+                self._captured = CapturedFunction(self._compute)
 
     def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
         """BasicSR calls this at the start of each iteration, before ``feed_data``: here its number can be learnt."""
@@ -88,10 +93,18 @@ class DegradeInFeedData:
         gt: Tensor = data["gt"].to(self.device, non_blocking=True)
         seeds = data["seed"] if "seed" in data else self._draw_seeds(data, len(gt))
         keys = list(data.get("key") or data.get("gt_path") or map(str, range(len(gt))))
-        pair = self._degrade({"gt": gt, "key": keys, "seed": seeds})
+        if self._captured is not None and self._captured.takes(gt, seeds):
+            lq = self._captured(gt, seeds)[0].clone()
+        else:  # images of ever other sizes
+            lq = self._degrade({"gt": gt, "key": keys, "seed": seeds})["lq"]
         if self._gt_size is None:
-            return {**data, "gt": gt, "lq": pair["lq"]}
-        return {**data, **self._crop(gt, pair["lq"], seeds, self._gt_size)}
+            return {**data, "gt": gt, "lq": lq}
+        return {**data, **self._crop(gt, lq, seeds, self._gt_size)}
+
+    def _compute(self, gt: Tensor, seeds: Tensor) -> tuple[Tensor]:
+        """``lq`` in tensor operations alone, for batches of one size in one launch."""
+        assert isinstance(self._degrade, DeviceTransform)
+        return (self._degrade.compute({"gt": gt, "seed": seeds})["lq"],)
 
     def _draw_seeds(self, data: Mapping[str, Any], count: int) -> Tensor:
         names = data.get("gt_path") or [""] * count

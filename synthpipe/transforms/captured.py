@@ -97,8 +97,16 @@ class CapturedFunction:
             return static.recording.outputs
         return tuple(output[: len(output) * count // rows] for output in static.recording.outputs)
 
+    def takes(self, *inputs: Tensor) -> bool:
+        """Whether a call with these shapes is kept, or there is room for it."""
+        return self._shapes(inputs, self._rows or len(inputs[0])) in self._kept or len(self._kept) < self._most
+
+    @staticmethod
+    def _shapes(inputs: _Tensors, rows: int) -> tuple[tuple[int, ...], ...]:
+        return tuple((rows, *value.shape[1:]) for value in inputs)
+
     def _static_for(self, inputs: _Tensors, rows: int) -> _Static:
-        shapes = tuple((rows, *value.shape[1:]) for value in inputs)
+        shapes = self._shapes(inputs, rows)
         static = self._kept.get(shapes)
         if static is None:
             if len(self._kept) == self._most:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from synthpipe.errors import OptionError, ShapeError
+from synthpipe.transforms.captured import CapturedFunction
 from tests.basicsr_runs import require_basicsr
+from tests.recorded import record_on_cpu
 
 require_basicsr()
 
@@ -99,6 +101,22 @@ def test_a_streams_own_seeds_rule() -> None:
     one = feed(model(1), seed=seeds, key=["a", "b"])
     two = feed(model(9), seed=seeds, key=["x", "y"])
     assert torch.equal(one, two)
+
+
+def test_captured_it_gives_the_same_and_goes_on_where_sizes_are_too_many() -> None:
+    plain, captured = model(), model()
+    captured._captured = CapturedFunction(captured._compute, most=1, record=record_on_cpu)
+    for side in (32, 32, 24):
+        batch = {"gt": ramp(side=side), "gt_path": ["a.png", "b.png"]}
+        for built in (plain, captured):
+            built.feed_data(dict(batch))
+        assert torch.equal(captured.lq, plain.lq)
+        kept = captured.lq
+        captured.feed_data({**batch, "gt_path": ["c.png", "d.png"]})
+        assert torch.equal(kept, plain.lq)  # its own memory
+        assert not torch.equal(captured.lq, kept)
+    with pytest.raises(OptionError, match=r"degrade\.samples: is for streams"):
+        model(degrade={"type": "deflow", "weights": "deflow_small", "samples": 2})
 
 
 def test_crops_are_aligned_and_differ() -> None:

@@ -23,10 +23,11 @@ from synthpipe.pipeline.pool import PatchPool
 from synthpipe.pipeline.source import USED, Record
 from synthpipe.pipeline.tally import FILTERED, Tally
 from synthpipe.transforms.base import BatchTransform, DeviceTransform
-from synthpipe.transforms.captured import CapturedFunction, Recording
+from synthpipe.transforms.captured import CapturedFunction
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 from tests.capturable import RefuseHost
+from tests.recorded import record_on_cpu
 from tests.transforms.test_deflow import tiny_deflow
 
 CPU = torch.device("cpu")
@@ -66,17 +67,6 @@ class Keep(DeviceTransform):
 
     def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {**batch, "keep": batch["seed"] % self.every != 0}
-
-
-def record_on_cpu(function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> Recording:
-    """As a CUDA graph: fixed places in memory, and all that is not a tensor as it was when it was recorded."""
-    outputs = tuple(value.clone() for value in function(*inputs))
-
-    def replay() -> None:
-        for into, value in zip(outputs, function(*inputs), strict=True):
-            into.copy_(value)
-
-    return Recording(replay, outputs)
 
 
 def recorded(function: Callable[..., tuple[Tensor, ...]], rows: int) -> CapturedFunction:

@@ -13,20 +13,68 @@ from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.draws import SeededNoise
 from synthpipe.flows.frozen import FrozenDeFlow
 from synthpipe.transforms.captured import CapturedFunction
+from tests.recorded import record_on_cpu
 
 
 def test_on_the_cpu_the_function_itself_is_called() -> None:
     seen = []
 
-    def double(x: Tensor) -> Tensor:
+    def double(x: Tensor) -> tuple[Tensor]:
         seen.append(x)
-        return 2 * x
+        return (2 * x,)
 
-    captured = CapturedFunction(double, most=1)
-    for side in (2, 3, 4):  # no shape is kept, so none is too many
+    captured = CapturedFunction(double, rows=2, most=1)
+    for side in (2, 3, 4):  # no shape is kept, so none is too many, and nothing is filled up
         x = torch.ones(side)
-        assert torch.equal(captured(x), 2 * x)
+        assert torch.equal(captured(x)[0], 2 * x)
         assert seen[-1] is x
+
+
+def twice_and_sum(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Two rows for each, and one."""
+    return torch.repeat_interleave(x + y, 2, 0), (x - y).sum(1)
+
+
+def test_a_recording_is_filled_with_each_calls_numbers() -> None:
+    captured = CapturedFunction(twice_and_sum, record=record_on_cpu)
+    first = captured(torch.ones(3, 2), torch.zeros(3, 2))
+    assert torch.equal(first[0], torch.ones(6, 2))
+    x, y = torch.rand(3, 2), torch.rand(3, 2)
+    second = captured(x, y)
+    for found, expected in zip(second, twice_and_sum(x, y), strict=True):
+        assert torch.equal(found, expected)
+    # the caller has to be through with the first
+    assert all(one.data_ptr() == other.data_ptr() for one, other in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("counts", [(4, 1, 3, 4), (2, 4, 1)])
+def test_short_inputs_are_filled_up_and_outputs_cut(counts: tuple[int, ...]) -> None:
+    shapes = []
+
+    def watched(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        shapes.append(len(x))
+        assert torch.isfinite(x).all()
+        return twice_and_sum(x, y)
+
+    captured = CapturedFunction(watched, rows=4, most=1, record=record_on_cpu)
+    for count in counts:
+        x, y = torch.rand(count, 2), torch.rand(count, 2)
+        found = captured(x, y)
+        assert (len(found[0]), len(found[1])) == (2 * count, count)
+        for value, expected in zip(found, twice_and_sum(x, y), strict=True):
+            assert torch.equal(value, expected)
+    assert set(shapes) == {4}
+
+
+def test_too_many_shapes_and_rows_are_refused() -> None:
+    captured = CapturedFunction(lambda x: (x + 1,), most=1, record=record_on_cpu)
+    captured(torch.zeros(2))
+    assert captured.takes(torch.ones(2))
+    assert not captured.takes(torch.ones(3))
+    with pytest.raises(ShapeError, match="pad batches to one shape"):
+        captured(torch.zeros(3))
+    with pytest.raises(ShapeError, match="at most 2 rows, got 3"):
+        CapturedFunction(lambda x: (x,), rows=2, record=record_on_cpu)(torch.zeros(3))
 
 
 @pytest.mark.gpu
@@ -35,23 +83,25 @@ def test_on_the_gpu_replays_give_the_plain_numbers() -> None:
     assert isinstance(model, DeFlow)
     frozen = FrozenDeFlow(model).cuda()
 
-    def degrade(x: Tensor, seeds: Tensor) -> Tensor:
-        return frozen.degrade_with(x, SeededNoise(seeds))
+    def degrade(x: Tensor, seeds: Tensor) -> tuple[Tensor]:
+        return (frozen.degrade_with(x, SeededNoise(seeds)),)
 
-    captured = CapturedFunction(degrade)
+    captured = CapturedFunction(degrade, rows=2)
     for seed in range(3):
         x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed)).cuda()
-        seeds = torch.tensor([seed, seed + 100]).cuda()
-        first = captured(x, seeds)
-        assert_close(first, degrade(x, seeds), atol=1e-5, rtol=0)
-        again = captured(x, seeds + 1)
+        seeds = torch.tensor([seed, seed + 100])
+        first = captured(x, seeds.pin_memory())[0].clone()
+        assert_close(first, degrade(x, seeds.cuda())[0], atol=1e-5, rtol=0)
+        again = captured(x, seeds.cuda() + 1)[0].clone()
         assert not torch.equal(again, first)
-        assert torch.equal(captured(x, seeds), first)  # what came before was not overwritten, and comes again
+        assert torch.equal(captured(x, seeds.cuda())[0], first)
+        alone = captured(x[1:], seeds[1:])[0]
+        assert_close(alone, first[1:], atol=1e-5, rtol=0)
 
 
 @pytest.mark.gpu
 def test_on_the_gpu_too_many_shapes_are_refused() -> None:
-    captured = CapturedFunction(lambda x: x + 1, most=1)
+    captured = CapturedFunction(lambda x: (x + 1,), most=1)
     captured(torch.zeros(2, device="cuda"))
     with pytest.raises(ShapeError, match="pad batches to one shape"):
         captured(torch.zeros(3, device="cuda"))
