@@ -147,7 +147,7 @@ class Trainer:
             while self.step < options.max_steps and not self._time_to_stop(started):
                 batch = self.first_batch if self.first_batch is not None else data.next_batch()
                 self.first_batch = None
-                meter.add(self._one_step(self.fabric.to_device(batch)))
+                meter.add(self._one_step(self.fabric.to_device(self._pinned(batch))))
                 bar.update()
                 if self.step % options.log_every == 0 or self.step == options.max_steps:
                     self._log(meter, bar)
@@ -162,7 +162,7 @@ class Trainer:
 
         Nothing here waits for the device but the scaler of 16-mixed: whether a step counts is decided there.
         """
-        seeds = step_seeds(self.options.seed, self.step, batch["slot"])
+        seeds = self._pinned({"seeds": step_seeds(self.options.seed, self.step, batch["slot"])})["seeds"]
         numbers = self._mean_over_processes(self.gradient(batch, seeds))
         limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
         norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
@@ -196,6 +196,13 @@ class Trainer:
         loss, numbers = self.wrapped(batch, seeds)
         self.fabric.backward(loss)
         return {"loss": loss.detach(), **numbers}
+
+    def _pinned(self, batch: Batch) -> Batch:
+        """On CUDA in memory from which a copy does not wait for what the device was given before."""
+        if self.fabric.device.type != "cuda":
+            return batch
+        on_host = {name: value for name, value in batch.items() if isinstance(value, Tensor) and not value.is_cuda}
+        return {**batch, **{name: value.pin_memory() for name, value in on_host.items()}}
 
     def _mean_over_processes(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.fabric.world_size == 1:
