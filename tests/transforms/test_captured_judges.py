@@ -14,6 +14,7 @@ from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.density.scorer import DensityScorer
+from synthpipe.density.scorer_parts import PartSettings, known_parts
 from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.captured import CapturedFunction
 from synthpipe.transforms.denoise import Denoise
@@ -121,6 +122,14 @@ def test_every_way_to_denoise(options: dict[str, Any]) -> None:
 def test_scorers(channels: int, norm_levels: tuple[float, ...], parts: bool) -> None:
     score = DensityScore(tiny_scorer(channels=channels, norm_levels=norm_levels), 5, parts=parts)
     check_capturable(score, batch_of(3, 1), batch_of(3, 2), atol=2e-5)
+
+
+def test_every_part_that_this_version_knows() -> None:
+    dde, levels, norms = {"width": 4, "depth": 3, "outputs": 2, "domains": ["clean", "bad"]}, (0.03, 0.1), (0.05,)
+    parts = known_parts(PartSettings(("clean", "bad"), levels, norms))
+    scorer = perturbed(DensityScorer(dde, levels, 16, norms, parts)).float()
+    assert isinstance(scorer, DensityScorer)
+    check_capturable(DensityScore(scorer, 3, parts=True), batch_of(2, 1), batch_of(2, 2), atol=2e-4)
 
 
 def test_the_shipped_scorer() -> None:
