@@ -79,8 +79,9 @@ def subtract_diagonal(covariance: Tensor, variance: Tensor) -> Tensor:
 
 def plus_diagonal(covariance: Tensor, variance: Tensor) -> Tensor:
     """``covariance + diag(variance)``, the latter ``(B, C, H, W)``."""
-    eye = torch.eye(covariance.shape[1], dtype=covariance.dtype, device=covariance.device)
-    return covariance + eye[:, :, None, None] * variance[:, :, None]
+    total = covariance.clone()
+    torch.diagonal(total, dim1=1, dim2=2).add_(variance.movedim(1, -1))
+    return total
 
 
 def marginal_std(covariance: Tensor) -> Tensor:
@@ -112,10 +113,9 @@ def _forward(lower: list[list[Tensor]], residual: Tensor) -> list[Tensor]:
 def _gram(lower: list[list[Tensor]]) -> Tensor:
     """``L L^T`` of the rows of a lower factor."""
     sides = range(len(lower))
-    rows = [
-        torch.stack([_sum([lower[i][k] * lower[j][k] for k in range(min(i, j) + 1)]) for j in sides], 1) for i in sides
-    ]
-    return torch.stack(rows, 1)
+    entries = {(i, j): _sum([lower[i][k] * lower[j][k] for k in range(j + 1)]) for i in sides for j in range(i + 1)}
+    flat = torch.stack([entries[max(i, j), min(i, j)] for i in sides for j in sides], 1)
+    return torch.unflatten(flat, 1, (len(lower), len(lower)))
 
 
 def _sum(terms: list[Tensor]) -> Tensor:
