@@ -54,6 +54,8 @@ class FrozenTrunk(nn.Module):
         if not self._dense:
             out: Tensor = self.block(x.contiguous(memory_format=conv_layout(x)))
             return out
+        if len(x) > 1:  # image by image, as in WinogradConvs
+            return torch.cat([self(each) for each in torch.split(x, 1)])
         y = x
         for dense in self._dense:
             y = dense(y)

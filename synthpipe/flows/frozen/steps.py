@@ -8,6 +8,8 @@ Each function or class is one transformation and equals the plain modules by its
 * :class:`ColourScales`: the scales of all steps that follow the colour are two matrix products;
 * :class:`FrozenSplit`: the same for the split after level 1.
 
+Latents lie channel after channel and hidden maps of a processor in channels-last, which measured fastest for either.
+
 Legend: B batch, C channels of the flow, F channels of the features, D width of the sub-networks, S steps of the level,
 H, W its size.
 """

@@ -41,3 +41,11 @@ def test_rounding_in_float32_is_a_few_times_that_of_the_plain_convolution() -> N
     error = torch.cat(list(WinogradConvs(weight.float(), bias, 1)(x.float())), 1).double() - exact
     plain = F.conv2d(x.float(), weight.float(), padding=1).double() - exact
     assert float(error.square().mean().sqrt()) < 6 * float(plain.square().mean().sqrt())
+
+
+def test_an_images_numbers_are_its_own() -> None:
+    x, weight, bias = noise(3, 5, 10, 6).float(), noise(4, 5, 3, 3).float(), noise(4).float()
+    (together,) = WinogradConvs(weight, bias, 1)(x)
+    for image in range(3):
+        (alone,) = WinogradConvs(weight, bias, 1)(x[image : image + 1])
+        assert torch.equal(alone[0], together[image])
