@@ -261,16 +261,18 @@ class TestOnCuda:
     def test_a_captured_run_ends_where_a_plain_one_does(
         self, precision: str, run_data: Callable[..., dict[str, Any]], tmp_path: Path
     ) -> None:
-        weights = []
+        weights, losses = [], []
         for capture in ("auto", "never"):
             changes = {"capture": capture, "device": "cuda", "precision": precision, "run_dir": str(tmp_path / capture)}
-            weights.append(trained(parse_options(run_data(**changes), TrainDeFlowOptions)))
+            state = trained(parse_options(run_data(**changes), TrainDeFlowOptions))
+            weights.append(torch.cat([value.flatten() for value in state.values() if value.is_floating_point()]))
+            header = checkpoints.read_header(tmp_path / capture / "final.safetensors")
+            losses.append(header["info"]["figures"]["loss"])
             log = (tmp_path / capture / "log.txt").read_text()
             assert ("the training step is one CUDA graph" in log) == (capture == "auto")
-        for name, value in weights[0].items():
-            if value.is_floating_point():
-                # Six steps of Adam at 1e-3: where a gradient is rounding alone, its sign is, too.
-                assert_close(value, weights[1][name], rtol=0, atol=2e-3)
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+        # Six steps of Adam at 1e-3 each: where a gradient is rounding alone, its sign is, too.
+        assert float(((weights[0] - weights[1]).abs() > 1e-4).float().mean()) < 0.05
 
 
 def _seeded(seed: int) -> Batch:
