@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -64,10 +65,16 @@ def main() -> None:
         f"s for {args.tiles} tiles of {args.side}x{args.side} through all",
         torch.device(args.device),
         save=args.save,
-        compared=str(args.reference),
+        compared=f"the same of {commit_of(args.reference)}",
         settings=settings,
         each={name: row_of(times[0][name], times[1][name], differ[name]) for name in NAMES},
     )
+
+
+def commit_of(checkout: Path) -> str:
+    """Its short hash."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def row_of(ours: list[float], peer: list[float], difference: float) -> dict[str, float]:
