@@ -62,14 +62,21 @@ class FrozenTrunk(nn.Module):
         return torch.add(x, y, alpha=0.2)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenTrunk:
+        before = self._weight.device, self._weight.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._prepare()
+        if (self._weight.device, self._weight.dtype) != before:
+            self._prepare()
         return self
+
+    @property
+    def _weight(self) -> Tensor:
+        weight: Tensor = self.block.dense[0].convs[0].weight  # type: ignore[union-attr, index]
+        return weight
 
     def _prepare(self) -> None:
         """Weights by the tile for a processor's float32, as in :class:`FirstConvs`."""
-        first: Tensor = self.block.dense[0].convs[0].weight  # type: ignore[union-attr, index]
-        self._dense = [_TiledDense(dense.convs) for dense in self.block.dense] if tiles_pay(first) else []  # type: ignore
+        dense_blocks = self.block.dense if tiles_pay(self._weight) else ()
+        self._dense = [_TiledDense(dense.convs) for dense in dense_blocks]  # type: ignore[union-attr]
 
 
 class _TiledDense:

@@ -71,8 +71,10 @@ class FirstConvs(nn.Module):
             yield from self._winograd(own, small)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FirstConvs:
+        before = self.weight.device, self.weight.dtype
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._prepare()
+        if (self.weight.device, self.weight.dtype) != before:
+            self._prepare()
         return self
 
     def _prepare(self) -> None:

@@ -139,10 +139,15 @@ def tile_points(x: Tensor, transform: Tensor) -> Tensor:
     return (transform @ patches.reshape(side * side, -1)).view(side * side, -1, x.shape[1])
 
 
+@torch.no_grad()
 def tile_weights(weight: Tensor) -> Tensor:
     """``(out, in, 3, 3)`` -> ``(36, out, in)``, computed in float64."""
     taps = _vandermonde(3).to(weight.device)
-    return torch.einsum("ia,jb,ocab->ijoc", taps, taps, weight.double()).flatten(0, 1).to(weight.dtype).contiguous()
+    points = weight.new_empty(len(taps) ** 2, *weight.shape[:2])
+    # In parts: those of ``aim`` in float64 at once would take half a gigabyte.
+    for part, into in zip(torch.split(weight, 256), torch.split(points, 256, dim=1), strict=True):
+        into.copy_(torch.einsum("ia,jb,ocab->ijoc", taps, taps, part.double()).flatten(0, 1))
+    return points
 
 
 def tile_assembly() -> Tensor:
