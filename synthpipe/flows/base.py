@@ -16,13 +16,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from synthpipe.errors import ShapeError
 
 __all__ = ["MAX_LEVELS", "Checkpointed", "FlowLayer", "Sequential", "bits_per_dim", "check_levels"]
+
+T = TypeVar("T")
 
 #: Of any flow of images: each halves the sides and multiplies the channels.
 MAX_LEVELS = 16
@@ -36,6 +41,16 @@ class Checkpointed(nn.Module):
 
     #: Whether it does; only where a gradient is asked for.
     checkpointing = False
+
+    def _computed(self, function: Callable[..., T], *inputs: Tensor | None) -> T:
+        """``function(*inputs)``, of which, with ``checkpointing``, the inputs alone are kept.
+
+        Backward computes no more of it again than it needs: not the last operation, where that needs its inputs alone.
+        """
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return function(*inputs)
+        result: T = checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return result
 
 
 class FlowLayer(nn.Module, ABC):

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows.base import Checkpointed
@@ -186,11 +185,7 @@ class _DenseBlock(Checkpointed):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, features, h, w)`` -> the same shape."""
-        if self.checkpointing and torch.is_grad_enabled():
-            # Backward needs no output of the last convolution, so that it stops before it.
-            again: Tensor = checkpoint(self._outputs, x, use_reentrant=False, preserve_rng_state=False)
-            return again
-        return self._outputs(x)
+        return self._computed(self._outputs, x)
 
     def _outputs(self, x: Tensor) -> Tensor:
         dense = x

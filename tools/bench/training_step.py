@@ -1,4 +1,4 @@
-"""Memory and time of a DeFlow's training step, plain and with activation checkpointing, each in a process of its own.
+"""Memory and time of a DeFlow's training step, plain and with activation checkpointing, in processes of their own.
 
     python tools/bench/training_step.py --preset aim --batch 8 --size 160 --steps 3
     python tools/bench/training_step.py --preset small --batch 8 --size 160 --processor-time
@@ -7,8 +7,9 @@ A step is forward, backward and fused Adam on random images of both domains, wit
 and optimiser.  ``ours`` is the checkpointed step, ``peer`` the plain one; the processes take turns, round by round.
 ``details.memory`` has the peak of each in MiB above what the process had before the model was made: on a CPU the
 kernel's high-water mark (VmHWM), on CUDA the allocator's; weights, gradients, moments and the batch are in it.
-``details.kept`` is what of the peak they alone take.  On a CPU the C library would keep freed blocks of up to 32 MiB
-for later; the children give them back, so that the mark is of memory in use.
+``details.kept`` is what of the peak they alone take.  On a CPU the C library keeps freed blocks of up to 32 MiB for
+later, and giving them back takes time: there memory is measured in further processes that do, so that the mark is of
+memory in use.
 """
 
 from __future__ import annotations
@@ -94,6 +95,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": seconds[1:], "peak_mib": peak_mib(device) - base, "kept_mib": kept}
 
 
+def in_child(way: str, environment: dict[str, str], steps: str | None = None) -> dict[str, Any]:
+    """What :func:`measure` finds in a process of its own, with further variables of its ``environment``."""
+    command = [sys.executable, *sys.argv, "--only", way, *([] if steps is None else ["--steps", steps])]
+    said = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise SystemExit(f"{way}: {said.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(said.stdout)
+    return found
+
+
 def main() -> None:
     """Measure in children, print."""
     parser = bench_parser(__doc__)
@@ -111,15 +122,12 @@ def main() -> None:
     if args.only:
         print(json.dumps(measure(args)))
         return
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**17)}
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for _ in range(args.rounds):
         for way in WAYS:
-            command = [sys.executable, *sys.argv, "--only", way]
-            said = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if said.returncode:
-                raise SystemExit(f"{way}: {said.stderr[-2000:]}")
-            found[way].append(json.loads(said.stdout))
+            found[way].append(in_child(way, {}))
+            if args.device == "cpu":
+                found[way][-1]["peak_mib"] = in_child(way, {"MALLOC_MMAP_THRESHOLD_": str(2**17)}, "1")["peak_mib"]
     ours, peer = ([second for run in found[way] for second in run["seconds"]] for way in WAYS)
     memory = {way: round(statistics.median(run["peak_mib"] for run in found[way]), 1) for way in WAYS}
     print_result(

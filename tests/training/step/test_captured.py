@@ -18,6 +18,7 @@ from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.flows import DeFlow, Glow
 from synthpipe.flows.deflow_official import AIM_STATISTICS
+from synthpipe.training import loop
 from synthpipe.training.base import Objective, step_seeds
 from synthpipe.training.deflow import DeFlowObjective, build_run
 from synthpipe.training.glow import GlowObjective
@@ -235,6 +236,27 @@ def test_a_run_with_a_stand_in_for_the_graph_has_the_bits_of_one_without(
     found = trained(options("stand_in"))
     assert made[0].replays == 7
     assert all(torch.equal(value, found[name]) for name, value in wanted.items())
+
+
+def test_no_step_asks_the_device_for_anything(
+    run_data: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradient, clipping, Adam, average and the count of bad steps; seeds are made on the host."""
+    options = parse_options(run_data(clip_norm=1.0, optimizer={"kind": "adamw", "lr": 1e-3}), TrainDeFlowOptions)
+    seeds = {step: step_seeds(options.seed, step, range(4)) for step in range(6)}
+    monkeypatch.setattr(loop, "step_seeds", lambda seed, step, slots: seeds[step])
+    step, watched = Trainer._one_step, []
+
+    def one_step(self: Trainer, data: Batch) -> dict[str, Tensor]:
+        if self.step == 0:  # makes the moments
+            return step(self, data)
+        watched.append(self.step)
+        with RefuseHost():
+            return step(self, data)
+
+    monkeypatch.setattr(Trainer, "_one_step", one_step)
+    trained(options)
+    assert watched == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Checkpointed steps: the plain gradient to the bit, with less held for backward; and what the loop asks for."""
+"""Checkpointed flows: the plain gradient to the bit, with less held for backward."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_loss_and_gradient_are_the_plain_ones_to_the_bit(
     assert model.initialized
 
 
-def test_the_levels_of_glow_can_be_checkpointed() -> None:
+def test_glow_can_be_checkpointed() -> None:
     torch.manual_seed(0)
     model = Glow(levels=2, steps=2, hidden=8, window=8).train()
     x = images(4, 8)
@@ -121,7 +121,7 @@ def test_less_is_held_for_backward(changes: dict[str, Any]) -> None:
             loss = model.nll(x, domain, SeededNoise(torch.arange(2)), check_values=False).mean()
             held[on] = live.held()
             del loss
-    assert held[True] < 0.45 * held[False], held
+    assert held[True] < 0.5 * held[False], held
 
 
 def test_nothing_is_kept_where_no_gradient_is_asked_for() -> None:
