@@ -10,12 +10,12 @@ Unsigned 32-bit words lie in int64 tensors; products of 64 bits wrap, and masks 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-__all__ = ["normals", "philox_words", "uniforms"]
+__all__ = ["normals", "normals_of", "philox_words", "uniforms"]
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -34,10 +34,7 @@ def philox_words(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tens
         Four words, int64 in 0..2^32 - 1.
     """
     c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for round_ in range(_ROUNDS):
-        if round_:
-            k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
+    for k0, k1 in zip(*map(_round_keys, key, _KEY_STEPS), strict=True):
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         # The shift brings copies of the sign with it, which the mask takes away.
         c0, c1, c2, c3 = (
@@ -64,26 +61,58 @@ def normals(
         dtype: float32 or float64.
         sample: tells several draws for one purpose apart, 0..2^32 - 1.
     """
-    uniform = (_words(seeds, stream, shape, sample).to(dtype) + 0.5) * 2.0**-32  # (B, N, 4), above 0
+    return normals_of(seeds, {stream: shape}, dtype, sample)[stream]
+
+
+def normals_of(
+    seeds: Tensor, shapes: Mapping[int, Sequence[int]], dtype: torch.dtype = torch.float32, sample: int = 0
+) -> dict[int, Tensor]:
+    """What :func:`normals` gives for each stream and its shape, in the operations of one call.
+
+    A call is 150 operations on little data: on a GPU several calls would cost several times as much.
+    """
+    uniform = (_words(seeds, shapes, sample).to(dtype) + 0.5) * 2.0**-32  # (B, N, 4), above 0
     radius = (-2 * uniform[..., 0::2].log()).sqrt()
     angle = (2 * math.pi) * uniform[..., 1::2]
-    return _rows(torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1), shape)
+    return _rows(torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1), shapes)
 
 
 def uniforms(
     seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype = torch.float32, sample: int = 0
 ) -> Tensor:
     """Numbers ``(B, *shape)`` from the uniform law on [0, 1), multiples of 2^-24; arguments as :func:`normals`."""
-    return _rows((_words(seeds, stream, shape, sample) >> 8).to(dtype) * 2.0**-24, shape)
+    shapes = {stream: shape}
+    return _rows((_words(seeds, shapes, sample) >> 8).to(dtype) * 2.0**-24, shapes)[stream]
 
 
-def _words(seeds: Tensor, stream: int, shape: Sequence[int], sample: int) -> Tensor:
-    """At least as many words as a row has elements, ``(B, N, 4)``."""
-    blocks = torch.arange(-(-math.prod(shape) // 4), device=seeds.device)
-    zero = torch.zeros_like(blocks)
+def _round_keys(key: Tensor, step: int) -> Tensor:
+    """``(rounds, ...)``: one word of the key of each round."""
+    rounds = torch.arange(_ROUNDS, device=key.device).view(-1, *[1] * key.ndim)
+    return (key + step * rounds) & _WORD
+
+
+def _blocks(shape: Sequence[int]) -> int:
+    """Blocks of four words that a row needs."""
+    return -(-math.prod(shape) // 4)
+
+
+def _words(seeds: Tensor, shapes: Mapping[int, Sequence[int]], sample: int) -> Tensor:
+    """At least as many words as a row of each stream has elements, ``(B, N, 4)``, stream after stream."""
+    device = seeds.device
+    blocks = _joined([torch.arange(_blocks(shape), device=device) for shape in shapes.values()])
+    streams = _joined([torch.full((_blocks(shape),), stream, device=device) for stream, shape in shapes.items()])
     keys = [(seeds & _WORD)[:, None], ((seeds >> 32) & _WORD)[:, None]]
-    return torch.stack(philox_words([blocks & _WORD, blocks >> 32, zero + stream, zero + sample], keys), dim=-1)
+    return torch.stack(philox_words([blocks & _WORD, blocks >> 32, streams, torch.full_like(blocks, sample)], keys), -1)
 
 
-def _rows(numbers: Tensor, shape: Sequence[int]) -> Tensor:
-    return numbers.flatten(1)[:, : math.prod(shape)].reshape(len(numbers), *shape)
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+
+
+def _rows(numbers: Tensor, shapes: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
+    """``(B, N, ...)``, 4 numbers in each of N, cut as :func:`_words` joined them."""
+    flat, begin, rows = numbers.flatten(1), 0, {}
+    for stream, shape in shapes.items():
+        rows[stream] = flat[:, begin : begin + math.prod(shape)].reshape(len(flat), *shape)
+        begin += 4 * _blocks(shape)
+    return rows

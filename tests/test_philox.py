@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from synthpipe.philox import normals, philox_words, uniforms
+from synthpipe.philox import normals, normals_of, philox_words, uniforms
 
 #: `kat_vectors` of Random123 1.14, the authors' own library: counter, key, result of philox4x32 with 10 rounds.
 VECTORS = [
@@ -82,6 +82,16 @@ def test_a_row_depends_on_its_own_seed_alone() -> None:
 def test_a_longer_draw_begins_with_the_shorter_one() -> None:
     seeds = torch.tensor([11, 12])
     assert torch.equal(normals(seeds, 0, (1001,))[:, :7], normals(seeds, 0, (7,)))
+
+
+def test_several_draws_at_once_are_those_of_each_alone() -> None:
+    seeds = torch.tensor([11, 2**62 + 1])
+    shapes = {7: (3, 5, 7), 2**32 - 1: (4, 4, 4), 0: (1,), 9: (0,)}
+    for dtype in (torch.float32, torch.float64):
+        together = normals_of(seeds, shapes, dtype, sample=3)
+        assert list(together) == list(shapes)
+        for stream, shape in shapes.items():
+            assert torch.equal(together[stream], normals(seeds, stream, shape, dtype, sample=3))
 
 
 def test_float64_is_the_same_draw_to_more_digits() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
-from synthpipe.philox import normals, uniforms
+from synthpipe.philox import normals, normals_of, uniforms
 from synthpipe.seeds import stream_number
 
 __all__ = ["GeneratorNoise", "Generators", "Noise", "SeededNoise", "as_noise", "normal_like", "uniform_like"]
@@ -98,6 +98,17 @@ class SeededNoise:
         """See :func:`synthpipe.philox.normals`."""
         return normals(self._seeds, stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)
 
+    def ahead(self, shapes: Mapping[int, Sequence[int]], dtype: torch.dtype) -> Noise:
+        """The same noise with the normal numbers of these purposes, of these shapes, drawn at once.
+
+        Args:
+            shapes: of a row, by purpose.
+            dtype: float32 or float64.
+        """
+        streams = {stream_number(self._salt, purpose): shape for purpose, shape in shapes.items()}
+        drawn = normals_of(self._seeds, streams, dtype, self._sample)
+        return _DrawnAhead(self, dict(zip(shapes, drawn.values(), strict=True)))
+
     def uniform(self, like: Tensor, purpose: int) -> Tensor:
         """See :func:`synthpipe.philox.uniforms`."""
         return uniforms(self._seeds, stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)
@@ -106,3 +117,21 @@ class SeededNoise:
 def as_noise(source: Generators | Noise | None) -> Noise:
     """Noise as it is given, or drawn from generators; None: from torch's default generator."""
     return source if isinstance(source, Noise) else GeneratorNoise(source)
+
+
+class _DrawnAhead:
+    """Some numbers of a noise that are there already."""
+
+    def __init__(self, noise: Noise, drawn: Mapping[int, Tensor]) -> None:
+        self._noise, self._drawn = noise, drawn
+
+    def normal(self, like: Tensor, purpose: int) -> Tensor:
+        """Those that are there, or what the noise gives."""
+        drawn = self._drawn.get(purpose)
+        if drawn is None or (drawn.shape, drawn.dtype) != (like.shape, like.dtype):
+            return self._noise.normal(like, purpose)
+        return drawn
+
+    def uniform(self, like: Tensor, purpose: int) -> Tensor:
+        """What the noise gives."""
+        return self._noise.uniform(like, purpose)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.deflow import CLEAN, DeFlow
+from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.draws import SeededNoise
 from synthpipe.flows.frozen import FrozenDeFlow
 from synthpipe.images import check_images, downscale_bicubic, quantize_8bit
 from synthpipe.transforms.base import DeviceTransform
-from synthpipe.transforms.batch import Batch
+from synthpipe.transforms.batch import Batch, repeated
 
 __all__ = ["DeFlowDegrade"]
 
@@ -86,15 +86,10 @@ class DeFlowDegrade(DeviceTransform):
         """
         gt, seeds = batch["gt"], batch["seed"]
         clean = quantize_8bit(downscale_bicubic(gt, self.scale))
-        encoded = self.frozen.encode(clean, CLEAN, SeededNoise(seeds, self.salt))
-        drawn = [
-            self.frozen.degrade_encoded(encoded, SeededNoise(seeds, self.salt, number), self._strength(seeds, number))
-            for number in range(self.samples)
-        ]
-        if self.samples == 1:
-            return {**batch, "lq": drawn[0]}
-        repeated = {key: value.repeat_interleave(self.samples, 0) for key, value in batch.items()}
-        return {**repeated, "lq": torch.stack(drawn, 1).flatten(0, 1)}
+        numbers = range(self.samples)
+        noises = [SeededNoise(seeds, self.salt, number) for number in numbers]
+        lq = self.frozen.degrade_samples(clean, noises, [self._strength(seeds, number) for number in numbers])
+        return {**{key: repeated(value, self.samples) for key, value in batch.items()}, "lq": lq}
 
     def to(self, device: torch.device | str) -> DeFlowDegrade:
         """Move the flow."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, NOISY, SPLIT, TOP, DeFlow, resized_colour
-from synthpipe.flows.draws import Generators, Noise, as_noise
+from synthpipe.flows.draws import Generators, Noise, SeededNoise, as_noise
 from synthpipe.flows.frozen.encoder import freeze_encoder
 from synthpipe.flows.frozen.first_convs import MapPart, conv_layout
 from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, LevelCondition
@@ -129,7 +129,7 @@ class FrozenDeFlow(nn.Module):
 
         NaN that comes in goes out.
         """
-        return self.degrade_encoded(self.encode(x, CLEAN, noise), noise, strength)
+        return self.degrade_samples(x, [noise], [strength])
 
     @_in_use
     def clean(self, y: Tensor, generators: Generators | Noise, temperature: float = 1.0) -> Tensor:
@@ -190,20 +190,39 @@ class FrozenDeFlow(nn.Module):
         return self._decode(encoded, moved)
 
     @_in_use
-    def degrade_samples(self, x: Tensor, noises: Sequence[Noise], strength: float | Tensor = 1.0) -> Tensor:
+    def degrade_samples(
+        self, x: Tensor, noises: Sequence[Noise], strengths: Sequence[float | Tensor] | float | Tensor = 1.0
+    ) -> Tensor:
         """Several degradations of each image, which share everything but the shift; each further one is a decode.
 
         Args:
             x: as of :meth:`degrade_with`.
             noises: one for each sample.  Condition and dequantisation are drawn from the first, so that the first
                 sample is what :meth:`degrade_with` gives for it.
-            strength: as of :meth:`degrade`.
+            strengths: as of :meth:`degrade`, one for all samples or a list with one for each.
 
         Returns:
             ``(B * samples, 3, H, W)``, those of one image together.
         """
+        if isinstance(strengths, float | int | Tensor):
+            strengths = [strengths] * len(noises)
+        shapes = self._drawn_shapes(x)
+        of_latents = {purpose: shape for purpose, shape in shapes.items() if purpose != CONDITION}
+        noises = [_ahead(noise, of_latents if place else shapes, x.dtype) for place, noise in enumerate(noises)]
         encoded = self.encode(x, CLEAN, noises[0])
-        return torch.stack([self.degrade_encoded(encoded, noise, strength) for noise in noises], 1).flatten(0, 1)
+        samples = [self.degrade_encoded(encoded, *drawn) for drawn in zip(noises, strengths, strict=True)]
+        return samples[0] if len(samples) == 1 else torch.stack(samples, 1).flatten(0, 1)
+
+    def _drawn_shapes(self, x: Tensor) -> dict[int, tuple[int, int, int]]:
+        """What is drawn for each image of a degradation, by purpose."""
+        height, width = (side + -side % self.size_multiple for side in x.shape[2:])
+        split, top = (len(shift.mean) for shift in self._shifts())
+        reduction = 2 ** len(self.levels)
+        return {
+            CONDITION: (3, height // self.scale, width // self.scale),
+            SPLIT: (split, height // 2, width // 2),
+            TOP: (top, height // reduction, width // reduction),
+        }
 
     def _spread(self, place: int, maps: Sequence[MapPart], dtype: torch.dtype) -> Tensor | None:
         """Standard deviations of the shift of one latent; None where it has a full covariance."""
@@ -259,3 +278,8 @@ def _whole(maps: Sequence[MapPart], dtype: torch.dtype) -> Tensor:
         for map_, factor in maps
     ]
     return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+
+def _ahead(noise: Noise, shapes: Mapping[int, Sequence[int]], dtype: torch.dtype) -> Noise:
+    """All numbers at once where they are functions of seeds: a third of the operations."""
+    return noise.ahead(shapes, dtype) if isinstance(noise, SeededNoise) else noise
