@@ -21,6 +21,7 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+_FRACTION_BITS = {torch.float16: 11, torch.bfloat16: 8}
 
 
 def philox_words(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -58,7 +59,7 @@ def normals(
         seeds: ``(B,)`` int64, on the device where the numbers are wanted.
         stream: tells draws for different purposes apart, 0..2^32 - 1.
         shape: of one row.
-        dtype: float32 or float64.
+        dtype: float32 or float64; narrower ones are rounded from float32.
         sample: tells several draws for one purpose apart, 0..2^32 - 1.
     """
     return normals_of(seeds, {stream: shape}, dtype, sample)[stream]
@@ -71,18 +72,23 @@ def normals_of(
 
     A call is 150 operations on little data: on a GPU several calls would cost several times as much.
     """
-    uniform = (_words(seeds, shapes, sample).to(dtype) + 0.5) * 2.0**-32  # (B, N, 4), above 0
+    # Half precision holds no 32 bits: infinity would come of them, or coarse steps.
+    wide = dtype if dtype == torch.float64 else torch.float32
+    uniform = (_words(seeds, shapes, sample).to(wide) + 0.5) * 2.0**-32  # (B, N, 4), above 0
     radius = (-2 * uniform[..., 0::2].log()).sqrt()
     angle = (2 * math.pi) * uniform[..., 1::2]
-    return _rows(torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1), shapes)
+    return _rows(torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).to(dtype), shapes)
 
 
 def uniforms(
     seeds: Tensor, stream: int, shape: Sequence[int], dtype: torch.dtype = torch.float32, sample: int = 0
 ) -> Tensor:
-    """Numbers ``(B, *shape)`` from the uniform law on [0, 1), multiples of 2^-24; arguments as :func:`normals`."""
-    shapes = {stream: shape}
-    return _rows((_words(seeds, shapes, sample) >> 8).to(dtype) * 2.0**-24, shapes)[stream]
+    """Numbers ``(B, *shape)`` from the uniform law on [0, 1), multiples of 2^-24; arguments as :func:`normals`.
+
+    Of 2^-11 in float16 and 2^-8 in bfloat16, which hold no finer ones up to 1.
+    """
+    shapes, bits = {stream: shape}, _FRACTION_BITS.get(dtype, 24)
+    return _rows((_words(seeds, shapes, sample) >> (32 - bits)).to(dtype) * 2.0**-bits, shapes)[stream]
 
 
 def _round_keys(key: Tensor, step: int) -> Tensor:

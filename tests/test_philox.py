@@ -8,6 +8,8 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
+from synthpipe.errors import ShapeError
+from synthpipe.flows.draws import SeededNoise
 from synthpipe.philox import normals, normals_of, philox_words, uniforms
 
 #: `kat_vectors` of Random123 1.14, the authors' own library: counter, key, result of philox4x32 with 10 rounds.
@@ -97,6 +99,41 @@ def test_several_draws_at_once_are_those_of_each_alone() -> None:
 def test_float64_is_the_same_draw_to_more_digits() -> None:
     seeds = torch.tensor([1])
     assert_close(normals(seeds, 0, (4096,)).double(), normals(seeds, 0, (4096,), torch.float64), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_the_same_draw_rounded(dtype: torch.dtype) -> None:
+    seeds = torch.tensor([5, -1, 2**63 - 1, -(2**63)])
+    x = normals(seeds, 0, (50_000,))
+    half = normals(seeds, 0, (50_000,), dtype)
+    assert half.dtype == dtype
+    assert torch.equal(half, x.to(dtype))
+    u = uniforms(seeds, 0, (50_000,), dtype)
+    assert u.dtype == dtype
+    assert 0 <= float(u.min()) <= float(u.max()) < 1
+    # cut off to the bits that there are, and not rounded up to 1
+    step = torch.finfo(dtype).eps / 2
+    assert torch.equal(u.double(), (uniforms(seeds, 0, (50_000,)).double() / step).floor() * step)
+
+
+@pytest.mark.parametrize("word", [0, 0xFFFFFFFF, 1 << 31])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_outermost_words_are_finite(monkeypatch: pytest.MonkeyPatch, word: int, dtype: torch.dtype) -> None:
+    monkeypatch.setattr("synthpipe.philox.philox_words", lambda counter, key: [torch.full((1, 1), word)] * 4)
+    seeds = torch.tensor([1])
+    assert bool((normals(seeds, 0, (4,), dtype).abs() < 6.8).all())
+    u = uniforms(seeds, 0, (4,), dtype)
+    assert bool(((u >= 0) & (u < 1)).all())
+
+
+def test_seeds_are_64_bit_one_for_each_image() -> None:
+    like = torch.empty(3, 2)
+    for wrong in (torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[1], [2]])):
+        with pytest.raises(ShapeError, match=r"expected seeds \(B,\) int64"):
+            SeededNoise(wrong)
+    for draw in (SeededNoise(torch.tensor([1])).normal, SeededNoise(torch.tensor([1, 2])).uniform):
+        with pytest.raises(ShapeError, match="one seed per image, 3, got"):
+            draw(like, 0)
 
 
 @pytest.mark.gpu

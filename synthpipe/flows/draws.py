@@ -89,14 +89,19 @@ class SeededNoise:
         seeds: ``(B,)`` int64, on the device of the images.
         salt: keeps apart what draws from the same seeds.
         sample: number of the draw, where several are made of one image; 0..2^32 - 1.
+
+    Raises:
+        ShapeError: seeds of another type or shape; (by the draws) not one for each image.
     """
 
     def __init__(self, seeds: Tensor, salt: str = "", sample: int = 0) -> None:
+        if seeds.dtype != torch.int64 or seeds.ndim != 1:
+            raise ShapeError(f"SeededNoise: expected seeds (B,) int64, got {seeds.dtype} of shape {tuple(seeds.shape)}")
         self._seeds, self._salt, self._sample = seeds, salt, sample
 
     def normal(self, like: Tensor, purpose: int) -> Tensor:
         """See :func:`synthpipe.philox.normals`."""
-        return normals(self._seeds, stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)
+        return normals(self._for(like), stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)
 
     def ahead(self, shapes: Mapping[int, Sequence[int]], dtype: torch.dtype) -> Noise:
         """The same noise with the normal numbers of these purposes, of these shapes, drawn at once.
@@ -111,7 +116,12 @@ class SeededNoise:
 
     def uniform(self, like: Tensor, purpose: int) -> Tensor:
         """See :func:`synthpipe.philox.uniforms`."""
-        return uniforms(self._seeds, stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)
+        return uniforms(self._for(like), stream_number(self._salt, purpose), like.shape[1:], like.dtype, self._sample)
+
+    def _for(self, like: Tensor) -> Tensor:
+        if len(self._seeds) != len(like):  # one would give all images the same noise
+            raise ShapeError(f"SeededNoise: expected one seed per image, {len(like)}, got {len(self._seeds)}")
+        return self._seeds
 
 
 def as_noise(source: Generators | Noise | None) -> Noise:

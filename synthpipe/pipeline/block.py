@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synthpipe.errors import ShapeError
 from synthpipe.pipeline.patches import Patches, RowFates
 from synthpipe.pipeline.tally import Tally
 from synthpipe.transforms.batch import Batch
@@ -22,15 +23,30 @@ class PatchMemory:
         self._tensors: dict[str, Tensor] = {}
 
     def write(self, tensors: Mapping[str, Tensor], begin: int, room: int) -> None:
-        """Copy ``tensors`` to the places from ``begin`` on; allocates ``room`` places more where there are too few."""
+        """Copy ``tensors`` to the places from ``begin`` on; allocates ``room`` places more where there are too few.
+
+        Raises:
+            ShapeError: patches of another size or type than those before.
+        """
         for key, value in tensors.items():
             held, end = self._tensors.get(key), begin + len(value)
+            if held is not None and (held.shape[1:], held.dtype) != (value.shape[1:], value.dtype):
+                raise ShapeError(
+                    f"{key}: patches of {tuple(value.shape[1:])} {value.dtype} after some of {tuple(held.shape[1:])} "
+                    f"{held.dtype}; the transforms of a stream must give tiles of one size and type"
+                )
             if held is None or len(held) < end:
                 larger = value.new_empty((end + room, *value.shape[1:]))
                 if held is not None:
                     larger[:begin] = held[:begin]
                 self._tensors[key] = held = larger
             held[begin:end].copy_(value)
+
+    def close_up(self, begin: int, places: Tensor) -> None:
+        """Move what lies at ``places``, which are all from ``begin`` on, together to ``begin``."""
+        at = {device: _moved(places, device) for device in self.devices()}
+        for held in self._tensors.values():
+            held[begin : begin + len(places)] = held[at[held.device]]
 
     def read(self, places: Mapping[torch.device, Tensor]) -> dict[str, Tensor]:
         """Copies of what lies at the places, which are given for each device."""
@@ -65,7 +81,6 @@ class Block:
         self._written = 0
         self._per_row = 1
         self._lists: dict[str, list[Any]] = {}
-        self._lost: set[int] = set()  # rows
         self._waiting: list[tuple[int, int, RowFates]] = []  # first row, rows, fates
         self._order = torch.empty(0, dtype=torch.int64)
         self._places: dict[torch.device, Tensor] = {}
@@ -92,23 +107,34 @@ class Block:
     def settle(self, tally: Tally) -> Iterator[bool]:
         """Take out what the device dropped; for each record that had to be asked about, whether it gave a patch."""
         waiting, self._waiting = self._waiting, []
-        for first, rows, fates in waiting:
-            kept = {first + row for row in fates.settle(tally)}
-            self._lost.update(set(range(first, first + rows)) - kept)
+        if not waiting:
+            return
+        begin, left = waiting[0][0], []
+        for at, (first, rows, fates) in enumerate(waiting):
+            kept = [first + row for row in fates.settle(tally)]
+            # Records that came in between have no fates: all of them stays.
+            after = waiting[at + 1][0] if at + 1 < len(waiting) else self._written // self._per_row
+            left += [*kept, *range(first + rows, after)]
             self.size -= (rows - len(kept)) * self._per_row
             yield bool(kept)
+        self._close_up(begin, left)
+
+    def _close_up(self, begin: int, left: list[int]) -> None:
+        """From row ``begin`` on keep the rows ``left`` alone: memory follows what is kept, not what came."""
+        if len(left) == self._written // self._per_row - begin:
+            return
+        rows = torch.tensor(left, dtype=torch.int64)
+        places = (rows[:, None] * self._per_row + torch.arange(self._per_row)).flatten()
+        self._memory.close_up(begin * self._per_row, places)
+        for values in self._lists.values():
+            values[begin:] = [values[row] for row in left]
+        self._written = begin * self._per_row + len(places)
 
     def finish(self, generator: torch.Generator | None) -> None:
         """No more patches come, and all are settled; mix them."""
         self.complete = True
-        order = torch.arange(self._written)
-        if self._lost:
-            lost = torch.tensor(sorted(self._lost))
-            order = order[~torch.isin(order // self._per_row, lost)]
-        if generator is not None:
-            order = order[torch.randperm(self.size, generator=generator)]
-        self._order = order
-        self._places = {device: _moved(order, device) for device in self._memory.devices()}
+        self._order = torch.arange(self.size) if generator is None else torch.randperm(self.size, generator=generator)
+        self._places = {device: _moved(self._order, device) for device in self._memory.devices()}
 
     def left(self) -> int:
         """Patches that have not been taken."""

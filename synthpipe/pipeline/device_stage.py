@@ -7,19 +7,21 @@ the other, and what is dropped is taken out before the degradation.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, ShapeError
 from synthpipe.images import quantize_8bit, to_float
 from synthpipe.pipeline.pair import PatchCut
-from synthpipe.pipeline.patches import BROKEN, DROPPED, JUDGED, KEPT, NOT_FINITE, Patches, RowFates
+from synthpipe.pipeline.patches import BROKEN, DROPPED, JUDGED, KEPT, NOT_FINITE, REFUSED, Patches, RowFates
 from synthpipe.pipeline.source import FILTERED, Record
 from synthpipe.pipeline.tally import Tally
-from synthpipe.transforms.base import BatchTransform, DeviceTransform
+from synthpipe.transforms.base import BatchTransform, DeviceTransform, check_rows
 from synthpipe.transforms.batch import Batch, batch_length, repeated, select_samples
 from synthpipe.transforms.captured import CapturedFunction
 
@@ -36,6 +38,9 @@ class StageSteps:
         transforms: applied to the clean tiles, in order; each may drop samples.
         judges: score the clean tiles and drop by the score, in order.
         degrade: adds ``lq``; None leaves clean patches.
+
+    Raises:
+        OptionError: anything but ``degrade`` that makes several of each tile.
     """
 
     denoise: BatchTransform | None = None
@@ -43,6 +48,13 @@ class StageSteps:
     transforms: Sequence[BatchTransform] = ()
     judges: Sequence[BatchTransform] = ()
     degrade: BatchTransform | None = None
+
+    def __post_init__(self) -> None:
+        for step in (self.denoise, *self.transforms, *self.judges):
+            if step is not None and step.samples != 1:
+                raise OptionError(
+                    f"{type(step).__name__}: samples is {step.samples}; only a degradation makes several of each tile"
+                )
 
     def to(self, device: torch.device) -> StageSteps:
         """The same on ``device``."""
@@ -143,8 +155,9 @@ class DeviceStage:
             return batch["gt"], codes
         batch = _computed(steps.degrade, batch)
         codes = codes.repeat_interleave(self._cut.samples, output_size=len(codes) * self._cut.samples)
+        codes = _marked(codes, batch.pop("keep", None), REFUSED)
         codes = _marked(codes, _finite(batch["lq"]), BROKEN)
-        return *self._cut.cut(quantize_8bit(batch["lq"]), batch["gt"], corner), codes
+        return *self._cut.cut(quantize_8bit(batch["lq"].float()), batch["gt"], corner), codes
 
     def _one_after_the_other(self, record: Record, tally: Tally) -> Patches:
         batch = self._clean_tiles(record, tally)
@@ -152,9 +165,11 @@ class DeviceStage:
             return Patches()
         if self._cut is None or self._steps.degrade is None:
             return self._patches([batch["gt"]], batch["key"], batch["gt_path"], batch["seed"], None)
-        batch = _degraded(self._steps.degrade, batch, self._cut.samples)
-        batch = _drop_not_finite({**batch, "corner": self._corners(batch)}, "lq", tally)
-        patches = self._cut.cut(quantize_8bit(batch["lq"]), batch["gt"], batch["corner"].to(self._device))
+        batch = self._degraded(batch, tally)
+        if not batch["key"]:
+            return Patches()
+        corners = self._corners(batch, record).to(self._device)
+        patches = self._cut.cut(quantize_8bit(batch["lq"].float()), batch["gt"].float(), corners)
         return self._patches(patches, batch["key"], batch["gt_path"], batch["seed"], None, repeat=1)
 
     def _clean_tiles(self, record: Record, tally: Tally) -> Batch:
@@ -166,15 +181,11 @@ class DeviceStage:
             "seed": torch.from_numpy(record["seed"]),
             "gt_path": record["path"],
         }
-        if self._cut is not None:
-            batch["corner"] = torch.from_numpy(record["corner"])
         if steps.denoise is not None and batch["key"]:
             batch = steps.denoise(batch)
             batch = _drop_not_finite({**batch, "gt": _without_border(batch["gt"], steps.border)}, "gt", tally)
         for transform in steps.transforms:
-            before = len(batch["key"])
-            batch = transform(batch)
-            tally.lose(before - len(batch["key"]), FILTERED)
+            batch = _transformed(transform, batch, tally)
         if steps.transforms:
             batch = _drop_not_finite(batch, "gt", tally)
         if steps.judges and batch["key"]:
@@ -184,17 +195,34 @@ class DeviceStage:
             tally.judge(len(batch["key"]), before - len(batch["key"]))
         return batch
 
-    def _corners(self, batch: Batch) -> Tensor:
-        """``(rows, count, 2)``: the reader's, unless a transform left them out or changed the size of tiles."""
+    def _degraded(self, batch: Batch, tally: Tally) -> Batch:
+        """One row for each degradation that came to something."""
+        degrade, most = self._steps.degrade, len(batch["key"]) * (1 if self._cut is None else self._cut.samples)
+        assert degrade is not None
+        # What comes here is finite; a look at it again would cost a pass over the tiles.
+        batch = degrade.apply_unchecked(batch) if isinstance(degrade, DeviceTransform) else degrade(batch)
+        rows = _rows(degrade, batch, most, ("lq",))
+        tally.lose(most - rows, FILTERED)
+        return _drop_not_finite(batch, "lq", tally)
+
+    def _corners(self, batch: Batch, record: Record) -> Tensor:
+        """``(rows, count, 2)``: the reader's, unless a transform changed the size of tiles."""
         cut = self._cut
         assert cut is not None
-        sides = tuple(batch["lq"].shape[-2:])
-        corners: Tensor | None = batch.get("corner")
-        if corners is None or sides != (cut.tile, cut.tile):
-            # Rows of one tile stand together; none has been dropped yet.
-            places = cut.corners(batch["seed"][:: cut.samples].tolist(), sides)
-            corners = torch.from_numpy(places.reshape(len(batch["seed"]), cut.count, 2))
-        return corners
+        seeds, sides = batch["seed"].tolist(), tuple(batch["lq"].shape[-2:])
+        # A transform may have dropped or moved rows: a tile is known by its seed.
+        known = dict(zip(record["seed"].tolist(), record["corner"], strict=True))
+        if sides != (cut.tile, cut.tile) or not known.keys() >= set(seeds):
+            known = dict(zip(seeds, cut.corners(seeds, sides), strict=True))
+        if cut.samples == 1:
+            return torch.from_numpy(np.stack([known[seed] for seed in seeds]))
+        met: Counter[int] = Counter()
+        rows = []
+        for seed in seeds:
+            first = met[seed] % cut.samples * cut.count
+            met[seed] += 1
+            rows.append(known[seed][first : first + cut.count])
+        return torch.from_numpy(np.stack(rows))
 
     def _patches(
         self,
@@ -215,19 +243,34 @@ class DeviceStage:
 
 def _computed(step: BatchTransform, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     assert isinstance(step, DeviceTransform)
-    return step.compute(batch)
+    made = step.computed(batch)
+    return {**made, "gt": made["gt"].float()}
 
 
-def _degraded(degrade: BatchTransform, batch: Batch, samples: int) -> Batch:
-    """One row for each degradation, corners and lists included."""
-    if not isinstance(degrade, DeviceTransform):
-        return degrade(batch)
-    # What comes here is finite; a look at it again would cost a pass over the tiles.
-    tensors = degrade.compute({"gt": batch["gt"], "seed": batch["seed"].to(batch["gt"].device)})
-    rows = {key: repeated(batch[key], samples) for key in ("key", "gt_path", "seed")}
-    if "corner" in batch:
-        rows["corner"] = batch["corner"].unflatten(1, (samples, -1)).flatten(0, 1)
-    return {**rows, "gt": tensors["gt"], "lq": tensors["lq"]}
+def _transformed(transform: BatchTransform, batch: Batch, tally: Tally) -> Batch:
+    """What a user's transform makes of a batch; what it drops is counted."""
+    before = len(batch["key"])
+    if not before:
+        return batch
+    batch = transform(batch)
+    tally.lose(before - _rows(transform, batch, before), FILTERED)
+    return {**batch, "gt": batch["gt"].float()}
+
+
+def _rows(transform: BatchTransform, batch: Batch, most: int, more: tuple[str, ...] = ()) -> int:
+    """How many samples a transform has left.
+
+    Raises:
+        ShapeError: they are more than ``most``, or not all of a sample is there.
+    """
+    name = type(transform).__name__
+    if missing := [key for key in ("gt", "key", "seed", "gt_path", *more) if key not in batch]:
+        raise ShapeError(f"{name}: gave {sorted(batch)} without {missing}; hand on what the batch holds")
+    rows = len(batch["key"])
+    check_rows(name, batch, rows)
+    if rows > most:
+        raise ShapeError(f"{name}: {rows} samples came out where at most {most} may")
+    return rows
 
 
 def _without_border(x: Tensor, border: int) -> Tensor:

@@ -133,7 +133,7 @@ def stream_identity(parts: IdentityParts) -> StreamIdentity:
     if parts.options.max_pixels != MAX_PIXELS:
         shared["max_pixels"] = parts.options.max_pixels
     options, denoise = parts.options.degrade, parts.options.denoise
-    given = type(parts.degrade).__name__
+    given = _given_identity(parts.degrade)
     current = {
         "degrade": given if options is None else options_identity(options),
         "denoise": None
@@ -150,6 +150,12 @@ def stream_identity(parts: IdentityParts) -> StreamIdentity:
         "filter": _filter_identity(parts, lambda weights: Path(weights).name),
     }
     return StreamIdentity({**shared, **current}, {**shared, **by_name})
+
+
+def _given_identity(degrade: BatchTransform | None) -> str:
+    """A ready degradation is known by its class, and by how many rows it makes of one."""
+    samples = 1 if degrade is None else degrade.samples
+    return type(degrade).__name__ + (f", {samples} samples" if samples > 1 else "")
 
 
 def _filter_identity(parts: IdentityParts, describe: Callable[[str], str]) -> dict[str, Any] | None:

@@ -12,11 +12,11 @@ from torch import Tensor
 from synthpipe.pipeline.source import FILTERED
 from synthpipe.pipeline.tally import Tally
 
-__all__ = ["BROKEN", "DROPPED", "JUDGED", "KEPT", "NOT_FINITE", "Patches", "RowFates"]
+__all__ = ["BROKEN", "DROPPED", "JUDGED", "KEPT", "NOT_FINITE", "REFUSED", "Patches", "RowFates"]
 
 #: What became of a tile on the device: it is used; it came to NaN or infinity before the filter; a transform dropped
-#: it; the filter did; it came to NaN or infinity in the degradation.
-KEPT, NOT_FINITE, DROPPED, JUDGED, BROKEN = range(5)
+#: it; the filter did; it came to NaN or infinity in the degradation; the degradation dropped it.
+KEPT, NOT_FINITE, DROPPED, JUDGED, BROKEN, REFUSED = range(6)
 
 
 class RowFates:
@@ -48,7 +48,7 @@ class RowFates:
             self._ready.synchronize()
         codes = self._codes.tolist()
         tiles = {code: codes.count(code) // self._samples for code in (NOT_FINITE, DROPPED, JUDGED)}
-        tally.lose(tiles[DROPPED], FILTERED)
+        tally.lose(tiles[DROPPED] + codes.count(REFUSED), FILTERED)
         tally.lose(tiles[NOT_FINITE] + codes.count(BROKEN), "not_finite")
         if self._judged:
             tally.judge(len(codes) // self._samples - sum(tiles.values()), tiles[JUDGED])

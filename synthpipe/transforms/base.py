@@ -29,9 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synthpipe.errors import ShapeError
 from synthpipe.transforms.batch import Batch, repeated, select_samples
 
-__all__ = ["Batch", "BatchTransform", "DeviceTransform"]
+__all__ = ["Batch", "BatchTransform", "DeviceTransform", "check_rows"]
 
 
 class BatchTransform(ABC):
@@ -94,9 +95,12 @@ class DeviceTransform(BatchTransform):
     def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
         """Check, compute, and leave out what is to be dropped."""
         self.check(batch)
+        return self.apply_unchecked(batch)
+
+    def apply_unchecked(self, batch: Batch) -> Batch:
+        """:meth:`apply` for a batch that is known to be finite and of the right shape."""
         device = batch["gt"].device
-        tensors = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
-        computed = self.compute(tensors)
+        computed = self.computed({key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)})
         keep = computed.pop("keep", None)
         lists = {key: value for key, value in batch.items() if not isinstance(value, Tensor)}
         out = {**{key: repeated(value, self.samples) for key, value in lists.items()}, **computed}
@@ -105,3 +109,39 @@ class DeviceTransform(BatchTransform):
         if keep is None or bool(keep.all()):
             return out
         return select_samples(out, keep.nonzero()[:, 0])
+
+    def computed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What :meth:`compute` gives, with ``seed``; its shapes and dtypes are checked, which asks the device nothing.
+
+        Raises:
+            ShapeError: :meth:`compute` breaks its contract.
+        """
+        name, rows = type(self).__name__, len(batch["gt"]) * self.samples
+        made = dict(self.compute(batch))
+        if "seed" in batch:
+            made.setdefault("seed", repeated(batch["seed"], self.samples))
+        check_rows(name, made, rows)
+        keep = made.get("keep")
+        if keep is not None and (keep.dtype != torch.bool or keep.shape != (rows,)):
+            raise ShapeError(f"{name}: keep must be {rows} bools, got {keep.dtype} of shape {tuple(keep.shape)}")
+        return made
+
+
+def check_rows(name: str, batch: Batch, rows: int) -> None:
+    """Refuse what a transform made if it is no batch of so many samples.
+
+    Args:
+        name: of the transform, for the error.
+        batch: what it made.
+        rows: how many samples it must hold.
+
+    Raises:
+        ShapeError: no ``gt``, images that are not floating-point, or tensors and lists of another length.
+    """
+    if "gt" not in batch:
+        raise ShapeError(f"{name}: gave {sorted(batch)} and no gt; hand on what the batch holds")
+    for key in ("gt", "lq", "seed", "key", "gt_path"):
+        if key in batch and len(batch[key]) != rows:
+            raise ShapeError(f"{name}: {key} must have {rows} rows, got {len(batch[key])}")
+        if key in ("gt", "lq") and key in batch and not batch[key].is_floating_point():
+            raise ShapeError(f"{name}: {key} must be floating-point in [0, 1], got {batch[key].dtype}")

@@ -16,6 +16,7 @@ __all__ = ["CapturedFunction", "Recording", "record_graph"]
 _WARM_UP = 2
 
 _Tensors = tuple[Tensor, ...]
+_Shapes = tuple[tuple[tuple[int, ...], str], ...]
 
 
 class Recording(NamedTuple):
@@ -56,7 +57,7 @@ class CapturedFunction:
         function: tensors on one device -> tensors.
         rows: shorter inputs are filled up to so many rows by repeating their first, and outputs cut to match, so that a
             short last batch is no other shape; rows MUST not depend on each other.  None: as they come.
-        most: shapes that are kept, each with the memory of one call; further ones are refused.
+        most: shapes (with their types) that are kept, each with the memory of one call; further ones are refused.
         record: makes the recording.
     """
 
@@ -71,7 +72,7 @@ class CapturedFunction:
         self._rows = rows
         self._most = most
         self._record = record
-        self._kept: dict[tuple[tuple[int, ...], ...], _Static] = {}
+        self._kept: dict[_Shapes, _Static] = {}
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> _Tensors:
@@ -81,7 +82,7 @@ class CapturedFunction:
             inputs: on the device of the function, or (the later ones) in page-locked memory of the host.
 
         Raises:
-            ShapeError: more than ``most`` different shapes, or more rows than ``rows``.
+            ShapeError: more than ``most`` different shapes, more rows than ``rows``, or inputs of different lengths.
         """
         if self._record is record_graph and inputs[0].device.type != "cuda":
             return self._function(*inputs)
@@ -89,6 +90,10 @@ class CapturedFunction:
         rows = self._rows or count
         if count > rows:
             raise ShapeError(f"CapturedFunction: expected at most {rows} rows, got {count}")
+        if any(len(value) != count for value in inputs):
+            raise ShapeError(f"CapturedFunction: inputs of {[len(value) for value in inputs]} rows; each row needs all")
+        if not count:  # no row that could fill up others
+            return self._function(*(value.to(inputs[0].device) for value in inputs))
         static = self._static_for(inputs, rows)
         for into, value in zip(static.inputs, inputs, strict=True):
             into[:count].copy_(value, non_blocking=True)
@@ -98,12 +103,13 @@ class CapturedFunction:
         return tuple(output[: len(output) * count // rows] for output in static.recording.outputs)
 
     def takes(self, *inputs: Tensor) -> bool:
-        """Whether a call with these shapes is kept, or there is room for it."""
+        """Whether a call with these shapes and types is kept, or there is room for it."""
         return self._shapes(inputs, self._rows or len(inputs[0])) in self._kept or len(self._kept) < self._most
 
     @staticmethod
-    def _shapes(inputs: _Tensors, rows: int) -> tuple[tuple[int, ...], ...]:
-        return tuple((rows, *value.shape[1:]) for value in inputs)
+    def _shapes(inputs: _Tensors, rows: int) -> _Shapes:
+        # Another type would be converted, in silence, to that of the recording.
+        return tuple(((rows, *value.shape[1:]), str(value.dtype)) for value in inputs)
 
     def _static_for(self, inputs: _Tensors, rows: int) -> _Static:
         shapes = self._shapes(inputs, rows)

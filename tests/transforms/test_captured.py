@@ -77,6 +77,43 @@ def test_too_many_shapes_and_rows_are_refused() -> None:
         CapturedFunction(lambda x: (x,), rows=2, record=record_on_cpu)(torch.zeros(3))
 
 
+def test_inputs_of_another_type_are_a_recording_of_their_own() -> None:
+    captured = CapturedFunction(twice_and_sum, rows=4, most=2, record=record_on_cpu)
+    whole = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, 6], [7, 8]])
+    fine = whole[0] + 0.25, whole[1] + 0.75
+    for inputs in (whole, fine, whole):
+        for found, expected in zip(captured(*inputs), twice_and_sum(*inputs), strict=True):
+            assert found.dtype == expected.dtype
+            assert torch.equal(found, expected)
+    assert not captured.takes(*(value.double() for value in fine))
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (1, 3), (3, 4)])
+@pytest.mark.parametrize("known", [False, True])
+def test_inputs_of_different_lengths_are_refused(counts: tuple[int, int], known: bool) -> None:
+    captured = CapturedFunction(twice_and_sum, rows=4, record=record_on_cpu)
+    if known:
+        captured(torch.zeros(4, 2), torch.zeros(4, 2))
+    with pytest.raises(ShapeError, match="each row needs all"):
+        captured(torch.zeros(counts[0], 2), torch.zeros(counts[1], 2))
+
+
+def test_no_rows_give_no_rows() -> None:
+    captured = CapturedFunction(twice_and_sum, rows=4, record=record_on_cpu)
+    for _ in range(2):
+        found = captured(torch.zeros(0, 2), torch.zeros(0, 2))
+        assert [tuple(value.shape) for value in found] == [(0, 2), (0,)]
+        captured(torch.ones(1, 2), torch.ones(1, 2))
+
+
+def test_inputs_need_not_lie_in_one_piece() -> None:
+    captured = CapturedFunction(twice_and_sum, rows=4, record=record_on_cpu)
+    x, y = torch.rand(2, 3).T, torch.rand(1, 2).expand(3, 2)
+    for _ in range(2):
+        for found, expected in zip(captured(x, y), twice_and_sum(x, y), strict=True):
+            assert torch.equal(found, expected)
+
+
 @pytest.mark.gpu
 def test_on_the_gpu_replays_give_the_plain_numbers() -> None:
     model = checkpoints.load("deflow_small")
