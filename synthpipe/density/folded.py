@@ -8,6 +8,9 @@ Legend: B batch, C channels, H, W size; the last convolution sees the features a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,6 +62,10 @@ class FoldedResidual(nn.Module):
             for place, (weight, bias) in enumerate(convolutions):
                 self.register_buffer(f"weight{place}", weight.detach().clone(), persistent=False)
                 self.register_buffer(f"bias{place}", bias.detach().clone(), persistent=False)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        *_, error_msgs = args
+        error_msgs.append(f"{prefix} is made of a density's weights: load them into that, and fold or freeze it again")
 
     @property
     def convolutions(self) -> Convolutions:

@@ -76,3 +76,9 @@ def test_the_scorer_itself_still_looks_first() -> None:
     with pytest.raises(ShapeError, match="NaN or infinity"):
         scorer.check(torch.full((1, 3, 16, 16), torch.nan))
     scorer.check(tiles_of(2))
+
+
+def test_a_frozen_scorer_takes_no_weights() -> None:
+    frozen = tiny_scorer().freeze()
+    with pytest.raises(RuntimeError, match="load them into that, and fold or freeze it again"):
+        frozen.load_state_dict(tiny_scorer().freeze().state_dict())

@@ -13,7 +13,7 @@ import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,9 @@ def _in_use(
 class FrozenDeFlow(nn.Module):
     """The inference runtime of a trained DeFlow; later changes of ``model`` do not reach it.
 
+    It moves between devices and types as any module does.  What it computes with is made of the model's weights and not
+    all in ``state_dict``: save the model, and freeze it again.
+
     On a processor, float32 weights of wide networks are kept by the tile as well, four times as large: ``aim`` takes
     1 GB beside the 0.25 GB of the model.  A GPU keeps the weights alone.
 
@@ -87,7 +90,6 @@ class FrozenDeFlow(nn.Module):
         self.scale, self.size_multiple = model.scale, model.size_multiple
         self.with_colour = model.with_colour
         condition_dtype = condition_dtype or next(model.parameters()).dtype
-        self._condition_dtype = condition_dtype
         self.encoder = freeze_encoder(copy.deepcopy(model.encoder).to(condition_dtype))
         sizes = model.encoder.part_sizes()
         if self.with_colour:
@@ -224,6 +226,10 @@ class FrozenDeFlow(nn.Module):
             TOP: (top, height // reduction, width // reduction),
         }
 
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        *_, error_msgs = args
+        error_msgs.append(f"{prefix or 'a '}FrozenDeFlow takes no weights: load them into a DeFlow, and freeze that")
+
     def _spread(self, place: int, maps: Sequence[MapPart], dtype: torch.dtype) -> Tensor | None:
         """Standard deviations of the shift of one latent; None where it has a full covariance."""
         shift = self._shifts()[place]
@@ -233,7 +239,7 @@ class FrozenDeFlow(nn.Module):
     def _features(self, lr: Tensor, size: Sequence[int]) -> list[list[MapPart]]:
         """The maps of each level, the reduced image's colour first where scales follow it."""
         lr = torch.zeros_like(lr) if self.config["unconditional"] else lr
-        maps = self.encoder.parts(lr.to(self._condition_dtype, memory_format=conv_layout(lr)))
+        maps = self.encoder.parts(lr.to(self._levels()[0].condition_dtype, memory_format=conv_layout(lr)))
         if not self.with_colour:
             return maps
         sides = [[side >> level for side in size] for level in range(1, len(maps) + 1)]

@@ -17,7 +17,7 @@ H, W its size.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -129,7 +129,6 @@ class FrozenLevel(nn.Module):
         self.steps = len(couplings)
         self.kept, self.additive = couplings[0].kept, couplings[0].additive
         self.scale_eps = couplings[0].scale_eps
-        self._condition_dtype = condition_dtype
         forward = [fold_linear(layers) for layers in linears]
         inverse = [torch.linalg.inv(matrix) for matrix, _ in forward]
         self._keep("matrix", torch.stack([matrix for matrix, _ in forward]))
@@ -153,7 +152,7 @@ class FrozenLevel(nn.Module):
 
     def condition(self, maps: Sequence[MapPart]) -> LevelCondition:
         """All that follows from the level's features; where scales follow the colour, ``maps[0]`` is the colour."""
-        typed = [(map_.to(self._condition_dtype), factor) for map_, factor in maps]
+        typed = [(map_.to(self.condition_dtype), factor) for map_, factor in maps]
         firsts = self.firsts(typed)
         condition = LevelCondition(list(itertools.islice(firsts, self.steps)), [], [])
         if self.colour_scales is not None:
@@ -193,6 +192,16 @@ class FrozenLevel(nn.Module):
                 rest.mul_(scale)
             z = self._linear("inverse_", step, z)
         return F.pixel_shuffle(z, 2)
+
+    @property
+    def condition_dtype(self) -> torch.dtype:
+        """Of the part that depends on the features alone, as it is now."""
+        return self.firsts.weight.dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenLevel:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._dtype = self._buffer("matrix").dtype
+        return self
 
     def _self_maps(self, step: int, kept: Tensor, condition: LevelCondition) -> tuple[Tensor | None, Tensor]:
         """Scale (None: 1) and shift of the second half, ``(B, C - C // 2, H, W)``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from synthpipe import checkpoints
@@ -208,3 +208,26 @@ def test_samples_of_one_image_share_the_first_ones_condition(covariance: str) ->
     assert not torch.allclose(rows[:, 1], rows[:, 2], atol=1e-2)
     unmoved = frozen.degrade_samples(x, noises, 0.0)
     assert_close(unmoved, x.repeat_interleave(3, 0), atol=0.5 / 255 + 1e-9, rtol=0)  # dequantisation noise stays
+
+
+@pytest.mark.parametrize("variant", [{}, {"encoder": RRDB}, {"coupling": "additive", "covariance": "colour"}])
+def test_moves_to_another_type_as_any_module(variant: dict) -> None:
+    x, noise = images(2, 20, 28), SeededNoise(torch.tensor([1, 2]))
+    model = tiny(**variant)
+    expected = model.degrade(x, noise)
+    narrowed = FrozenDeFlow(model).float()
+    assert_close(narrowed.degrade(x.float(), noise).double(), expected, atol=1e-4, rtol=0)
+    widened = narrowed.double().degrade(x, noise)
+    assert widened.dtype == torch.float64
+    # the matrices and their inverses were rounded to float32 on the way
+    assert_close(widened, expected, atol=1e-4, rtol=0)
+    half = FrozenDeFlow(model, torch.bfloat16).float()
+    assert_close(half.degrade(x.float(), noise, 0.0), x.float(), atol=1e-5, rtol=0)
+
+
+def test_takes_no_weights() -> None:
+    """What it computes with is not in its ``state_dict``: a mixture of two models would come of it."""
+    frozen, other = FrozenDeFlow(tiny()), FrozenDeFlow(tiny())
+    for holder, state in ((other, frozen.state_dict()), (nn.Sequential(other), nn.Sequential(frozen).state_dict())):
+        with pytest.raises(RuntimeError, match="FrozenDeFlow takes no weights: load them into a DeFlow"):
+            holder.load_state_dict(state)
