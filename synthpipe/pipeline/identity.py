@@ -40,6 +40,8 @@ _NOT_IDENTITY = {
     "max_pixels",
 }
 
+#: What stands for the degradation where there is none.
+_NO_DEGRADATION = type(None).__name__
 #: Known only where the shards have an index: compared where both sides know it.
 _CHECKSUMS = "shard_checksums"
 #: What colours come out; missing from states of versions that ignored profiles.
@@ -82,6 +84,11 @@ class StreamIdentity:
         """Whether version 1 knew weights of this stream by nothing but the name of their file."""
         parts = (self._by_name.get("degrade"), self._by_name.get("filter"))
         return any(isinstance(part, dict) and "weights" in part for part in parts)
+
+    @property
+    def degrades(self) -> bool:
+        """Whether the stream makes low-quality partners."""
+        return bool(self.current.get("degrade") != _NO_DEGRADATION)
 
     def differences(self, version: int, theirs: Mapping[str, Any]) -> list[str]:
         """One line for each value in which a state of ``version`` differs; none: the state fits."""

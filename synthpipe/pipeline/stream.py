@@ -226,7 +226,7 @@ class Stream(Iterator[Batch]):
                 "the state is of a version that ignored colour profiles: from here on images that have one come out "
                 "in sRGB; Stream.given_up() counts them as converted_profile"
             )
-        if not has_noise(state["identity"]):
+        if self._identity.degrades and not has_noise(state["identity"]):
             _log.warning(
                 "the state is of a version that drew noise from other generators: from here on the same tiles come "
                 "with noise of the same law and other values"

@@ -45,6 +45,7 @@ _CHANGES = {
     "pool": 0,
     "workers": 0,
     "prefetch": 0,
+    "compile": False,  # a minute's work for four tiles, and only where there is a CUDA device
     "epochs": 1,
     "drop_last": False,
 }

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from synthpipe import checkpoints
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, StreamError
 from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.source import SourceSettings, TileSource
 from synthpipe.pipeline.stream import Stream
-from tests.stream_corpus import same_batches, small_options, take, write_corpus
+from tests.stream_corpus import NoisyHalf, same_batches, small_options, take, write_corpus
 from tests.transforms.test_deflow import tiny_deflow
 
 COUNTS = (9, 4)
@@ -139,6 +139,32 @@ def test_a_state_of_the_version_before_goes_on_and_says_that_noise_is_another(
         resumed.load_state_dict(state)
         assert same_batches(take(resumed, 3), expected)
     assert "drew noise from other generators" in caplog.text
+
+
+def test_a_clean_stream_has_no_noise_to_tell_of(shards: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with build_stream(small_options(shards)) as stream:
+        take(stream, 1)
+        state = stream.state_dict()
+        expected = take(stream, 1)
+        del state["identity"]["noise"]
+        stream.load_state_dict(state)
+        assert same_batches(take(stream, 1), expected)
+    assert not caplog.text
+
+
+def test_a_ready_degradation_of_other_samples_is_another_stream(shards: list[str]) -> None:
+    class Several(NoisyHalf):
+        samples = 2
+
+    with build_stream(small_options(shards), degrade=NoisyHalf()) as stream:
+        take(stream, 1)
+        state = stream.state_dict()
+    Several.__name__ = NoisyHalf.__name__
+    with (
+        build_stream(small_options(shards), degrade=Several()) as other,
+        pytest.raises(StreamError, match="degrade: state 'NoisyHalf', here 'NoisyHalf, 2 samples'"),
+    ):
+        other.load_state_dict(state)
 
 
 def test_a_reader_hands_over_what_costs_little(shards: list[str]) -> None:

@@ -156,6 +156,11 @@ def test_the_same_seed_draws_the_same_picture(shard):
     assert not np.array_equal(one.picture, other.picture)
 
 
+def test_options_for_a_gpu_can_be_previewed_without_one(shard):
+    plain, compiled = (make_preview(options_for(shard, compile=c), rows=2, crop=40) for c in (False, True))
+    np.testing.assert_array_equal(compiled.picture, plain.picture)
+
+
 def test_interest_wants_both_flat_and_detailed_parts():
     half = images.to_float(torch.from_numpy(photograph(64, 64, 0)).permute(2, 0, 1))
     flat = half[..., :32].repeat(1, 1, 2)
