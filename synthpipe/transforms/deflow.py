@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +57,7 @@ class DeFlowDegrade(DeviceTransform):
         self,
         model: nn.Module,
         scale: int,
-        strength: float | tuple[float, float] = 1.0,
+        strength: float | Sequence[float] = 1.0,
         samples: int = 1,
         condition_dtype: torch.dtype | None = None,
     ) -> None:
@@ -64,12 +67,13 @@ class DeFlowDegrade(DeviceTransform):
             raise ShapeError("DeFlowDegrade: the DeFlow was never trained; load weights with checkpoints.load")
         if scale < 1 or samples < 1:
             raise ShapeError(f"DeFlowDegrade: scale and samples must be at least 1, got {scale} and {samples}")
-        low, high = strength if isinstance(strength, tuple) else (strength, strength)
-        if not 0 <= low <= high:
-            raise ShapeError(f"DeFlowDegrade: strength must be at least 0, or (low, high), got {strength}")
+        limits = tuple(strength) if isinstance(strength, tuple | list) else (strength, strength)
+        numbers = len(limits) == 2 and all(isinstance(limit, int | float) for limit in limits)
+        if not numbers or not 0 <= limits[0] <= limits[1] < math.inf:
+            raise ShapeError(f"DeFlowDegrade: strength must be at least 0, or (low, high), got {strength!r}")
         self.frozen = FrozenDeFlow(model, condition_dtype)
         self.scale = scale
-        self.strength = strength
+        self.strength = limits if isinstance(strength, tuple | list) else strength
         self.samples = samples
 
     def check(self, batch: Batch) -> None:

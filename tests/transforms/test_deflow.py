@@ -122,6 +122,7 @@ def test_strength_of_a_range_is_drawn_for_each_tile() -> None:
     assert along.min() > -0.05
     assert along.max() < 1.05
     assert stats.kstest(along.numpy(), "uniform").pvalue > 0.01
+    assert torch.equal(DeFlowDegrade(model, scale=2, strength=[0.25, 0.75])(batch)["lq"], ranged(batch)["lq"])
     same = DeFlowDegrade(model, scale=2, strength=(0.75, 0.75))(batch)["lq"]
     torch.testing.assert_close(same, high, atol=1e-6, rtol=0)
 
@@ -158,7 +159,7 @@ def test_refusals(degrade: DeFlowDegrade) -> None:
         DeFlowDegrade(tiny_deflow(), scale=0)
     with pytest.raises(ShapeError, match="at least 1, got 2 and 0"):
         DeFlowDegrade(tiny_deflow(), scale=2, samples=0)
-    for strength in (-0.1, (0.5, 0.2), (-0.5, 0.2)):
+    for strength in (-0.1, (0.5, 0.2), (-0.5, 0.2), [0.5], (0.2, 0.5, 1.0), "1", float("nan"), (0.0, float("inf"))):
         with pytest.raises(ShapeError, match="strength must be at least 0"):
             DeFlowDegrade(tiny_deflow(), scale=2, strength=strength)
     with pytest.raises(ShapeError, match="2 images but 1 seeds"):
