@@ -73,7 +73,8 @@ class DeFlowDegrade(DeviceTransform):
             raise ShapeError(f"DeFlowDegrade: strength must be at least 0, or (low, high), got {strength!r}")
         self.frozen = FrozenDeFlow(model, condition_dtype)
         self.scale = scale
-        self.strength = limits if isinstance(strength, tuple | list) else strength
+        self.strength = strength
+        self._limits: tuple[float, float] = limits[0], limits[1]
         self.samples = samples
 
     def check(self, batch: Batch) -> None:
@@ -101,9 +102,9 @@ class DeFlowDegrade(DeviceTransform):
         return self
 
     def _strength(self, seeds: Tensor, sample: int) -> float | Tensor:
-        if not isinstance(self.strength, tuple):
-            return self.strength
-        low, high = self.strength
+        low, high = self._limits
+        if low == high:
+            return low
         like = torch.empty(len(seeds), 1, device=seeds.device)
-        uniform = SeededNoise(seeds, f"{self.salt} strength", sample).uniform(like, _STRENGTH)
-        return low + (high - low) * uniform[:, 0]
+        uniform = SeededNoise(seeds, f"{self.salt} strength", sample).uniform(like, _STRENGTH)[:, 0]
+        return low + (high - low) * uniform
