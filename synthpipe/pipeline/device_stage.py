@@ -165,10 +165,10 @@ class DeviceStage:
             return Patches()
         if self._cut is None or self._steps.degrade is None:
             return self._patches([batch["gt"]], batch["key"], batch["gt_path"], batch["seed"], None)
-        batch = self._degraded(batch, tally)
+        batch = self._degraded(batch, record, tally)
         if not batch["key"]:
             return Patches()
-        corners = self._corners(batch, record).to(self._device)
+        corners = batch["corner"].to(self._device)
         patches = self._cut.cut(quantize_8bit(batch["lq"].float()), batch["gt"].float(), corners)
         return self._patches(patches, batch["key"], batch["gt_path"], batch["seed"], None, repeat=1)
 
@@ -195,14 +195,26 @@ class DeviceStage:
             tally.judge(len(batch["key"]), before - len(batch["key"]))
         return batch
 
-    def _degraded(self, batch: Batch, tally: Tally) -> Batch:
-        """One row for each degradation that came to something."""
-        degrade, most = self._steps.degrade, len(batch["key"]) * (1 if self._cut is None else self._cut.samples)
+    def _degraded(self, batch: Batch, record: Record, tally: Tally) -> Batch:
+        """One row for each degradation that came to something, with the ``corner`` of its patches."""
+        degrade, cut = self._steps.degrade, self._cut
         assert degrade is not None
+        assert cut is not None
+        most = len(batch["key"]) * cut.samples
         # What comes here is finite; a look at it again would cost a pass over the tiles.
-        batch = degrade.apply_unchecked(batch) if isinstance(degrade, DeviceTransform) else degrade(batch)
-        rows = _rows(degrade, batch, most, ("lq",))
-        tally.lose(most - rows, FILTERED)
+        keep: Tensor | None = None
+        if isinstance(degrade, DeviceTransform):
+            batch = degrade.all_rows(batch)
+            keep = batch.pop("keep", None)
+        else:
+            batch = degrade(batch)
+        if not _rows(degrade, batch, most, ("lq",)):
+            tally.lose(most, FILTERED)
+            return batch
+        batch = {**batch, "corner": self._corners(batch, record)}  # of a sample, whichever others of its tile are left
+        if keep is not None and not bool(keep.all()):
+            batch = select_samples(batch, keep.nonzero()[:, 0])
+        tally.lose(most - len(batch["key"]), FILTERED)
         return _drop_not_finite(batch, "lq", tally)
 
     def _corners(self, batch: Batch, record: Record) -> Tensor:

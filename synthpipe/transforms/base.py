@@ -95,20 +95,21 @@ class DeviceTransform(BatchTransform):
     def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
         """Check, compute, and leave out what is to be dropped."""
         self.check(batch)
-        return self.apply_unchecked(batch)
+        out = self.all_rows(batch)
+        keep = out.pop("keep", None)
+        if keep is None or bool(keep.all()):
+            return out
+        return select_samples(out, keep.nonzero()[:, 0])
 
-    def apply_unchecked(self, batch: Batch) -> Batch:
-        """:meth:`apply` for a batch that is known to be finite and of the right shape."""
+    def all_rows(self, batch: Batch) -> Batch:
+        """:meth:`apply` of a batch that needs no check; what is to be dropped is still there, beside ``keep``."""
         device = batch["gt"].device
         computed = self.computed({key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)})
-        keep = computed.pop("keep", None)
         lists = {key: value for key, value in batch.items() if not isinstance(value, Tensor)}
         out = {**{key: repeated(value, self.samples) for key, value in lists.items()}, **computed}
         if "seed" in batch:
             out["seed"] = repeated(batch["seed"], self.samples)
-        if keep is None or bool(keep.all()):
-            return out
-        return select_samples(out, keep.nonzero()[:, 0])
+        return out
 
     def computed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """What :meth:`compute` gives, with ``seed``; its shapes and dtypes are checked, which asks the device nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -243,3 +244,33 @@ def test_memory_follows_what_is_kept_and_not_what_came() -> None:
     for pool in pools:
         # a block of 30, one more round of as many that are not settled, and room for 30
         assert all(len(held) <= 30 + 30 + 2 * ROWS + 30 for memory in pool._memory for held in memory._tensors.values())
+
+
+class OneOfTwo(DeviceTransform):
+    """Two samples of each, of which ``lost`` (by 2 * seed + number) are dropped or come to NaN."""
+
+    samples = 2
+
+    def __init__(self, lost: Sequence[int], how: str) -> None:
+        self.lost, self.how = lost, how
+
+    def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        rows = {key: value.repeat_interleave(2, 0) for key, value in batch.items()}
+        number = 2 * rows["seed"] + torch.arange(len(rows["seed"])) % 2
+        lost = torch.stack([number == each for each in self.lost]).any(0)
+        lq = rows["gt"][..., ::2, ::2]
+        if self.how == "keep":
+            return {**rows, "lq": lq, "keep": ~lost}
+        return {**rows, "lq": torch.where(lost[:, None, None, None], torch.nan, lq)}
+
+
+@CAPTURES
+@pytest.mark.parametrize("how", ["keep", "nan"])
+def test_a_sample_has_its_own_places_whichever_others_are_lost(capture: Any, how: str) -> None:
+    lost = [2, 5, 8, 9]  # of seeds 1 and 4 the first, of 2 and 4 the second
+    every, _ = run(StageSteps(degrade=OneOfTwo([-1], how)), None, TWICE)
+    found, tally = run(StageSteps(degrade=OneOfTwo(lost, how)), capture, TWICE)
+    places = [2 * row + each for row in range(8) if row + 2 not in lost for each in range(2)]
+    assert torch.equal(found["gt"], every["gt"][places])
+    assert torch.equal(found["lq"], every["lq"][places])
+    assert tally.counts()[FILTERED if how == "keep" else "not_finite"] == 4
