@@ -37,7 +37,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "degrade",
         help="degrade a folder of images with a trained DeFlow",
         description="Write a degraded PNG for every image below IN, under the same relative name. "
-        "An image's result depends on the seed and its relative name alone. Broken images are skipped and listed.",
+        "With the same options an image's result depends on the seed and its relative name alone; another --tile or "
+        "--overlap is other noise where an image is larger than a tile. Broken images are skipped and listed.",
         example=_EXAMPLE,
     )
     add_folder_arguments(parser)

@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from synthpipe.config.places import Weights
 from synthpipe.config.reader import Options
 
 _Sigma = Annotated[float, Field(ge=0, le=1)]
 _Triple = tuple[float, float, float]
+# YAML reads `precision: 32` as a number.
+_Precision = Annotated[
+    Literal["32", "bf16"],
+    BeforeValidator(lambda value: "32" if value == 32 else value),
+    WithJsonSchema({"enum": ["32", 32, "bf16"]}),
+]
 _Strength = Annotated[float, Field(ge=0, le=4)]
 
 
@@ -48,20 +54,11 @@ degrade: {type: deflow, weights: deflow_small, strength: [0.5, 1.0], samples: 2}
         description="degradations of each tile, each with patches_per_tile patches of its own; further ones cost a "
         "fraction of the first, whose features, condition noise and latents they share",
     )
-    # The schema for editors has the number, too: YAML reads `precision: 32` as one.
-    precision: Annotated[Literal["32", "bf16"], WithJsonSchema({"enum": ["32", 32, "bf16"]})] = Field(
+    precision: _Precision = Field(
         "32",
         description="of the part of the flow that depends on the reduced image alone; bf16 is faster where the "
         "processor has it, and a slightly different degradation",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _accept_number(cls, data: Any) -> Any:
-        # YAML reads `precision: 32` as a number.
-        if isinstance(data, dict) and data.get("precision") == 32:
-            return {**data, "precision": "32"}
-        return data
 
     @model_validator(mode="after")
     def _strength_ascends(self) -> DeFlowDegradeOptions:

@@ -342,6 +342,7 @@ def test_options(changes: dict[str, Any], message: str, base: dict[str, Any]) ->
     ("changes", "message"),
     [
         ({"datasets.train.prefetch_mode": "cuda"}, "prefetch_mode: 'cuda' needs a GPU, and this machine has no CUDA"),
+        ({"datasets.train.compile": True}, "datasets.train.compile: needs a GPU, and this machine has no CUDA device"),
         ({"num_gpu": 2}, "num_gpu: 2, and PyTorch"),
         (
             {"model_type": "RealESRGANModel", "high_order_degradation": False},
@@ -366,6 +367,11 @@ def test_devices_that_are_there(base: dict[str, Any], monkeypatch: pytest.Monkey
     cuda = {"num_gpu": 1, "datasets.train.prefetch_mode": "cuda"}
     assert "pin_memory: BasicSR demands true" in problems(changed(base, cuda))[0]
     assert problems(changed(base, {**cuda, "datasets.train.pin_memory": True})) == []
+    compiled = {"num_gpu": 1, "datasets.train.compile": True}
+    assert problems(changed(base, compiled)) == []
+    for change, why in (({"num_gpu": 0}, "num_gpu is 0"), ({"datasets.train.device": "cpu"}, "device is cpu")):
+        [found] = problems(changed(base, {**compiled, **change}))
+        assert found == f"datasets.train.compile: needs a GPU, and {why}; remove the key"
     usm = dict.fromkeys(("l1_gt_usm", "percep_gt_usm", "gan_gt_usm"), False)
     real = {"num_gpu": 1, "model_type": "RealESRGANModel", "high_order_degradation": False, **usm}
     assert problems(changed(base, real)) == []

@@ -3,8 +3,8 @@
     git worktree add ../before b88faae && python tools/bench/stage.py --reference ../before
     python tools/bench/stage.py --reference ../before --only bicubic deflow_small --rounds 3
 
-Both checkouts run the same streams over the same shards, each in a process of its own, in turn.  For each of
-:data:`STREAMS`:
+Both checkouts run the same streams over the same shards, each in a process of its own, in turn.  For each stream, a
+pair of ours and the reference's:
 
 * ``calls``: Python functions called in the thread that takes batches, for each emitted batch, all of them;
 * ``calls_outside``: without those inside the captured function: on a CUDA device that is one launch, here an empty
@@ -143,7 +143,9 @@ def main() -> None:
         return
     parser = bench_parser(__doc__)
     parser.add_argument("--reference", type=Path, required=True, help="another checkout of synthpipe")
-    parser.add_argument("--only", nargs="+", choices=list(STREAMS), metavar="STREAM", default=list(STREAMS))
+    streams = list(STREAMS)
+    only = f"these of: {', '.join(streams)} (default: all)"
+    parser.add_argument("--only", nargs="+", choices=streams, metavar="STREAM", default=streams, help=only)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="readers while calls are counted")
     parser.add_argument("--gt-size", type=int, default=128)

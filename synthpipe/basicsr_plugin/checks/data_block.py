@@ -28,6 +28,7 @@ def check_data(options: Mapping[str, Any]) -> Iterator[str]:
     if gives_stream(options):
         yield from _parse(options, "train")
         yield from _check_left(block_at(options, "datasets.train"))
+        yield from _check_compile(options)
     if getattr(model_class(options), "__module__", "").startswith("synthpipe."):
         given = {key: options[key] for key in ("degrade", "gt_size", "scale") if options.get(key) is not None}
         yield from _lines(lambda: parse_options(given, FeedDataOptions, source="top level"))
@@ -71,6 +72,17 @@ def _check_left(block: Mapping[str, Any]) -> Iterator[str]:
     backend = value_at(block, "io_backend.type")
     if backend not in (None, "disk"):
         yield f"datasets.train.io_backend: a stream reads `shards`, and no {backend!r}; remove the key"
+
+
+def _check_compile(options: Mapping[str, Any]) -> Iterator[str]:
+    """``torch.compile`` of the stage, where the stage is not on CUDA."""
+    block = block_at(options, "datasets.train")
+    if block.get("compile") is not True:
+        return
+    device, cuda = block.get("device"), torch.cuda.is_available()
+    if not cuda or device == "cpu" or (device is None and options.get("num_gpu") == 0):
+        why = "this machine has no CUDA device" if not cuda else "device is cpu" if device else "num_gpu is 0"
+        yield f"datasets.train.compile: needs a GPU, and {why}; remove the key"
 
 
 def _lines(check: Any) -> Iterator[str]:
