@@ -144,7 +144,7 @@ def main() -> None:
     parser = bench_parser(__doc__)
     parser.add_argument("--reference", type=Path, required=True, help="another checkout of synthpipe")
     streams = list(STREAMS)
-    only = f"these of: {', '.join(streams)} (default: all)"
+    only = f"these of {streams} (default: all)"
     parser.add_argument("--only", nargs="+", choices=streams, metavar="STREAM", default=streams, help=only)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="readers while calls are counted")
