@@ -14,6 +14,7 @@ import torch
 
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
+from synthpipe.device import resolve_device
 from synthpipe.errors import OptionError
 from synthpipe.pipeline.device_stage import DeviceStage, StageSteps
 from synthpipe.pipeline.identity import IdentityParts, stream_identity
@@ -59,7 +60,7 @@ def build_stream(
         options: a :class:`StreamOptions`, or a mapping that is checked against it.
         rank: number of this process among those that share the corpus.
         world_size: how many there are.
-        device: where tiles are degraded and patches come out.
+        device: where tiles are degraded and patches come out; ``"auto"`` is CUDA where there is one.
         transforms: applied to clean tiles before the degradation, denoised ones where the options say so.
         degrade: a ready degradation, in place of the one that ``options.degrade`` describes.
 
@@ -75,7 +76,7 @@ def build_stream(
         their next epochs the further.  One that goes by a table of scores is reckoned with.
 
     Raises:
-        OptionError: options that do not fit together; a finite stream of fewer patches than a batch.
+        OptionError: options that do not fit together; a finite stream of fewer patches than a batch; no such device.
         ShardError: no shards, or no table of scores.
         CheckpointError: weights of the denoiser, the filter or the degradation.
         StreamError: ranks that do not fit.
@@ -105,7 +106,7 @@ def build_stream(
     if options.filter is not None and keep is None:
         judges = build_filter(options.filter, shape.source_tile)
     steps = StageSteps(denoise, border, tuple(transforms), judges or (), degrade)
-    recipe = _Recipe(shape, steps, torch.device(device))
+    recipe = _Recipe(shape, steps, torch.device(resolve_device(str(device))))
     identity = stream_identity(_identity_parts(shape, steps, judges))
     full = shape.patches // options.batch_size
     return Stream(recipe.make_pass, identity, shape.state_bounds(), full, options.epochs, shape.planned())

@@ -450,6 +450,14 @@ def test_ranks_that_do_not_fit(tmp_path: Path) -> None:
         open_stream(shards, 0, 3)
 
 
+def test_a_device_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
+    options = small_options(write_corpus(tmp_path, [4]), degrade={"type": "classical"})
+    with pytest.raises(OptionError, match="device: 'nonsense' cannot be used here"):
+        build_stream(options, device="nonsense")
+    with build_stream(options, device="auto") as stream:
+        assert next(stream)["gt"].device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def test_a_closed_stream_says_so(tmp_path: Path) -> None:
     with open_stream(write_corpus(tmp_path, [4])) as stream:
         next(stream)

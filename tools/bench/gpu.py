@@ -58,7 +58,8 @@ def main() -> int:
     device = torch.device(args.device)
     begun = time.monotonic()
     about = provenance(device, args.commit)
-    out = args.out or result_path("gpu", about)
+    # What measures nothing must not lie among the kept results.
+    out = args.out or (Path("gpu-quick.json") if args.quick else result_path("gpu", about))
     result: dict[str, Any] = {
         "name": "gpu",
         **about,
@@ -152,7 +153,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=480, help="seconds for all steps")
     parser.add_argument("--only", nargs="+", choices=list(STEPS), metavar="STEP", help=f"of {', '.join(STEPS)}")
-    parser.add_argument("--out", type=Path, help="the JSON (default: tools/bench/results/gpu-DATE-DEVICE.json)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="the JSON (default: tools/bench/results/gpu-DATE-DEVICE.json; with --quick gpu-quick.json here)",
+    )
     parser.add_argument("--commit", help="recorded where the working tree is no git checkout")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: tries the code, measures nothing")
