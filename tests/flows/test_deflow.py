@@ -213,21 +213,29 @@ class TestNll:
         model, x = tiny(), images(1)
         asked: dict[int, list[torch.Size]] = {}
 
-        class Asked(SeededNoise):
+        class Asked:
+            """Noise that is no :class:`SeededNoise`, whose numbers would be drawn ahead."""
+
+            def __init__(self) -> None:
+                self.noise = SeededNoise(torch.tensor([1]))
+
             def normal(self, like: Tensor, purpose: int) -> Tensor:
                 asked.setdefault(purpose, []).append(like.shape)
-                return super().normal(like, purpose)
+                return self.noise.normal(like, purpose)
 
             def uniform(self, like: Tensor, purpose: int) -> Tensor:
                 asked.setdefault(purpose, []).append(like.shape)
-                return super().uniform(like, purpose)
+                return self.noise.uniform(like, purpose)
 
         noisy = tiny(dequantize_output=True)
-        model.nll(x, torch.tensor([0]), Asked(torch.tensor([1])))
-        FrozenDeFlow(noisy).degrade_with(x, Asked(torch.tensor([1])))
+        model.nll(x, torch.tensor([0]), Asked())
+        FrozenDeFlow(noisy).degrade_with(x, Asked())
         # The condition's noise and that of dequantisation, each twice under the same number.
         assert asked[0] == [(1, 3, 2, 2)] * 2
         assert asked[3] == [(1, 3, 8, 8)] * 2
+        # What is drawn ahead has the shapes that are asked for, or all would be drawn twice.
+        ahead = {purpose: (1, *shape) for purpose, shape in FrozenDeFlow(noisy)._drawn_shapes(x).items()}
+        assert ahead == {purpose: asked[purpose][0] for purpose in (0, 1, 2)}
 
     def test_values_are_looked_at_where_asked(self) -> None:
         model, x = tiny(), images(2)
