@@ -166,7 +166,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("name", "settings"), [(name, one) for name, some in SETTINGS.items() for one in some])
 def test_settings_that_the_file_does_not_hold(tmp_path: Path, name: str, settings: dict[str, Any]) -> None:
-    refused(written(tmp_path, name, lambda header: header["config"].update(settings)))
+    assert refused(written(tmp_path, name, lambda header: header["config"].update(settings)))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_settings_that_the_file_does_not_hold(tmp_path: Path, name: str, setting
     ],
 )
 def test_kinds_that_ship_no_weights(tmp_path: Path, kind: str, config: dict[str, Any]) -> None:
-    refused(written(tmp_path, "map_small", lambda header: header.update({"kind": kind, "config": config})))
+    assert refused(written(tmp_path, "map_small", lambda header: header.update({"kind": kind, "config": config})))
 
 
 def test_a_width_that_does_not_fit_is_told_with_its_shapes(tmp_path: Path) -> None:

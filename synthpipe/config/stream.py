@@ -56,7 +56,7 @@ class StreamOptions(Options):
     compile: bool = Field(
         False,
         description="torch.compile for all that the device does, before it is captured: CUDA alone; the first batch "
-        "waits about a minute, and results differ within rounding",
+        "waits for it, and results differ within rounding",
     )
 
     open_shards: int = Field(8, ge=1, le=256, description="shards that one reader reads in turn")

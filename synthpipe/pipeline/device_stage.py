@@ -122,7 +122,7 @@ class DeviceStage:
         *patches, codes = self._whole(record["tile"].to(self._device, non_blocking=True), *places)
         samples = 1 if self._cut is None else self._cut.samples
         fates = RowFates(codes, samples, bool(self._steps.judges))
-        return self._patches(patches, record["key"], record["path"], seed, fates)
+        return self._patches(patches, record["key"], repeated(record["path"], samples), seed, fates)
 
     def compute(self, tile: Tensor, seed: Tensor, corner: Tensor | None = None) -> tuple[Tensor, ...]:
         """All of it in tensor operations alone, dropping nothing.
@@ -170,7 +170,7 @@ class DeviceStage:
             return Patches()
         corners = batch["corner"].to(self._device)
         patches = self._cut.cut(quantize_8bit(batch["lq"].float()), batch["gt"].float(), corners)
-        return self._patches(patches, batch["key"], batch["gt_path"], batch["seed"], None, repeat=1)
+        return self._patches(patches, batch["key"], batch["gt_path"], batch["seed"], None)
 
     def _clean_tiles(self, record: Record, tally: Tally) -> Batch:
         """Up to the filter."""
@@ -243,13 +243,10 @@ class DeviceStage:
         paths: Sequence[str],
         seed: Tensor,
         fates: RowFates | None,
-        repeat: int | None = None,
     ) -> Patches:
         if self._cut is None:
             return Patches({"gt": patches[0], "seed": seed}, {"key": keys, "gt_path": paths}, 1, fates)
-        repeat = self._cut.samples if repeat is None else repeat
-        rows = repeated(paths, repeat)
-        lists = {"lq_path": rows, "gt_path": rows}
+        lists = {"lq_path": paths, "gt_path": paths}
         return Patches({"lq": patches[0], "gt": patches[1]}, lists, self._cut.count, fates)
 
 

@@ -24,7 +24,6 @@ from synthpipe.errors import ShapeError, TrainingError
 from synthpipe.flows.base import FlowLayer
 from synthpipe.flows.deflow import CLEAN, NOISY, DeFlow, bits_per_dim
 from synthpipe.flows.draws import SeededNoise
-from synthpipe.flows.frozen import FrozenDeFlow
 from synthpipe.flows.prior import ColourShift
 from synthpipe.images import downscale_bicubic, pad_to_multiple
 from tests.contracts import check_flow_layer, perturbed
@@ -208,34 +207,6 @@ class TestNll:
         together = model.nll(x, domain, SeededNoise(seeds))
         assert_close(model.nll(x[1:], domain[1:], SeededNoise(seeds[1:]))[0], together[1], atol=1e-8, rtol=0)
         assert not torch.equal(model.nll(x, domain, SeededNoise(seeds + 1)), together)
-
-    def test_each_purpose_draws_what_the_frozen_runtime_draws_for_it(self) -> None:
-        model, x = tiny(), images(1)
-        asked: dict[int, list[torch.Size]] = {}
-
-        class Asked:
-            """Noise that is no :class:`SeededNoise`, whose numbers would be drawn ahead."""
-
-            def __init__(self) -> None:
-                self.noise = SeededNoise(torch.tensor([1]))
-
-            def normal(self, like: Tensor, purpose: int) -> Tensor:
-                asked.setdefault(purpose, []).append(like.shape)
-                return self.noise.normal(like, purpose)
-
-            def uniform(self, like: Tensor, purpose: int) -> Tensor:
-                asked.setdefault(purpose, []).append(like.shape)
-                return self.noise.uniform(like, purpose)
-
-        noisy = tiny(dequantize_output=True)
-        model.nll(x, torch.tensor([0]), Asked())
-        FrozenDeFlow(noisy).degrade_with(x, Asked())
-        # The condition's noise and that of dequantisation, each twice under the same number.
-        assert asked[0] == [(1, 3, 2, 2)] * 2
-        assert asked[3] == [(1, 3, 8, 8)] * 2
-        # What is drawn ahead has the shapes that are asked for, or all would be drawn twice.
-        ahead = {purpose: (1, *shape) for purpose, shape in FrozenDeFlow(noisy)._drawn_shapes(x).items()}
-        assert ahead == {purpose: asked[purpose][0] for purpose in (0, 1, 2)}
 
     def test_values_are_looked_at_where_asked(self) -> None:
         model, x = tiny(), images(2)

@@ -18,12 +18,9 @@ from pathlib import Path
 
 import torch
 from report import bench_parser, paired_seconds, print_result
-from stream import write_shards
+from stream import EVERYTHING, write_shards
 
 from synthpipe.pipeline import Stream, build_stream
-
-#: Above any log-odds: keeps all.
-EVERYTHING = 1e9
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from esrgan_iteration import build_esrgan
 from esrgan_iteration import iteration as iteration_call
 from gpu_measure import Bench, allow_tf32
 from report import synchronise
+from stream import EVERYTHING
 
 from synthpipe.config.degrade import DeFlowDegradeOptions
 from synthpipe.pipeline import Stream, build_stream
@@ -33,8 +34,6 @@ FEEDS: dict[str, dict[str, str] | str | None] = {
     "deflow_small uncaptured": "uncaptured",
     "deflow_small compiled": "compiled",
 }
-#: Above any log-odds: the filter judges all tiles and keeps them.
-EVERYTHING = 1e9
 #: What stands before the degradation.
 STAGES: dict[str, dict[str, Any]] = {
     "none": {},

@@ -31,13 +31,11 @@ from unittest import mock
 import torch
 from checkout import ROOT, SERVE, checkout_processes, package_place
 from report import bench_parser, print_result
-from stream import write_shards
+from stream import EVERYTHING, write_shards
 
 from synthpipe.pipeline import build_stream
 
 DEFLOW = {"type": "deflow", "weights": "deflow_small"}
-#: Above any log-odds: the filter judges all tiles and keeps them.
-EVERYTHING = 1e9
 #: What differs between the streams.
 STREAMS: dict[str, dict[str, Any]] = {
     "clean": {},

@@ -35,6 +35,9 @@ from synthpipe.files.decode import decode_image
 from synthpipe.pipeline.nodes import TileLoader
 from synthpipe.pipeline.source import SourceSettings, TileSource
 
+#: Above any log-odds: a filter judges all tiles and keeps them.
+EVERYTHING = 1e9
+
 
 def write_shards(
     folder: Path, shards: int, images: int, side: int, suffix: str, different: int | None = None

@@ -4,8 +4,8 @@ All steps of a level read the same features, so that their first convolutions sh
 by Winograd's tiles in float32 on a processor where there are many channels, directly in channels-last in bfloat16 or
 with few, in few wide calls on a GPU.  Maps that nearest neighbour enlarges are convolved at their own size.
 
-Measured, one thread of an AMD EPYC with AVX-512: weights that are packed for oneDNN beforehand gain nothing once maps
-are in channels-last; results that are slices of a wider one cost what follows them 2 to 3 ms of the 53 of ``small``.
+Weights are not packed for oneDNN beforehand, and results are no slices of a wider one: neither was faster in
+``tools/bench/generator.py`` once maps are in channels-last.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 With AVX-512, oneDNN computes outputs in blocks of 16: 6 take the time of 16.  A kernel of 3x4 taps, moved on by two
 columns, sees what two neighbouring pixels see and gives the outputs of both, 12 in one block; a third more products, in
-half as many blocks.  Measured, 32 channels of 80x80 to 6: 0.38 ms against 0.57.
+half as many blocks.
 """
 
 from __future__ import annotations

@@ -9,9 +9,8 @@ points are not the usual 0, 1, 2 but closer to each other, which halves the roun
 Maps that nearest neighbour enlarges add their 9 products for each cell (:class:`UpsampledConv`) before the same last
 step, so that both kinds together take one pass over the output.
 
-Measured, one thread of an AMD EPYC with AVX-512, where oneDNN's convolution runs at 95% of what the processor can do,
-so that nothing but fewer multiplications helps: 64 channels of 80x80 to 1024 in 38 ms against 69, 320 of 40x40 to 1024
-in 36 against 84.
+For wide convolutions, where oneDNN's direct one is bound by its multiplications; ``tools/bench/generator.py`` measures
+whole models with it.
 """
 
 from __future__ import annotations

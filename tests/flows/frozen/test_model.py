@@ -61,6 +61,35 @@ def test_cleans_as_the_plain_model(model: DeFlow) -> None:
     assert_close(FrozenDeFlow(model).clean(y, generators(4, 5), 0.5), expected, atol=1e-9, rtol=0)
 
 
+def test_each_purpose_draws_what_the_plain_model_draws_for_it() -> None:
+    plain, x = tiny(), images(1)
+    asked: dict[int, list[torch.Size]] = {}
+
+    class Asked:
+        """Noise that is no :class:`SeededNoise`, whose numbers would be drawn ahead."""
+
+        def __init__(self) -> None:
+            self.noise = SeededNoise(torch.tensor([1]))
+
+        def normal(self, like: Tensor, purpose: int) -> Tensor:
+            asked.setdefault(purpose, []).append(like.shape)
+            return self.noise.normal(like, purpose)
+
+        def uniform(self, like: Tensor, purpose: int) -> Tensor:
+            asked.setdefault(purpose, []).append(like.shape)
+            return self.noise.uniform(like, purpose)
+
+    noisy = tiny(dequantize_output=True)
+    plain.nll(x, torch.tensor([0]), Asked())
+    FrozenDeFlow(noisy).degrade_with(x, Asked())
+    # The condition's noise and that of dequantisation, each twice under the same number.
+    assert asked[0] == [(1, 3, 2, 2)] * 2
+    assert asked[3] == [(1, 3, 8, 8)] * 2
+    # What is drawn ahead has the shapes that are asked for, or all would be drawn twice.
+    ahead = {purpose: (1, *shape) for purpose, shape in FrozenDeFlow(noisy)._drawn_shapes(x).items()}
+    assert ahead == {purpose: asked[purpose][0] for purpose in (0, 1, 2)}
+
+
 def test_in_float32_within_the_promised_tolerance(model: DeFlow) -> None:
     model = model.float()
     x = images(2, 16, 24).float()
