@@ -13,6 +13,7 @@ RANKS = {
     "errors": 0,
     "seeds": 0.1,
     "philox": 0.1,
+    "small_systems": 0.1,
     "device": 0.1,
     "json_text": 0.1,
     "torch_file": 0.1,

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.denoisers.noise_line import lower_line
-from synthpipe.denoisers.small_systems import solve_positive
 from synthpipe.errors import ShapeError
+from synthpipe.small_systems import solve_positive
 
 __all__ = ["choose_hole", "estimate_noise_line", "estimate_sigma", "noise_correlation", "noise_spectrum"]
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows.coupling import ColourNet
+from synthpipe.small_systems import inverse_and_log_det
 
 __all__ = ["ColourShift", "DiagonalShift", "DomainShift", "FullShift", "standard_normal_log_prob"]
 
@@ -258,23 +259,11 @@ def _log_prob_by_elimination(centred: Tensor, covariance: Tensor) -> Tensor:
     first terms of their series around ``covariance`` have their values and their first derivatives.
     """
     with torch.no_grad():
-        inverse, log_det = _inverse_and_log_det(covariance)
+        inverse, log_det = inverse_and_log_det(covariance)
     precision = 2 * inverse - inverse @ covariance @ inverse
     log_det = log_det + (inverse * (covariance - covariance.detach())).sum()
     square = (centred * (precision @ centred)).flatten(1).sum(1)
     return -0.5 * (square + centred.shape[2] * (log_det + len(covariance) * _LOG_2PI))
-
-
-def _inverse_and_log_det(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a positive definite ``(C, C)``, by Gauss-Jordan elimination, whose pivots need no order there."""
-    identity, pivots = _identity(matrix), []
-    rows = torch.cat([matrix, identity], 1)
-    for index in range(len(matrix)):
-        pivots.append(rows[index, index])
-        row = rows[index] / rows[index, index]
-        # Row `index` itself becomes `row`; the others lose their part of it.
-        rows = torch.addr(rows, rows[:, index] - identity[:, index], row, alpha=-1)
-    return rows[:, len(matrix) :], torch.stack(pivots).log().sum()
 
 
 def _identity(like: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ from synthpipe.flows.prior import (
     DiagonalShift,
     DomainShift,
     FullShift,
-    _inverse_and_log_det,
     _log_prob_by_elimination,
     standard_normal_log_prob,
 )
+from synthpipe.small_systems import inverse_and_log_det
 from tests.contracts import perturbed
 
 B, C, F, H, W = 2, 3, 5, 2, 2  # batch, channels of the latent, channels of the features, positions
@@ -153,7 +153,7 @@ def test_density_by_elimination_is_scipys_and_its_gradient_that_of_the_cholesky_
     factor = scale * torch.randn(channels, channels, generator=generator, dtype=torch.float64)
     centred = torch.randn(B, channels, 5, generator=generator, dtype=torch.float64)
     covariance = torch.eye(channels, dtype=torch.float64) + factor @ factor.T
-    inverse, log_det = _inverse_and_log_det(covariance)
+    inverse, log_det = inverse_and_log_det(covariance)
     assert_close(inverse, torch.linalg.inv(covariance), rtol=1e-9, atol=1e-9)
     assert_close(log_det, torch.linalg.slogdet(covariance).logabsdet, rtol=1e-10, atol=1e-10)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from synthpipe.denoisers import noise_level
-from synthpipe.denoisers.small_systems import eliminate, solve_positive
+from synthpipe.small_systems import eliminate, solve_positive
 
 
 def systems(count: int, size: int, seed: int, stretch: float = 1.0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["eliminate", "solve_positive"]
+__all__ = ["eliminate", "inverse_and_log_det", "solve_positive"]
 
 
 def solve_positive(left: Tensor, right: Tensor) -> Tensor:
@@ -37,10 +37,23 @@ def eliminate(left: Tensor, right: Tensor) -> Tensor:
     Returns:
         ``(..., N, K)``.
     """
-    size = left.shape[-1]
+    return _reduced(left, right)[0]
+
+
+def inverse_and_log_det(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Of positive definite ``(..., N, N)``, by :func:`eliminate`: ``(..., N, N)`` and ``(...)``, natural logarithms."""
+    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand_as(matrix)
+    inverse, pivots = _reduced(matrix, identity)
+    return inverse, pivots.log().sum(-1)
+
+
+def _reduced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """``left^-1 right``, and the pivots ``(..., N)``, whose product is the determinant."""
+    size, pivots = left.shape[-1], []
     rows = torch.cat([left, right], -1)
     own = torch.eye(size, dtype=torch.bool, device=rows.device)
     for place in range(size):
-        pivot = rows[..., place : place + 1, :] / rows[..., place : place + 1, place : place + 1]
-        rows = torch.where(own[:, place : place + 1], pivot, rows - rows[..., place : place + 1] * pivot)
-    return rows[..., size:]
+        pivots.append(rows[..., place, place])
+        row = rows[..., place : place + 1, :] / pivots[-1][..., None, None]
+        rows = torch.where(own[:, place : place + 1], row, rows - rows[..., place : place + 1] * row)
+    return rows[..., size:], torch.stack(pivots, -1)
