@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["normals", "normals_of", "philox_words", "uniforms"]
+__all__ = ["normal_fields", "normals", "normals_of", "philox_words", "uniform_fields", "uniforms", "uniforms_of"]
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -122,3 +122,46 @@ def _rows(numbers: Tensor, shapes: Mapping[int, Sequence[int]]) -> dict[int, Ten
         rows[stream] = flat[:, begin : begin + math.prod(shape)].reshape(len(flat), *shape)
         begin += 4 * _blocks(shape)
     return rows
+
+
+def normal_fields(seeds: Tensor, stream: int, channels: int, height: int, width: int) -> Tensor:
+    """Standard normal numbers ``(B, channels, height, width)`` float32, each a function of seed, stream and place.
+
+    A larger field holds a smaller one in its top left.  By Box and Muller's transform.
+
+    Args:
+        seeds: ``(B,)`` int64, on the device where the numbers are wanted.
+        stream: tells draws for different purposes apart, 0..2^32 - 1.
+        channels: below 2^32 - 1.
+        height: below 2^16.
+        width: up to 2^18.
+    """
+    uniform = (_field_words(seeds, stream, channels, height, width).float() + 0.5) * 2.0**-32
+    radius = (-2 * uniform[..., 0::2].log()).sqrt()
+    angle = (2 * math.pi) * uniform[..., 1::2]
+    return torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1).flatten(3)[..., :width]
+
+
+def uniform_fields(seeds: Tensor, stream: int, channels: int, height: int, width: int) -> Tensor:
+    """Numbers of the uniform law on [0, 1), multiples of 2^-24; as :func:`normal_fields` otherwise."""
+    words = _field_words(seeds, stream, channels, height, width)
+    return ((words >> 8).float() * 2.0**-24).flatten(3)[..., :width]
+
+
+def _field_words(seeds: Tensor, stream: int, channels: int, height: int, width: int) -> Tensor:
+    """``(B, channels, height, width / 4, 4)``, rounded up."""
+    device = seeds.device
+    rows = torch.arange(height, device=device)[:, None] << 16
+    places = rows + torch.arange(-(-width // 4), device=device)
+    # Counters of :func:`normals` have 0 here up to 2^34 numbers.
+    layers = torch.arange(1, channels + 1, device=device)[:, None, None]
+    counter = [places, layers, torch.full_like(layers, stream), torch.zeros_like(layers)]
+    keys = [(word & _WORD)[:, None, None, None] for word in (seeds, seeds >> 32)]
+    return torch.stack(philox_words(counter, keys), -1)
+
+
+def uniforms_of(seeds: Tensor, counts: Mapping[int, int], dtype: torch.dtype = torch.float64) -> dict[int, Tensor]:
+    """``(B, count)`` for each stream: what :func:`uniforms` gives, in the operations of one call."""
+    shapes = {stream: (count,) for stream, count in counts.items()}
+    bits = _FRACTION_BITS.get(dtype, 24)
+    return _rows((_words(seeds, shapes, 0) >> (32 - bits)).to(dtype) * 2.0**-bits, shapes)

@@ -7,13 +7,21 @@ from typing import assert_never
 import torch
 
 from synthpipe import checkpoints
-from synthpipe.config.degrade import ClassicalDegradeOptions, DeFlowDegradeOptions, DegradeOptions
+from synthpipe.config.degrade import (
+    ChainOptions,
+    ChoiceOptions,
+    ClassicalDegradeOptions,
+    DeFlowDegradeOptions,
+    DegradeOptions,
+)
 from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.filter import FilterOptions
 from synthpipe.denoisers.base import Denoiser
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.chains.build import build_node, build_row
+from synthpipe.transforms.chains.chain import make_chain
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 from synthpipe.transforms.denoise import Denoise
@@ -38,6 +46,10 @@ def build_degrade(options: DegradeOptions, scale: int) -> BatchTransform:
             return DeFlowDegrade(model, scale, options.strength, options.samples, dtype)
         case ClassicalDegradeOptions():
             return ClassicalDegrade(options, scale)
+        case ChainOptions():
+            return make_chain(build_row(options.stages, "", scale), scale)
+        case ChoiceOptions():
+            return make_chain(build_node(options, "choice", scale), scale)
         case _:
             assert_never(options)
 

@@ -1,0 +1,76 @@
+"""What the options of all stages share: ranges, schedules, and how often a stage is applied."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
+
+from synthpipe.config.reader import Options
+
+__all__ = ["PROBABILITY_MEANING", "Range", "Schedule", "StageOptions"]
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _pair(value: Any) -> Any:
+    """One number stands for both ends."""
+    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _ascending(value: tuple[_Number, _Number]) -> tuple[_Number, _Number]:
+    if value[0] > value[1]:
+        raise ValueError(f"expected [low, high], got {list(value)}")
+    return value
+
+
+class _OrOneNumber:
+    """In the JSON schema of a range: one number will do."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        pair = handler(core)
+        return {"anyOf": [pair["prefixItems"][0], pair]}
+
+
+#: ``[low, high]`` of numbers of a type with its bounds, or one number for both: ``Range[float]``.
+Range = Annotated[tuple[_Number, _Number], BeforeValidator(_pair), AfterValidator(_ascending), _OrOneNumber()]
+
+_Knot = tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0)]]
+
+
+def _one_knot(value: Any) -> Any:
+    """One number is a schedule of one knot."""
+    return ((0, value),) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _later_and_later(value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    times = [time for time, _ in value]
+    if not times or any(late <= early for early, late in itertools.pairwise(times)):
+        raise ValueError(f"expected a number or [[samples seen, value], ...] in ascending order, got {list(value)}")
+    return value
+
+
+def _probable(value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    if any(number > 1 for _, number in value):
+        raise ValueError(f"expected probabilities of 0 to 1, got {[number for _, number in value]}")
+    return value
+
+
+#: A number, or ``[[samples seen, value], ...]``: straight lines between the knots, level before and behind them.
+Schedule = Annotated[
+    tuple[_Knot, ...],
+    BeforeValidator(_one_knot),
+    AfterValidator(_later_and_later),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "array"}}]}),
+]
+
+PROBABILITY_MEANING = (
+    "how often the stage is applied, 0 to 1; [[samples seen, probability], ...] changes it while the stream runs"
+)
+
+
+class StageOptions(Options):
+    """Options that every stage has."""
+
+    probability: Annotated[Schedule, AfterValidator(_probable)] = Field(((0, 1.0),), description=PROBABILITY_MEANING)

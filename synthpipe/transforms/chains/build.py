@@ -1,0 +1,92 @@
+"""Options of chains -> their places and stages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import assert_never
+
+import torch
+
+from synthpipe import checkpoints
+from synthpipe.config.chain import BranchOptions, ChainOptions, ChoiceOptions, ShuffleOptions, StageOption
+from synthpipe.config.stages.classical import ClassicalDegradeOptions
+from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
+from synthpipe.config.stages.quantise import QuantiseStageOptions
+from synthpipe.errors import OptionError
+from synthpipe.transforms.chains.choice import Choice, Shuffle, Sometimes
+from synthpipe.transforms.chains.node import Node, Row, Step
+from synthpipe.transforms.chains.schedule import Schedule
+from synthpipe.transforms.chains.stage import Stage
+from synthpipe.transforms.chains.stages.deflow import DeFlowStage
+from synthpipe.transforms.chains.stages.quantise import Quantise
+from synthpipe.transforms.chains.stages.whole import WholeDegradation
+from synthpipe.transforms.classical import ClassicalDegrade
+from synthpipe.transforms.deflow import DeFlowDegrade
+
+__all__ = ["build_node", "build_row", "build_stage"]
+
+_LeafOptions = DeFlowStageOptions | QuantiseStageOptions
+
+
+def build_row(options: Sequence[StageOption], prefix: str, scale: int) -> Row:
+    """The places of a chain; each is named by its type, and by its number among those of one type."""
+    met: Counter[str] = Counter()
+    nodes = []
+    for stage in options:
+        met[stage.type] += 1
+        number = f" {met[stage.type]}" if met[stage.type] > 1 else ""
+        nodes.append(build_node(stage, f"{prefix}{stage.type}{number}", scale))
+    return Row(nodes)
+
+
+def build_node(options: StageOption, place: str, scale: int) -> Node:
+    """One place; ``place`` is its name.
+
+    Raises:
+        CheckpointError: weights that are missing, damaged or of another kind.
+        OptionError: what a stage cannot do here.
+    """
+    match options:
+        case ChoiceOptions():
+            names = [branch.name or str(number) for number, branch in enumerate(options.of, 1)]
+            if len(set(names)) != len(names):
+                raise OptionError(f"{place}: names of ways must differ, got {names}")
+            rows = [_branch(b, f"{place}/{name}/", scale) for name, b in zip(names, options.of, strict=True)]
+            node: Node = Choice(rows, [Schedule(branch.weight) for branch in options.of], place, names)
+        case ShuffleOptions():
+            node = Shuffle(build_row(options.of, f"{place}/", scale).places(), place, options.in_order)
+        case _:
+            return Step(build_stage(options), place, Schedule(options.probability))
+    sometimes = Schedule(options.probability)
+    return node if sometimes.always_one else Sometimes(node, place, sometimes)
+
+
+def build_stage(options: _LeafOptions) -> Stage:
+    """The operation of one place, on the CPU."""
+    match options:
+        case DeFlowStageOptions():
+            model = checkpoints.load(options.weights, kind="deflow")
+            return DeFlowStage(model, options.strength, torch.bfloat16 if options.precision == "bf16" else None)
+        case QuantiseStageOptions():
+            return Quantise(options)
+        case _:
+            assert_never(options)
+
+
+def _branch(options: BranchOptions, prefix: str, scale: int) -> Row:
+    match options.chain:
+        case ChainOptions():
+            return build_row(options.chain.stages, prefix, scale)
+        case DeFlowDegradeOptions():
+            if options.chain.samples > 1:
+                raise OptionError(f"{prefix}deflow: samples is for `deflow` as the only degradation; leave it out")
+            model = checkpoints.load(options.chain.weights, kind="deflow")
+            dtype = torch.bfloat16 if options.chain.precision == "bf16" else None
+            whole = WholeDegradation(DeFlowDegrade(model, scale, options.chain.strength, 1, dtype), scale)
+            return Row([Step(whole, f"{prefix}deflow", Schedule([(0, 1.0)]))])
+        case ClassicalDegradeOptions():
+            whole = WholeDegradation(ClassicalDegrade(options.chain, scale), scale)
+            return Row([Step(whole, f"{prefix}classical", Schedule([(0, 1.0)]))])
+        case _:
+            assert_never(options.chain)

@@ -1,0 +1,1 @@
+"""The stages of chains, one kind in each module."""
