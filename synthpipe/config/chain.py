@@ -7,16 +7,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 
-from synthpipe.config.presets import preset_chain
+from synthpipe.config.presets import PRESETS, preset_chain
 from synthpipe.config.reader import Options
 from synthpipe.config.stages.base import Schedule, StageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 
-__all__ = ["BranchOptions", "ChainOptions", "ChoiceOptions", "ShuffleOptions", "StageOption", "as_degrade"]
+__all__ = [
+    "BranchOptions",
+    "ChainOptions",
+    "ChoiceOptions",
+    "ShortForms",
+    "ShuffleOptions",
+    "StageOption",
+    "as_degrade",
+]
 
 _WHOLE = {"deflow", "classical", "chain", "choice"}
 
@@ -36,6 +44,14 @@ def as_degrade(value: Any) -> Any:
     return value
 
 
+class ShortForms:
+    """In the JSON schema of a degradation: a list of stages and the name of a preset will do."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Any of the three."""
+        return {"anyOf": [handler(core), {"type": "array"}, {"enum": sorted(PRESETS)}]}
+
+
 class BranchOptions(Options):
     """One way of a choice."""
 
@@ -49,6 +65,7 @@ class BranchOptions(Options):
         DeFlowDegradeOptions | ClassicalDegradeOptions | ChainOptions,
         Field(discriminator="type"),
         BeforeValidator(as_degrade),
+        ShortForms(),
     ] = Field(
         description="a list of stages (an empty one leaves the image as it is), the name of a preset, or a block of a "
         "whole degradation (`deflow`, `classical`)"

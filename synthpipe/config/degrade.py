@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from synthpipe.config.chain import ChainOptions, ChoiceOptions, as_degrade
+from synthpipe.config.chain import ChainOptions, ChoiceOptions, ShortForms, as_degrade
 from synthpipe.config.stages.classical import (
     BlurOptions,
     ClassicalDegradeOptions,
@@ -35,4 +35,5 @@ DegradeOptions = Annotated[
     DeFlowDegradeOptions | ClassicalDegradeOptions | ChainOptions | ChoiceOptions,
     Field(discriminator="type"),
     BeforeValidator(as_degrade),
+    ShortForms(),
 ]

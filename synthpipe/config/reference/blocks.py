@@ -109,9 +109,15 @@ class _Reader:
     def __init__(self, root: Node, shared: Mapping[frozenset[str], str]) -> None:
         self._root, self._shared = root, shared
 
-    def block(self, name: str, member: _Member, given: Mapping[str, Any]) -> list[Block]:
-        """A block and those below it; ``given`` are values that the block's own default sets."""
+    def block(
+        self, name: str, member: _Member, given: Mapping[str, Any], above: frozenset[str] = frozenset()
+    ) -> list[Block]:
+        """A block and those below it; ``given`` are values that the block's own default sets.
+
+        ``above`` are references of the blocks around it: one that stands in itself is described once.
+        """
         node, options, below = member.node, [], []
+        around = above | {member.reference}
         for key, child in node["properties"].items():
             path = f"{name}.{key}" if name else key
             value = given.get(key, child.get("default", _NO_DEFAULT))
@@ -122,7 +128,8 @@ class _Reader:
             options.append(Option(path, type_words(child), default, child.get("description", ""), see))
             for inner in [] if see else found:
                 place = path + "[]" * _is_list(child)
-                below += self.block(place, inner, value if inner.takes(value) else {})
+                if inner.reference not in around or not inner.reference:
+                    below += self.block(place, inner, value if inner.takes(value) else {}, around)
         tag = f"{member.key}: {member.value}" if member.key else ""
         return [Block(name, tag, node.get("description", ""), tuple(options)), *below]
 

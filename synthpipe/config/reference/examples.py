@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from synthpipe.config.chain import StageOption
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options
 from synthpipe.config.training import SCHEMAS
@@ -57,6 +58,7 @@ degrade: {type: deflow, weights: deflow_small}
 """,
     ),
     "degrade": tuple(text for schema in _members(DegradeOptions) for text in schema.examples),
+    "stages": tuple(text for schema in _members(StageOption) for text in schema.examples),
     **{f"train.{kind}": schema.examples for kind, schema in SCHEMAS.items()},
     "images": (
         """\

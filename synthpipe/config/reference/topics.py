@@ -12,6 +12,7 @@ from pydantic import Field
 
 from synthpipe.config.basicsr import FeedDataOptions
 from synthpipe.config.calibration import CalibrationOptions
+from synthpipe.config.chain import StageOption
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.noise import TrainingNoise
@@ -91,6 +92,7 @@ TOPICS: Mapping[str, Topic] = {
         "our keys at the top of a BasicSR option file, with `model_type: SynthPipe...Model`", _of(FeedDataOptions)
     ),
     "degrade": Topic("the block `degrade`: what makes low-quality images of clean ones", _of(DegradeOptions)),
+    "stages": Topic("the stages of a chain, the list that `degrade` may be", _of(StageOption)),
     "train": Topic("the file of `synthpipe train`: what all kinds have", _any_training, file=_training_file),
     **{f"train.{kind}": _kind(kind) for kind in TRAINING},
     "images": Topic("blocks of a training such as `data.clean`: where images come from", _of(DomainOptions)),
@@ -106,7 +108,7 @@ TOPICS: Mapping[str, Topic] = {
 }
 
 #: Topics that are blocks of others.
-SHARED = ("degrade", "images", "noise")
+SHARED = ("degrade", "stages", "images", "noise")
 #: Topics whose files people write in editors.
 EDITOR_TOPICS = ("stream", "basicsr", "train")
 

@@ -70,6 +70,8 @@ def _list(node: Node) -> str:
         kinds = dict.fromkeys(map(type_words, node["prefixItems"]))
         inner = _plural(next(iter(kinds))) if len(kinds) == 1 else ", ".join(kinds)
         return f"list of {len(node['prefixItems'])} {inner}"
+    if "items" not in node:
+        return "list"
     inner = type_words(node["items"])
     some = "non-empty list" if node.get("minItems", 0) > 0 else "list"
     return f"{some} of {_plural(inner)}" if not inner.startswith("one of") else f"{some}, each {inner}"

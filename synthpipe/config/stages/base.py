@@ -29,6 +29,7 @@ class _OrOneNumber:
     """In the JSON schema of a range: one number will do."""
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Either."""
         pair = handler(core)
         return {"anyOf": [pair["prefixItems"][0], pair]}
 
@@ -37,6 +38,12 @@ class _OrOneNumber:
 Range = Annotated[tuple[_Number, _Number], BeforeValidator(_pair), AfterValidator(_ascending), _OrOneNumber()]
 
 _Knot = tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0)]]
+_KNOT_SCHEMA = {
+    "type": "array",
+    "prefixItems": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0}],
+    "minItems": 2,
+    "maxItems": 2,
+}
 
 
 def _one_knot(value: Any) -> Any:
@@ -62,7 +69,7 @@ Schedule = Annotated[
     tuple[_Knot, ...],
     BeforeValidator(_one_knot),
     AfterValidator(_later_and_later),
-    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "array"}}]}),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": _KNOT_SCHEMA}]}),
 ]
 
 PROBABILITY_MEANING = (

@@ -32,7 +32,10 @@ CHAIN = [
     {"type": "quantise", "levels": [2, 9], "probability": 0.5},
     {
         "type": "choice",
-        "of": [{"weight": 0.5, "chain": []}, {"weight": [[0, 0], [2000, 4]], "chain": [{"type": "quantise", "levels": 3}]}],
+        "of": [
+            {"weight": 0.5, "chain": []},
+            {"weight": [[0, 0], [2000, 4]], "chain": [{"type": "quantise", "levels": 3}]},
+        ],
         "probability": 0.7,
     },
     {"type": "deflow", "weights": "deflow_small", "strength": [0.2, 1.0]},
