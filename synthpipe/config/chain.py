@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+import difflib
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 
@@ -26,7 +27,7 @@ __all__ = [
     "as_degrade",
 ]
 
-_WHOLE = {"deflow", "classical", "chain", "choice"}
+_WHOLE = ("deflow", "classical", "chain", "choice")
 
 
 def as_degrade(value: Any) -> Any:
@@ -39,9 +40,16 @@ def as_degrade(value: Any) -> Any:
         return {"type": "chain", "stages": preset_chain(value)}
     if isinstance(value, list | tuple):
         return {"type": "chain", "stages": list(value)}
-    if isinstance(value, dict) and value.get("type", "chain") not in _WHOLE:
+    if isinstance(value, dict) and _names_stage(value.get("type")):
         return {"type": "chain", "stages": [value]}
     return value
+
+
+def _names_stage(name: Any) -> bool:
+    """Whether a block of this type, misspelt maybe, is a stage and no whole degradation."""
+    stages = [literal for member in get_args(get_args(StageOption)[0]) for literal in member.types()]
+    near = difflib.get_close_matches(str(name), [*_WHOLE, *stages], n=1)
+    return bool(near) and near[0] not in _WHOLE
 
 
 class ShortForms:
@@ -49,7 +57,8 @@ class ShortForms:
 
     def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Any of the three."""
-        return {"anyOf": [handler(core), {"type": "array"}, {"enum": sorted(PRESETS)}]}
+        presets = [{"enum": sorted(PRESETS)}] if PRESETS else []
+        return {"anyOf": [handler(core), {"type": "array"}, *presets]}
 
 
 class BranchOptions(Options):
@@ -77,33 +86,34 @@ class ChoiceOptions(StageOptions):
 
     examples: ClassVar = (
         """\
-# of ten tiles seven are degraded as Real-ESRGAN does, three by a trained DeFlow
+# of ten tiles seven get noise and JPEG, three are degraded by a trained DeFlow
 degrade:
   type: choice
   of:
-    - {weight: 0.7, chain: real-esrgan}
+    - {weight: 0.7, chain: {type: classical, noise: {type: gaussian, sigma: [0.0, 0.02]}, jpeg_quality: [70, 95]}}
     - {weight: 0.3, chain: {type: deflow, weights: deflow_small}}
 """,
         """\
-# a curriculum: no JPEG at first, in half of the tiles after 100000 samples
+# a curriculum: no rounding at first, in half of the tiles after 100000 samples
 degrade:
-  - {type: resize, to: lr, filter: bicubic}
   - type: choice
     of:
       - {weight: 1, chain: []}
-      - {weight: [[0, 0], [100000, 1]], chain: [{type: jpeg, quality: [40, 90]}]}
+      - {weight: [[0, 0], [100000, 1]], chain: [{type: quantise, levels: [8, 64]}]}
 """,
     )
 
     type: Literal["choice"] = Field("choice", description="chooses one of several ways for each sample")
-    of: tuple[BranchOptions, ...] = Field(min_length=1, description="the ways")
+    of: tuple[BranchOptions, ...] = Field(description="the ways, at least one")
 
     @model_validator(mode="after")
     def _some_weight(self) -> ChoiceOptions:
-        times = sorted({time for branch in self.of for time, _ in branch.weight})
+        times = sorted({time for branch in self.of for time, _ in branch.weight}) or [0]
         for time in times:
             if sum(_value_at(branch.weight, time) for branch in self.of) <= 0:
-                raise ValueError(f"of: all weights are 0 after {time} samples; give one of them more")
+                raise ValueError(
+                    f"of: expected a weight above 0 in at least one way, after {time} samples there is none"
+                )
         return self
 
 
@@ -112,19 +122,17 @@ class ShuffleOptions(StageOptions):
 
     examples: ClassVar = (
         """\
-# blur and noise in any order, then JPEG
+# few levels before or behind the learned degradation
 degrade:
-  - {type: resize, to: lr, filter: bicubic}
   - type: shuffle
     of:
-      - {type: blur, kinds: {isotropic: 1}, sigma: [0.2, 1.5]}
-      - {type: noise, kinds: {gaussian: 1}, sigma: [0.0, 0.05]}
-  - {type: jpeg, quality: [60, 95]}
+      - {type: quantise, levels: [16, 64]}
+      - {type: deflow, weights: deflow_small}
 """,
     )
 
     type: Literal["shuffle"] = Field("shuffle", description="chooses stages in a drawn order")
-    of: tuple[StageOption, ...] = Field(min_length=2, max_length=32, description="the stages")
+    of: tuple[StageOption, ...] = Field(description="the stages")
     in_order: tuple[int, ...] = Field(
         (), description="numbers of stages (the first is 0) that keep this order among themselves"
     )
@@ -139,7 +147,14 @@ degrade:
 class ChainOptions(Options):
     """Stages, one after the other; a list of stages is short for it."""
 
-    examples: ClassVar = ()
+    examples: ClassVar = (
+        """\
+# short for {type: chain, stages: [...]}
+degrade:
+  - {type: deflow, weights: deflow_small}
+  - {type: quantise, levels: 32, probability: 0.2}
+""",
+    )
 
     type: Literal["chain"] = Field("chain", description="chooses a chain")
     stages: tuple[StageOption, ...] = Field(

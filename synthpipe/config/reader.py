@@ -133,7 +133,7 @@ def parse_options(data: Mapping[str, Any], schema: type[T], source: str = "optio
         return schema.model_validate(dict(data))
     except ValidationError as error:
         problems = _without_alternatives(error.errors(include_url=False))
-        lines = [_explain(problem, schema, source) for problem in problems[:MAX_PROBLEMS]]
+        lines = [_explain(problem, schema, data, source) for problem in problems[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
             lines.append(f"{source}: and {len(problems) - MAX_PROBLEMS} more problems")
         raise OptionError("\n".join(lines)) from error
@@ -169,16 +169,16 @@ def _without_alternatives(problems: Sequence[Any]) -> list[Any]:
     return [problem for problem in problems if not other(problem)]
 
 
-def _explain(problem: Any, schema: type[BaseModel], source: str) -> str:
+def _explain(problem: Any, schema: type[BaseModel], data: Any, source: str) -> str:
     location = tuple(problem["loc"])
     if problem["type"] == "extra_forbidden":
         key = shortened(str(location[-1]))
-        path = ".".join([*_written_keys(schema, location[:-1]), key])
+        path = ".".join([*_written_keys(schema, location, data)[:-1], key])
         known = _known_keys(schema, location[:-1])
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known)) or 'none'}"
         return f"{source}: unknown option {path!r}; {hint}"
-    path = ".".join(_written_keys(schema, location))
+    path = ".".join(_written_keys(schema, location, data))
     if problem["type"] == "missing":
         return f"{source}: option {path!r} is required and was not given"
     if problem["type"].startswith("union_tag"):
@@ -214,16 +214,32 @@ def _expectation(problem: Any) -> str:
     return f"{said}{got}"
 
 
-def _written_keys(schema: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    """The keys of ``location`` as they stand in a file: without the types that pydantic puts among them."""
+def _written_keys(schema: type[BaseModel], location: Sequence[Any], data: Any) -> list[str]:
+    """The keys of ``location`` as they stand in ``data``: without the types and blocks that pydantic or a short form
+    puts among them."""
     written = []
     for number, part in enumerate(location):
-        schemas = _schemas_at(schema, location[:number])
-        fields = [candidate.model_fields["type"] for candidate in schemas if "type" in candidate.model_fields]
-        is_type = any(part in get_args(field.annotation) for field in fields) or _TYPE_NAME.match(str(part))
-        if not is_type or any(part in candidate.model_fields for candidate in schemas):
+        is_key = isinstance(data, Mapping) and part in data
+        if is_key or (isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)):
+            written.append(str(part))
+            data = data[part]
+        elif number == len(location) - 1 and not _is_type(schema, location):
             written.append(str(part))
     return written
+
+
+def _is_type(schema: type[BaseModel], location: Sequence[Any]) -> bool:
+    """Whether the last part of ``location`` names a type, and no key."""
+    part, schemas = location[-1], _schemas_at(schema, location[:-1])
+    if any(part in candidate.model_fields for candidate in schemas):
+        return False
+    return part in _types(schemas) or bool(_TYPE_NAME.match(str(part)))
+
+
+def _types(schemas: Sequence[type[BaseModel]]) -> dict[Any, type[BaseModel]]:
+    """Schemas by the value of ``type`` that chooses them."""
+    fields = [(candidate, candidate.model_fields.get("type")) for candidate in schemas]
+    return {value: candidate for candidate, field in fields if field for value in get_args(field.annotation)}
 
 
 def _known_keys(schema: type[BaseModel], parents: Sequence[Any]) -> list[str]:
@@ -231,7 +247,7 @@ def _known_keys(schema: type[BaseModel], parents: Sequence[Any]) -> list[str]:
 
 
 def _schemas_at(schema: type[BaseModel], parents: Sequence[Any]) -> list[type[BaseModel]]:
-    """The schemas that can stand at ``parents``; tags of unions and list positions are passed over."""
+    """The schemas that can stand at ``parents``, where types of blocks choose among them."""
     schemas = [schema]
     for part in parents:
         following = [
@@ -240,7 +256,7 @@ def _schemas_at(schema: type[BaseModel], parents: Sequence[Any]) -> list[type[Ba
             if str(part) in candidate.model_fields
             for found in _schemas_in(candidate.model_fields[str(part)].annotation)
         ]
-        schemas = following or schemas
+        schemas = following or ([chosen] if (chosen := _types(schemas).get(part)) else schemas)
     return schemas
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from synthpipe.config import Options, parse_options, read_options
+from synthpipe.config import Options, parse_options, presets, read_options
 from synthpipe.config.deflow import PRESETS, DeFlowModelOptions
 from synthpipe.config.degrade import DeFlowDegradeOptions
 from synthpipe.config.stream import StreamOptions
@@ -67,21 +67,38 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
         ({"gt_size": "abc"}, "mine.yml: option 'gt_size': expected an integer, got 'abc'"),
         ({"workers": -1}, "mine.yml: option 'workers': expected greater than or equal to 0, got -1"),
         ({"gt_size": 130}, "mine.yml: gt_size must be a multiple of scale 4, got 130"),
-        ({"degrade": "deflow_small"}, "mine.yml: option 'degrade': expected a block of options, got 'deflow_small'"),
+        (
+            {"degrade": "deflow_small"},
+            "mine.yml: option 'degrade': expected a block of options, a list of stages, or a preset "
+            f"({', '.join(sorted(presets.PRESETS))}), got 'deflow_small'",
+        ),
+        ({"degrade": 4}, "mine.yml: option 'degrade': expected a block of options, got 4"),
         (
             {"degrade": {"type": "deflw"}},
-            "mine.yml: option 'degrade.type': expected one of 'deflow', 'classical', got 'deflw'; "
+            "mine.yml: option 'degrade.type': expected one of 'deflow', 'classical', 'chain', 'choice', got "
+            "'deflw'; "
             "did you mean 'deflow'?",
         ),
         (
             {"degrade": {"type": "classical", "deflow": 1}},
-            "mine.yml: unknown option 'degrade.deflow'; known keys: blur, jpeg_quality, noise, precision, "
-            "samples, strength, type, weights",
+            "mine.yml: unknown option 'degrade.deflow'; known keys: blur, jpeg_quality, noise, type",
         ),
         ({"degrade": {"weights": "x"}}, "mine.yml: option 'degrade.type' is required and was not given"),
         (
             {"degrade": {"type": "deflow", "weights": "x", "strenght": 2}},
             "mine.yml: unknown option 'degrade.strenght'; did you mean 'strength'?",
+        ),
+        (
+            {"degrade": [{"type": "deflow", "weights": "x"}, {"type": "quantise", "level": 2}]},
+            "mine.yml: unknown option 'degrade.1.level'; did you mean 'levels'?",
+        ),
+        (
+            {"degrade": {"type": "quantise", "level": 2}},
+            "mine.yml: unknown option 'degrade.level'; did you mean 'levels'?",
+        ),
+        (
+            {"degrade": {"type": "choice", "of": [{"chain": [{"type": "quantise", "levels": [4, 2]}]}]}},
+            "mine.yml: option 'degrade.of.0.chain.0.levels': expected [low, high], got [4, 2]",
         ),
         (
             {"degrade": {"type": "classical", "blur": {"sigma": [2, 1]}}},

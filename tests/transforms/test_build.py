@@ -78,7 +78,9 @@ def test_a_degradation_that_nothing_builds_is_no_deflow():
 def test_missing_weights_and_unknown_types():
     with pytest.raises(CheckpointError, match="no weights at 'absent'"):
         build_degrade(options(type="deflow", weights="absent"), 4)
-    with pytest.raises(OptionError, match=r"'degrade\.type': expected one of 'deflow', 'classical', got 'gauss'"):
+    with pytest.raises(
+        OptionError, match=r"'degrade\.type': expected one of 'deflow', 'classical', 'chain', 'choice', got 'gauss'"
+    ):
         options(type="gauss")
     with pytest.raises(OptionError, match=r"unknown option 'degrade\.weigths'; did you mean 'weights'"):
         options(type="deflow", weights="x", weigths="y")

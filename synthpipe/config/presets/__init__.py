@@ -21,5 +21,6 @@ def preset_chain(name: str) -> list[dict[str, Any]]:
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no preset {name!r}; known: {sorted(PRESETS)}{hint}")
+        known = ", ".join(sorted(PRESETS))
+        raise ValueError(f"expected a block of options, a list of stages, or a preset ({known}), got {name!r}{hint}")
     return PRESETS[name]()

@@ -65,7 +65,9 @@ def option_blocks(root: Node, shared: Mapping[frozenset[str], str] | None = None
         shared: blocks that are described elsewhere: :func:`references` -> name of the topic.
     """
     reader = _Reader(root, shared or {})
-    return [block for member in _members(root, root) for block in reader.block("", member, {})]
+    members = _members(root, root)
+    around = frozenset(member.reference for member in members)
+    return [block for member in members for block in reader.block("", member, {}, around)]
 
 
 def references(root: Node) -> frozenset[str]:
@@ -109,27 +111,26 @@ class _Reader:
     def __init__(self, root: Node, shared: Mapping[frozenset[str], str]) -> None:
         self._root, self._shared = root, shared
 
-    def block(
-        self, name: str, member: _Member, given: Mapping[str, Any], above: frozenset[str] = frozenset()
-    ) -> list[Block]:
+    def block(self, name: str, member: _Member, given: Mapping[str, Any], around: frozenset[str]) -> list[Block]:
         """A block and those below it; ``given`` are values that the block's own default sets.
 
-        ``above`` are references of the blocks around it: one that stands in itself is described once.
+        ``around`` are references of the blocks that it stands in, and of those beside them: one that may stand in
+        itself is described once.
         """
         node, options, below = member.node, [], []
-        around = above | {member.reference}
         for key, child in node["properties"].items():
             path = f"{name}.{key}" if name else key
             value = given.get(key, child.get("default", _NO_DEFAULT))
             found = _members(self._root, child)
-            see = self._shared.get(frozenset(m.reference for m in found), "") if found else ""
+            names = frozenset(m.reference for m in found if m.reference)
+            see = next((topic for known, topic in self._shared.items() if names and names <= known), "")
             required = key in node.get("required", ()) and key not in given
             default = _REQUIRED if required or key == member.key else _default(value, found)
             options.append(Option(path, type_words(child), default, child.get("description", ""), see))
             for inner in [] if see else found:
                 place = path + "[]" * _is_list(child)
                 if inner.reference not in around or not inner.reference:
-                    below += self.block(place, inner, value if inner.takes(value) else {}, around)
+                    below += self.block(place, inner, value if inner.takes(value) else {}, around | names)
         tag = f"{member.key}: {member.value}" if member.key else ""
         return [Block(name, tag, node.get("description", ""), tuple(options)), *below]
 
@@ -144,4 +145,6 @@ def _default(value: Any, found: Sequence[_Member]) -> str:
 
 
 def _is_list(node: Node) -> bool:
-    return node.get("type") == "array" or any(_is_list(branch) for branch in node.get("anyOf", ()))
+    return (node.get("type") == "array" and "items" in node) or any(
+        _is_list(branch) for branch in node.get("anyOf", ())
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 
@@ -79,5 +79,10 @@ PROBABILITY_MEANING = (
 
 class StageOptions(Options):
     """Options that every stage has."""
+
+    @classmethod
+    def types(cls) -> tuple[str, ...]:
+        """The values of ``type`` that choose this stage."""
+        return get_args(cls.model_fields["type"].annotation)
 
     probability: Annotated[Schedule, AfterValidator(_probable)] = Field(((0, 1.0),), description=PROBABILITY_MEANING)

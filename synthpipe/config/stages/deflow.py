@@ -21,7 +21,32 @@ _Precision = Annotated[
 _Strength = Annotated[float, Field(ge=0, le=4)]
 
 
-class DeFlowDegradeOptions(Options):
+class _DeFlowOptions(Options):
+    """What is common to both."""
+
+    type: Literal["deflow"] = Field("deflow", description="chooses a learned degradation")
+    weights: Weights = Field(
+        description="a .safetensors file, or the name of weights that ship with synthpipe (deflow_small)"
+    )
+    strength: _Strength | tuple[_Strength, _Strength] = Field(
+        1.0,
+        description="how far latents move to the noisy domain: 1 is the degradation as trained, 0 none; [low, high]: "
+        "drawn uniformly for each degraded tile",
+    )
+    precision: _Precision = Field(
+        "32",
+        description="of the part of the flow that depends on the reduced image alone; bf16 is faster where the "
+        "processor has it, and a slightly different degradation",
+    )
+
+    @model_validator(mode="after")
+    def _strength_ascends(self) -> _DeFlowOptions:
+        if isinstance(self.strength, tuple) and self.strength[0] > self.strength[1]:
+            raise ValueError(f"strength: expected [low, high], got {list(self.strength)}")
+        return self
+
+
+class DeFlowDegradeOptions(_DeFlowOptions):
     """A learned degradation: bicubic reduction, then a trained DeFlow."""
 
     examples: ClassVar = (
@@ -35,15 +60,6 @@ degrade: {type: deflow, weights: deflow_small, strength: [0.5, 1.0], samples: 2}
 """,
     )
 
-    type: Literal["deflow"] = Field("deflow", description="chooses a learned degradation")
-    weights: Weights = Field(
-        description="a .safetensors file, or the name of weights that ship with synthpipe (deflow_small)"
-    )
-    strength: _Strength | tuple[_Strength, _Strength] = Field(
-        1.0,
-        description="how far latents move to the noisy domain: 1 is the degradation as trained, 0 none; [low, high]: "
-        "drawn uniformly for each degraded tile",
-    )
     samples: int = Field(
         1,
         ge=1,
@@ -51,45 +67,15 @@ degrade: {type: deflow, weights: deflow_small, strength: [0.5, 1.0], samples: 2}
         description="degradations of each tile, each with patches_per_tile patches of its own; further ones cost a "
         "fraction of the first, whose features, condition noise and latents they share",
     )
-    precision: _Precision = Field(
-        "32",
-        description="of the part of the flow that depends on the reduced image alone; bf16 is faster where the "
-        "processor has it, and a slightly different degradation",
-    )
-
-    @model_validator(mode="after")
-    def _strength_ascends(self) -> DeFlowDegradeOptions:
-        if isinstance(self.strength, tuple) and self.strength[0] > self.strength[1]:
-            raise ValueError(f"strength: expected [low, high], got {list(self.strength)}")
-        return self
 
 
-class DeFlowStageOptions(StageOptions):
+class DeFlowStageOptions(StageOptions, _DeFlowOptions):
     """A trained DeFlow at the size that the image has there, as one stage among others; no reduction."""
 
     examples: ClassVar = (
         """\
-# the reduction by a filter of one's own choice, then the learned degradation, then JPEG
+# at full size: the learned degradation alone, on three images of four
 degrade:
-  - {type: resize, to: lr, filter: bilinear}
-  - {type: deflow, weights: deflow_small, strength: [0.5, 1.0]}
-  - {type: jpeg, quality: [60, 95], probability: 0.5}
+  - {type: deflow, weights: deflow_small, strength: [0.5, 1.0], probability: 0.75}
 """,
     )
-
-    type: Literal["deflow"] = Field("deflow", description="chooses a learned degradation")
-    weights: Weights = Field(
-        description="a .safetensors file, or the name of weights that ship with synthpipe (deflow_small)"
-    )
-    strength: _Strength | tuple[_Strength, _Strength] = Field(
-        1.0,
-        description="how far latents move to the noisy domain: 1 is the degradation as trained, 0 none; [low, high]: "
-        "drawn uniformly for each sample",
-    )
-    precision: _Precision = Field("32", description="as of the whole degradation `deflow`")
-
-    @model_validator(mode="after")
-    def _strength_ascends(self) -> DeFlowStageOptions:
-        if isinstance(self.strength, tuple) and self.strength[0] > self.strength[1]:
-            raise ValueError(f"strength: expected [low, high], got {list(self.strength)}")
-        return self

@@ -18,7 +18,6 @@ class QuantiseStageOptions(StageOptions):
         """\
 # 8 bits, as a file would hold the image between two stages
 degrade:
-  - {type: resize, to: lr, filter: bicubic}
   - {type: quantise, levels: 256}
 """,
     )

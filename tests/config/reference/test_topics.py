@@ -14,8 +14,10 @@ from pydantic import BaseModel, TypeAdapter
 
 import synthpipe.config
 from synthpipe.config.basicsr import FeedDataOptions, parse_dataset_options
+from synthpipe.config.chain import StageOption, as_degrade
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.noise import TrainingNoise
+from synthpipe.config.presets import PRESETS
 from synthpipe.config.reader import Options, parse_options
 from synthpipe.config.reference.blocks import Option, blocks_at, option_blocks
 from synthpipe.config.reference.examples import EXAMPLES
@@ -25,6 +27,8 @@ from synthpipe.config.run import DomainOptions
 from synthpipe.config.stream import StreamOptions
 from synthpipe.config.training import read_train_options
 
+#: What else may stand in its place.
+SHORT_FORMS = f", or list, or one of {', '.join(sorted(PRESETS))}, or" if PRESETS else ", list or"
 #: The values of ``type`` of a degradation.
 DEGRADATIONS = [schema.model_fields["type"].default for schema in get_args(get_args(DegradeOptions)[0])]
 
@@ -33,19 +37,19 @@ def options_of(topic: str) -> dict[str, Option]:
     return {option.name: option for block in topic_blocks(topic) for option in block.options}
 
 
-def schemas_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models within an annotation and within their fields."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def schemas_in(annotation: Any, around: tuple[Any, ...] = ()) -> Iterator[type[BaseModel]]:
+    """The models within an annotation and within their fields; one within itself once."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and annotation not in around:
         yield annotation
         for field in annotation.model_fields.values():
-            yield from schemas_in(field.annotation)
+            yield from schemas_in(field.annotation, (*around, annotation))
     for argument in getattr(annotation, "__args__", ()):
-        yield from schemas_in(argument)
+        yield from schemas_in(argument, around)
 
 
 def all_schemas() -> set[type[Options]]:
-    for module in pkgutil.iter_modules(synthpipe.config.__path__):
-        importlib.import_module(f"synthpipe.config.{module.name}")
+    for module in pkgutil.walk_packages(synthpipe.config.__path__, "synthpipe.config."):
+        importlib.import_module(module.name)
 
     def below(schema: type[Options]) -> Iterator[type[Options]]:
         for child in schema.__subclasses__():
@@ -72,7 +76,7 @@ def test_every_field_of_a_topic_is_shown_with_its_own_description(topic: str) ->
         for option in block.options:
             meanings.setdefault(option.name.rsplit(".", 1)[-1], set()).add(option.meaning)
     title = TOPICS[topic].schema().get("title")
-    names = {"degrade": DegradeOptions, "noise": TrainingNoise}
+    names = {"degrade": DegradeOptions, "stages": StageOption, "noise": TrainingNoise}
     top = names.get(topic) or next(schema for schema in all_schemas() if schema.__name__ == title)
     seen = list(schemas_in(top))
     assert seen
@@ -107,7 +111,7 @@ def test_what_all_kinds_of_training_have_is_their_common_part() -> None:
         ("stream", "shards", "shards or list of shards", "required"),
         ("stream", "gt_size", "integer from 8 to 4096", "required"),
         ("stream", "tile", "integer from 8 to 2048 or null", "null"),
-        ("stream", "degrade", f"block by type ({', '.join(DEGRADATIONS)}) or null", "null"),
+        ("stream", "degrade", f"block by type ({', '.join(DEGRADATIONS)}){SHORT_FORMS} null", "null"),
         ("stream", "degrade.blur.sigma", "list of 2 numbers > 0 and <= 8", "required"),
         ("stream", "degrade.jpeg_quality", "list of 2 integers from 1 to 100 or null", "null"),
         ("stream", "denoise.sigma", "auto or number from 0 to 1", "auto"),
@@ -177,6 +181,7 @@ def read_example(topic: str, text: str, folder: Path) -> Any:
     data = yaml.safe_load(text)
     blocks: Mapping[str, tuple[str, Any]] = {
         "degrade": ("degrade", DegradeOptions),
+        "stages": ("degrade", DegradeOptions),
         "noise": ("noise", TrainingNoise),
         "images": ("clean", DomainOptions),
     }
@@ -200,13 +205,21 @@ def test_examples_are_read(topic: str, text: str, tmp_path: Path) -> None:
     assert read_example(topic, text, tmp_path) is not None
 
 
+@pytest.mark.parametrize("schema", get_args(get_args(StageOption)[0]), ids=lambda schema: schema.types()[0])
+def test_every_stage_has_an_example_that_holds_it(schema: Any) -> None:
+    name = schema.types()[0]
+    assert schema.examples
+    for text in schema.examples:
+        assert f"type: {name}" in text
+
+
 def test_every_file_and_block_has_an_example() -> None:
     assert set(EXAMPLES) == {name for name, topic in TOPICS.items() if not topic.command and name != "train"}
     assert all(EXAMPLES.values()), [name for name, texts in EXAMPLES.items() if not texts]
 
 
 def test_blur_jpeg_and_noise_of_degrade_have_examples() -> None:
-    seen = [yaml.safe_load(text)["degrade"] for text in EXAMPLES["degrade"]]
+    seen = [as_degrade(yaml.safe_load(text)["degrade"]) for text in EXAMPLES["degrade"]]
     for key in ("blur", "noise", "jpeg_quality"):
         assert any(set(block) == {"type", key} for block in seen), f"{key} alone"
     assert {block["noise"]["type"] for block in seen if "noise" in block} == {"gaussian", "poisson_gaussian"}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from tests.capturable import check_capturable
 
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options, parse_options
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.chains.chain import DeviceChain
+from tests.capturable import check_capturable
 
 
 class Block(Options):
