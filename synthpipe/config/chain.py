@@ -16,6 +16,7 @@ from synthpipe.config.stages.base import Schedule, StageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
+from synthpipe.config.stages.resize import ResizeStageOptions
 
 __all__ = [
     "BranchOptions",
@@ -165,7 +166,7 @@ degrade:
 
 #: Every stage of a chain, told apart by ``type``.
 StageOption = Annotated[
-    DeFlowStageOptions | QuantiseStageOptions | ChoiceOptions | ShuffleOptions,
+    DeFlowStageOptions | QuantiseStageOptions | ResizeStageOptions | ChoiceOptions | ShuffleOptions,
     Field(discriminator="type"),
 ]
 

@@ -13,6 +13,7 @@ from synthpipe.config.chain import BranchOptions, ChainOptions, ChoiceOptions, S
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
+from synthpipe.config.stages.resize import ResizeStageOptions
 from synthpipe.errors import OptionError
 from synthpipe.transforms.chains.choice import Choice, Shuffle, Sometimes
 from synthpipe.transforms.chains.node import Node, Row, Step
@@ -20,13 +21,14 @@ from synthpipe.transforms.chains.schedule import Schedule
 from synthpipe.transforms.chains.stage import Stage
 from synthpipe.transforms.chains.stages.deflow import DeFlowStage
 from synthpipe.transforms.chains.stages.quantise import Quantise
+from synthpipe.transforms.chains.stages.resize import Resize
 from synthpipe.transforms.chains.stages.whole import WholeDegradation
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 
 __all__ = ["build_node", "build_row", "build_stage"]
 
-_LeafOptions = DeFlowStageOptions | QuantiseStageOptions
+_LeafOptions = DeFlowStageOptions | QuantiseStageOptions | ResizeStageOptions
 
 
 def build_row(options: Sequence[StageOption], prefix: str, scale: int) -> Row:
@@ -70,6 +72,8 @@ def build_stage(options: _LeafOptions) -> Stage:
             return DeFlowStage(model, options.strength, torch.bfloat16 if options.precision == "bf16" else None)
         case QuantiseStageOptions():
             return Quantise(options)
+        case ResizeStageOptions():
+            return Resize(options)
         case _:
             assert_never(options)
 

@@ -1,0 +1,137 @@
+"""Options of the stage that resizes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from synthpipe.config.reader import Options
+from synthpipe.config.stages.base import Range, StageOptions
+
+__all__ = ["DirectionOptions", "ResizeFilter", "ResizeStageOptions"]
+
+#: The filters, by the names that option files use.
+ResizeFilter = Literal[
+    "nearest",
+    "area",
+    "box",
+    "bilinear",
+    "hermite",
+    "hamming",
+    "bicubic",
+    "mitchell",
+    "b_spline",
+    "gaussian",
+    "lanczos",
+]
+
+_Weight = Annotated[float, Field(ge=0)]
+_Factor = Annotated[float, Field(gt=0, le=32)]
+
+
+def _one_filter(value: Any) -> Any:
+    """A name alone is the only filter."""
+    return {value: 1.0} if isinstance(value, str) else value
+
+
+_Filters = Annotated[
+    dict[ResizeFilter, _Weight],
+    BeforeValidator(_one_filter),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "number"}}]}),
+]
+
+
+class DirectionOptions(Options):
+    """Weights of enlarging, reducing, and keeping the size."""
+
+    up: float = Field(0.0, ge=0, description="weight of enlarging: the factor is drawn from 1 to the high end")
+    down: float = Field(0.0, ge=0, description="weight of reducing: the factor is drawn from the low end to 1")
+    keep: float = Field(0.0, ge=0, description="weight of a factor of 1")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> DirectionOptions:
+        if self.up + self.down + self.keep <= 0:
+            raise ValueError("direction: all weights are 0; give up, down or keep more")
+        return self
+
+
+class ResizeStageOptions(StageOptions):
+    """Resizes, to the LR size or by a drawn factor; content stays where it is, whatever the sizes."""
+
+    examples: ClassVar = (
+        """\
+# the reduction to the LR size, by a filter that each sample draws
+degrade:
+  - {type: resize, to: lr, filter: {area: 1, bilinear: 1, bicubic: 1}}
+""",
+        """\
+# as Real-ESRGAN: by a factor of its own law, then to the LR size; filters as OpenCV's, not antialiased
+degrade:
+  - type: resize
+    factor: [0.15, 1.5]
+    direction: {up: 0.2, down: 0.7, keep: 0.1}
+    filter: {area: 1, bilinear: 1, bicubic: 1}
+    antialias: false
+  - {type: resize, to: lr, filter: {area: 1, bilinear: 1, bicubic: 1}, antialias: false}
+""",
+        """\
+# a detour: to between half and all of the LR size and back
+degrade:
+  - {type: resize, to: lr, factor: [0.5, 1.0], filter: lanczos}
+  - {type: resize, to: lr, filter: bilinear}
+""",
+    )
+
+    type: Literal["resize"] = Field("resize", description="chooses resizing")
+    to: Literal["current", "lr"] = Field(
+        "current",
+        description="what factor multiplies: the size that the image has there (current), or the LR size; "
+        "{type: resize, to: lr} gives exactly the LR size",
+    )
+    factor: Range[_Factor] = Field(
+        (1.0, 1.0),
+        description="[low, high]: new size over the size that `to` names, one for height and width, drawn for each "
+        "sample; sizes are rounded down to whole pixels",
+    )
+    law: Literal["uniform", "log", "inverse"] = Field(
+        "uniform",
+        description="what is uniform between the ends of the range: the factor, its logarithm, or 1 / factor",
+    )
+    direction: DirectionOptions | None = Field(
+        None,
+        description="draws first whether to enlarge, to reduce or to keep the size, and then the factor on that side "
+        "of 1; null: from the whole range",
+    )
+    filter: _Filters = Field(
+        {"bicubic": 1.0},
+        description="a filter, or {name: weight} to draw one for each sample: nearest, area (the mean of all pixels "
+        "that an output pixel touches, as torch's), box, bilinear, hermite, hamming, bicubic, mitchell, b_spline, "
+        "gaussian (a standard deviation of 0.5 output pixels), lanczos (3 lobes); nearest moves content by up to half "
+        "a pixel, area by parts of one",
+    )
+    antialias: bool = Field(
+        True,
+        description="widen the filter by the factor of a reduction, as Pillow does; false: its width is in pixels of "
+        "the image before, as OpenCV and torch without antialias have it, where fine structure turns into moire; "
+        "nearest and area are what they are",
+    )
+    linear_light: bool = Field(
+        False, description="decode sRGB before and encode it after, so that means are means of light"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ResizeStageOptions:
+        if sum(self.filter.values()) <= 0:
+            raise ValueError(f"filter: expected a weight above 0, got {self.filter}")
+        if self.to == "current" and self.factor == (1.0, 1.0):
+            raise ValueError("expected to: lr, or a factor other than 1: this stage would change nothing")
+        low, high = self.factor
+        if self.direction is not None and (
+            (self.direction.up > 0 and high <= 1) or (self.direction.down > 0 and low >= 1)
+        ):
+            raise ValueError(
+                f"direction: up needs a factor range that ends above 1, down one that begins below 1; got "
+                f"{[low, high]}; leave direction out, or the weight of that side"
+            )
+        return self
