@@ -4,41 +4,59 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 
 from synthpipe.config.reader import Options
 from synthpipe.config.stages.base import Range, StageOptions
 
-__all__ = ["DirectionOptions", "ResizeFilter", "ResizeStageOptions"]
+__all__ = ["DirectionOptions", "ResizeFilters", "ResizeStageOptions"]
 
-#: The filters, by the names that option files use.
-ResizeFilter = Literal[
-    "nearest",
-    "area",
-    "box",
-    "bilinear",
-    "hermite",
-    "hamming",
-    "bicubic",
-    "mitchell",
-    "b_spline",
-    "gaussian",
-    "lanczos",
-]
-
-_Weight = Annotated[float, Field(ge=0)]
 _Factor = Annotated[float, Field(gt=0, le=32)]
 
 
-def _one_filter(value: Any) -> Any:
-    """A name alone is the only filter."""
-    return {value: 1.0} if isinstance(value, str) else value
+class ResizeFilters(Options):
+    """How often each filter is drawn, in proportion to the sum; those that are left out never."""
+
+    nearest: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the pixel under the centre of the new one; moves content by up to half a pixel",
+    )
+    area: float = Field(
+        0.0, ge=0, description="weight of the mean of all pixels that the new one touches, as torch's `area`"
+    )
+    box: float = Field(0.0, ge=0, description="weight of the mean over the new pixel, as OpenCV's INTER_AREA")
+    bilinear: float = Field(0.0, ge=0, description="weight of the triangle")
+    hermite: float = Field(0.0, ge=0, description="weight of the cubic of radius 1")
+    hamming: float = Field(0.0, ge=0, description="weight of Pillow's Hamming filter")
+    bicubic: float = Field(
+        0.0, ge=0, description="weight of Keys' cubic, a = -0.5 with antialias (as Pillow), -0.75 without (as OpenCV)"
+    )
+    mitchell: float = Field(0.0, ge=0, description="weight of Mitchell and Netravali's cubic")
+    b_spline: float = Field(0.0, ge=0, description="weight of the cubic B-spline, which blurs")
+    gaussian: float = Field(0.0, ge=0, description="weight of a Gaussian with a deviation of half a pixel")
+    lanczos: float = Field(0.0, ge=0, description="weight of Lanczos' filter of 3 lobes")
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> ResizeFilters:
+        if not self.drawn():
+            raise ValueError("filter: all weights are 0; give one of them more, as in {bicubic: 1}")
+        return self
+
+    def drawn(self) -> dict[str, float]:
+        """Weights above 0, by name."""
+        return {name: weight for name, weight in self if weight > 0}
+
+
+class _OrOneName:
+    """In the JSON schema of the filters: one name will do."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(ResizeFilters.model_fields)}, handler(core)]}
 
 
 _Filters = Annotated[
-    dict[ResizeFilter, _Weight],
-    BeforeValidator(_one_filter),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "number"}}]}),
+    ResizeFilters, BeforeValidator(lambda value: {value: 1.0} if isinstance(value, str) else value), _OrOneName()
 ]
 
 
@@ -104,17 +122,15 @@ degrade:
         "of 1; null: from the whole range",
     )
     filter: _Filters = Field(
-        {"bicubic": 1.0},
-        description="a filter, or {name: weight} to draw one for each sample: nearest, area (the mean of all pixels "
-        "that an output pixel touches, as torch's), box, bilinear, hermite, hamming, bicubic, mitchell, b_spline, "
-        "gaussian (a standard deviation of 0.5 output pixels), lanczos (3 lobes); nearest moves content by up to half "
-        "a pixel, area by parts of one",
+        ResizeFilters(bicubic=1.0),
+        description="a filter's name, or {name: weight, ...} to draw one for each sample",
+        json_schema_extra={"default": "bicubic"},
     )
     antialias: bool = Field(
         True,
         description="widen the filter by the factor of a reduction, as Pillow does; false: its width is in pixels of "
         "the image before, as OpenCV and torch without antialias have it, where fine structure turns into moire; "
-        "nearest and area are what they are",
+        "nearest, area and box are what they are",
     )
     linear_light: bool = Field(
         False, description="decode sRGB before and encode it after, so that means are means of light"
@@ -122,8 +138,6 @@ degrade:
 
     @model_validator(mode="after")
     def _fits_together(self) -> ResizeStageOptions:
-        if sum(self.filter.values()) <= 0:
-            raise ValueError(f"filter: expected a weight above 0, got {self.filter}")
         if self.to == "current" and self.factor == (1.0, 1.0):
             raise ValueError("expected to: lr, or a factor other than 1: this stage would change nothing")
         low, high = self.factor

@@ -3,7 +3,8 @@
 Pixel o of n new ones covers ``[o, o + 1) m / n`` of the m old ones, with the true ratio of sizes however they were
 rounded: the ends of an image stay its ends, and content stays where it is.
 
-Letters: B images, O new pixels, I old ones.
+Letters: B images, O new pixels, I old ones.  Filters go by the names of
+:class:`synthpipe.config.stages.resize.ResizeFilters`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from synthpipe.config.stages.resize import ResizeFilter
 
 __all__ = ["Axis", "nearest", "reach", "resample_last", "weights"]
 
@@ -65,7 +64,7 @@ def _lanczos(x: Tensor) -> Tensor:
     return torch.sinc(x) * torch.sinc(x / 3)
 
 
-_KERNELS: Mapping[ResizeFilter, _Kernel] = {
+_KERNELS: Mapping[str, _Kernel] = {
     "bilinear": _Kernel(1, lambda x: 1 - x),
     "hermite": _Kernel(1, _cubic(0, 0)),
     "hamming": _Kernel(1, _hamming),
@@ -78,7 +77,7 @@ _KERNELS: Mapping[ResizeFilter, _Kernel] = {
 _BICUBIC = {True: _Kernel(2, _cubic(0, 0.5)), False: _Kernel(2, _cubic(0, 0.75))}
 
 
-def reach(name: ResizeFilter, antialias: bool, ratio: float) -> int:
+def reach(name: str, antialias: bool, ratio: float) -> int:
     """How many old pixels on each side of a new one's centre can have a weight; ``ratio`` is old over new size."""
     if name in ("nearest", "area", "box"):
         return math.ceil(ratio) + 1
@@ -91,7 +90,7 @@ def nearest(new: Tensor, before: Tensor | int, after: Tensor | int) -> Tensor:
     return (2 * new + 1) * before // (2 * after)
 
 
-def weights(name: ResizeFilter, antialias: bool, axis: Axis, new: Tensor, old: Tensor) -> Tensor:
+def weights(name: str, antialias: bool, axis: Axis, new: Tensor, old: Tensor) -> Tensor:
     """``(B, O, I)`` float32, of old pixels ``old`` ``(I,)`` in the new pixels ``new`` ``(O,)``, both int64.
 
     A row's sum is 1 where ``old`` holds all pixels within :func:`reach`.  Rows behind an image's last repeat it.
@@ -124,7 +123,7 @@ def weights(name: ResizeFilter, antialias: bool, axis: Axis, new: Tensor, old: T
     return found / values.sum(2, keepdim=True)
 
 
-def resample_last(x: Tensor, name: ResizeFilter, antialias: bool, after: int) -> Tensor:
+def resample_last(x: Tensor, name: str, antialias: bool, after: int) -> Tensor:
     """``(..., I)`` to ``(..., after)``; new pixels go in blocks, each from the old ones that it can reach."""
     before = x.shape[-1]
     ratio, margin = before / after, reach(name, antialias, before / after)
@@ -139,7 +138,7 @@ def resample_last(x: Tensor, name: ResizeFilter, antialias: bool, after: int) ->
     return torch.cat(made, -1)
 
 
-def _kernel(name: ResizeFilter, antialias: bool) -> _Kernel:
+def _kernel(name: str, antialias: bool) -> _Kernel:
     return _BICUBIC[antialias] if name == "bicubic" else _KERNELS[name]
 
 

@@ -241,8 +241,8 @@ def test_sizes_that_are_none():
     ("options", "message"),
     [
         ({}, "would change nothing"),
-        ({"to": "lr", "filter": {"area": 0}}, "weight above 0"),
-        ({"to": "lr", "filter": "lanczos3"}, "lanczos"),
+        ({"to": "lr", "filter": {"area": 0}}, "all weights are 0"),
+        ({"to": "lr", "filter": "lanczos3"}, "did you mean.*lanczos"),
         ({"factor": [0.5, 1], "direction": {"up": 1}}, "up needs a factor range"),
         ({"factor": [0.5, 1], "direction": {}}, "all weights are 0"),
     ],

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthpipe.config.stages.resize import ResizeFilter, ResizeStageOptions
+from synthpipe.config.stages.resize import ResizeFilters, ResizeStageOptions
 from synthpipe.errors import OptionError
 from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.laws import pick
@@ -20,7 +19,7 @@ from synthpipe.transforms.chains.stage import Context, Extent, Params, Size, Sta
 __all__ = ["FILTERS", "Resize"]
 
 #: What the numbers of ``filter`` among the drawn settings mean.
-FILTERS: tuple[ResizeFilter, ...] = get_args(ResizeFilter)
+FILTERS = tuple(ResizeFilters.model_fields)
 
 #: Beyond this many pixels a side the factor is a mistake.
 _LONGEST = 16384
@@ -40,8 +39,10 @@ class Resize(Stage):
     def __init__(self, options: ResizeStageOptions) -> None:
         super().__init__()
         self.options = options
-        self.aligned = not {name for name, weight in options.filter.items() if weight > 0} & {"nearest", "area"}
-        self._used = [number for number, name in enumerate(FILTERS) if options.filter.get(name, 0) > 0]
+        drawn = options.filter.drawn()
+        self.aligned = not drawn.keys() & {"nearest", "area"}
+        self._weights = [drawn.get(name, 0.0) for name in FILTERS]
+        self._used = [number for number, weight in enumerate(self._weights) if weight > 0]
         self._sides = _sides(options)
 
     def draw(self, u: Tensor) -> Params:
@@ -50,7 +51,7 @@ class Resize(Stage):
         factor = torch.ones_like(u[:, 1])
         for number, (_, limits) in enumerate(self._sides):
             factor = torch.where(side == number, _between(self.options.law, limits, u[:, 1]), factor)
-        return {"factor": factor, "filter": pick([self.options.filter.get(name, 0) for name in FILTERS], u[:, 2])}
+        return {"factor": factor, "filter": pick(self._weights, u[:, 2])}
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """Two products with matrices of weights, one of each axis, which differ between the samples."""
@@ -144,7 +145,7 @@ def _scaled(side: int, factor: float) -> int:
     return math.floor(side * factor + _WHOLE)
 
 
-def _resized(x: Tensor, name: ResizeFilter, antialias: bool, size: Size) -> Tensor:
+def _resized(x: Tensor, name: str, antialias: bool, size: Size) -> Tensor:
     """``(1, C, h, w)`` to ``size``, by the library where it has the filter."""
     if name in ("bilinear", "bicubic"):
         return F.interpolate(x, size=size, mode=name, antialias=antialias)
