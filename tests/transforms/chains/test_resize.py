@@ -19,6 +19,7 @@ from synthpipe.transforms.chains.resampling import Axis, resample_last, weights
 from synthpipe.transforms.chains.srgb import decode_srgb, encode_srgb
 from synthpipe.transforms.chains.stage import Context, Extent, Size
 from synthpipe.transforms.chains.stages.resize import FILTERS, Resize
+from tests.transforms.chains.stage_battery import check_aligned, check_stage
 
 SIZES = [(96, 131, 41, 55), (64, 48, 97, 131), (50, 60, 51, 59), (40, 40, 40, 40), (5, 3, 1, 2), (300, 200, 13, 17)]
 
@@ -252,6 +253,28 @@ def test_options_that_mean_nothing(options, message):
         stage(**options)
 
 
-def test_claims_of_places():
-    assert stage(to="lr", filter={"bicubic": 1, "nearest": 0}).aligned
-    assert not stage(to="lr", filter={"bicubic": 1, "nearest": 1}).aligned
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("name", FILTERS)
+def test_battery(name, antialias):
+    check_stage(stage(factor=[0.3, 1.7], filter=name, antialias=antialias, linear_light=True))
+    check_stage(stage(to="lr", filter=name, antialias=antialias))
+
+
+def test_battery_of_drawn_filters():
+    check_stage(stage(to="lr", factor=[0.5, 2], filter=MANY))
+
+
+@pytest.mark.parametrize("factor", [0.26, 0.5, 0.709, 0.989, 1.3, 2.0])
+@pytest.mark.parametrize("name", [name for name in FILTERS if name != "nearest"])
+def test_content_keeps_its_place(name, factor):
+    for antialias in (True, False):
+        resize = stage(factor=factor, filter=name, antialias=antialias)
+        assert resize.aligned
+        check_aligned(resize, side=97, draws=2)
+
+
+def test_nearest_moves_content():
+    resize = stage(factor=0.5, filter={"bicubic": 1, "nearest": 1})
+    assert not resize.aligned
+    with pytest.raises(AssertionError, match="moved by"):
+        check_aligned(resize)

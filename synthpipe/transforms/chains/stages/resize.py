@@ -40,7 +40,7 @@ class Resize(Stage):
         super().__init__()
         self.options = options
         drawn = options.filter.drawn()
-        self.aligned = not drawn.keys() & {"nearest", "area"}
+        self.aligned = "nearest" not in drawn
         self._weights = [drawn.get(name, 0.0) for name in FILTERS]
         self._used = [number for number, weight in enumerate(self._weights) if weight > 0]
         self._sides = _sides(options)
@@ -81,8 +81,11 @@ class Resize(Stage):
         base = context.lr if self.options.to == "lr" else Size(*x.shape[2:])
         size = Size(*(max(_scaled(side, factor), 1) for side in base))
         x = decode_srgb(x) if self.options.linear_light else x
-        x = _resized(x, name, self.options.antialias, size)
-        return encode_srgb(x) if self.options.linear_light else x
+        made = _resized(x, name, self.options.antialias, size)
+        if name == "nearest" or not self.options.antialias:
+            # NaN where no new pixel looks shows all the same, as it does in the canvas's products.
+            made = made + 0 * x.sum()
+        return encode_srgb(made) if self.options.linear_light else made
 
     def extent(self, before: Extent, lr: Size) -> Extent:
         """Between the ends of the factor's range; raises :class:`OptionError` for sizes that are none."""
