@@ -15,6 +15,7 @@ from synthpipe.config.reader import Options
 from synthpipe.config.stages.base import Schedule, StageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
+from synthpipe.config.stages.jpeg import JpegStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
@@ -167,7 +168,13 @@ degrade:
 
 #: Every stage of a chain, told apart by ``type``.
 StageOption = Annotated[
-    DeFlowStageOptions | NoiseStageOptions | QuantiseStageOptions | ResizeStageOptions | ChoiceOptions | ShuffleOptions,
+    DeFlowStageOptions
+    | JpegStageOptions
+    | NoiseStageOptions
+    | QuantiseStageOptions
+    | ResizeStageOptions
+    | ChoiceOptions
+    | ShuffleOptions,
     Field(discriminator="type"),
 ]
 

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from synthpipe.errors import ShapeError
 from synthpipe.images import divide_by_255
 
-__all__ = ["JpegRoundTrip", "jpeg_round_trip"]
+__all__ = ["CHROMA_TABLE", "LUMA_TABLE", "JpegRoundTrip", "jpeg_round_trip"]
 
-_LUMA = (
+#: Divisors of each frequency at quality 50 (T.81 annex K); of luma, then of chroma.
+LUMA_TABLE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
     (12, 12, 14, 19, 26, 58, 60, 55),
     (14, 13, 16, 24, 40, 57, 69, 56),
@@ -27,7 +28,7 @@ _LUMA = (
     (49, 64, 78, 87, 103, 121, 120, 101),
     (72, 92, 95, 98, 112, 100, 103, 99),
 )
-_CHROMA = (
+CHROMA_TABLE = (
     (17, 18, 24, 47, 99, 99, 99, 99),
     (18, 21, 26, 66, 99, 99, 99, 99),
     (24, 26, 56, 99, 99, 99, 99, 99),
@@ -65,8 +66,8 @@ class JpegRoundTrip(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         tables = {
-            "luma": torch.tensor(_LUMA),
-            "chroma": torch.tensor(_CHROMA),
+            "luma": torch.tensor(LUMA_TABLE),
+            "chroma": torch.tensor(CHROMA_TABLE),
             "to_ycc": torch.tensor(_RGB_TO_YCC, dtype=torch.float64),
             "to_rgb": torch.tensor(_YCC_TO_RGB, dtype=torch.float64),
             "cosines": _cosines(),

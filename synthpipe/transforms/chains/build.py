@@ -12,6 +12,7 @@ from synthpipe import checkpoints
 from synthpipe.config.chain import BranchOptions, ChainOptions, ChoiceOptions, ShuffleOptions, StageOption
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
+from synthpipe.config.stages.jpeg import JpegStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
@@ -21,6 +22,7 @@ from synthpipe.transforms.chains.node import Node, Row, Step
 from synthpipe.transforms.chains.schedule import Schedule
 from synthpipe.transforms.chains.stage import Stage
 from synthpipe.transforms.chains.stages.deflow import DeFlowStage
+from synthpipe.transforms.chains.stages.jpeg import Jpeg
 from synthpipe.transforms.chains.stages.noise import Noise
 from synthpipe.transforms.chains.stages.quantise import Quantise
 from synthpipe.transforms.chains.stages.resize import Resize
@@ -30,7 +32,7 @@ from synthpipe.transforms.deflow import DeFlowDegrade
 
 __all__ = ["build_node", "build_row", "build_stage"]
 
-_LeafOptions = DeFlowStageOptions | NoiseStageOptions | QuantiseStageOptions | ResizeStageOptions
+_LeafOptions = DeFlowStageOptions | JpegStageOptions | NoiseStageOptions | QuantiseStageOptions | ResizeStageOptions
 
 
 def build_row(options: Sequence[StageOption], prefix: str, scale: int) -> Row:
@@ -74,6 +76,8 @@ def build_stage(options: _LeafOptions) -> Stage:
             return DeFlowStage(model, options.strength, torch.bfloat16 if options.precision == "bf16" else None)
         case NoiseStageOptions():
             return Noise(options)
+        case JpegStageOptions():
+            return Jpeg(options)
         case QuantiseStageOptions():
             return Quantise(options)
         case ResizeStageOptions():
