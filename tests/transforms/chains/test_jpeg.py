@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -100,8 +101,6 @@ def test_both_libraries_on_the_host_agree(sampling):
 
 @pytest.mark.parametrize(("sampling", "factors"), [("411", (4, 1)), ("440", (1, 2))])
 def test_files_have_the_sampling_that_was_asked_for(sampling, factors, monkeypatch):
-    import imagecodecs
-
     written = []
     decode = imagecodecs.jpeg8_decode
     monkeypatch.setattr(imagecodecs, "jpeg8_decode", lambda data: written.append(bytes(data)) or decode(data))
@@ -227,5 +226,5 @@ def test_bad_options_are_explained(options, message):
 
 def test_a_side_that_no_file_can_have_is_refused():
     size = Size(8, 65501)
-    with pytest.raises(OptionError, match="jpeg takes images of at most 65500 pixels a side and has .8, 65501."):
+    with pytest.raises(OptionError, match=r"jpeg takes images of at most 65500 pixels a side and has \(8, 65501\)"):
         stage().extent(Extent(size, size), size)
