@@ -24,6 +24,7 @@ from synthpipe.transforms.chains.stage import Context, Extent, Size
 from synthpipe.transforms.chains.stages.jpeg import Jpeg
 from synthpipe.transforms.libjpeg import FACTORS, LibjpegRoundTrip
 from tests.capturable import check_capturable
+from tests.transforms.chains.stage_battery import check_aligned, check_stage
 
 PILLOW_SAMPLING = {"444": 0, "422": 1, "420": 2}
 QUALITIES = [5, 15, 30, 49, 50, 51, 68, 75, 83, 90, 95, 98, 100]
@@ -90,6 +91,18 @@ def check_is_libjpeg(images, qualities):
                 height, width = image.shape[:2]
                 expected = torch.from_numpy(peer(image, quality, name)).permute(2, 0, 1)
                 assert torch.equal(own[:, :height, :width], expected), f"{name} at {quality}, {height}x{width}"
+
+
+@pytest.mark.parametrize("times", [1, [1, 3]])
+def test_contract(times):
+    # The same bits on a canvas: no tolerance.
+    jpeg = stage(quality=[10, 95], sampling=dict.fromkeys(FACTORS, 1.0), times=times)
+    check_stage(jpeg, tolerance=0, mean_tolerance=0, apart=0)
+
+
+@pytest.mark.parametrize("sampling", FACTORS)
+def test_content_stays_where_it_is(sampling):
+    check_aligned(stage(quality=[60, 95], sampling=sampling, times=[1, 3]))
 
 
 @pytest.mark.parametrize("sampling", PILLOW_SAMPLING)
