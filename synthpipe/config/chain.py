@@ -13,12 +13,15 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validat
 from synthpipe.config.presets import PRESETS, preset_chain
 from synthpipe.config.reader import Options
 from synthpipe.config.stages.base import Schedule, StageOptions
+from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
+from synthpipe.config.stages.levels import LevelsStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
+from synthpipe.config.stages.saturation import SaturationStageOptions
 
 __all__ = [
     "BranchOptions",
@@ -173,6 +176,9 @@ StageOption = Annotated[
     | NoiseStageOptions
     | QuantiseStageOptions
     | ResizeStageOptions
+    | SaturationStageOptions
+    | LevelsStageOptions
+    | ChannelShiftStageOptions
     | ChoiceOptions
     | ShuffleOptions,
     Field(discriminator="type"),

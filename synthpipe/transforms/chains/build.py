@@ -10,29 +10,44 @@ import torch
 
 from synthpipe import checkpoints
 from synthpipe.config.chain import BranchOptions, ChainOptions, ChoiceOptions, ShuffleOptions, StageOption
+from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
+from synthpipe.config.stages.levels import LevelsStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
+from synthpipe.config.stages.saturation import SaturationStageOptions
 from synthpipe.errors import OptionError
 from synthpipe.transforms.chains.choice import Choice, Shuffle, Sometimes
 from synthpipe.transforms.chains.node import Node, Row, Step
 from synthpipe.transforms.chains.schedule import Schedule
 from synthpipe.transforms.chains.stage import Stage
+from synthpipe.transforms.chains.stages.channel_shift import ChannelShift
 from synthpipe.transforms.chains.stages.deflow import DeFlowStage
 from synthpipe.transforms.chains.stages.jpeg import Jpeg
+from synthpipe.transforms.chains.stages.levels import Levels
 from synthpipe.transforms.chains.stages.noise import Noise
 from synthpipe.transforms.chains.stages.quantise import Quantise
 from synthpipe.transforms.chains.stages.resize import Resize
+from synthpipe.transforms.chains.stages.saturation import Saturation
 from synthpipe.transforms.chains.stages.whole import WholeDegradation
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 
 __all__ = ["build_node", "build_row", "build_stage"]
 
-_LeafOptions = DeFlowStageOptions | JpegStageOptions | NoiseStageOptions | QuantiseStageOptions | ResizeStageOptions
+_LeafOptions = (
+    ChannelShiftStageOptions
+    | DeFlowStageOptions
+    | JpegStageOptions
+    | LevelsStageOptions
+    | NoiseStageOptions
+    | QuantiseStageOptions
+    | ResizeStageOptions
+    | SaturationStageOptions
+)
 
 
 def build_row(options: Sequence[StageOption], prefix: str, scale: int) -> Row:
@@ -82,6 +97,12 @@ def build_stage(options: _LeafOptions) -> Stage:
             return Quantise(options)
         case ResizeStageOptions():
             return Resize(options)
+        case SaturationStageOptions():
+            return Saturation(options)
+        case LevelsStageOptions():
+            return Levels(options)
+        case ChannelShiftStageOptions():
+            return ChannelShift(options)
         case _:
             assert_never(options)
 
