@@ -39,6 +39,9 @@ class Stream(Protocol):
     def given_up(self) -> dict[str, int]:
         """What the files of used images held and batches do not, by reason."""
 
+    def ways(self) -> dict[str, int]:
+        """Tiles by way of the degradation's choices."""
+
     def close(self) -> None:
         """Stop the readers; the stream gives no more batches."""
 
@@ -110,10 +113,11 @@ class StreamLoader:
 
     def summary(self) -> str:
         """For the log: images used, skipped, and what they gave up, among all batches pulled from the stream so far."""
-        counts, given_up = self.stream.counts(), self.stream.given_up()
+        counts, given_up, ways = self.stream.counts(), self.stream.given_up(), self.stream.ways()
         used = counts.pop(USED, 0)
         text = f"{used} images used, skipped: {describe(counts)}"
-        return f"{text}, given up: {describe(given_up)}" if given_up else text
+        text += f", given up: {describe(given_up)}" if given_up else ""
+        return f"{text}, degraded by: {describe(ways)}" if ways else text
 
     def close(self) -> None:
         """Stop the stream's workers."""

@@ -93,18 +93,24 @@ class DegradeInFeedData:
         gt: Tensor = data["gt"].to(self.device, non_blocking=True)
         seeds = data["seed"] if "seed" in data else self._draw_seeds(data, len(gt))
         keys = list(data.get("key") or data.get("gt_path") or map(str, range(len(gt))))
-        if self._captured is not None and self._captured.takes(gt, seeds):
-            lq = self._captured(gt, seeds)[0].clone()
+        seen = self._seen(len(gt))
+        if self._captured is not None and self._captured.takes(gt, seeds, seen):
+            lq = self._captured(gt, seeds, seen)[0].clone()
         else:  # images of ever other sizes
-            lq = self._degrade({"gt": gt, "key": keys, "seed": seeds})["lq"]
+            lq = self._degrade({"gt": gt, "key": keys, "seed": seeds, "seen": seen})["lq"]
         if self._gt_size is None:
             return {**data, "gt": gt, "lq": lq}
         return {**data, **self._crop(gt, lq, seeds, self._gt_size)}
 
-    def _compute(self, gt: Tensor, seeds: Tensor) -> tuple[Tensor]:
+    def _seen(self, count: int) -> Tensor:
+        """Images that training had seen before each of a batch, on all ranks."""
+        before: int = max(self._iteration - 1, 0) * self.opt.get("world_size", 1) + self.opt["rank"]
+        return before * count + torch.arange(count)
+
+    def _compute(self, gt: Tensor, seeds: Tensor, seen: Tensor) -> tuple[Tensor]:
         """``lq`` in tensor operations alone, for batches of one size in one launch."""
         assert isinstance(self._degrade, DeviceTransform)
-        return (self._degrade.compute({"gt": gt, "seed": seeds})["lq"],)
+        return (self._degrade.compute({"gt": gt, "seed": seeds, "seen": seen})["lq"],)
 
     def _draw_seeds(self, data: Mapping[str, Any], count: int) -> Tensor:
         names = data.get("gt_path") or [""] * count

@@ -89,6 +89,7 @@ class Block:
     def note(self, tally: Tally) -> None:
         """Take over what has been counted by now."""
         self.counts, self.given_up, self.epoch = tally.counts(), tally.given_up(), tally.epoch()
+        self.ways = tally.ways()
 
     def add(self, patches: Patches) -> None:
         """Put patches at the end of a block that is not complete."""

@@ -103,6 +103,7 @@ def build_stream(
         keep = read_keep_list(options.filter)
     shape = _Shape(options, corpus, rank, world_size, tile, border, keep, 0 if degrade is None else degrade.samples)
     shape.check_planned()
+    _check_tiles(degrade, shape.source_tile)
     if options.filter is not None and keep is None:
         judges = build_filter(options.filter, shape.source_tile)
     steps = StageSteps(denoise, border, tuple(transforms), judges or (), degrade)
@@ -110,6 +111,11 @@ def build_stream(
     identity = stream_identity(_identity_parts(shape, steps, judges))
     full = shape.patches // options.batch_size
     return Stream(recipe.make_pass, identity, shape.state_bounds(), full, options.epochs, shape.planned())
+
+
+def _check_tiles(degrade: BatchTransform | None, side: int) -> None:
+    if degrade is not None:
+        degrade.check_tiles(side, side)
 
 
 def _checked(options: StreamOptions | Mapping[str, Any]) -> StreamOptions:

@@ -101,6 +101,7 @@ class DeviceStage:
         self._device = device
         self._steps = steps.to(device)
         self._cut = cut
+        self._wants_seen = cut is not None and steps.degrade is not None and steps.degrade.needs_seen
         if capture is None and device.type == "cuda" and steps.capturable:
             capture = CapturedFunction
         if compile and capture is None:
@@ -113,10 +114,15 @@ class DeviceStage:
     def __call__(self, record: Record, tally: Tally) -> Patches:
         """Patches of one record: ``gt``, ``lq``, ``lq_path``, ``gt_path``, or without degradation ``gt``, ``key``,
         ``seed``, ``gt_path``.  What is lost on the way is counted in ``tally``, now or when it is settled."""
+        if self._steps.degrade is not None and self._steps.degrade.has_choices:
+            seeds, seen = (torch.from_numpy(record[key]) for key in ("seed", "seen"))
+            tally.note_ways(self._steps.degrade.ways(seeds, seen))
         if self._whole is None:
             return self._one_after_the_other(record, tally)
         seed = torch.from_numpy(record["seed"])
         places = [seed] if self._cut is None else [seed, torch.from_numpy(record["corner"])]
+        if self._wants_seen:
+            places.append(torch.from_numpy(record["seen"]))
         if self._device.type == "cuda":
             places = [value.pin_memory() for value in places]
         *patches, codes = self._whole(record["tile"].to(self._device, non_blocking=True), *places)
@@ -124,13 +130,16 @@ class DeviceStage:
         fates = RowFates(codes, samples, bool(self._steps.judges))
         return self._patches(patches, record["key"], repeated(record["path"], samples), seed, fates)
 
-    def compute(self, tile: Tensor, seed: Tensor, corner: Tensor | None = None) -> tuple[Tensor, ...]:
+    def compute(
+        self, tile: Tensor, seed: Tensor, corner: Tensor | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
         """All of it in tensor operations alone, dropping nothing.
 
         Args:
             tile: ``(B, 3, S, S)`` uint8.
             seed: ``(B,)`` int64.
             corner: of :meth:`PatchCut.corners`, where the stage degrades.
+            seen: images that the stream had read before, where the degradation asks for them.
 
         Returns:
             LR patches (where it degrades), HR patches, and one code for each row, uint8, of
@@ -153,7 +162,7 @@ class DeviceStage:
             codes = _marked(codes, batch.pop("keep", None), JUDGED)
         if self._cut is None or steps.degrade is None or corner is None:
             return batch["gt"], codes
-        batch = _computed(steps.degrade, batch)
+        batch = _computed(steps.degrade, batch if seen is None else {**batch, "seen": seen})
         codes = codes.repeat_interleave(self._cut.samples, output_size=len(codes) * self._cut.samples)
         codes = _marked(codes, batch.pop("keep", None), REFUSED)
         codes = _marked(codes, _finite(batch["lq"]), BROKEN)
@@ -201,6 +210,9 @@ class DeviceStage:
         assert degrade is not None
         assert cut is not None
         most = len(batch["key"]) * cut.samples
+        if self._wants_seen:
+            at = dict(zip(record["seed"].tolist(), record["seen"].tolist(), strict=True))
+            batch = {**batch, "seen": torch.tensor([at[seed] for seed in batch["seed"].tolist()])}
         # What comes here is finite; a look at it again would cost a pass over the tiles.
         keep: Tensor | None = None
         if isinstance(degrade, DeviceTransform):

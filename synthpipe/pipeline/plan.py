@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from synthpipe.seeds import sample_seed
 
-__all__ = ["Address", "Consumer", "Segment", "consumer_segments", "epoch_order", "part_bounds"]
+__all__ = ["Address", "Consumer", "Segment", "consumer_segments", "epoch_order", "part_bounds", "seen_before"]
 
 #: (position of the shard in the list of shards, number of the sample in the shard)
 Address = tuple[int, int]
@@ -48,6 +48,18 @@ class Segment:
 def part_bounds(samples: int, first: int, stop: int, total: int) -> tuple[int, int]:
     """Where the parts of consumers ``first`` to ``stop`` (excluded) of ``total`` begin and end among ``samples``."""
     return samples * first // total, samples * stop // total
+
+
+def seen_before(epoch: int, samples: int, position: int, consumer: Consumer) -> int:
+    """Samples that all consumers have taken before this one, if all are equally fast.
+
+    Args:
+        epoch: from 0.
+        samples: of the corpus.
+        position: how many this consumer has taken in this epoch before.
+        consumer: who reads.
+    """
+    return epoch * samples + position * consumer.total + consumer.index
 
 
 def consumer_segments(counts: Sequence[int], seed: int, epoch: int, consumer: Consumer) -> list[Segment]:

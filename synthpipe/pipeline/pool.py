@@ -110,6 +110,7 @@ class PatchPool(BaseNode[Emitted]):  # type: ignore[misc]
             "batch": join_batches(parts),
             "counts": block.counts,
             "given_up": block.given_up,
+            "ways": block.ways,
             "epoch": block.epoch,
         }
         self._work_ahead()

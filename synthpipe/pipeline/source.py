@@ -24,7 +24,7 @@ from synthpipe.files.printable import printable
 from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.pair import PatchCut
-from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order
+from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order, seen_before
 from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.seeds import sample_seed
 from synthpipe.shards.shard_reader import BESIDE, FURTHER_IMAGE, UNLISTED_SAMPLE, Listed, ShardReaders
@@ -40,8 +40,9 @@ FILTERED = "filtered"
 #: What is counted and no loss: it was left out on purpose, or may well be meant to lie beside a sample's image.
 NOT_LOST = frozenset({FILTERED, FURTHER_IMAGE})
 
-#: One batch of tiles: ``tile`` (B, 3, S, S) uint8, a tensor; ``key`` and ``path``, lists; ``seed`` (B,) int64 and,
-#: where patches are cut, ``corner`` (:meth:`PatchCut.corners`), arrays, which cost less than tensors to hand over; and
+#: One batch of tiles: ``tile`` (B, 3, S, S) uint8, a tensor; ``key`` and ``path``, lists; ``seed`` and ``seen`` (images
+#: that the stream had read before, on all ranks) (B,) int64 and, where patches are cut, ``corner``
+#: (:meth:`PatchCut.corners`), arrays, which cost less than tensors to hand over; and
 #: of the reader process so far ``source`` (its first epoch), ``reader``, ``epoch``, ``counts``, ``given_up`` (of the
 #: images used, as in :data:`synthpipe.files.decode.GIVEN_UP`), and ``example`` (the last sample that was bad).  B is 0
 #: where there are only counts.
@@ -83,6 +84,7 @@ class _Tile:
     key: str
     path: str
     seed: int
+    seen: int
 
 
 class TileSource(IterableDataset[Record]):
@@ -291,8 +293,12 @@ class TileReader(Iterator[Record]):
                 hflip=settings.hflip,
                 rotate=settings.rotate,
             )
-            tiles.append(_Tile(pixels, printable(key), printable(path), seed))
+            tiles.append(_Tile(pixels, printable(key), printable(path), seed, self._seen()))
         return tiles
+
+    def _seen(self) -> int:
+        """Images of the stream before the one in hand, if all readers are equally fast: a function of the place."""
+        return seen_before(self._epoch, sum(self._settings.counts), self._position - 1, self._consumer)
 
     def _record(self, tiles: list[_Tile]) -> Record:
         size = self._settings.tile
@@ -306,6 +312,7 @@ class TileReader(Iterator[Record]):
             "key": [tile.key for tile in tiles],
             "path": [tile.path for tile in tiles],
             "seed": np.array(seeds, np.int64),
+            "seen": np.array([tile.seen for tile in tiles], np.int64),
             **corners,
             "source": self._first_epoch,
             "reader": self._worker,

@@ -122,6 +122,7 @@ class Stream(Iterator[Batch]):
         self._tally_state: dict[str, Any] | None = None
         self._counts: dict[str, int] = {USED: 0}
         self._given_up: dict[str, int] = {}
+        self._ways: dict[str, int] = {}
         self._epoch = 0
         self._closed = False
 
@@ -157,7 +158,7 @@ class Stream(Iterator[Batch]):
             self._stop()
             raise
         self._loaded = False
-        self._counts, self._given_up = item["counts"], item["given_up"]
+        self._counts, self._given_up, self._ways = item["counts"], item["given_up"], item["ways"]
         self._report_epochs(item["epoch"])
         batch: Batch = item["batch"]
         return batch
@@ -184,6 +185,12 @@ class Stream(Iterator[Batch]):
         """
         return dict(self._given_up)
 
+    def ways(self) -> dict[str, int]:
+        """Tiles that each way of the degradation's choices was drawn for, those that a filter drops included, among
+        all that went into the patches emitted so far; empty where there is no choice.  A way is called as in
+        ``synthpipe explain``: ``choice/1``."""
+        return dict(self._ways)
+
     def state_dict(self) -> dict[str, Any]:
         """Where the stream stands after the batch handed out last; plain types, small."""
         nodes = self._nodes_state if self._nodes is None else self._nodes.state()
@@ -195,6 +202,7 @@ class Stream(Iterator[Batch]):
             "tally": self._tally_state,
             "counts": dict(self._counts),
             "given_up": dict(self._given_up),
+            **({"ways": dict(self._ways)} if self._ways else {}),
             "epoch": self._epoch,
         }
 
@@ -237,6 +245,7 @@ class Stream(Iterator[Batch]):
         self._tally_state = state["tally"]
         self._counts = dict(state["counts"])
         self._given_up = dict(state.get("given_up", {}))
+        self._ways = dict(state.get("ways", {}))
         self._epoch = state["epoch"]
         self._closed = False
         self._loaded = True
@@ -283,7 +292,7 @@ class Stream(Iterator[Batch]):
         """
         if not nodes.emitted():
             tally = nodes.tally()
-            self._counts, self._given_up = tally.counts(), tally.given_up()
+            self._counts, self._given_up, self._ways = tally.counts(), tally.given_up(), tally.ways()
             said = f"a pass over {self._epochs} epoch(s) gave no batch: {nothing_used(self._counts)}"
             if nodes.left_over():
                 said += f"; {nodes.left_over()} patches are too few for one: lower batch_size, or set drop_last: false"
@@ -298,7 +307,8 @@ class Stream(Iterator[Batch]):
 
     def _end_pass(self, nodes: Pass) -> None:
         tally = nodes.tally()
-        self._counts, self._given_up, self._tally_state = tally.counts(), tally.given_up(), tally.state_dict()
+        self._counts, self._given_up, self._ways = tally.counts(), tally.given_up(), tally.ways()
+        self._tally_state = tally.state_dict()
         self._stop()
         self._number += 1
         self._nodes_state = None
@@ -308,10 +318,11 @@ class Stream(Iterator[Batch]):
         if epoch > self._epoch:
             bad = {reason: count for reason, count in self._counts.items() if reason != USED}
             _log.info(
-                "epoch %d done: %d samples used so far, skipped: %s%s",
+                "epoch %d done: %d samples used so far, skipped: %s%s%s",
                 epoch - 1,
                 self._counts[USED],
                 describe(bad),
                 f", given up: {describe(self._given_up)}" if self._given_up else "",
+                f", degraded by: {describe(self._ways)}" if self._ways else "",
             )
             self._epoch = epoch

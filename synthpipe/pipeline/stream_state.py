@@ -21,7 +21,7 @@ MAX_RECORDS = 10**8
 #: Reasons in one table of counts.
 MAX_REASONS = 1000
 
-_TOP = ("version", "identity", "pass", "nodes", "tally", "counts", "given_up", "epoch")
+_TOP = ("version", "identity", "pass", "nodes", "tally", "counts", "given_up", "ways", "epoch")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def check_state(state: Mapping[str, Any], bounds: StateBounds) -> None:
     _count(state, "epoch", "")
     _counts(_get(state, "counts", ""), "counts")
     _counts(state.get("given_up", {}), "given_up")
+    _counts(state.get("ways", {}), "ways")
     if "used" not in state["counts"]:
         _refuse("counts", "a number of 'used' images", state["counts"])
     if bounds.epochs is None and number:
@@ -162,6 +163,7 @@ def _tally(tally: Any, at: str) -> None:
     for key in ("device", "earlier"):
         _counts(_get(tally, key, at), f"{at}.{key}")
     _plain_count(tally.get("kept", 0), f"{at}.kept")
+    _counts(tally.get("ways", {}), f"{at}.ways")
     if "given_up" in tally:
         given_up = _mapping(tally["given_up"], f"{at}.given_up")
         _by_reader(_get(given_up, "readers", f"{at}.given_up"), f"{at}.given_up.readers", _counts)

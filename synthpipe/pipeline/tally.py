@@ -44,6 +44,7 @@ class Tally:
         self._epochs: dict[int, int] = {}
         self._device: Counter[str] = Counter()
         self._earlier: Counter[str] = Counter()
+        self._ways: Counter[str] = Counter()
         self._given_up: dict[int, dict[str, int]] = {}
         self._given_up_earlier: Counter[str] = Counter()
         if state is not None:
@@ -53,6 +54,7 @@ class Tally:
             self._device = Counter(state["device"])
             self._earlier = Counter(state["earlier"])
             self._kept = state.get("kept", 0)
+            self._ways = Counter(state.get("ways", {}))
             # States of version 0.1 have none.
             given_up = state.get("given_up", {"readers": {}, "earlier": {}})
             self._given_up = {int(reader): dict(counts) for reader, counts in given_up["readers"].items()}
@@ -67,6 +69,7 @@ class Tally:
             "device": dict(self._device),
             "earlier": dict(self._earlier),
             "kept": self._kept,
+            "ways": dict(self._ways),
             "given_up": {
                 "readers": {reader: dict(counts) for reader, counts in self._given_up.items()},
                 "earlier": dict(self._given_up_earlier),
@@ -112,6 +115,14 @@ class Tally:
         self._kept += kept
         self._device[FILTERED] += dropped
         self._check_kept(self._kept, self._device[FILTERED], "tiles")
+
+    def note_ways(self, tiles: Mapping[str, int]) -> None:
+        """Count tiles by the ways that the degradation's choices send them."""
+        self._ways.update(tiles)
+
+    def ways(self) -> dict[str, int]:
+        """Tiles by way, in alphabetical order; empty where the degradation has no choice."""
+        return dict(sorted(self._ways.items()))
 
     def counts(self) -> dict[str, int]:
         """``used`` images, then each reason in alphabetical order."""

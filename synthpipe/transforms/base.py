@@ -7,6 +7,7 @@ A batch is a dictionary.  Keys that every stage after ``device`` sees:
 ``lq``     ``(B, 3, H/s, W/s)`` float32, [0, 1]     added by a degradation
 ``key``    list of B strings                        the sample's key, unique within the corpus
 ``seed``   ``(B,)`` int64                           the sample's own seed: all its randomness
+``seen``   ``(B,)`` int64                           images that the stream had read before, where a degradation asks
 =========  =======================================  ==========================================
 
 A transform MUST
@@ -24,6 +25,7 @@ Those that are tensor operations alone are :class:`DeviceTransform`: a stream ca
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import Any
 
 import torch
@@ -44,6 +46,12 @@ class BatchTransform(ABC):
     #: Rows that come out for each sample, one after the other: above 1 for a degradation that makes several versions.
     samples: int = 1
 
+    #: Whether the batch must hold ``seen``: draws that change while a stream runs.
+    needs_seen: bool = False
+
+    #: Whether :meth:`ways` has something to say.
+    has_choices: bool = False
+
     @abstractmethod
     def sample_params(self, batch: Batch) -> dict[str, Any]:
         """Draw all randomness for ``batch`` from ``batch["seed"]``."""
@@ -59,6 +67,22 @@ class BatchTransform(ABC):
     def to(self, device: torch.device | str) -> BatchTransform:
         """Move the transform's weights, if it has any; returns self."""
         return self
+
+    def check_tiles(self, height: int, width: int) -> None:  # noqa: B027  # most take any size
+        """Refuse tiles of a size that the transform cannot work on, before any is read; by default none.
+
+        Raises:
+            OptionError: says what to change.
+        """
+
+    def ways(self, seed: Tensor, seen: Tensor) -> Counter[str]:
+        """How many of these samples go each of several ways, by name; empty where there is one.
+
+        Args:
+            seed: ``(B,)`` int64, on the CPU.
+            seen: likewise.
+        """
+        return Counter()
 
 
 class DeviceTransform(BatchTransform):

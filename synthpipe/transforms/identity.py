@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from synthpipe.config.reader import Options
 __all__ = ["options_identity", "options_identity_by_name"]
 
 #: Options that earlier versions did not have, with what was done then: states of these versions go on to fit.
-_LATER = {"samples": 1, "precision": "32"}
+_LATER: dict[str, Any] = {"samples": 1, "precision": "32"}
+
+#: Options that name a file whose content decides.
+_FILES = ("bank",)
 
 
 def options_identity(options: Options, *, leave_out: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -28,10 +32,26 @@ def options_identity(options: Options, *, leave_out: frozenset[str] = frozenset(
     for name, value in _LATER.items():
         if described.get(name) == value:
             del described[name]
-    if "weights" in described:
-        # Not the text described, which is as an option file has to hold it.
-        described["weights"] = checkpoints.fingerprint(getattr(options, "weights"))  # noqa: B009
+    return {name: _of_field(options, name, value) for name, value in described.items()}
+
+
+def _by_content(value: Any, described: Any) -> Any:
+    """The plain form ``described`` of ``value`` with the content of weights and files in place of their names."""
+    if isinstance(value, Options):
+        return {name: _of_field(value, name, described[name]) for name in described}
+    if isinstance(value, tuple):
+        return [_by_content(*pair) for pair in zip(value, described, strict=True)]
     return described
+
+
+def _of_field(options: Options, name: str, described: Any) -> Any:
+    value = getattr(options, name)
+    if value is not None and name == "weights":
+        # Not the text described, which is as an option file has to hold it.
+        return checkpoints.fingerprint(value)
+    if value is not None and name in _FILES:
+        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+    return _by_content(value, described)
 
 
 def options_identity_by_name(options: Options) -> dict[str, Any]:

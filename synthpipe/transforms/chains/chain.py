@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthpipe.errors import ShapeError
+from synthpipe.errors import OptionError, ShapeError
 from synthpipe.images import check_images
 from synthpipe.philox import uniforms_of
 from synthpipe.seeds import stream_number
 from synthpipe.transforms.base import BatchTransform, DeviceTransform
 from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.chains.canvas import Canvas
+from synthpipe.transforms.chains.choice import Choice, Sometimes
 from synthpipe.transforms.chains.node import Draws, Item, Node
+from synthpipe.transforms.chains.schedule import Schedule
 from synthpipe.transforms.chains.stage import Context, Extent, Params, Size
 
 __all__ = ["Chain", "DeviceChain", "HostChain", "make_chain"]
@@ -41,11 +44,9 @@ class Chain(BatchTransform):
     def __init__(self, node: Node, scale: int) -> None:
         self.node = node
         self.scale = scale
-
-    @property
-    def needs_seen(self) -> bool:
-        """Whether draws change with the samples seen."""
-        return any(changes_with_seen(module) for module in self.node.modules())
+        self.needs_seen = any(isinstance(module, Schedule) and module.changes for module in node.modules())
+        self._choices = tuple(module for module in node.modules() if isinstance(module, Choice | Sometimes))
+        self.has_choices = any(isinstance(module, Choice) for module in self._choices)
 
     def check(self, batch: Batch) -> None:
         """Refuse what the chain cannot work on; raises :class:`ShapeError`."""
@@ -53,25 +54,36 @@ class Chain(BatchTransform):
         if len(batch["seed"]) != len(batch["gt"]):
             raise ShapeError(f"Chain: {len(batch['gt'])} images but {len(batch['seed'])} seeds")
 
-    def check_size(self, size: Size) -> None:
-        """Refuse tiles of a size that a stage cannot take.
+    def check_tiles(self, height: int, width: int) -> None:
+        """Refuse tiles of a size that a stage cannot take, and a chain that ends with another size than LR.
 
         Raises:
             OptionError: says which stage, and what to change.
             ShapeError: sides that ``scale`` does not divide.
         """
-        self.node.extent(Extent(size, size), self._lr(size))
+        size = Size(height, width)
+        lr = self._lr(size)
+        end = self.node.extent(Extent(size, size), lr)
+        if end != Extent(lr, lr):
+            raise OptionError(
+                f"degrade: the last stage leaves images of {tuple(end.least)} to {tuple(end.most)} pixels of a tile of "
+                f"{tuple(size)}; at scale {self.scale} they must have {tuple(lr)}: put {{type: resize, to: lr}} among "
+                "the stages"
+            )
+
+    def ways(self, seed: Tensor, seen: Tensor) -> Counter[str]:
+        """How many samples each way of each choice takes, by ``place/name``; ways that none takes count 0."""
+        numbers = self._numbers({node.place: 1 for node in self._choices}, seed)
+        draws = {node.place: node.draw_own(numbers, seen.double()) for node in self._choices}
+        return Counter(self.node.ways(draws, torch.ones(len(seed), dtype=torch.bool)))
 
     def draws(self, batch: Batch) -> Draws:
         """Settings by place of each sample, on the device of ``seed``."""
         seeds = batch["seed"]
-        streams = {place: stream_number(f"{self.salt}/{place}", 0) for place in self.node.streams()}
-        counts = {streams[place]: count for place, count in self.node.streams().items()}
-        drawn = uniforms_of(seeds, counts)
         if self.needs_seen and "seen" not in batch:
             raise ShapeError("Chain: a schedule needs 'seen', the samples read before each; the batch has none")
         seen = batch["seen"].to(seeds.device) if "seen" in batch else torch.zeros_like(seeds)
-        return self.node.draw({place: drawn[stream] for place, stream in streams.items()}, seen.double())
+        return self.node.draw(self._numbers(self.node.streams(), seeds), seen.double())
 
     def degrade_each(self, batch: Batch, draws: Draws, trace: Trace | None = None) -> Tensor:
         """``lq``, image by image; ``draws`` are on the CPU."""
@@ -90,6 +102,12 @@ class Chain(BatchTransform):
         """Move the constants and weights of all stages."""
         self.node.to(device)
         return self
+
+    def _numbers(self, counts: Mapping[str, int], seeds: Tensor) -> dict[str, Tensor]:
+        """``(B, count)`` float64 in [0, 1) for each place."""
+        streams = {place: stream_number(f"{self.salt}/{place}", 0) for place in counts}
+        drawn = uniforms_of(seeds, {streams[place]: count for place, count in counts.items()})
+        return {place: drawn[stream] for place, stream in streams.items()}
 
     def _lr(self, size: Size) -> Size:
         if size.height % self.scale or size.width % self.scale:
@@ -146,11 +164,6 @@ class HostChain(Chain):
 def make_chain(node: Node, scale: int) -> DeviceChain | HostChain:
     """The transform for a chain: one for a CUDA graph where it can be."""
     return DeviceChain(node, scale) if node.capturable else HostChain(node, scale)
-
-
-def changes_with_seen(module: object) -> bool:
-    """Whether this is a schedule with more than one value."""
-    return bool(getattr(module, "changes", False))
 
 
 @contextmanager

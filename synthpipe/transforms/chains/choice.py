@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.node import APPLIED, Draws, Item, Node, Row, Step, union
 from synthpipe.transforms.chains.schedule import Schedule
-from synthpipe.transforms.chains.stage import Context, Extent, Size
+from synthpipe.transforms.chains.stage import Context, Extent, Params, Size
 
 __all__ = ["Choice", "Shuffle", "Sometimes"]
 
@@ -52,14 +52,26 @@ class Choice(Node):
         return {self.place: 1, **below}
 
     def draw(self, numbers: Mapping[str, Tensor], seen: Tensor) -> Draws:
-        """``chosen``, the number of the row, and what all rows draw, taken or not."""
+        """Its own, and what all rows draw, taken or not."""
+        below = {place: params for row in self._rows() for place, params in row.draw(numbers, seen).items()}
+        return {self.place: self.draw_own(numbers, seen), **below}
+
+    def draw_own(self, numbers: Mapping[str, Tensor], seen: Tensor) -> Params:
+        """``chosen``, the number of the row."""
         weights = torch.stack([weight(seen) for weight in self.weights])  # (rows, B)
         edges = weights.cumsum(0) / weights.sum(0)
         # The last edge is 1 up to rounding, and rows of weight 0 behind it are never reached.
         chosen = (numbers[self.place][:, 0] >= edges).sum(0)
         possible = torch.where(weights > 0, torch.arange(len(weights), device=seen.device)[:, None], 0)
-        drawn = {self.place: {CHOSEN: torch.minimum(chosen, possible.amax(0))}}
-        return {**drawn, **{place: params for row in self._rows() for place, params in row.draw(numbers, seen).items()}}
+        return {CHOSEN: torch.minimum(chosen, possible.amax(0))}
+
+    def ways(self, draws: Draws, reached: Tensor) -> dict[str, int]:
+        """Its own, each before those below it."""
+        counts = {}
+        for number, (row, name) in enumerate(zip(self._rows(), self.names, strict=True)):
+            here = reached & (draws[self.place][CHOSEN] == number)
+            counts.update({f"{self.place}/{name}": int(here.sum()), **row.ways(draws, here)})
+        return counts
 
     def on_items(self, items: Sequence[Item], threads: Executor | None) -> None:
         """Each through its own row."""
@@ -143,6 +155,10 @@ class Shuffle(Node):
                 extents.append(Row([self._all()[n] for n in order]).extent(before, lr))
         return union(extents)
 
+    def ways(self, draws: Draws, reached: Tensor) -> dict[str, int]:
+        """Of all places."""
+        return {way: count for node in self._all() for way, count in node.ways(draws, reached).items()}
+
     def steps(self) -> Iterable[Step]:
         """Of all places."""
         return [step for node in self._all() for step in node.steps()]
@@ -177,8 +193,15 @@ class Sometimes(Node):
 
     def draw(self, numbers: Mapping[str, Tensor], seen: Tensor) -> Draws:
         """Whether it is gone through, and what is drawn there."""
-        applied = numbers[self.place][:, 0] < self.probability(seen)
-        return {self.place: {APPLIED: applied}, **self.node.draw(numbers, seen)}
+        return {self.place: self.draw_own(numbers, seen), **self.node.draw(numbers, seen)}
+
+    def draw_own(self, numbers: Mapping[str, Tensor], seen: Tensor) -> Params:
+        """Whether it is gone through."""
+        return {APPLIED: numbers[self.place][:, 0] < self.probability(seen)}
+
+    def ways(self, draws: Draws, reached: Tensor) -> dict[str, int]:
+        """Of those that go through it."""
+        return self.node.ways(draws, reached & draws[self.place][APPLIED])
 
     def on_items(self, items: Sequence[Item], threads: Executor | None) -> None:
         """Those whose draw says so."""

@@ -76,6 +76,15 @@ class Node(nn.Module, ABC):
         """As :meth:`Stage.extent`."""
 
     @abstractmethod
+    def ways(self, draws: Draws, reached: Tensor) -> dict[str, int]:
+        """How many samples take each way of the choices at and below this place.
+
+        Args:
+            draws: of the choices at least.
+            reached: ``(B,)`` bool: which samples come here.
+        """
+
+    @abstractmethod
     def steps(self) -> Iterable[Step]:
         """All steps at and below this place."""
 
@@ -139,6 +148,10 @@ class Step(Node):
         after = self.stage.extent(before, lr)
         return after if self.probability.always_one else union([before, after])
 
+    def ways(self, draws: Draws, reached: Tensor) -> dict[str, int]:
+        """None."""
+        return {}
+
     def steps(self) -> Iterable[Step]:
         """Itself."""
         return [self]
@@ -189,6 +202,10 @@ class Row(Node):
         for node in self._all():
             before = node.extent(before, lr)
         return before
+
+    def ways(self, draws: Draws, reached: Tensor) -> dict[str, int]:
+        """Of all."""
+        return {way: count for node in self._all() for way, count in node.ways(draws, reached).items()}
 
     def steps(self) -> Iterable[Step]:
         """Of all, in order."""
