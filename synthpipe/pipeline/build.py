@@ -98,19 +98,18 @@ def build_stream(
     denoise = None if options.denoise is None else build_denoise(options.denoise)
     border = _border(options, denoise)
     tile = _tile_size(options, corpus, border) if degrade is not None else options.gt_size
-    keep = judges = None
+    keep = None
     if options.filter is not None and options.filter.scores is not None:
         keep = read_keep_list(options.filter)
     shape = _Shape(options, corpus, rank, world_size, tile, border, keep, 0 if degrade is None else degrade.samples)
     shape.check_planned()
     _check_tiles(degrade, shape.source_tile)
-    if options.filter is not None and keep is None:
-        judges = build_filter(options.filter, shape.source_tile)
+    judges = None if options.filter is None or keep is not None else build_filter(options.filter, shape.source_tile)
     steps = StageSteps(denoise, border, tuple(transforms), judges or (), degrade)
     recipe = _Recipe(shape, steps, torch.device(resolve_device(str(device))))
     identity = stream_identity(_identity_parts(shape, steps, judges))
-    full = shape.patches // options.batch_size
-    return Stream(recipe.make_pass, identity, shape.state_bounds(), full, options.epochs, shape.planned())
+    whole = shape.patches // options.batch_size
+    return Stream(recipe.make_pass, identity, shape.state_bounds(), whole, options.epochs, shape.planned())
 
 
 def _check_tiles(degrade: BatchTransform | None, side: int) -> None:
