@@ -32,6 +32,7 @@ PUBLIC: dict[str, set[str]] = {
     "synthpipe.training": {"train"},
     "synthpipe.training.data": set(),
     "synthpipe.training.step": set(),
+    "synthpipe.transforms.chains.filtering": set(),
     "synthpipe.checkpoints": {"fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save"},
     "synthpipe.denoisers": {"Denoiser", "Problem", "restore"},
     "synthpipe.density": {"DensityEstimator", "dde_loss"},

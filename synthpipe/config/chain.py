@@ -1,6 +1,6 @@
 """Options of chains of degradations: stages in a row, choices between chains, a shuffled row, presets by name.
 
-:data:`StageOption` is the only list of stages; :mod:`synthpipe.transforms.chains.build` makes each of them.
+:data:`LeafStageOption` is the only list of stages; :mod:`synthpipe.transforms.chains.build` makes each of them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validat
 from synthpipe.config.presets import PRESETS, preset_chain
 from synthpipe.config.reader import Options
 from synthpipe.config.stages.base import Schedule, StageOptions
+from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
@@ -169,20 +170,20 @@ degrade:
     )
 
 
-#: Every stage of a chain, told apart by ``type``.
-StageOption = Annotated[
-    DeFlowStageOptions
+#: Every stage that is one operation; ``build_stage`` of :mod:`synthpipe.transforms.chains.build` makes each of them.
+LeafStageOption = (
+    BlurStageOptions
+    | ChannelShiftStageOptions
+    | DeFlowStageOptions
     | JpegStageOptions
+    | LevelsStageOptions
     | NoiseStageOptions
     | QuantiseStageOptions
     | ResizeStageOptions
     | SaturationStageOptions
-    | LevelsStageOptions
-    | ChannelShiftStageOptions
-    | ChoiceOptions
-    | ShuffleOptions,
-    Field(discriminator="type"),
-]
+)
+#: Every stage of a chain, told apart by ``type``.
+StageOption = Annotated[LeafStageOption | ChoiceOptions | ShuffleOptions, Field(discriminator="type")]
 
 
 def _value_at(knots: tuple[tuple[int, float], ...], time: int) -> float:

@@ -93,6 +93,8 @@ def _row(texts: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
 def _below_each_other(options: Sequence[Option], width: int) -> Iterator[str]:
     for option in options:
         default = f"default {option.default}" if option.default not in ("", "required") else option.default
-        head = f"{option.name}: {', '.join(part for part in (option.type, default) if part)}"
+        # A path that is wider than the terminal goes on in the next line.
+        name = option.name if len(option.name) < width else ". ".join(option.name.rsplit(".", 1))
+        head = f"{name}: {', '.join(part for part in (option.type, default) if part)}"
         yield from textwrap.wrap(head, width, subsequent_indent="  ", break_long_words=False)
         yield from textwrap.wrap(option.meaning, width, initial_indent="    ", subsequent_indent="    ")

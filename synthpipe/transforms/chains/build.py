@@ -9,7 +9,15 @@ from typing import assert_never
 import torch
 
 from synthpipe import checkpoints
-from synthpipe.config.chain import BranchOptions, ChainOptions, ChoiceOptions, ShuffleOptions, StageOption
+from synthpipe.config.chain import (
+    BranchOptions,
+    ChainOptions,
+    ChoiceOptions,
+    LeafStageOption,
+    ShuffleOptions,
+    StageOption,
+)
+from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
@@ -24,6 +32,7 @@ from synthpipe.transforms.chains.choice import Choice, Shuffle, Sometimes
 from synthpipe.transforms.chains.node import Node, Row, Step
 from synthpipe.transforms.chains.schedule import Schedule
 from synthpipe.transforms.chains.stage import Stage
+from synthpipe.transforms.chains.stages.blur import Blur, read_bank
 from synthpipe.transforms.chains.stages.channel_shift import ChannelShift
 from synthpipe.transforms.chains.stages.deflow import DeFlowStage
 from synthpipe.transforms.chains.stages.jpeg import Jpeg
@@ -37,17 +46,6 @@ from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 
 __all__ = ["build_node", "build_row", "build_stage"]
-
-_LeafOptions = (
-    ChannelShiftStageOptions
-    | DeFlowStageOptions
-    | JpegStageOptions
-    | LevelsStageOptions
-    | NoiseStageOptions
-    | QuantiseStageOptions
-    | ResizeStageOptions
-    | SaturationStageOptions
-)
 
 
 def build_row(options: Sequence[StageOption], prefix: str, scale: int) -> Row:
@@ -83,9 +81,11 @@ def build_node(options: StageOption, place: str, scale: int) -> Node:
     return node if sometimes.always_one else Sometimes(node, place, sometimes)
 
 
-def build_stage(options: _LeafOptions) -> Stage:
+def build_stage(options: LeafStageOption) -> Stage:
     """The operation of one place, on the CPU."""
     match options:
+        case BlurStageOptions():
+            return Blur(options, read_bank(options.bank) if options.bank is not None else None)
         case DeFlowStageOptions():
             model = checkpoints.load(options.weights, kind="deflow")
             return DeFlowStage(model, options.strength, torch.bfloat16 if options.precision == "bf16" else None)

@@ -1,0 +1,1 @@
+"""Kernels, and ways to apply them to images on canvases and on their own."""

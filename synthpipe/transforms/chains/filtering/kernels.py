@@ -1,0 +1,186 @@
+"""Kernels by formula: what a chain's blur draws from.
+
+All are float64, ``(B, side, side)`` with an odd ``side``, one of each sample, and sum to 1.  The Gaussian, generalized,
+plateau and sinc kinds have the formulas of BasicSR's ``degradations.py``, in which Real-ESRGAN (Wang et al. 2021,
+section 3.1 and 3.2) draws them.  Their centre of mass is the middle.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "box_kernels",
+    "gaussian_line",
+    "gaussian_shape",
+    "generalized_shape",
+    "lens_kernels",
+    "lens_side",
+    "motion_kernels",
+    "motion_side",
+    "plateau_shape",
+    "sinc_kernels",
+    "squared_distances",
+    "unit_sum",
+    "within",
+]
+
+#: Standard deviation below which a kernel is a point: of its neighbours, exp(-0.5e8) is left.
+_LEAST_SIGMA = 1e-4
+
+
+def offsets(side: int, device: torch.device) -> Tensor:
+    """``(side,)`` float64: pixels from the middle."""
+    return torch.arange(side, dtype=torch.float64, device=device) - side // 2
+
+
+def within(kernels: Tensor, size: Tensor) -> Tensor:
+    """0 outside the middle ``size`` x ``size`` pixels, an odd number ``(B,)``."""
+    inside = offsets(kernels.shape[-1], kernels.device).abs() <= (size // 2)[:, None]
+    return torch.where(inside[:, :, None] & inside[:, None, :], kernels, 0)
+
+
+def unit_sum(kernels: Tensor) -> Tensor:
+    """Scaled to the sum 1."""
+    return kernels / kernels.sum((-2, -1), keepdim=True)
+
+
+def squared_distances(side: int, sigma_x: Tensor, sigma_y: Tensor, angle: Tensor) -> Tensor:
+    """``(B, side, side)``: x^T Sigma^-1 x of each pixel's place x.
+
+    Args:
+        side: of the kernels.
+        sigma_x: ``(B,)`` float64, pixels: standard deviation along ``angle``.
+        sigma_y: across it.
+        angle: radians, from the direction of a row towards that of a column.
+    """
+    place = offsets(side, sigma_x.device)
+    column, row = place[None, None, :], place[None, :, None]
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    along = (cos * column + sin * row) / sigma_x.clamp(min=_LEAST_SIGMA)[:, None, None]
+    across = (cos * row - sin * column) / sigma_y.clamp(min=_LEAST_SIGMA)[:, None, None]
+    return along.square() + across.square()
+
+
+def gaussian_shape(distances: Tensor) -> Tensor:
+    """exp(-d^2 / 2), of :func:`squared_distances`."""
+    return (-0.5 * distances).exp()
+
+
+def generalized_shape(distances: Tensor, beta: Tensor) -> Tensor:
+    """exp(-d^(2 beta) / 2) (Pascal et al. 2013)."""
+    return (-0.5 * distances.pow(beta[:, None, None])).exp()
+
+
+def plateau_shape(distances: Tensor, beta: Tensor) -> Tensor:
+    """1 / (1 + d^(2 beta))."""
+    return (distances.pow(beta[:, None, None]) + 1).reciprocal()
+
+
+def gaussian_line(side: int, sigma: float | Tensor) -> Tensor:
+    """``(side,)`` float64: the factor of a round Gaussian kernel in each direction."""
+    device = sigma.device if isinstance(sigma, Tensor) else torch.device("cpu")
+    place = offsets(side, device)
+    line = (-0.5 * (place / max(float(sigma), _LEAST_SIGMA)).square()).exp()
+    return line / line.sum()
+
+
+def sinc_kernels(side: int, size: Tensor, cutoff: Tensor) -> Tensor:
+    """Round low-pass filters: w J1(w r) / (2 pi r), w^2 / (4 pi) in the middle.
+
+    Args:
+        side: of the result.
+        size: ``(B,)``, odd: beyond it they are cut off.
+        cutoff: w, radians for each pixel.
+    """
+    place = offsets(side, cutoff.device)
+    distance = (place[:, None].square() + place.square()).sqrt()[None]
+    cutoff = cutoff[:, None, None]
+    ring = cutoff * torch.special.bessel_j1(cutoff * distance) / (2 * math.pi * distance.clamp(min=0.5))
+    return unit_sum(within(torch.where(distance == 0, cutoff.square() / (4 * math.pi), ring), size))
+
+
+def box_kernels(side: int, window: Tensor) -> Tensor:
+    """Means of ``window`` x ``window`` pixels, an odd number ``(B,)``."""
+    ones = torch.ones(len(window), side, side, dtype=torch.float64, device=window.device)
+    return unit_sum(within(ones, window))
+
+
+def lens_side(radius: Tensor) -> Tensor:
+    """Pixels, int64: the least side that holds a lens kernel."""
+    return (radius + 0.5).ceil().long() * 2 - 1
+
+
+def motion_side(length: Tensor) -> Tensor:
+    """Pixels, int64: the least side that holds a motion kernel."""
+    return (length / 2).floor().long() * 2 + 3
+
+
+def lens_kernels(side: int, radius: Tensor, blades: int | None, angle: Tensor) -> Tensor:
+    """Images of a point out of focus, with edges one pixel wide.
+
+    Args:
+        side: of the result; at least :func:`lens_side`.
+        radius: ``(B,)``, pixels: of a disc, or of the circle around a polygon.
+        blades: corners of the polygon; None: a disc.
+        angle: radians: how the polygon is turned.
+    """
+    place = offsets(side, radius.device)
+    column, row = place[None, None, :], place[None, :, None]
+    if blades is None:
+        depth = radius[:, None, None] - (column.square() + row.square()).sqrt()
+        return unit_sum((depth + 0.5).clamp(0, 1))
+    depth = radius.new_full((len(radius), side, side), math.inf)
+    for blade in range(blades):
+        normal = (angle + 2 * math.pi * blade / blades)[:, None, None]
+        edge = (radius * math.cos(math.pi / blades))[:, None, None]
+        depth = torch.minimum(depth, edge - normal.cos() * column - normal.sin() * row)
+    return _centred(unit_sum((depth + 0.5).clamp(0, 1)))
+
+
+def motion_kernels(side: int, length: Tensor, angle: Tensor, shake: Tensor, bends: Tensor, points: int) -> Tensor:
+    """Paths of a point during the exposure.
+
+    The direction at time t in [0, 1] is ``angle`` + ``shake`` g(t), where g is a sum of four cosines of ``bends``
+    whose amplitudes fall as 1/k, scaled so that its size is at most 1.  Each of ``points`` places is shared out
+    bilinearly between four pixels, which keeps its place exactly, and their mean is the middle.
+
+    Args:
+        side: of the result; at least :func:`motion_side`.
+        length: ``(B,)``, pixels.
+        angle: radians.
+        shake: radians.
+        bends: ``(B, 4)`` in [-1, 1].
+        points: places on the path; at least two for each pixel make it smooth.
+    """
+    time = (torch.arange(points, dtype=torch.float64, device=length.device) + 0.5) / points
+    waves = [(math.pi * k * time).cos() / k for k in range(1, 5)]
+    turn = sum((bends[:, k, None] * waves[k] for k in range(4)), torch.zeros_like(time)) / (1 + 1 / 2 + 1 / 3 + 1 / 4)
+    direction = angle[:, None] + shake[:, None] * turn
+    step = (length / points)[:, None]
+    shares = []
+    for course in (direction.sin(), direction.cos()):
+        path = (step * course).cumsum(1)
+        path = path - path.mean(1, keepdim=True)
+        shares.append((1 - (path[:, :, None] - offsets(side, length.device)).abs()).clamp(min=0))  # (B, points, side)
+    return shares[0].transpose(1, 2) @ shares[1] / points
+
+
+def _centred(kernels: Tensor) -> Tensor:
+    """With the centre of mass moved to the middle, by a factor that is a plane, close to 1.
+
+    With first moments m and second moments M, k (1 + a x), a = -M^-1 m, has the first moments 0.
+    """
+    place = offsets(kernels.shape[-1], kernels.device)
+    column, row = place[None, :], place[:, None]
+    x, y, xx, xy, yy = (
+        (kernels * weight).sum((-2, -1), keepdim=True)
+        for weight in (column, row, column.square(), column * row, row.square())
+    )
+    # A point has no second moments, and needs no plane.
+    determinant = (xx * yy - xy.square()).clamp(min=1e-12)
+    a, b = (xy * y - yy * x) / determinant, (xy * x - xx * y) / determinant
+    return unit_sum(kernels * (1 + a * column + b * row))
