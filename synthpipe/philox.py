@@ -15,12 +15,26 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["normal_fields", "normals", "normals_of", "philox_words", "uniform_fields", "uniforms", "uniforms_of"]
+__all__ = [
+    "KEY_STEPS",
+    "MULTIPLIERS",
+    "ROUNDS",
+    "WORD",
+    "normal_fields",
+    "normals",
+    "normals_of",
+    "philox_words",
+    "uniform_fields",
+    "uniforms",
+    "uniforms_of",
+]
 
-_WORD = 0xFFFFFFFF
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
-_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-_ROUNDS = 10
+#: What Philox4x32-10 is made of.
+WORD = 0xFFFFFFFF
+MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+ROUNDS = 10
+
 _FRACTION_BITS = {torch.float16: 11, torch.bfloat16: 8}
 
 
@@ -35,14 +49,14 @@ def philox_words(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tens
         Four words, int64 in 0..2^32 - 1.
     """
     c0, c1, c2, c3 = counter
-    for k0, k1 in zip(*map(_round_keys, key, _KEY_STEPS), strict=True):
-        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+    for k0, k1 in zip(*map(_round_keys, key, KEY_STEPS), strict=True):
+        p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
         # The shift brings copies of the sign with it, which the mask takes away.
         c0, c1, c2, c3 = (
-            ((p1 >> 32) & _WORD) ^ c1 ^ k0,
-            p1 & _WORD,
-            ((p0 >> 32) & _WORD) ^ c3 ^ k1,
-            p0 & _WORD,
+            ((p1 >> 32) & WORD) ^ c1 ^ k0,
+            p1 & WORD,
+            ((p0 >> 32) & WORD) ^ c3 ^ k1,
+            p0 & WORD,
         )
     return c0, c1, c2, c3
 
@@ -93,8 +107,8 @@ def uniforms(
 
 def _round_keys(key: Tensor, step: int) -> Tensor:
     """``(rounds, ...)``: one word of the key of each round."""
-    rounds = torch.arange(_ROUNDS, device=key.device).view(-1, *[1] * key.ndim)
-    return (key + step * rounds) & _WORD
+    rounds = torch.arange(ROUNDS, device=key.device).view(-1, *[1] * key.ndim)
+    return (key + step * rounds) & WORD
 
 
 def _blocks(shape: Sequence[int]) -> int:
@@ -107,8 +121,8 @@ def _words(seeds: Tensor, shapes: Mapping[int, Sequence[int]], sample: int) -> T
     device = seeds.device
     blocks = _joined([torch.arange(_blocks(shape), device=device) for shape in shapes.values()])
     streams = _joined([torch.full((_blocks(shape),), stream, device=device) for stream, shape in shapes.items()])
-    keys = [(seeds & _WORD)[:, None], ((seeds >> 32) & _WORD)[:, None]]
-    return torch.stack(philox_words([blocks & _WORD, blocks >> 32, streams, torch.full_like(blocks, sample)], keys), -1)
+    keys = [(seeds & WORD)[:, None], ((seeds >> 32) & WORD)[:, None]]
+    return torch.stack(philox_words([blocks & WORD, blocks >> 32, streams, torch.full_like(blocks, sample)], keys), -1)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
@@ -156,7 +170,7 @@ def _field_words(seeds: Tensor, stream: int, channels: int, height: int, width: 
     # Counters of :func:`normals` have 0 here up to 2^34 numbers.
     layers = torch.arange(1, channels + 1, device=device)[:, None, None]
     counter = [places, layers, torch.full_like(layers, stream), torch.zeros_like(layers)]
-    keys = [(word & _WORD)[:, None, None, None] for word in (seeds, seeds >> 32)]
+    keys = [(word & WORD)[:, None, None, None] for word in (seeds, seeds >> 32)]
     return torch.stack(philox_words(counter, keys), -1)
 
 

@@ -92,7 +92,7 @@ class Chain(BatchTransform):
         items = []
         for row in range(len(gt)):
             own = {place: {k: v[row : row + 1] for k, v in params.items()} for place, params in draws.items()}
-            context = Context(lr, seeds[row : row + 1], "")
+            context = Context(lr, seeds[row : row + 1], "", by_host=gt.device.type == "cpu")
             items.append(Item(row, gt[row : row + 1], own, context, trace))
         with _threads(self.node) as threads:
             self.node.on_items(items, threads)

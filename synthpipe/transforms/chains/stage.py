@@ -9,8 +9,9 @@ from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from synthpipe.philox import normal_fields, uniform_fields
+from synthpipe import philox
 from synthpipe.seeds import stream_number
+from synthpipe.transforms.chains import host_fields
 from synthpipe.transforms.chains.canvas import Canvas
 
 __all__ = ["Context", "Extent", "Params", "Size", "Stage"]
@@ -41,11 +42,13 @@ class Context:
         lr: the size that images leave the chain with.
         seeds: ``(B,)`` int64, on the device of the images.
         place: of the stage in its chain: no two share random numbers.
+        by_host: images go through one by one on the CPU, where NumPy makes numbers of each pixel faster.
     """
 
     lr: Size
     seeds: Tensor
     place: str
+    by_host: bool = False
 
     def normals(self, channels: int, height: int, width: int, purpose: int = 0) -> Tensor:
         """Standard normal numbers ``(B, channels, height, width)`` float32.
@@ -53,11 +56,13 @@ class Context:
         Each is a function of seed, place in the chain, ``purpose``, channel, row and column: a larger field holds a
         smaller one in its top left, so that a sample's noise does not depend on the canvas it lies on.
         """
-        return normal_fields(self.seeds, stream_number(self.place, purpose), channels, height, width)
+        fields = host_fields.normal_fields if self.by_host else philox.normal_fields
+        return fields(self.seeds, stream_number(self.place, purpose), channels, height, width)
 
     def uniforms(self, channels: int, height: int, width: int, purpose: int = 0) -> Tensor:
         """From the uniform law on [0, 1), as :meth:`normals`."""
-        return uniform_fields(self.seeds, stream_number(self.place, purpose), channels, height, width)
+        fields = host_fields.uniform_fields if self.by_host else philox.uniform_fields
+        return fields(self.seeds, stream_number(self.place, purpose), channels, height, width)
 
 
 class Stage(nn.Module, ABC):

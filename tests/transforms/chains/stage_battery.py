@@ -107,8 +107,8 @@ def check_stage(
 def _alone(stage: Stage, x: Tensor, seed: Tensor, lr: tuple[int, int]) -> Tensor:
     given = x.clone()
     seeds = seed[None]
-    made = stage.on_image(x, drawn(stage, seeds), Context(Size(*lr), seeds, PLACE))
-    again = stage.on_image(x, drawn(stage, seeds), Context(Size(*lr), seeds, PLACE))
+    made = stage.on_image(x, drawn(stage, seeds), Context(Size(*lr), seeds, PLACE, by_host=True))
+    again = stage.on_image(x, drawn(stage, seeds), Context(Size(*lr), seeds, PLACE, by_host=True))
     assert torch.equal(x, given), "the image was edited"
     assert torch.equal(made, again), "not the same twice"
     assert made.dtype == torch.float32
