@@ -19,7 +19,8 @@ from tests.stream_corpus import NoisyHalf
 
 def main(folder: Path, options: dict[str, object], batches: int) -> None:
     state_file, done = folder / "state.pt", 0
-    with build_stream(options, degrade=NoisyHalf()) as stream, (folder / "log").open("a") as log:
+    degrade = None if "degrade" in options else NoisyHalf()
+    with build_stream(options, degrade=degrade) as stream, (folder / "log").open("a") as log:
         if state_file.exists():
             saved = torch.load(state_file, weights_only=True)
             stream.load_state_dict(saved["stream"])
@@ -27,7 +28,7 @@ def main(folder: Path, options: dict[str, object], batches: int) -> None:
         for number in range(done, batches):
             batch = next(stream)
             digest = hashlib.sha256(batch["lq"].numpy().tobytes() + batch["gt"].numpy().tobytes())
-            digest.update(repr((batch["gt_path"], stream.counts())).encode())
+            digest.update(repr((batch["gt_path"], stream.counts(), stream.ways())).encode())
             log.write(f"{number} {digest.hexdigest()}\n")
             log.flush()
             if number % 3 == 2:

@@ -1,0 +1,220 @@
+"""Chains and choices in streams: a sample's pair is its own, whoever reads it, and a stream goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from synthpipe.config.degrade import DegradeOptions
+from synthpipe.config.reader import Options, parse_options
+from synthpipe.errors import OptionError, StreamError
+from synthpipe.pipeline.build import build_stream
+from synthpipe.pipeline.device_stage import DeviceStage, StageSteps
+from synthpipe.pipeline.pair import PatchCut
+from synthpipe.pipeline.tally import Tally
+from synthpipe.seeds import sample_seed
+from synthpipe.transforms.build import build_degrade
+from synthpipe.transforms.captured import CapturedFunction
+from synthpipe.transforms.chains.chain import DeviceChain
+from tests.pipeline import killed_run
+from tests.pipeline.test_stream_resume import run_and_kill
+from tests.recorded import record_on_cpu
+from tests.stream_corpus import same_batches, small_options, take, write_corpus
+
+#: Draws of every kind: sizes, kinds, noise of each pixel, a codec, a choice with a curriculum, a shuffled row.
+CHAIN: list[dict[str, Any]] = [
+    {"type": "resize", "factor": [0.5, 1.2], "filter": {"area": 1, "bicubic": 1}, "probability": 0.8},
+    {"type": "noise", "kinds": {"gaussian": 1, "poisson": 1}, "sigma": [0.0, 0.1]},
+    {"type": "resize", "to": "lr", "filter": "bilinear"},
+    {
+        "type": "choice",
+        "of": [
+            {"weight": [[0, 1], [40, 0]], "chain": [], "name": "plain"},
+            {"weight": 0.5, "chain": [{"type": "jpeg", "quality": [30, 95]}], "name": "jpeg"},
+        ],
+    },
+]
+SHUFFLED = [*CHAIN, {"type": "shuffle", "of": [{"type": "quantise", "levels": [4, 64]}, {"type": "jpeg"}]}]
+
+CUT = PatchCut(24, 8, 2, 2, 2)
+
+
+class Block(Options):
+    degrade: DegradeOptions
+
+
+def pairs(batches: list[dict[str, Any]]) -> dict[tuple[str, bytes], Counter[bytes]]:
+    """LR patches by image and HR patch."""
+    found: dict[tuple[str, bytes], Counter[bytes]] = {}
+    for batch in batches:
+        for path, gt, lq in zip(batch["gt_path"], batch["gt"], batch["lq"], strict=True):
+            found.setdefault((path, gt.numpy().tobytes()), Counter())[lq.numpy().tobytes()] += 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_corpus(tmp_path_factory.mktemp("corpus"), [5, 3, 7])
+
+
+@pytest.mark.parametrize("chain", [CHAIN[:3], [*CHAIN[:3], *SHUFFLED[4:]]], ids=["rows", "shuffled"])
+def test_a_pair_is_the_same_whoever_reads_it_and_in_whichever_batch(shards: list[str], chain: Any) -> None:
+    expected = None
+    for changes in ({}, {"workers": 2}, {"tiles_per_batch": 1}, {"tiles_per_batch": 8, "pool": 0, "batch_size": 2}):
+        options = small_options(shards, degrade=chain, epochs=1, drop_last=False, **changes)
+        with build_stream(options) as stream:
+            found = pairs(list(stream))
+        assert len(found) == 30
+        expected = expected or found
+        assert found == expected, changes
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("chain", [CHAIN, SHUFFLED], ids=["rows", "shuffled"])
+def test_a_stream_of_chains_resumes_anywhere(shards: list[str], workers: int, chain: Any) -> None:
+    options = small_options(shards, degrade=chain, workers=workers)
+    states, batches, ways = [], [], []
+    with build_stream(options) as stream:
+        for _ in range(24):  # more than two epochs of 7.5 batches: the curriculum ends in the third
+            states.append(json.loads(json.dumps(stream.state_dict())))
+            batches.append(next(stream))
+            ways.append(stream.ways())
+    for cut in (0, 3, 11, 20):
+        with build_stream(options) as resumed:
+            resumed.load_state_dict(states[cut])
+            assert same_batches(take(resumed, 24 - cut), batches[cut:])
+            assert resumed.ways() == ways[-1]
+
+
+def test_ways_are_counted_and_a_curriculum_follows_the_images_read(shards: list[str]) -> None:
+    with build_stream(small_options(shards, degrade=CHAIN, pool=0, batch_size=2)) as stream:
+        take(stream, 15)
+        first = stream.ways()
+        take(stream, 75)
+        last = stream.ways()
+    assert sum(first.values()) == 15
+    assert first["choice/plain"] > 0
+    # 15 images an epoch: from the 40th on, the weight of the first way is 0
+    late = {way: last[way] - first[way] for way in last}
+    assert sum(late.values()) == 75
+    with build_stream(small_options(shards, degrade=CHAIN, pool=0, batch_size=2)) as stream:
+        take(stream, 45)  # three epochs
+        before = stream.ways()["choice/plain"]
+        take(stream, 45)
+        assert stream.ways()["choice/plain"] == before
+
+
+def test_what_the_readers_say_that_they_have_seen_counts_images(shards: list[str]) -> None:
+    seen: list[int] = []
+
+    class Watch(DeviceChain):
+        def compute(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            seen.extend(batch["seen"].tolist())
+            return super().compute(batch)
+
+    built = build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2)
+    options = small_options(shards, pool=0, batch_size=2)
+    with build_stream(options, degrade=Watch(built.node, 2)) as stream:
+        take(stream, 40)
+    assert seen[:40] == list(range(40))
+
+
+def test_the_identity_knows_a_chain_by_all_that_it_is_made_of(shards: list[str]) -> None:
+    deflow = {"type": "choice", "of": [{"chain": {"type": "deflow", "weights": "deflow_small"}}, {"chain": CHAIN[:3]}]}
+    with build_stream(small_options(shards, degrade=deflow)) as stream:
+        state = stream.state_dict()
+    assert "deflow_small" not in json.dumps(state["identity"]["degrade"])  # its content, not its name
+    changed = json.loads(json.dumps(deflow))
+    changed["of"][1]["chain"][1]["sigma"] = [0.0, 0.2]
+    with (
+        build_stream(small_options(shards, degrade=changed)) as other,
+        pytest.raises(StreamError, match="belongs to another stream"),
+    ):
+        other.load_state_dict(state)
+
+
+def test_chains_that_do_not_end_at_the_lr_size_are_refused_before_any_image_is_read(shards: list[str]) -> None:
+    with pytest.raises(OptionError, match=r"at scale 2 they must have \(24, 24\): put \{type: resize, to: lr\}"):
+        build_stream(small_options(shards, degrade=[{"type": "jpeg"}]))
+    with pytest.raises(OptionError, match="deflow needs images of one size"):
+        build_stream(small_options(shards, degrade=[CHAIN[0], {"type": "deflow", "weights": "deflow_small"}, CHAIN[2]]))
+
+
+def record_of(keys: str, first_seen: int = 0) -> dict[str, Any]:
+    seeds = [sample_seed(0, 0, key) for key in keys]
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "tile": torch.randint(0, 256, (len(keys), 3, 48, 48), dtype=torch.uint8, generator=generator),
+        "key": list(keys),
+        "path": list(keys),
+        "seed": torch.tensor(seeds).numpy(),
+        "seen": torch.arange(first_seen, first_seen + len(keys)).numpy(),
+        "corner": CUT.corners(seeds),
+    }
+
+
+def both_ways(device: str, capture: Any) -> None:
+    """A chain image by image on the CPU, and on a canvas in one graph: the same pairs within rounding."""
+    built = build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2)
+    assert isinstance(built, DeviceChain)
+    apart = DeviceStage(torch.device("cpu"), StageSteps(degrade=built), CUT, 4)
+    again = DeviceChain(build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2).node, 2, canvas=True)
+    whole = DeviceStage(torch.device(device), StageSteps(degrade=again), CUT, 4, capture)
+    for keys, seen in (("abcd", 0), ("efg", 30), ("hijk", 100)):  # the second fills up a short batch
+        tallies = Tally(9, 1.0), Tally(9, 1.0)
+        record = record_of(keys, seen)
+        expected, found = apart(record, tallies[0]), whole(record, tallies[1])
+        assert torch.equal(found.tensors["gt"].cpu(), expected.tensors["gt"])
+        difference = (found.tensors["lq"].cpu() - expected.tensors["lq"]).abs() * 255
+        assert float(difference.mean()) < 0.1
+        assert float(difference.max()) < 5  # a level of JPEG's coefficients that falls on the other side
+        assert tallies[0].ways() == tallies[1].ways()
+        assert sum(tallies[1].ways().values()) == len(keys)
+
+
+def test_in_one_graph_a_chain_gives_what_it_gives_image_by_image() -> None:
+    both_ways("cpu", lambda function, rows: CapturedFunction(function, rows, record=record_on_cpu))
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_a_chain_gives_what_the_cpu_gives() -> None:
+    both_ways("cuda", None)
+
+
+@pytest.mark.parametrize("canvas", [False, True])
+def test_nan_from_a_stage_drops_its_tile_and_counts_it(canvas: bool) -> None:
+    chain = [{"type": "resize", "to": "lr"}, {"type": "noise", "kinds": {"gaussian": 1}, "sigma": 0.1}]
+    built = build_degrade(parse_options({"degrade": chain}, Block).degrade, 2)
+
+    class Broken(DeviceChain):
+        def compute(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            gt = batch["gt"].clone()
+            gt[1, 0, 5, 5] = float("nan")
+            return {**super().compute({**batch, "gt": gt}), "gt": batch["gt"]}
+
+    tally = Tally(3, 1.0)
+    stage = DeviceStage(torch.device("cpu"), StageSteps(degrade=Broken(built.node, 2, canvas)), CUT, 3)
+    patches = stage(record_of("abc"), tally)
+    assert len(patches) == 4
+    assert tally.counts()["not_finite"] == 1
+
+
+@pytest.mark.slow
+def test_a_run_of_chains_killed_in_mid_epoch_equals_one_never_killed(tmp_path: Path) -> None:
+    shards = write_corpus(tmp_path / "corpus", [19, 3, 18])
+    given = small_options(shards, workers=2, pool=12, degrade=SHUFFLED)
+    options = tmp_path / "options.json"
+    options.write_text(json.dumps(given))
+    (tmp_path / "whole").mkdir()
+    killed_run.main(tmp_path / "whole", given, 60)
+    run_and_kill(tmp_path, options, 60, kill_at=14)
+    before = (tmp_path / "log").read_text().splitlines()
+    killed_run.main(tmp_path, given, 60)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert 14 <= len(before) < 60
+    assert sorted(set(lines)) == sorted((tmp_path / "whole" / "log").read_text().splitlines())
