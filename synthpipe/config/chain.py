@@ -17,6 +17,7 @@ from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
+from synthpipe.config.stages.dither import DitherStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
 from synthpipe.config.stages.levels import LevelsStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
@@ -180,6 +181,7 @@ LeafStageOption = (
     | NoiseStageOptions
     | QuantiseStageOptions
     | ResizeStageOptions
+    | DitherStageOptions
     | SaturationStageOptions
 )
 #: Every stage of a chain, told apart by ``type``.

@@ -21,6 +21,7 @@ from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
+from synthpipe.config.stages.dither import DitherStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
 from synthpipe.config.stages.levels import LevelsStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
@@ -35,6 +36,7 @@ from synthpipe.transforms.chains.stage import Stage
 from synthpipe.transforms.chains.stages.blur import Blur, read_bank
 from synthpipe.transforms.chains.stages.channel_shift import ChannelShift
 from synthpipe.transforms.chains.stages.deflow import DeFlowStage
+from synthpipe.transforms.chains.stages.dither import Dither
 from synthpipe.transforms.chains.stages.jpeg import Jpeg
 from synthpipe.transforms.chains.stages.levels import Levels
 from synthpipe.transforms.chains.stages.noise import Noise
@@ -97,6 +99,8 @@ def build_stage(options: LeafStageOption) -> Stage:
             return Quantise(options)
         case ResizeStageOptions():
             return Resize(options)
+        case DitherStageOptions():
+            return Dither(options)
         case SaturationStageOptions():
             return Saturation(options)
         case LevelsStageOptions():
