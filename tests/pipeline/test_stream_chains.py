@@ -21,8 +21,7 @@ from synthpipe.seeds import sample_seed
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.captured import CapturedFunction
 from synthpipe.transforms.chains.chain import DeviceChain
-from tests.pipeline import killed_run
-from tests.pipeline.test_stream_resume import run_and_kill
+from tests.pipeline.kill_soak import soak
 from tests.recorded import record_on_cpu
 from tests.stream_corpus import same_batches, small_options, take, write_corpus
 
@@ -205,16 +204,5 @@ def test_nan_from_a_stage_drops_its_tile_and_counts_it(canvas: bool) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_of_chains_killed_in_mid_epoch_equals_one_never_killed(tmp_path: Path) -> None:
-    shards = write_corpus(tmp_path / "corpus", [19, 3, 18])
-    given = small_options(shards, workers=2, pool=12, degrade=SHUFFLED)
-    options = tmp_path / "options.json"
-    options.write_text(json.dumps(given))
-    (tmp_path / "whole").mkdir()
-    killed_run.main(tmp_path / "whole", given, 60)
-    run_and_kill(tmp_path, options, 60, kill_at=14)
-    before = (tmp_path / "log").read_text().splitlines()
-    killed_run.main(tmp_path, given, 60)
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert 14 <= len(before) < 60
-    assert sorted(set(lines)) == sorted((tmp_path / "whole" / "log").read_text().splitlines())
+def test_a_run_of_chains_killed_twice_equals_one_never_killed(tmp_path: Path) -> None:
+    assert soak(tmp_path, {"workers": 2, "pool": 12, "degrade": SHUFFLED}, kills=2) >= 8
