@@ -102,12 +102,13 @@ degrade:
     - {weight: 0.3, chain: {type: deflow, weights: deflow_small}}
 """,
         """\
-# a curriculum: no rounding at first, in half of the tiles after 100000 samples
+# a curriculum: no JPEG at first, in half of the tiles after 100000 images
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - type: choice
     of:
       - {weight: 1, chain: []}
-      - {weight: [[0, 0], [100000, 1]], chain: [{type: quantise, levels: [8, 64]}]}
+      - {weight: [[0, 0], [100000, 1]], chain: [{type: jpeg, quality: [40, 90]}]}
 """,
     )
 
@@ -130,12 +131,14 @@ class ShuffleOptions(StageOptions):
 
     examples: ClassVar = (
         """\
-# few levels before or behind the learned degradation
+# blur and noise in any order, then JPEG
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - type: shuffle
     of:
-      - {type: quantise, levels: [16, 64]}
-      - {type: deflow, weights: deflow_small}
+      - {type: blur, kinds: {isotropic: 1}, sigma: [0.2, 1.5]}
+      - {type: noise, kinds: {gaussian: 1}, sigma: [0.0, 0.05]}
+  - {type: jpeg, quality: [60, 95]}
 """,
     )
 
@@ -157,10 +160,12 @@ class ChainOptions(Options):
 
     examples: ClassVar = (
         """\
-# short for {type: chain, stages: [...]}
+# blur, reduction, noise, JPEG on half of the tiles; a list is short for {type: chain, stages: [...]}
 degrade:
-  - {type: deflow, weights: deflow_small}
-  - {type: quantise, levels: 32, probability: 0.2}
+  - {type: blur, kinds: {isotropic: 0.7, motion: 0.3}, sigma: [0.2, 3.0]}
+  - {type: resize, to: lr, filter: {area: 1, bilinear: 1, bicubic: 1}}
+  - {type: noise, kinds: {gaussian: 0.5, poisson: 0.5}, sigma: [0.0, 0.05], scale: [0.05, 2.0]}
+  - {type: jpeg, quality: [40, 95], probability: 0.5}
 """,
     )
 

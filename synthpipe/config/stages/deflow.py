@@ -74,8 +74,10 @@ class DeFlowStageOptions(StageOptions, _DeFlowOptions):
 
     examples: ClassVar = (
         """\
-# at full size: the learned degradation alone, on three images of four
+# the reduction by a filter of one's own choice, the learned degradation, then JPEG
 degrade:
+  - {type: resize, to: lr, filter: bilinear}
   - {type: deflow, weights: deflow_small, strength: [0.5, 1.0], probability: 0.75}
+  - {type: jpeg, quality: [60, 95], probability: 0.5}
 """,
     )
