@@ -49,7 +49,7 @@ def _of_field(options: Options, name: str, described: Any) -> Any:
     if value is not None and name == "weights":
         # Not the text described, which is as an option file has to hold it.
         return checkpoints.fingerprint(value)
-    if value is not None and name in _FILES:
+    if isinstance(value, str) and name in _FILES:  # a weight of kernels from a bank is called so, too
         return hashlib.sha256(Path(value).read_bytes()).hexdigest()
     return _by_content(value, described)
 

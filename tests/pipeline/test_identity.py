@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -136,3 +137,26 @@ def test_shards_of_the_same_names_and_counts_with_other_images_are_refused(tmp_p
     with open_stream(first, degrade={"type": "classical"}) as stream:
         stream.load_state_dict(state)
         assert same_batches(take(stream, 2), expected)
+
+
+def test_a_bank_of_kernels_is_known_by_its_content(shards: list[str], tmp_path: Path) -> None:
+    """The file ``bank``, beside the weight ``kinds.bank`` of the same name; a blur without one has an identity, too."""
+
+    def stream(value: float, kinds: dict[str, float]) -> Stream:
+        kernel = np.zeros((1, 3, 3))
+        kernel[0, 1, 1:] = 1, value
+        np.save(tmp_path / "bank.npy", kernel)
+        blur = {"type": "blur", "kinds": kinds, "bank": str(tmp_path / "bank.npy") if "bank" in kinds else None}
+        return open_stream(shards, degrade=[blur, {"type": "resize", "to": "lr"}])
+
+    states = []
+    for value, kinds in ((0.0, {"isotropic": 1}), (0.5, {"bank": 1}), (0.25, {"bank": 1}), (0.5, {"bank": 1})):
+        with stream(value, kinds) as opened:
+            take(opened, 1)
+            states.append(opened.state_dict())
+    with stream(0.5, {"bank": 1}) as opened:
+        opened.load_state_dict(states[1])
+        opened.load_state_dict(states[3])
+    for state in (states[0], states[2]):
+        with stream(0.5, {"bank": 1}) as opened, pytest.raises(StreamError):
+            opened.load_state_dict(state)
