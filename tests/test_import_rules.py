@@ -48,7 +48,7 @@ ALLOWED = {
     "config": {"pydantic", "yaml"},
     "checkpoints": {"safetensors"},
     "weights_file": {"safetensors"},
-    "files": {"PIL", "fsspec", "imagecodecs", "pillow_heif"},
+    "files": {"PIL", "av", "fsspec", "imagecodecs", "pillow_heif"},
     "shards": {"webdataset", "ray"},
     "corpus": {"pyarrow"},
     "pipeline": {"torchdata"},

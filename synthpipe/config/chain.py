@@ -24,6 +24,8 @@ from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
 from synthpipe.config.stages.saturation import SaturationStageOptions
+from synthpipe.config.stages.video import VideoStageOptions
+from synthpipe.config.stages.webp import WebpStageOptions
 
 __all__ = [
     "BranchOptions",
@@ -188,6 +190,8 @@ LeafStageOption = (
     | ResizeStageOptions
     | DitherStageOptions
     | SaturationStageOptions
+    | VideoStageOptions
+    | WebpStageOptions
 )
 #: Every stage of a chain, told apart by ``type``.
 StageOption = Annotated[LeafStageOption | ChoiceOptions | ShuffleOptions, Field(discriminator="type")]

@@ -28,6 +28,8 @@ from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
 from synthpipe.config.stages.saturation import SaturationStageOptions
+from synthpipe.config.stages.video import VideoStageOptions
+from synthpipe.config.stages.webp import WebpStageOptions
 from synthpipe.errors import OptionError
 from synthpipe.transforms.chains.choice import Choice, Shuffle, Sometimes
 from synthpipe.transforms.chains.node import Node, Row, Step
@@ -43,6 +45,8 @@ from synthpipe.transforms.chains.stages.noise import Noise
 from synthpipe.transforms.chains.stages.quantise import Quantise
 from synthpipe.transforms.chains.stages.resize import Resize
 from synthpipe.transforms.chains.stages.saturation import Saturation
+from synthpipe.transforms.chains.stages.video import Video
+from synthpipe.transforms.chains.stages.webp import Webp
 from synthpipe.transforms.chains.stages.whole import WholeDegradation
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
@@ -107,6 +111,10 @@ def build_stage(options: LeafStageOption) -> Stage:
             return Levels(options)
         case ChannelShiftStageOptions():
             return ChannelShift(options)
+        case VideoStageOptions():
+            return Video(options)
+        case WebpStageOptions():
+            return Webp(options)
         case _:
             assert_never(options)
 

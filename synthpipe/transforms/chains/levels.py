@@ -6,18 +6,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthpipe.images import to_float, to_uint8
+from synthpipe.images import to_float
 
 __all__ = ["from_levels", "to_levels"]
 
 
 def to_levels(x: Tensor) -> np.ndarray | None:
-    """``(1, C, h, w)``, clipped to [0, 1] -> ``(h, w, C)`` uint8; None where there is a NaN, which has no level."""
-    if bool(x.isnan().any()):
+    """``(1, C, h, w)``, clipped to [0, 1] and rounded -> ``(h, w, C)`` uint8; None with a NaN, which has no level."""
+    levels = x[0].mul(255).round_().clamp_(0, 255)
+    # Every other number is finite by now.
+    if bool(levels.sum().isnan()):
         return None
-    return to_uint8(x[0]).permute(1, 2, 0).cpu().contiguous().numpy()
+    return np.stack(list(levels.to(torch.uint8).cpu().numpy()), -1)
 
 
 def from_levels(levels: np.ndarray, like: Tensor) -> Tensor:
-    """``(h, w, C)`` uint8 -> ``(1, C, h, w)`` float32 in [0, 1], contiguous, where ``like`` is."""
-    return to_float(torch.from_numpy(levels).to(like.device).permute(2, 0, 1).contiguous())[None]
+    """``(h, w, C)`` uint8 -> ``(1, C, h, w)`` float32 in [0, 1], where ``like`` is."""
+    planes = np.ascontiguousarray(levels.transpose(2, 0, 1))
+    return to_float(torch.from_numpy(planes).to(like.device))[None]

@@ -28,8 +28,8 @@ class Jpeg(Stage):
     """JPEG and back, once or more, with the pixels of libjpeg-turbo.
 
     On the CPU images go through libjpeg-turbo itself; elsewhere, and on a canvas, through tensor operations that give
-    the same bits.  They are not those of BasicSR's ``DiffJPEG``, which takes qualities that are no whole numbers,
-    rounds coefficients alone, and enlarges chroma by repeating it.
+    the same bits.  They are not those of BasicSR's ``DiffJPEG``, which takes qualities that are no whole numbers, has
+    the table of luma transposed, rounds coefficients alone, and repeats chroma where libjpeg interpolates it.
     """
 
     #: Quality and sampling of three passes, how many passes, and shifts down and right before the last two.
