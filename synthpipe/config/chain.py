@@ -24,6 +24,7 @@ from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
 from synthpipe.config.stages.saturation import SaturationStageOptions
+from synthpipe.config.stages.screentone import ScreentoneStageOptions
 from synthpipe.config.stages.video import VideoStageOptions
 from synthpipe.config.stages.webp import WebpStageOptions
 
@@ -188,6 +189,7 @@ LeafStageOption = (
     | NoiseStageOptions
     | QuantiseStageOptions
     | ResizeStageOptions
+    | ScreentoneStageOptions
     | DitherStageOptions
     | SaturationStageOptions
     | VideoStageOptions

@@ -28,6 +28,7 @@ from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
 from synthpipe.config.stages.saturation import SaturationStageOptions
+from synthpipe.config.stages.screentone import ScreentoneStageOptions
 from synthpipe.config.stages.video import VideoStageOptions
 from synthpipe.config.stages.webp import WebpStageOptions
 from synthpipe.errors import OptionError
@@ -45,6 +46,7 @@ from synthpipe.transforms.chains.stages.noise import Noise
 from synthpipe.transforms.chains.stages.quantise import Quantise
 from synthpipe.transforms.chains.stages.resize import Resize
 from synthpipe.transforms.chains.stages.saturation import Saturation
+from synthpipe.transforms.chains.stages.screentone import Screentone
 from synthpipe.transforms.chains.stages.video import Video
 from synthpipe.transforms.chains.stages.webp import Webp
 from synthpipe.transforms.chains.stages.whole import WholeDegradation
@@ -103,6 +105,8 @@ def build_stage(options: LeafStageOption) -> Stage:
             return Quantise(options)
         case ResizeStageOptions():
             return Resize(options)
+        case ScreentoneStageOptions():
+            return Screentone(options)
         case DitherStageOptions():
             return Dither(options)
         case SaturationStageOptions():
