@@ -151,9 +151,9 @@ class HostChain(Chain):
     """A chain with a stage that needs the host (a codec), or in an order of each sample's own: image by image."""
 
     def sample_params(self, batch: Batch) -> dict[str, Any]:
-        """What each place draws, on the CPU: it is the host that goes by it."""
-        seen = {"seen": batch["seen"].cpu()} if "seen" in batch else {}
-        return {"draws": self.draws({"seed": batch["seed"].cpu(), **seen})}
+        """What each place draws: where its constants are, and handed to the CPU, for it is the host that goes by it."""
+        drawn = self.draws({**batch, "seed": batch["seed"].to(batch["gt"].device)})
+        return {"draws": {place: {k: v.cpu() for k, v in params.items()} for place, params in drawn.items()}}
 
     def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
         """Check, and add ``lq``."""

@@ -78,6 +78,31 @@ def test_a_stage_that_needs_the_host_makes_a_chain_of_the_host() -> None:
     assert chain(given)["lq"].shape == (3, 3, 32, 32)
 
 
+HOST = [
+    {"type": "quantise", "levels": [20, 200], "probability": [[0, 0], [1000, 1]]},
+    {"type": "webp", "probability": 0.5},
+    {"type": "jpeg", "sampling": {420: 1, 444: 1}, "times": [1, 2], "probability": 0.5},
+]
+
+
+def test_a_chain_of_the_host_draws_where_its_constants_are() -> None:
+    chain = chain_of(HOST)
+    chain.to("meta")
+    given = {key: value.to("meta") for key, value in batch().items()}
+    drawn = [value for params in chain.draws(given).values() for value in params.values()]
+    assert {value.device.type for value in drawn} == {"meta"}
+
+
+@pytest.mark.gpu
+def test_a_chain_of_the_host_runs_on_cuda() -> None:
+    given = batch()
+    expected = chain_of(HOST)(given)["lq"]
+    chain = chain_of(HOST)
+    chain.to("cuda")
+    made = chain({**given, "gt": given["gt"].cuda()})["lq"]
+    assert_close(made.cpu(), expected, atol=2.5 / 255, rtol=0)
+
+
 def test_wrong_input_is_refused() -> None:
     chain = chain_of(CHAIN, 2)
     given = batch()
