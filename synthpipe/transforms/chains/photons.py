@@ -11,18 +11,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["eight_bits", "grey_of", "levels_in", "photon_counts"]
+__all__ = ["eight_bits", "grey_of", "levels_met", "photon_counts", "photons_of_levels"]
 
 _LEVELS = 256
 #: Rates below are looked up; they hardly ever give as many photons as the table has columns, less than 1e-12.
 _EXACT, _COLUMNS = 16.0, 56
-_GREY = (0.299, 0.587, 0.114)
+_GREY = (0.2989, 0.587, 0.114)
 
 
 def grey_of(x: Tensor) -> Tensor:
-    """Luma of ITU-R BT.601, ``(B, 3, H, W)`` -> ``(B, 1, H, W)``."""
-    red, green, blue = (x[:, channel : channel + 1] * weight for channel, weight in enumerate(_GREY))
-    return red + green + blue
+    """``(B, 3, H, W)`` -> ``(B, 1, H, W)``, by the weights of torchvision, as BasicSR has them."""
+    red, green, blue = _GREY
+    return red * x[:, 0:1] + green * x[:, 1:2] + blue * x[:, 2:3]
 
 
 def eight_bits(x: Tensor) -> Tensor:
@@ -30,8 +30,8 @@ def eight_bits(x: Tensor) -> Tensor:
     return (x * (_LEVELS - 1)).round().clamp(0, _LEVELS - 1).nan_to_num(0)
 
 
-def levels_in(levels: Tensor, inside: Tensor | None) -> Tensor:
-    """``(B,)`` float64: the least power of 2 that is at least the number of different levels of each image.
+def levels_met(levels: Tensor, inside: Tensor | None) -> Tensor:
+    """``(B, 256)`` bool: which levels each image has.
 
     Args:
         levels: ``(B, C, H, W)``, whole numbers 0..255.
@@ -40,28 +40,37 @@ def levels_in(levels: Tensor, inside: Tensor | None) -> Tensor:
     place = levels.to(torch.int64)
     if inside is not None:
         place = torch.where(inside, place, _LEVELS)
-    met = torch.zeros(len(levels), _LEVELS + 1, dtype=torch.int64, device=levels.device)
-    different = met.scatter(1, place.flatten(1), torch.ones_like(place).flatten(1))[:, :_LEVELS].sum(1)
-    powers = 1 << torch.arange(8, device=levels.device)
-    return torch.exp2((different[:, None] > powers).sum(1).double())
+    met = torch.zeros(len(levels), _LEVELS + 1, dtype=torch.bool, device=levels.device)
+    return met.scatter(1, place.flatten(1), True)[:, :_LEVELS]
 
 
-def photon_counts(levels: Tensor, photons: Tensor, white: Tensor, choose: bool = False) -> Tensor:
+def photons_of_levels(met: Tensor) -> Tensor:
+    """``(B,)`` float64: the least power of 2 that is at least the number of levels met, ``(B, 256)`` bool."""
+    powers = 1 << torch.arange(8, device=met.device)
+    exponent: Tensor = (met.sum(1, keepdim=True) > powers).sum(1)
+    return exponent.double().exp2()
+
+
+def photon_counts(levels: Tensor, photons: Tensor, white: Tensor, alone: bool = False) -> Tensor:
     """Whole numbers of the Poisson law of rate ``levels * photons / 255``, in the shape and type of ``levels``.
 
     Args:
         levels: ``(B, C, H, W)``, whole numbers 0..255.
-        photons: ``(B,)`` float64.
+        photons: ``(B,)`` float64: what a white pixel counts on average.
         white: standard normal numbers, of the shape of ``levels``.
-        choose: look up only the rates that need it, which asks the device; for one image.
+        alone: there is one image, and its device may be asked: what need not be looked up is not.
     """
-    rates = levels * (photons / (_LEVELS - 1)).to(levels)[:, None, None, None]
+    rates = levels * (photons / (_LEVELS - 1)).to(levels.dtype)[:, None, None, None]
     counts = _expansion(rates.clamp(min=_EXACT), white)
     few = rates < _EXACT
-    if not choose:
-        return torch.where(few, _looked_up(levels.flatten(1), photons, white.flatten(1)).view_as(counts), counts)
-    if bool(few.any()):
-        counts[few] = _looked_up(levels[few][None], photons, white[few][None])[0]
+    if not alone:
+        looked_up = _looked_up(levels.flatten(1), _tables(photons, _LEVELS), white.flatten(1))
+        return torch.where(few, looked_up.view_as(counts), counts)
+    places = few.flatten().nonzero()[:, 0]
+    if len(places) > 0:
+        tables = _tables(photons, min(_LEVELS, int(_EXACT * (_LEVELS - 1) / float(photons)) + 1))
+        given, normal = (numbers.reshape(1, -1)[:, places] for numbers in (levels, white))
+        counts.view(-1)[places] = _looked_up(given, tables, normal)[0]
     return counts
 
 
@@ -74,13 +83,17 @@ def _expansion(rates: Tensor, white: Tensor) -> Tensor:
     return (rates + first + second + third).floor().clamp(min=0)
 
 
-def _looked_up(levels: Tensor, photons: Tensor, white: Tensor) -> Tensor:
+def _looked_up(levels: Tensor, tables: Tensor, white: Tensor) -> Tensor:
     """``(B, N)``: how many entries of its level's row of the table a number passes."""
-    columns = torch.arange(_COLUMNS, dtype=torch.float64, device=levels.device)
-    rows = torch.arange(_LEVELS, dtype=torch.float64, device=levels.device)
-    # Rates that are not looked up would lose their rows' tails.
-    rates = (photons[:, None] * rows / (_LEVELS - 1)).clamp(max=_EXACT)[..., None]
-    law = (torch.special.xlogy(columns, rates) - rates - (columns + 1).lgamma()).exp()
-    table = (law.cumsum(-1).clamp(max=1) + rows[:, None]).flatten(1)
     wanted = torch.special.ndtr(white.double()) + levels
-    return (torch.searchsorted(table, wanted) - levels * _COLUMNS).clamp(0, _COLUMNS).to(levels.dtype)
+    return (torch.searchsorted(tables, wanted).to(levels.dtype) - levels * _COLUMNS).clamp(0, _COLUMNS)
+
+
+def _tables(photons: Tensor, rows: int) -> Tensor:
+    """``(B, rows * columns)`` float64: level + probability of at most 0, 1, 2, ... photons, for each of the levels."""
+    columns = torch.arange(_COLUMNS, dtype=torch.float64, device=photons.device)
+    levels = torch.arange(rows, dtype=torch.float64, device=photons.device)
+    # Higher rates are not looked up, and would leave their rows before 1.
+    rates = (photons[:, None] * levels / (_LEVELS - 1)).clamp(max=_EXACT)[..., None]
+    law: Tensor = (torch.special.xlogy(columns, rates) - rates - (columns + 1).lgamma()).exp()
+    return (law.cumsum(-1).clamp(max=1) + levels[:, None]).flatten(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from synthpipe.transforms.chains.canvas import Border, Canvas
 
-__all__ = ["fft_side", "filter_canvas", "filter_image", "filter_lines"]
+__all__ = ["fft_side", "filter_canvas", "filter_image", "filter_lines", "sum_of_shifts"]
 
 #: Kernels up to this side are faster in blocks than by FFT.
 _LARGEST_IN_BLOCKS = 9
@@ -70,7 +70,7 @@ def filter_lines(x: Tensor, line: Tensor, border: Border) -> Tensor:
     extended = Canvas(x).extended(half, half, half, half, border)
     if len(line) <= _LONGEST_AS_SUM:
         weights = line.tolist()
-        return _sum_of_shifts(_sum_of_shifts(extended, weights, 3), weights, 2)
+        return sum_of_shifts(sum_of_shifts(extended, weights, 3), weights, 2)
     row = line.to(x)[None]
     rows = _in_blocks(extended, row).transpose(2, 3)
     return _in_blocks(rows, row).transpose(2, 3).contiguous()
@@ -119,7 +119,8 @@ def _in_blocks(extended: Tensor, kernel: Tensor) -> Tensor:
     return made.permute(0, 2, 3, 1).reshape(1, channels, height, blocks * _BLOCK)[..., :width]
 
 
-def _sum_of_shifts(extended: Tensor, weights: list[float], dim: int) -> Tensor:
+def sum_of_shifts(extended: Tensor, weights: list[float], dim: int) -> Tensor:
+    """Correlation with a line of weights along ``dim``, which gets shorter by one less than their number."""
     length = extended.shape[dim] - len(weights) + 1
     total = extended.narrow(dim, 0, length) * weights[0]
     for place, weight in enumerate(weights[1:], 1):

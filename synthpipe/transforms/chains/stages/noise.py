@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.config.stages.noise import NoiseChannels, NoiseKinds, NoiseStageOptions
+from synthpipe.images import luma
 from synthpipe.transforms.chains.canvas import Canvas
+from synthpipe.transforms.chains.filtering.convolve import sum_of_shifts
 from synthpipe.transforms.chains.laws import between, log_between, pick, whole_between
-from synthpipe.transforms.chains.photons import eight_bits, grey_of, levels_in, photon_counts
+from synthpipe.transforms.chains.photons import eight_bits, grey_of, levels_met, photon_counts, photons_of_levels
 from synthpipe.transforms.chains.stage import Context, Params, Stage
 
 __all__ = ["CHANNELS", "KINDS", "Noise"]
@@ -23,12 +24,19 @@ KINDS, CHANNELS = tuple(NoiseKinds.model_fields), tuple(NoiseChannels.model_fiel
 
 _GREY, _CHROMA, _COVARIANCE = (CHANNELS.index(name) for name in ("grey", "chroma", "covariance"))
 # What numbers of each pixel are for.
-_WHITE, _WIDE, _UNIFORM = range(3)
+_WHITE, _BLURRED, _UNIFORM = range(3)
+_SOURCE = {
+    **dict.fromkeys(("gaussian", "poisson", "poisson_gaussian", "speckle"), _WHITE),
+    **dict.fromkeys(("correlated", "film"), _BLURRED),
+    **dict.fromkeys(("uniform", "salt_and_pepper"), _UNIFORM),
+}
+# Where the kernels of correlated noise end, in standard deviations.
 _REACH = 3.0
+# Pixels of a strip of rows: a dozen strips' worth of numbers fits the processor's second cache.
+_STRIP = 1 << 14
 
-_WITH_SIGMA = ("gaussian", "poisson_gaussian", "uniform", "correlated", "film", "speckle")
 _USES: Mapping[str, tuple[str, ...]] = {
-    "sigma": _WITH_SIGMA,
+    "sigma": ("gaussian", "poisson_gaussian", "uniform", "correlated", "film", "speckle"),
     "scale": ("poisson",),
     "photons": ("poisson",),
     "gain": ("poisson_gaussian",),
@@ -49,7 +57,7 @@ class Noise(Stage):
       rendering", section 3, at a point);
     * uniform on ``[-sqrt(3) s, sqrt(3) s]``; salt_and_pepper: 0 or 1 in place of x, with probability ``share``;
     * poisson: ``scale (N / photons - y)``, y the image rounded to 8 bits, N of the Poisson law of rate ``photons y``,
-      as BasicSR's ``generate_poisson_noise_pt``; grey noise is that of the luma.
+      as BasicSR's ``generate_poisson_noise_pt``; grey noise is that of the grey image.
 
     Between R, G and B as ``channels`` says: each for itself; the same; each for itself less the luma of all; n of a
     covariance (Zhang et al. 2021, "Designing a practical degradation model for deep blind image super-resolution",
@@ -62,6 +70,7 @@ class Noise(Stage):
         super().__init__()
         self.options = options
         self._kinds = [kind for kind, weight in options.kinds.weights().items() if weight > 0]
+        self._counts_levels = "poisson" in self._kinds and options.photons == "levels"
         self._margin = math.ceil(_REACH * options.width[1])
 
     def draw(self, u: Tensor) -> Params:
@@ -89,145 +98,121 @@ class Noise(Stage):
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """Each kind for all images, and each image the one that it drew."""
-        fields = self._fields(canvas.pixels, params, context)
-        noise = torch.zeros_like(canvas.pixels)
+        x, channels = canvas.pixels, params["channels"]
+        grey = _wide(channels == _GREY)
+        fields = {source: self._field(source, x, params, context) for source in {_SOURCE[kind] for kind in self._kinds}}
+        if self._counts_levels:
+            met = levels_met(eight_bits(_seen(x, grey)), None if canvas.height is None else canvas.inside)
+            params = {**params, "photons": photons_of_levels(met)}
+        noise = torch.zeros_like(x)
         for kind in self._kinds:
-            made = self._of(kind, canvas, params, fields)
+            made = self._added(kind, x, fields[_SOURCE[kind]], grey, params)
             noise = torch.where(_wide(params["kind"] == KINDS.index(kind)), made, noise)
         if self.options.channels.chroma > 0:
-            noise = torch.where(_wide(params["channels"] == _CHROMA), noise - grey_of(noise), noise)
-        return canvas.holding(self._clipped(canvas.pixels + noise))
+            noise = torch.where(_wide(channels == _CHROMA), noise - luma(noise), noise)
+        return canvas.holding(self._clipped(x + noise))
 
     def on_image(self, x: Tensor, params: Params, context: Context) -> Tensor:
-        """The kind that it drew alone, and one field where the noise is grey."""
-        channels = int(params["channels"])
-        settings = {name: value.to(x.device) for name, value in params.items()}
-        fields = self._fields(x, settings, context, CHANNELS[channels])
-        noise = self._of(KINDS[int(params["kind"])], Canvas(x), settings, fields)
-        if channels == _CHROMA:
-            noise = noise - grey_of(noise)
-        return self._clipped(x + noise)
-
-    def _fields(self, x: Tensor, params: Params, context: Context, known: str | None = None) -> _Fields:
-        root = None
-        if "covariance" in params and known in (None, "covariance"):
-            root = _triangle(params["covariance"] / max(self.options.sigma[1], 1e-6) ** 2)
-        return _Fields(params, context, x.shape[2], x.shape[3], root, known)
+        """The kind that it drew alone, one field where the noise is grey, and rows that stay in the cache."""
+        kind, channels = KINDS[int(params["kind"])], int(params["channels"])
+        params = {name: value.to(x.device) for name, value in params.items()}
+        rows = x.shape[2] if x.is_cuda else max(1, _STRIP // x.shape[3])
+        strips = torch.split(x, rows, 2)
+        if kind == "poisson" and self._counts_levels:
+            met = [levels_met(eight_bits(_seen(strip, channels == _GREY)), None) for strip in strips]
+            params["photons"] = photons_of_levels(torch.stack(met).any(0))
+        fields = torch.split(self._field(_SOURCE[kind], x, params, context, channels), rows, 2)
+        made = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for strip, field, out in zip(strips, fields, torch.split(made, rows, 2), strict=True):
+            noise = self._added(kind, strip, field, channels == _GREY, params)
+            out.copy_(self._clipped(strip + (noise - luma(noise) if channels == _CHROMA else noise)))
+        return made
 
     def _sigma(self, u: Tensor) -> Tensor:
         (low, high), step = self.options.sigma, self.options.sigma_step
         if step is None:
             return between((low, high), u)
-        return low + step * whole_between((0, math.floor((high - low) / step + 1e-3)), u)
+        return low + step * whole_between((0, math.floor((high - low) / step + 1e-3)), u).to(u.dtype)
 
-    def _of(self, kind: str, canvas: Canvas, params: Params, fields: _Fields) -> Tensor:
-        """What one kind adds, ``(B, 1 or 3, H, W)``."""
-        x = canvas.pixels
+    def _field(self, source: int, x: Tensor, params: Params, context: Context, channels: int | None = None) -> Tensor:
+        """Numbers of each pixel, related between channels as the samples drew.
+
+        Args:
+            source: normal, blurred or uniform numbers.
+            x: ``(B, 3, H, W)``.
+            params: of the stage.
+            context: of the samples.
+            channels: how they hang together in the one sample; None: samples differ.
+
+        Returns:
+            ``(B, 3, H, W)``; ``(1, 1, H, W)`` where ``channels`` says that noise is grey.
+        """
+        count = 1 if channels == _GREY else 3
+        height, width = x.shape[2:]
+        if source == _BLURRED:
+            more = 2 * self._margin
+            white = context.normals(count, height + more, width + more, source)
+            field = _blurred(white, params["width"], self._margin, alone=channels is not None)
+        else:
+            field = (context.uniforms if source == _UNIFORM else context.normals)(count, height, width, source)
+        if channels is None and self.options.channels.grey > 0:
+            field = torch.where(_wide(params["channels"] == _GREY), field[:, :1], field)
+        if "covariance" in params and source != _UNIFORM and channels in (None, _COVARIANCE):
+            root = _triangle(params["covariance"] / max(self.options.sigma[1], 1e-6) ** 2)
+            related = sum(root[:, :, n, None, None].to(field.dtype) * field[:, n : n + 1] for n in range(3))
+            field = torch.where(_wide(params["channels"] == _COVARIANCE), related, field)
+        return field
+
+    def _added(self, kind: str, x: Tensor, field: Tensor, grey: Tensor | bool, params: Params) -> Tensor:
+        """What one kind adds to each pixel, of the shape of ``field``."""
         if kind == "poisson":
-            return self._poisson(canvas, params, fields)
+            levels = eight_bits(_seen(x, grey))
+            counts = photon_counts(levels, params["photons"], field, isinstance(grey, bool))
+            noise = counts / _wide(params["photons"]).to(x.dtype) - levels / 255
+            return noise * _wide(params["scale"]).to(x.dtype)
         if kind == "salt_and_pepper":
-            u, share = fields.uniforms(), _wide(params["share"])
-            white = u < share * _wide(params["salt"])
-            return torch.where(u < share, white.to(x.dtype) - x, torch.zeros_like(x))
+            share = _wide(params["share"])
+            white = (field < share * _wide(params["salt"])).to(x.dtype)
+            return torch.where(field < share, white - x, 0)
         sigma = _wide(params["sigma"]).to(x.dtype)
         if "covariance" in params:
             sigma = torch.where(_wide(params["channels"] == _COVARIANCE), self.options.sigma[1], sigma)
-        light = x.clamp(0, 1)
         match kind:
-            case "gaussian":
-                return sigma * fields.normals()
-            case "poisson_gaussian":
-                return (_wide(params["gain"]).to(x.dtype) * light + sigma.square()).sqrt() * fields.normals()
+            case "gaussian" | "correlated":
+                return sigma * field
             case "uniform":
-                return sigma * (fields.uniforms() - 0.5) * math.sqrt(12)
-            case "correlated":
-                return sigma * fields.blurred(params["width"], self._margin)
+                return sigma * math.sqrt(12) * (field - 0.5)
+            case "poisson_gaussian":
+                return (_wide(params["gain"]).to(x.dtype) * x.clamp(0, 1) + sigma.square()).sqrt() * field
             case "film":
-                return 2 * sigma * (light * (1 - light)).sqrt() * fields.blurred(params["width"], self._margin)
+                light = x.clamp(0, 1)
+                return 2 * sigma * (light * (1 - light)).sqrt() * field
             case _:
-                return sigma * light * fields.normals()
-
-    def _poisson(self, canvas: Canvas, params: Params, fields: _Fields) -> Tensor:
-        levels = eight_bits(fields.alike(canvas.pixels, grey_of(canvas.pixels)))
-        photons = params["photons"]
-        if self.options.photons == "levels":
-            photons = levels_in(levels, None if canvas.height is None else canvas.inside)
-        counts = photon_counts(levels, photons, fields.white(), choose=fields.known is not None)
-        noise = counts / _wide(photons).to(counts.dtype) - levels / 255
-        return noise * _wide(params["scale"]).to(counts.dtype)
+                return sigma * x.clamp(0, 1) * field
 
     def _clipped(self, x: Tensor) -> Tensor:
         return x.clamp(0, 1) if self.options.clip else x
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """Random numbers of each pixel, related between channels as the samples drew.
+def _seen(x: Tensor, grey: Tensor | bool) -> Tensor:
+    """What photons come from: the image, or its grey one where noise is grey."""
+    if isinstance(grey, bool):
+        return grey_of(x) if grey else x
+    return torch.where(grey, grey_of(x), x)
 
-    Args:
-        params: of the stage.
-        context: of the samples.
-        height: of the fields.
-        width: likewise.
-        root: of the covariances in units of sigma's high end, ``(B, 3, 3)``; None: no sample has one.
-        known: how channels hang together in all samples; None: that differs.
-    """
 
-    params: Params
-    context: Context
-    height: int
-    width: int
-    root: Tensor | None
-    known: str | None = None
-
-    def alike(self, own: Tensor, grey: Tensor) -> Tensor:
-        """Three channels' ``own``, or one ``grey``: as the samples' noise, both where they differ."""
-        if self.known is not None:
-            return grey if self.known == "grey" else own
-        return torch.where(_wide(self.params["channels"] == _GREY), grey, own)
-
-    def normals(self) -> Tensor:
-        """Standard normal numbers; of the drawn covariance in units of sigma's high end."""
-        return self._related(self.white())
-
-    def white(self) -> Tensor:
-        """Standard normal numbers without a covariance."""
-        field = self.context.normals(self._channels, self.height, self.width, _WHITE)
-        return self.alike(field, field[:, :1])
-
-    def uniforms(self) -> Tensor:
-        """Of the uniform law on [0, 1)."""
-        field = self.context.uniforms(self._channels, self.height, self.width, _UNIFORM)
-        return self.alike(field, field[:, :1])
-
-    def blurred(self, widths: Tensor, margin: int) -> Tensor:
-        """As :meth:`normals`, blurred with Gaussians of ``widths`` ``(B,)`` and scaled to variance 1.
-
-        Args:
-            widths: standard deviations in pixels.
-            margin: where kernels end, in pixels.
-        """
-        field = self.context.normals(self._channels, self.height + 2 * margin, self.width + 2 * margin, _WIDE)
-        places = torch.arange(-margin, margin + 1, dtype=widths.dtype, device=widths.device)
-        taps = (-0.5 * (places / widths[:, None]).square()).exp()
-        taps = (taps / taps.square().sum(1, keepdim=True).sqrt()).to(field.dtype)
-        batch, channels = field.shape[:2]
-        rows = taps.repeat_interleave(channels, 0)[:, None, None]
-        flat = F.conv2d(field.flatten(0, 1)[None], rows, groups=batch * channels)
-        flat = F.conv2d(flat, rows.transpose(2, 3), groups=batch * channels)
-        field = flat.view(batch, channels, self.height, self.width)
-        return self._related(self.alike(field, field[:, :1]))
-
-    @property
-    def _channels(self) -> int:
-        return 1 if self.known == "grey" else 3
-
-    def _related(self, white: Tensor) -> Tensor:
-        if self.root is None:
-            return white
-        root = self.root.to(white.dtype)[..., None, None]  # (B, 3, 3, 1, 1)
-        red, green, blue = (root[:, :, channel] * white[:, channel : channel + 1] for channel in range(3))
-        return torch.where(_wide(self.params["channels"] == _COVARIANCE), red + green + blue, white)
+def _blurred(white: Tensor, widths: Tensor, margin: int, alone: bool) -> Tensor:
+    """``(B, C, H, W)`` of variance 1 from ``(B, C, H + 2 margin, W + 2 margin)``, by Gaussians of ``widths`` pixels."""
+    places = torch.arange(-margin, margin + 1, dtype=widths.dtype, device=widths.device)
+    taps = (-0.5 * (places / widths[:, None]).square()).exp()
+    taps = taps / taps.square().sum(1, keepdim=True).sqrt()
+    if alone:
+        return sum_of_shifts(sum_of_shifts(white, taps[0].tolist(), 3), taps[0].tolist(), 2)
+    batch, channels = white.shape[:2]
+    rows = taps.to(white.dtype).repeat_interleave(channels, 0)[:, None, None]
+    flat = F.conv2d(white.flatten(0, 1)[None], rows, groups=batch * channels)
+    flat = F.conv2d(flat, rows.transpose(2, 3), groups=batch * channels)
+    return flat.view(batch, channels, *flat.shape[2:])
 
 
 def _wide(value: Tensor) -> Tensor:
