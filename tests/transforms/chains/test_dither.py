@@ -159,6 +159,11 @@ def test_palette_of_the_image() -> None:
         np.abs(image - pixels).mean() for image in (found * 255, np.asarray(indexed.convert("RGB"), float))
     )
     assert error < pillows * 1.05
+    large = photo_like(300, 200, 4)
+    pixels = (large[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    indexed = Image.fromarray(pixels).quantize(20, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    found = made(stage(kinds={"none": 1}, palettes={"median_cut": 1}, colours=20), large) * 255
+    assert np.abs(found - pixels).mean() < 1.05 * np.abs(np.asarray(indexed.convert("RGB"), float) - pixels).mean()
     few = torch.tensor([[0.0, 0.2, 1.0], [1.0, 0.6, 0.0], [0.4, 0.4, 0.4]])[torch.arange(64) % 3].T[None, :, None]
     few = few.expand(1, 3, 16, 64).contiguous()
     np.testing.assert_allclose(
