@@ -18,9 +18,12 @@ from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.dither import DitherStageOptions
+from synthpipe.config.stages.halo import HaloStageOptions
+from synthpipe.config.stages.interlace import InterlaceStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
 from synthpipe.config.stages.levels import LevelsStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
+from synthpipe.config.stages.pixelate import PixelateStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
 from synthpipe.config.stages.saturation import SaturationStageOptions
@@ -184,14 +187,17 @@ LeafStageOption = (
     BlurStageOptions
     | ChannelShiftStageOptions
     | DeFlowStageOptions
+    | DitherStageOptions
+    | HaloStageOptions
+    | InterlaceStageOptions
     | JpegStageOptions
     | LevelsStageOptions
     | NoiseStageOptions
+    | PixelateStageOptions
     | QuantiseStageOptions
     | ResizeStageOptions
-    | ScreentoneStageOptions
-    | DitherStageOptions
     | SaturationStageOptions
+    | ScreentoneStageOptions
     | VideoStageOptions
     | WebpStageOptions
 )

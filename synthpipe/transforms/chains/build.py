@@ -22,9 +22,12 @@ from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.dither import DitherStageOptions
+from synthpipe.config.stages.halo import HaloStageOptions
+from synthpipe.config.stages.interlace import InterlaceStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
 from synthpipe.config.stages.levels import LevelsStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
+from synthpipe.config.stages.pixelate import PixelateStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
 from synthpipe.config.stages.saturation import SaturationStageOptions
@@ -40,9 +43,12 @@ from synthpipe.transforms.chains.stages.blur import Blur, read_bank
 from synthpipe.transforms.chains.stages.channel_shift import ChannelShift
 from synthpipe.transforms.chains.stages.deflow import DeFlowStage
 from synthpipe.transforms.chains.stages.dither import Dither
+from synthpipe.transforms.chains.stages.halo import Halo
+from synthpipe.transforms.chains.stages.interlace import Interlace
 from synthpipe.transforms.chains.stages.jpeg import Jpeg
 from synthpipe.transforms.chains.stages.levels import Levels
 from synthpipe.transforms.chains.stages.noise import Noise
+from synthpipe.transforms.chains.stages.pixelate import Pixelate
 from synthpipe.transforms.chains.stages.quantise import Quantise
 from synthpipe.transforms.chains.stages.resize import Resize
 from synthpipe.transforms.chains.stages.saturation import Saturation
@@ -92,6 +98,12 @@ def build_node(options: StageOption, place: str, scale: int) -> Node:
 def build_stage(options: LeafStageOption) -> Stage:
     """The operation of one place, on the CPU."""
     match options:
+        case InterlaceStageOptions():
+            return Interlace(options)
+        case PixelateStageOptions():
+            return Pixelate(options)
+        case HaloStageOptions():
+            return Halo(options)
         case BlurStageOptions():
             return Blur(options, read_bank(options.bank) if options.bank is not None else None)
         case DeFlowStageOptions():

@@ -30,6 +30,8 @@ __all__ = [
 
 #: Standard deviation below which a kernel is a point: of its neighbours, exp(-0.5e8) is left.
 _LEAST_SIGMA = 1e-4
+#: Places along a pixel at which a lens's edge is looked at.
+_FINE = 4
 
 
 def offsets(side: int, device: torch.device) -> Tensor:
@@ -109,9 +111,9 @@ def box_kernels(side: int, window: Tensor) -> Tensor:
     return unit_sum(within(ones, window))
 
 
-def lens_side(radius: Tensor) -> Tensor:
-    """Pixels, int64: the least side that holds a lens kernel."""
-    return (radius + 0.5).ceil().long() * 2 - 1
+def lens_side(radius: Tensor, blades: int | None) -> Tensor:
+    """Pixels, int64: the least side that holds a lens kernel; odd polygons are moved, and need one pixel more."""
+    return (radius + 0.5).ceil().long() * 2 + (1 if blades is not None and blades % 2 else -1)
 
 
 def motion_side(length: Tensor) -> Tensor:
@@ -120,7 +122,7 @@ def motion_side(length: Tensor) -> Tensor:
 
 
 def lens_kernels(side: int, radius: Tensor, blades: int | None, angle: Tensor) -> Tensor:
-    """Images of a point out of focus, with edges one pixel wide.
+    """Images of a point out of focus: the share of each pixel that a disc or polygon covers, at 4x4 places in it.
 
     Args:
         side: of the result; at least :func:`lens_side`.
@@ -128,17 +130,16 @@ def lens_kernels(side: int, radius: Tensor, blades: int | None, angle: Tensor) -
         blades: corners of the polygon; None: a disc.
         angle: radians: how the polygon is turned.
     """
-    place = offsets(side, radius.device)
+    place = (offsets(side * _FINE, radius.device) + 0.5) / _FINE
     column, row = place[None, None, :], place[None, :, None]
     if blades is None:
-        depth = radius[:, None, None] - (column.square() + row.square()).sqrt()
-        return unit_sum((depth + 0.5).clamp(0, 1))
-    depth = radius.new_full((len(radius), side, side), math.inf)
+        return _shares(radius[:, None, None] - (column.square() + row.square()).sqrt())
+    depth = radius.new_full((len(radius), side * _FINE, side * _FINE), math.inf)
+    edge = (radius * math.cos(math.pi / blades))[:, None, None]
     for blade in range(blades):
         normal = (angle + 2 * math.pi * blade / blades)[:, None, None]
-        edge = (radius * math.cos(math.pi / blades))[:, None, None]
         depth = torch.minimum(depth, edge - normal.cos() * column - normal.sin() * row)
-    return _centred(unit_sum((depth + 0.5).clamp(0, 1)))
+    return _centred(_shares(depth)) if blades % 2 else _shares(depth)
 
 
 def motion_kernels(side: int, length: Tensor, angle: Tensor, shake: Tensor, bends: Tensor, points: int) -> Tensor:
@@ -169,18 +170,22 @@ def motion_kernels(side: int, length: Tensor, angle: Tensor, shake: Tensor, bend
     return shares[0].transpose(1, 2) @ shares[1] / points
 
 
-def _centred(kernels: Tensor) -> Tensor:
-    """With the centre of mass moved to the middle, by a factor that is a plane, close to 1.
+def _shares(depth: Tensor) -> Tensor:
+    """Of how far inside the fine places are, in pixels: the mean over each pixel, scaled to the sum 1."""
+    batch, height, width = depth.shape
+    soft = (depth * _FINE + 0.5).clamp(0, 1)
+    return unit_sum(soft.reshape(batch, height // _FINE, _FINE, width // _FINE, _FINE).mean((2, 4)))
 
-    With first moments m and second moments M, k (1 + a x), a = -M^-1 m, has the first moments 0.
+
+def _centred(kernels: Tensor) -> Tensor:
+    """Moved by less than a pixel, so that the centre of mass is the middle; the outermost pixels must be 0.
+
+    Each pixel is shared out bilinearly, which moves the first moment by as much as was asked for.
     """
     place = offsets(kernels.shape[-1], kernels.device)
-    column, row = place[None, :], place[:, None]
-    x, y, xx, xy, yy = (
-        (kernels * weight).sum((-2, -1), keepdim=True)
-        for weight in (column, row, column.square(), column * row, row.square())
-    )
-    # A point has no second moments, and needs no plane.
-    determinant = (xx * yy - xy.square()).clamp(min=1e-12)
-    a, b = (xy * y - yy * x) / determinant, (xy * x - xx * y) / determinant
-    return unit_sum(kernels * (1 + a * column + b * row))
+    for dim in (-2, -1):
+        line = place[:, None] if dim == -2 else place
+        moment = (kernels * line).sum((-2, -1), keepdim=True)
+        back, ahead = kernels.roll(-1, dim), kernels.roll(1, dim)
+        kernels = (1 - moment.abs()) * kernels + moment.clamp(min=0) * back + (-moment).clamp(min=0) * ahead
+    return kernels

@@ -14,7 +14,7 @@ from torch import Tensor
 __all__ = ["median_filter"]
 
 #: Bytes of the images that are compared at a time: what a processor's cache holds, and what a GPU has at hand.
-_CPU_BYTES, _GPU_BYTES = 1 << 20, 1 << 28
+_CPU_BYTES, _GPU_BYTES = 1 << 22, 1 << 28
 
 
 def median_filter(extended: Tensor, window: int) -> Tensor:

@@ -30,6 +30,7 @@ from synthpipe.transforms.chains.filtering.kernels import (
     within,
 )
 from synthpipe.transforms.chains.filtering.median import median_filter
+from synthpipe.transforms.chains.filtering.reach import check_reach
 from synthpipe.transforms.chains.laws import between, pick, whole_between
 from synthpipe.transforms.chains.stage import Context, Extent, Params, Size, Stage
 
@@ -105,7 +106,7 @@ class Blur(Stage):
         if _LENS in self._possible:
             radius = between(options.radius, u[:, 8])
             drawn["radius"] = torch.where(kind == _LENS, radius, 0)
-            drawn["size"] = torch.where(kind == _LENS, lens_side(radius), drawn["size"])
+            drawn["size"] = torch.where(kind == _LENS, lens_side(radius, options.blades), drawn["size"])
         if _MOTION in self._possible:
             length = between(options.length, u[:, 9])
             drawn["length"] = torch.where(kind == _MOTION, length, 0)
@@ -180,20 +181,14 @@ class Blur(Stage):
         Raises:
             OptionError: images so small that the kernel covers them several times over.
         """
-        shortest = min(before.least)
-        if self._side // 2 >= 2 * shortest:
-            raise OptionError(
-                f"degrade: blur has kernels of up to {self._side}x{self._side} pixels, and images of down to "
-                f"{before.least.height}x{before.least.width} at its place in the chain; make the kernels smaller "
-                "(size, radius, length, window), put it where images are larger, or make the tiles larger"
-            )
+        check_reach("blur", self._side, "size, radius, length, window", before)
         return before
 
     def _largest(self, kind: int) -> int:
         """Side of the largest kernel or window of a kind."""
         options = self.options
         if kind == _LENS:
-            return int(lens_side(torch.tensor(options.radius[1], dtype=torch.float64)))
+            return int(lens_side(torch.tensor(options.radius[1], dtype=torch.float64), options.blades))
         if kind == _MOTION:
             return int(motion_side(torch.tensor(options.length[1], dtype=torch.float64)))
         if kind == _BANK and self.bank is not None:
