@@ -112,6 +112,15 @@ try:
 except SynthPipeError as error:
     sys.exit(str(error))
 '
+wants "pip install 'synthpipe[video]'" "$bin/python" -c '
+import sys
+from synthpipe.errors import SynthPipeError
+from synthpipe.pipeline import build_stream
+try:
+    build_stream({"shards": "shards", "gt_size": 64, "scale": 1, "degrade": {"type": "video"}})
+except SynthPipeError as error:
+    sys.exit(str(error))
+'
 wants "pip install 'synthpipe[basicsr_headless]'" "$bin/python" -m synthpipe.basicsr_plugin.train -opt train.yml
 
 say "done"

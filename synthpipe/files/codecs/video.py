@@ -61,7 +61,7 @@ def check_video_codecs(names: Iterable[str]) -> None:
         from av.codec.codec import Codec, UnknownCodecError
     except ImportError as error:
         raise OptionError(
-            'degrade: the stage video needs PyAV, which is not installed; run pip install "synthpipe[video]"'
+            "degrade: the stage video needs PyAV, which is not installed; run pip install 'synthpipe[video]'"
         ) from error
     for name in names:
         codec = CODECS[name]
@@ -71,7 +71,7 @@ def check_video_codecs(names: Iterable[str]) -> None:
             except UnknownCodecError as error:
                 raise OptionError(
                     f"degrade: the FFmpeg that PyAV brings here has no {kind}, which the stage video needs for {name}; "
-                    f'leave {name} out of `codecs`, or install the wheel of PyAV: pip install "synthpipe[video]"'
+                    f"leave {name} out of `codecs`, or install the wheel of PyAV: pip install 'synthpipe[video]'"
                 ) from error
 
 

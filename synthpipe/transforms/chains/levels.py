@@ -1,4 +1,7 @@
-"""Images as codecs take them: 8 bits, rows of pixels, in the host's memory."""
+"""Images as codecs take them: 8 bits, rows of pixels, in the host's memory.
+
+By NumPy: codecs are called from several threads, in each of which torch would start a team of threads of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthpipe.images import to_float
-
 __all__ = ["from_levels", "to_levels"]
 
 
 def to_levels(x: Tensor) -> np.ndarray | None:
     """``(1, C, h, w)``, clipped to [0, 1] and rounded -> ``(h, w, C)`` uint8; None with a NaN, which has no level."""
-    levels = x[0].mul(255).round_().clamp_(0, 255)
+    levels = x[0].cpu().numpy() * np.float32(255)
+    np.rint(levels, out=levels)
+    np.clip(levels, 0, 255, out=levels)
     # Every other number is finite by now.
-    if bool(levels.sum().isnan()):
+    if np.isnan(levels.sum()):
         return None
-    return np.stack(list(levels.to(torch.uint8).cpu().numpy()), -1)
+    return np.stack(list(levels.astype(np.uint8)), -1)
 
 
 def from_levels(levels: np.ndarray, like: Tensor) -> Tensor:
     """``(h, w, C)`` uint8 -> ``(1, C, h, w)`` float32 in [0, 1], where ``like`` is."""
-    planes = np.ascontiguousarray(levels.transpose(2, 0, 1))
-    return to_float(torch.from_numpy(planes).to(like.device))[None]
+    planes = np.ascontiguousarray(levels.transpose(2, 0, 1)).astype(np.float32)
+    planes /= np.float32(255)
+    return torch.from_numpy(planes).to(like.device)[None]

@@ -215,7 +215,7 @@ def test_codecs_are_drawn_by_weight_and_qualities_from_their_ranges():
 def test_without_pyav_the_extra_is_named(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "av"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(OptionError, match=r'pip install "synthpipe\[video\]"'):
+    with pytest.raises(OptionError, match=r"pip install 'synthpipe\[video\]'"):
         stage()
 
 
