@@ -39,8 +39,9 @@ _Matrix = Annotated[
 class VideoStageOptions(StageOptions):
     """An intra frame of a video and back, 4:2:0, on the host, in threads; 8 bits before and after.
 
-    Needs PyAV: ``pip install 'synthpipe[video]'``.  Pixels are those of the encoders that it brings: another version may
-    give others.  Codecs beside mpeg2 and mpeg4 move edges at low qualities, by up to some hundredths of a pixel.
+    Needs PyAV: ``pip install 'synthpipe[video]'``.  Pixels are those of the encoders that it brings: another version
+    may give others.  At low qualities all but mpeg2 and mpeg4 move edges down and to the right, in brightness by
+    hundredths of a pixel, in colour by up to some tenths.
     """
 
     examples: ClassVar = (
