@@ -2,9 +2,10 @@
 
     python tools/bench/esrgan_iteration.py --shards runs/demo/shards --block 4 --rounds 3
     python tools/bench/esrgan_iteration.py --shards /data/hr --recipe recipes/esrgan_x4/train_no_vgg.yml --device cuda
+    python tools/bench/esrgan_iteration.py --shards /data/hr --degrade real-esrgan
 
 The two take turns by blocks of iterations, because machines drift; each pair of blocks gives a ratio.  The ratio is
-ours / peer: 1.0 means that a learned degradation costs nothing.  ``details`` has the iteration on one constant batch,
+ours / peer: 1.0 means that the degradation costs nothing.  ``details`` has the iteration on one constant batch,
 too.  ``tools/bench/stage.py`` counts what the stream's thread does for a batch.
 """
 
@@ -55,7 +56,7 @@ def iteration(model: Any, next_batch: Callable[[], dict[str, Any]]) -> Callable[
     return call
 
 
-def open_stream(opt: dict[str, Any], args: argparse.Namespace, degrade: dict[str, Any]) -> Stream:
+def open_stream(opt: dict[str, Any], args: argparse.Namespace, degrade: Any) -> Stream:
     """The stream that an option file's training block asks for, with this degradation."""
     train = opt["datasets"]["train"]
     return build_stream(
@@ -81,7 +82,8 @@ def main() -> None:
     parser = bench_parser(__doc__)
     parser.add_argument("--shards", required=True, help="shards of clean images")
     parser.add_argument("--recipe", default="recipes/demo/esrgan.yml", help="BasicSR option file: networks and sizes")
-    parser.add_argument("--weights", default="deflow_small")
+    parser.add_argument("--weights", default="deflow_small", help="of the learned degradation")
+    parser.add_argument("--degrade", help="another degradation: a preset's name, or a block or list as YAML")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--block", type=int, default=20, help="iterations in a block")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of blocks")
@@ -90,8 +92,8 @@ def main() -> None:
     torch.manual_seed(0)
     device = torch.device(args.device)
     model, opt = build_esrgan(args.recipe, device)
-    learned = {"type": "deflow", "weights": args.weights}
-    with open_stream(opt, args, learned) as stream, open_stream(opt, args, {"type": "classical"}) as bicubic:
+    degrade = yaml.safe_load(args.degrade) if args.degrade else {"type": "deflow", "weights": args.weights}
+    with open_stream(opt, args, degrade) as stream, open_stream(opt, args, {"type": "classical"}) as bicubic:
         constant = next(bicubic)
         next(stream)
         feeds: list[Callable[[], Any]] = [lambda: next(stream), lambda: next(bicubic), lambda: constant]
@@ -108,6 +110,7 @@ def main() -> None:
         compared="the iteration fed by a bicubic stream",
         constant=statistics.median(alone) / args.block,
         recipe=args.recipe,
+        degrade=degrade,
         batch=len(constant["lq"]),
         gt_size=constant["gt"].shape[-1],
         workers=args.workers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -11,17 +12,14 @@ __all__ = ["Schedule"]
 
 
 class Schedule(nn.Module):
-    """Straight lines between knots ``(samples seen, value)``, level before the first and behind the last."""
+    """Straight lines between knots ``(samples seen, value)``, level before the first and behind the last.
 
-    times: Tensor
-    values: Tensor
+    The knots are numbers of the host, so that draws of a few samples can be made on any device.
+    """
 
     def __init__(self, knots: Sequence[tuple[int, float]]) -> None:
         super().__init__()
         self._knots = tuple(knots)
-        self.register_buffer("times", torch.tensor([time for time, _ in knots], dtype=torch.float64), persistent=False)
-        values = torch.tensor([value for _, value in knots], dtype=torch.float64)
-        self.register_buffer("values", values, persistent=False)
 
     @property
     def changes(self) -> bool:
@@ -35,9 +33,7 @@ class Schedule(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         """Values ``(B,)`` float64 for ``seen`` ``(B,)`` float64."""
-        value = self.values[:1].expand_as(seen)
-        for knot in range(len(self._knots) - 1):
-            early, late = self.times[knot], self.times[knot + 1]
-            share = ((seen - early) / (late - early)).clamp(0, 1)
-            value = value + share * (self.values[knot + 1] - self.values[knot])
+        value = torch.full_like(seen, self._knots[0][1])
+        for (early, low), (late, high) in itertools.pairwise(self._knots):
+            value = value + ((seen - early) / (late - early)).clamp(0, 1) * (high - low)
         return value
