@@ -70,6 +70,7 @@ def photon_counts(levels: Tensor, photons: Tensor, white: Tensor, alone: bool = 
     if len(places) > 0:
         tables = _tables(photons, min(_LEVELS, int(_EXACT * (_LEVELS - 1) / float(photons)) + 1))
         given, normal = (numbers.reshape(1, -1)[:, places] for numbers in (levels, white))
+        counts = counts.contiguous()
         counts.view(-1)[places] = _looked_up(given, tables, normal)[0]
     return counts
 

@@ -111,6 +111,9 @@ def _alone(stage: Stage, x: Tensor, seed: Tensor, lr: tuple[int, int]) -> Tensor
     again = stage.on_image(x, drawn(stage, seeds), Context(Size(*lr), seeds, PLACE, by_host=True))
     assert torch.equal(x, given), "the image was edited"
     assert torch.equal(made, again), "not the same twice"
+    in_pixels = x.contiguous(memory_format=torch.channels_last)
+    again = stage.on_image(in_pixels, drawn(stage, seeds), Context(Size(*lr), seeds, PLACE, by_host=True))
+    assert_close(again, made, atol=1e-5, rtol=0, msg=lambda m: f"pixels in another order in memory: {m}")
     assert made.dtype == torch.float32
     assert made.ndim == 4
     assert len(made) == 1

@@ -115,14 +115,14 @@ class Noise(Stage):
     def on_image(self, x: Tensor, params: Params, context: Context) -> Tensor:
         """The kind that it drew alone, one field where the noise is grey, and rows that stay in the cache."""
         kind, channels = KINDS[int(params["kind"])], int(params["channels"])
-        params = {name: value.to(x.device) for name, value in params.items()}
+        params, x = {name: value.to(x.device) for name, value in params.items()}, x.contiguous()
         rows = x.shape[2] if x.is_cuda else max(1, _STRIP // x.shape[3])
         strips = torch.split(x, rows, 2)
         if kind == "poisson" and self._counts_levels:
             met = [levels_met(eight_bits(_seen(strip, channels == _GREY)), None) for strip in strips]
             params["photons"] = photons_of_levels(torch.stack(met).any(0))
         fields = torch.split(self._field(_SOURCE[kind], x, params, context, channels), rows, 2)
-        made = torch.empty_like(x, memory_format=torch.contiguous_format)
+        made = torch.empty_like(x)
         for strip, field, out in zip(strips, fields, torch.split(made, rows, 2), strict=True):
             noise = self._added(kind, strip, field, channels == _GREY, params)
             out.copy_(self._clipped(strip + (noise - luma(noise) if channels == _CHROMA else noise)))
