@@ -24,8 +24,8 @@ _Floats = NDArray[np.float32]
 
 _HALF = np.uint64(32)
 _BOTH = np.array(MULTIPLIERS, np.uint64)[:, None, None]
-# Counters of a block: all that is worked on is then half a megabyte.
-_BLOCK = 1 << 13
+# Counters of a block: all that is worked on is then less than a megabyte.
+_BLOCK = 12_000
 
 
 def normal_fields(seeds: Tensor, stream: int, channels: int, height: int, width: int) -> Tensor:

@@ -337,6 +337,22 @@ def test_one_option_does_not_change_the_draws_of_others():
         assert torch.equal(base[name], other[name])
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_cuda_gives_the_same_noise(kind):
+    noise = stage(kind, {"independent": 1, "grey": 1, "chroma": 1}, photons=[500, 5000], share=[0.05, 0.2])
+    x, seeds = torch.cat([photo_like(60, 50, seed) for seed in range(4)]), torch.arange(4)
+    params = drawn(noise, seeds)
+    expected = noise.on_canvas(Canvas(x), params, Context(Size(8, 8), seeds, "noise")).pixels
+    there = drawn(noise, seeds.cuda())
+    made = noise.to("cuda").on_canvas(Canvas(x.cuda()), there, Context(Size(8, 8), seeds.cuda(), "noise")).pixels
+    torch.testing.assert_close(made.cpu(), expected, atol=2 / 255, rtol=0)
+    assert float((made.cpu() - expected).abs().mean()) < 1e-5
+    own = {name: value[:1] for name, value in params.items()}  # a chain of the host: settings on the CPU
+    alone = noise.on_image(x[:1].cuda(), own, Context(Size(8, 8), seeds[:1].cuda(), "noise"))
+    torch.testing.assert_close(alone.cpu(), expected[:1], atol=2 / 255, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
