@@ -141,11 +141,9 @@ degrade:
         if self.to == "current" and self.factor == (1.0, 1.0):
             raise ValueError("expected to: lr, or a factor other than 1: this stage would change nothing")
         low, high = self.factor
-        if self.direction is not None and (
-            (self.direction.up > 0 and high <= 1) or (self.direction.down > 0 and low >= 1)
-        ):
+        if self.direction is not None and (self.direction.up > 0 > high - 1 or self.direction.down > 0 > 1 - low):
             raise ValueError(
-                f"direction: up needs a factor range that ends above 1, down one that begins below 1; got "
+                "direction: up needs a factor range that ends at 1 or above, down one that begins at 1 or below; got "
                 f"{[low, high]}; leave direction out, or the weight of that side"
             )
         return self

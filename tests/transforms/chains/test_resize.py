@@ -58,7 +58,7 @@ def test_pixels_of_torch(name, antialias, size):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [*SIZES, (39, 55, 32, 1), (20, 1, 10, 1), (9, 9, 1, 7)])
 @pytest.mark.parametrize(
     ("name", "pillow"),
     [
@@ -224,8 +224,9 @@ def test_laws(law, of):
 def test_sizes_behind():
     before = Extent(Size(40, 50), Size(80, 100))
     assert stage(factor=[0.15, 1.5]).extent(before, Size(20, 25)) == Extent(Size(6, 7), Size(120, 150))
-    only_down = stage(factor=[0.5, 1.5], direction={"down": 1})
-    assert only_down.extent(before, Size(20, 25)) == Extent(Size(20, 25), Size(80, 100))
+    for high in (0.8, 1.0, 1.5):  # down is from the low end to 1, as BasicSR's uniform(resize_range[0], 1)
+        only_down = stage(factor=[0.5, high], direction={"down": 1})
+        assert only_down.extent(before, Size(20, 25)) == Extent(Size(20, 25), Size(80, 100))
     assert stage(to="lr").extent(before, Size(20, 25)) == Extent(Size(20, 25), Size(20, 25))
     assert stage(to="lr", factor=[0.3, 1.2]).extent(before, Size(20, 25)) == Extent(Size(6, 7), Size(24, 30))
     assert stage(factor=0.29).extent(Extent(Size(100, 100), Size(100, 100)), Size(1, 1)).most == Size(29, 29)
@@ -244,7 +245,8 @@ def test_sizes_that_are_none():
         ({}, "would change nothing"),
         ({"to": "lr", "filter": {"area": 0}}, "all weights are 0"),
         ({"to": "lr", "filter": "lanczos3"}, "did you mean.*lanczos"),
-        ({"factor": [0.5, 1], "direction": {"up": 1}}, "up needs a factor range"),
+        ({"factor": [0.5, 0.9], "direction": {"up": 1}}, "up needs a factor range"),
+        ({"factor": [1.1, 2], "direction": {"up": 1, "down": 1}}, "down one that begins"),
         ({"factor": [0.5, 1], "direction": {}}, "all weights are 0"),
     ],
 )

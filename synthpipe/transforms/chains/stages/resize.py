@@ -23,6 +23,8 @@ FILTERS = tuple(ResizeFilters.model_fields)
 
 #: Beyond this many pixels a side the factor is a mistake.
 _LONGEST = 16384
+#: Reductions beyond it are not the library's.
+_FARTHEST = 32
 #: Products that are whole numbers but for rounding are whole numbers.
 _WHOLE = 1e-9
 
@@ -128,11 +130,7 @@ def _sides(options: ResizeStageOptions) -> list[tuple[float, tuple[float, float]
     if options.direction is None:
         return [(1.0, (low, high))]
     direction = options.direction
-    return [
-        (direction.up, (max(low, 1.0), high)),
-        (direction.down, (low, min(high, 1.0))),
-        (direction.keep, (1.0, 1.0)),
-    ]
+    return [(direction.up, (1.0, high)), (direction.down, (low, 1.0)), (direction.keep, (1.0, 1.0))]
 
 
 def _between(law: str, limits: tuple[float, float], u: Tensor) -> Tensor:
@@ -150,7 +148,7 @@ def _scaled(side: int, factor: float) -> int:
 
 def _resized(x: Tensor, name: str, antialias: bool, size: Size) -> Tensor:
     """``(1, C, h, w)`` to ``size``, by the library where it has the filter."""
-    if name in ("bilinear", "bicubic"):
+    if name in ("bilinear", "bicubic") and (not antialias or _right_in_torch(x, size)):
         return F.interpolate(x, size=size, mode=name, antialias=antialias)
     if name == "area":
         return F.interpolate(x, size=size, mode="area")
@@ -161,3 +159,12 @@ def _resized(x: Tensor, name: str, antialias: bool, size: Size) -> Tensor:
         return x.index_select(2, rows).index_select(3, columns)
     x = resample_last(x, name, antialias, size.width)
     return resample_last(x.mT, name, antialias, size.height).mT.contiguous()
+
+
+def _right_in_torch(x: Tensor, size: Size) -> bool:
+    """Whether torch gets this right with antialias.
+
+    To a width of 1 it mixes up rows and channels of contiguous images (2.13, CPU), and on CUDA it refuses reductions by
+    about 90 (torchvision's issue 7671).
+    """
+    return size.width > 1 and max(x.shape[2] / size.height, x.shape[3] / size.width) <= _FARTHEST
