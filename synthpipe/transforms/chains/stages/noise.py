@@ -50,11 +50,11 @@ class Noise(Stage):
     """The image with noise, at brightness x in [0, 1], n a field of standard normal numbers, s for sigma:
 
     * gaussian ``s n``; speckle ``s x n``; poisson_gaussian ``sqrt(gain x + s^2) n`` (Foi et al. 2008, "Practical
-      Poissonian-Gaussian noise modeling and fitting for single-image raw-data", equation 4);
+      Poissonian-Gaussian noise modeling and fitting for single-image raw-data", its Gaussian approximation);
     * correlated ``s m``, m the field n blurred with a Gaussian of ``width`` and scaled to variance 1 by the kernel's
-      norm; film ``2 s sqrt(x (1 - x)) m``: a pixel that opaque grains cover with probability x has the variance
+      norm; film ``2 s sqrt(x (1 - x)) m``: a point that opaque grains cover with probability x has the variance
       x (1 - x) (the Boolean model of Newson et al. 2017, "A stochastic film grain model for resolution-independent
-      rendering", section 3, at a point);
+      rendering"; here a Gaussian field stands for the drawn grains);
     * uniform on ``[-sqrt(3) s, sqrt(3) s]``; salt_and_pepper: 0 or 1 in place of x, with probability ``share``;
     * poisson: ``scale (N / photons - y)``, y the image rounded to 8 bits, N of the Poisson law of rate ``photons y``,
       as BasicSR's ``generate_poisson_noise_pt``; grey noise is that of the grey image.
