@@ -24,6 +24,7 @@ _COMMANDS = (
     "denoise",
     "restore",
     "preview",
+    "explain",
     "score",
     "filter",
     "options",

@@ -35,7 +35,7 @@ from synthpipe.transforms.build import build_degrade, build_denoise, build_filte
 from synthpipe.transforms.denoise import Denoise
 from synthpipe.transforms.density import DensityFilter, DensityScore
 
-__all__ = ["build_stream"]
+__all__ = ["StreamParts", "build_stream", "stream_parts"]
 
 _log = logging.getLogger(__name__)
 
@@ -91,6 +91,47 @@ def build_stream(
     (torch.Size([2, 3, 64, 64]), torch.Size([2, 3, 16, 16]))
     """
     options = _checked(options)
+    shape, steps, judges = _parts(options, rank, world_size, transforms, degrade)
+    shape.check_planned()
+    recipe = _Recipe(shape, steps, torch.device(resolve_device(str(device))))
+    identity = stream_identity(_identity_parts(shape, steps, judges))
+    whole = shape.patches // options.batch_size
+    return Stream(recipe.make_pass, identity, shape.state_bounds(), whole, options.epochs, shape.planned())
+
+
+@dataclass(frozen=True)
+class StreamParts:
+    """What a stream does to its images, for who wants to do it to one of them.
+
+    Args:
+        settings: where they are and how tiles are cut; ``cut`` says which patches.
+        steps: what tiles go through.
+    """
+
+    settings: SourceSettings
+    steps: StageSteps
+
+
+def stream_parts(options: StreamOptions | Mapping[str, Any]) -> StreamParts:
+    """Of the stream that ``options`` describe; all but which rank reads what.
+
+    Raises:
+        OptionError: options that do not fit together.
+        ShardError: no shards, or no table of scores.
+        CheckpointError: weights of the denoiser, the filter or the degradation.
+    """
+    shape, steps, _ = _parts(_checked(options), 0, 1, (), None)
+    return StreamParts(shape.settings(), steps)
+
+
+def _parts(
+    options: StreamOptions,
+    rank: int,
+    world_size: int,
+    transforms: Sequence[BatchTransform],
+    degrade: BatchTransform | None,
+) -> tuple[_Shape, StageSteps, tuple[DensityScore, DensityFilter] | None]:
+    """Numbers, steps, and the filter on the device."""
     corpus = read_corpus(options.shards, allow_pipe=options.allow_pipe, spool_dir=options.spool_dir)
     check_ranks(corpus, rank, world_size)
     if degrade is None and options.degrade is not None:
@@ -102,14 +143,9 @@ def build_stream(
     if options.filter is not None and options.filter.scores is not None:
         keep = read_keep_list(options.filter)
     shape = _Shape(options, corpus, rank, world_size, tile, border, keep, 0 if degrade is None else degrade.samples)
-    shape.check_planned()
     _check_tiles(degrade, shape.source_tile)
     judges = None if options.filter is None or keep is not None else build_filter(options.filter, shape.source_tile)
-    steps = StageSteps(denoise, border, tuple(transforms), judges or (), degrade)
-    recipe = _Recipe(shape, steps, torch.device(resolve_device(str(device))))
-    identity = stream_identity(_identity_parts(shape, steps, judges))
-    whole = shape.patches // options.batch_size
-    return Stream(recipe.make_pass, identity, shape.state_bounds(), whole, options.epochs, shape.planned())
+    return shape, StageSteps(denoise, border, tuple(transforms), judges or (), degrade), judges
 
 
 def _check_tiles(degrade: BatchTransform | None, side: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from synthpipe.errors import ImageError
 
-__all__ = ["augment", "check_size", "cut_square", "spread_positions"]
+__all__ = ["augment", "check_size", "cut_square", "drawn_flips", "spread_positions"]
 
 _CANDIDATES = 8
 
@@ -52,15 +52,18 @@ def cut_square(image: np.ndarray, corner: tuple[int, int], size: int) -> np.ndar
     return image[top : top + size, left : left + size]
 
 
-def augment(tile: np.ndarray, rng: random.Random, *, hflip: bool, rotate: bool) -> np.ndarray:
-    """A view of ``tile`` (S, S, 3), mirrored with probability 1/2 and turned by k * 90 degrees, k uniform in 0..3."""
+def drawn_flips(rng: random.Random, *, hflip: bool, rotate: bool) -> tuple[bool, int]:
+    """Whether a tile is mirrored, with probability 1/2, and k of its turn by k * 90 degrees, uniform in 0..3."""
     # Both numbers are always drawn, so that one option does not change the other's outcome.
     mirror, turns = rng.random() < 0.5, int(rng.random() * 4)
-    if hflip and mirror:
+    return hflip and mirror, turns if rotate else 0
+
+
+def augment(tile: np.ndarray, mirror: bool, turns: int) -> np.ndarray:
+    """A view of ``tile`` (S, S, 3), mirrored left to right, then turned by ``turns`` * 90 degrees, anticlockwise."""
+    if mirror:
         tile = tile[:, ::-1]
-    if rotate:
-        tile = np.rot90(tile, turns)
-    return tile
+    return np.rot90(tile, turns) if turns else tile
 
 
 def _overlap(a: tuple[int, int], b: tuple[int, int], size: int) -> int:

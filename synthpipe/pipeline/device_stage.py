@@ -169,7 +169,7 @@ class DeviceStage:
         return *self._cut.cut(quantize_8bit(batch["lq"].float()), batch["gt"], corner), codes
 
     def _one_after_the_other(self, record: Record, tally: Tally) -> Patches:
-        batch = self._clean_tiles(record, tally)
+        batch = self.clean_tiles(record, tally)
         if not batch["key"]:
             return Patches()
         if self._cut is None or self._steps.degrade is None:
@@ -181,8 +181,9 @@ class DeviceStage:
         patches = self._cut.cut(quantize_8bit(batch["lq"].float()), batch["gt"].float(), corners)
         return self._patches(patches, batch["key"], batch["gt_path"], batch["seed"], None)
 
-    def _clean_tiles(self, record: Record, tally: Tally) -> Batch:
-        """Up to the filter."""
+    def clean_tiles(self, record: Record, tally: Tally) -> Batch:
+        """What is degraded: ``gt``, ``key``, ``seed`` and ``gt_path`` of the tiles that pass denoiser, transforms and
+        filter.  What is lost is counted in ``tally``."""
         steps = self._steps
         batch: Batch = {
             "gt": to_float(record["tile"].to(self._device, non_blocking=True)),

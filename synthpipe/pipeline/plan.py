@@ -19,7 +19,16 @@ from dataclasses import dataclass
 
 from synthpipe.seeds import sample_seed
 
-__all__ = ["Address", "Consumer", "Segment", "consumer_segments", "epoch_order", "part_bounds", "seen_before"]
+__all__ = [
+    "Address",
+    "Consumer",
+    "Segment",
+    "consumer_segments",
+    "epoch_order",
+    "part_bounds",
+    "position_of",
+    "seen_before",
+]
 
 #: (position of the shard in the list of shards, number of the sample in the shard)
 Address = tuple[int, int]
@@ -121,6 +130,38 @@ def epoch_order(
         slot = int(draw() * len(buffer))
         buffer[slot], buffer[-1] = buffer[-1], buffer[slot]
         yield buffer.pop()
+
+
+def position_of(
+    address: Address,
+    counts: Sequence[int],
+    seed: int,
+    epoch: int,
+    total: int,
+    open_shards: int,
+    shuffle_buffer: int,
+) -> tuple[Consumer, int]:
+    """Who reads a sample in an epoch, and how many others before it in that epoch.
+
+    Args:
+        address: of the sample; it must be one of ``counts``.
+        counts: number of samples of each shard.
+        seed: the stream's seed.
+        epoch: from 0.
+        total: consumers.
+        open_shards: see :func:`epoch_order`.
+        shuffle_buffer: likewise.
+
+    Raises:
+        ValueError: there is no such sample.
+    """
+    for index in range(total):
+        consumer = Consumer(index, total)
+        segments = consumer_segments(counts, seed, epoch, consumer)
+        if any(address[0] == part.shard and part.first <= address[1] < part.stop for part in segments):
+            order = epoch_order(segments, seed, epoch, consumer, open_shards, shuffle_buffer)
+            return consumer, next(position for position, other in enumerate(order) if other == address)
+    raise ValueError(f"no consumer reads sample {address[1]} of shard {address[0]}; the shards hold {list(counts)}")
 
 
 def _interleave(

@@ -21,7 +21,7 @@ from synthpipe.errors import ImageError, StreamError
 from synthpipe.files.decode import AlphaPolicy, decode_image
 from synthpipe.files.given_up import NAMED_EXAMPLES, count_given_up
 from synthpipe.files.printable import printable
-from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
+from synthpipe.pipeline.crop import augment, check_size, cut_square, drawn_flips, spread_positions
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.plan import Address, Consumer, consumer_segments, epoch_order, seen_before
@@ -29,7 +29,7 @@ from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.seeds import sample_seed
 from synthpipe.shards.shard_reader import BESIDE, FURTHER_IMAGE, UNLISTED_SAMPLE, Listed, ShardReaders
 
-__all__ = ["FILTERED", "NOT_LOST", "USED", "Record", "SourceSettings", "TileSource"]
+__all__ = ["FILTERED", "NOT_LOST", "USED", "CutTile", "Record", "SourceSettings", "TileSource", "cut_tiles"]
 
 #: The name under which good images are counted, beside the reasons of bad ones.
 USED = "used"
@@ -78,6 +78,27 @@ class SourceSettings:
     cut: PatchCut | None = None
 
 
+@dataclass(frozen=True)
+class CutTile:
+    """A tile as it is cut from an image, mirrored and turned.
+
+    Args:
+        pixels: ``(S, S, 3)`` uint8, possibly a view.
+        key: of the sample, with its number where an image gives several.
+        seed: all its randomness.
+        corner: top and left in the image, pixels.
+        mirror: whether it is mirrored left to right.
+        turns: by how many times 90 degrees it is turned after that, anticlockwise.
+    """
+
+    pixels: np.ndarray
+    key: str
+    seed: int
+    corner: tuple[int, int]
+    mirror: bool
+    turns: int
+
+
 @dataclass
 class _Tile:
     pixels: np.ndarray  # (S, S, 3) uint8, possibly a view
@@ -85,6 +106,28 @@ class _Tile:
     path: str
     seed: int
     seen: int
+
+
+def cut_tiles(settings: SourceSettings, image: np.ndarray, key: str, epoch: int) -> list[CutTile]:
+    """The tiles that an epoch takes of one image.
+
+    Args:
+        settings: sizes, seed, and what is done to tiles.
+        image: ``(H, W, 3)`` uint8.
+        key: of its sample.
+        epoch: from 0.
+    """
+    count = settings.crops_per_image
+    rng = random.Random(sample_seed(settings.seed, epoch, f"crop/{key}"))
+    tiles = []
+    for index, corner in enumerate(spread_positions(image.shape[0], image.shape[1], settings.tile, count, rng)):
+        own = key if count == 1 else f"{key}#{index}"
+        seed = sample_seed(settings.seed, epoch, own)
+        rng_of_flips = random.Random(sample_seed(seed, 0, "augment"))
+        mirror, turns = drawn_flips(rng_of_flips, hflip=settings.hflip, rotate=settings.rotate)
+        pixels = augment(cut_square(image, corner, settings.tile), mirror, turns)
+        tiles.append(CutTile(pixels, own, seed, corner, mirror, turns))
+    return tiles
 
 
 class TileSource(IterableDataset[Record]):
@@ -281,20 +324,10 @@ class TileReader(Iterator[Record]):
         image, given_up = decode_image(data, path, alpha=settings.alpha, max_pixels=settings.max_pixels)
         check_size(image, settings.tile, path)
         count_given_up(self._given_up, given_up, path, _log)
-        count = settings.crops_per_image
-        rng = random.Random(sample_seed(settings.seed, self._epoch, f"crop/{member.key}"))
-        tiles = []
-        for index, corner in enumerate(spread_positions(image.shape[0], image.shape[1], settings.tile, count, rng)):
-            key = member.key if count == 1 else f"{member.key}#{index}"
-            seed = sample_seed(settings.seed, self._epoch, key)
-            pixels = augment(
-                cut_square(image, corner, settings.tile),
-                random.Random(sample_seed(seed, 0, "augment")),
-                hflip=settings.hflip,
-                rotate=settings.rotate,
-            )
-            tiles.append(_Tile(pixels, printable(key), printable(path), seed, self._seen()))
-        return tiles
+        return [
+            _Tile(tile.pixels, printable(tile.key), printable(path), tile.seed, self._seen())
+            for tile in cut_tiles(settings, image, member.key, self._epoch)
+        ]
 
     def _seen(self) -> int:
         """Images of the stream before the one in hand, if all readers are equally fast: a function of the place."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from synthpipe import images
-from synthpipe.config.basicsr import parse_dataset_options
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
-from synthpipe.errors import ImageError, OptionError, StreamError
+from synthpipe.errors import ImageError, StreamError
 from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.noise_statistics import NoiseStatistics, local_mean, measure_noise
 from synthpipe.pipeline import build_stream
 from synthpipe.preview.picture import draw_grid
 
-__all__ = ["Preview", "interest", "make_preview", "preview_options"]
+__all__ = ["Preview", "interest", "make_preview"]
 
 #: Side of a crop in LR pixels, unless the option file's patches are larger.
 DEFAULT_CROP = 64
@@ -66,28 +65,6 @@ class Preview:
     passed_over: dict[str, int] = field(default_factory=dict)
     given_up: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
-
-
-def preview_options(data: Mapping[str, Any], source: str) -> StreamOptions:
-    """Stream options from a stream option file, or from the ``datasets.train`` block of a BasicSR option file.
-
-    Raises:
-        OptionError: unknown or wrong options, or no degradation among them.
-    """
-    if "datasets" in data:
-        block = (data["datasets"] or {}).get("train")
-        if not isinstance(block, Mapping):
-            raise OptionError(f"{source}: a BasicSR option file needs a block datasets.train, got {block!r}")
-        if block.get("type", "SynthPipeDataset") != "SynthPipeDataset":
-            raise OptionError(f"{source}: datasets.train: expected type: SynthPipeDataset, got {block['type']!r}")
-        # BasicSR copies these two into the block, and the models that degrade in feed_data have theirs on top.
-        shared = {key: data[key] for key in ("scale", "degrade") if key in data and key not in block}
-        options: StreamOptions = parse_dataset_options({"phase": "train", **shared, **block})
-    else:
-        options = parse_options(data, StreamOptions, source=source)
-    if options.degrade is None:
-        raise OptionError(f"{source}: nothing to preview without `degrade`; give it, such as {{type: deflow, ...}}")
-    return options
 
 
 def make_preview(

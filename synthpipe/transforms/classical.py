@@ -99,15 +99,20 @@ class ClassicalDegrade(DeviceTransform):
             params["quality"] = (low + u[:, 4] * (high - low + 1)).floor().to(torch.int64).clamp(max=high)
         return params
 
-    def _degraded(self, gt: Tensor, params: dict[str, Tensor]) -> Tensor:
+    def steps(self, gt: Tensor, params: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Images ``(B, 3, H / scale, W / scale)`` behind each step that the options have, by its name, in order."""
         x = images.downscale_bicubic(gt, self.scale)
+        made = {"reduced": x}
         if self.options.blur is not None:
-            x = _blur(x, _kernels(params, _radius(self.options.blur)))
+            made["blur"] = x = _blur(x, _kernels(params, _radius(self.options.blur)))
         if self._noise is not None:
-            x = x + self._noise(x, params)
+            made["noise"] = x = x + self._noise(x, params)
         if self.options.jpeg_quality is not None:
-            x = self._jpeg(x, params["quality"])
-        return x
+            made["jpeg"] = self._jpeg(x, params["quality"])
+        return made
+
+    def _degraded(self, gt: Tensor, params: dict[str, Tensor]) -> Tensor:
+        return list(self.steps(gt, params).values())[-1]
 
 
 class _Noise(nn.Module):

@@ -101,6 +101,12 @@ class DeFlowDegrade(DeviceTransform):
         self.frozen.to(device)
         return self
 
+    def strengths(self, seeds: Tensor) -> list[list[float]]:
+        """What each of the seeds ``(B,)`` draws for each of its :attr:`samples` degradations."""
+        drawn = [torch.as_tensor(self._strength(seeds, number)).expand(len(seeds)) for number in range(self.samples)]
+        rows: list[list[float]] = torch.stack(drawn, 1).tolist()
+        return rows
+
     def _strength(self, seeds: Tensor, sample: int) -> float | Tensor:
         low, high = self._limits
         if low == high:

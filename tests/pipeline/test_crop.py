@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthpipe.errors import ImageError, ShapeError
-from synthpipe.pipeline.crop import augment, check_size, cut_square, spread_positions
+from synthpipe.pipeline.crop import augment, check_size, cut_square, drawn_flips, spread_positions
 from synthpipe.pipeline.pair import PatchCut
 from tests.stream_corpus import noise_image
 
@@ -58,7 +58,7 @@ def test_augment_reaches_all_eight_orientations_equally() -> None:
     known = [np.rot90(image[:, ::-1] if mirror else image, turns) for mirror in (0, 1) for turns in range(4)]
     hits = np.zeros(8, int)
     for seed in range(4000):
-        turned = augment(image, random.Random(seed), hflip=True, rotate=True)
+        turned = augment(image, *drawn_flips(random.Random(seed), hflip=True, rotate=True))
         hits[[np.array_equal(turned, candidate) for candidate in known].index(True)] += 1
     # chi-squared with 7 degrees of freedom: 24.3 is the 99.9% point
     assert ((hits - 500) ** 2 / 500).sum() < 24.3
@@ -67,7 +67,8 @@ def test_augment_reaches_all_eight_orientations_equally() -> None:
 @pytest.mark.parametrize(("hflip", "rotate", "expected"), [(False, False, 1), (True, False, 2), (False, True, 4)])
 def test_augment_does_only_what_is_allowed(hflip: bool, rotate: bool, expected: int) -> None:
     image = noise_image(0, 5, 5)
-    seen = {augment(image, random.Random(seed), hflip=hflip, rotate=rotate).tobytes() for seed in range(100)}
+    flips = [drawn_flips(random.Random(seed), hflip=hflip, rotate=rotate) for seed in range(100)]
+    seen = {augment(image, *drawn).tobytes() for drawn in flips}
     assert len(seen) == expected
 
 

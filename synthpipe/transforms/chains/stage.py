@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -88,6 +88,8 @@ class Stage(nn.Module, ABC):
     aligned: bool = True
     #: Whether :meth:`on_image` leaves the interpreter free for long, so that it is worth a thread.
     threaded: ClassVar[bool] = False
+    #: By setting: what its whole numbers, from 0, stand for; for people who read what was drawn.
+    words: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def draw(self, u: Tensor) -> Params:
         """Settings of each sample.

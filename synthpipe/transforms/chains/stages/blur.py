@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -73,6 +74,7 @@ class Blur(Stage):
     """
 
     numbers = 17
+    words: ClassVar = {"kind": KINDS}
 
     bank: Tensor | None
 

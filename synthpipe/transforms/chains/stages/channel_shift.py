@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ class ChannelShift(Stage):
     """
 
     numbers = 6
+    words: ClassVar = {"kind": ("one", "two", "chroma")}
     aligned = False
 
     def __init__(self, options: ChannelShiftStageOptions) -> None:

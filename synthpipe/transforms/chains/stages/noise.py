@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -65,6 +66,7 @@ class Noise(Stage):
     """
 
     numbers = 15
+    words: ClassVar = {"kind": KINDS, "channels": CHANNELS}
 
     def __init__(self, options: NoiseStageOptions) -> None:
         super().__init__()

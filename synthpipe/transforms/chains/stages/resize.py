@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +38,7 @@ class Resize(Stage):
     """
 
     numbers = 3
+    words: ClassVar = {"filter": FILTERS}
 
     def __init__(self, options: ResizeStageOptions) -> None:
         super().__init__()
