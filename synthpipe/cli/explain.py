@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
     """Explain; 0 when the sample is there."""
     from synthpipe.config.reader import read_yaml
     from synthpipe.files.whole_file import check_folder_is_writable
-    from synthpipe.preview import pair_options
     from synthpipe.preview.explain import explain_sample
+    from synthpipe.preview.option_files import pair_options
 
     check_at_least(args, {"epoch": 0, "world_size": 1, "seen": 0})
     options, of_model = pair_options(read_yaml(args.options), str(args.options))

@@ -18,6 +18,7 @@ _OTHER_TEXTS = {
     "device",
     "families",
     "ignore",
+    "key",  # of `synthpipe explain`: the name of a sample
     "name",  # of `synthpipe options`
     "overrides",  # values go through the schema
     "prefix",

@@ -14,7 +14,7 @@ from synthpipe.transforms.chains.node import APPLIED, Draws, Item, Node, Row, St
 from synthpipe.transforms.chains.schedule import Schedule
 from synthpipe.transforms.chains.stage import Context, Extent, Params, Size
 
-__all__ = ["Choice", "Shuffle", "Sometimes"]
+__all__ = ["CHOSEN", "Choice", "Shuffle", "Sometimes"]
 
 #: What a choice drew.
 CHOSEN = "chosen"
