@@ -17,6 +17,7 @@ from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
+from synthpipe.config.stages.denoise import DenoiseStageOptions
 from synthpipe.config.stages.dither import DitherStageOptions
 from synthpipe.config.stages.halo import HaloStageOptions
 from synthpipe.config.stages.interlace import InterlaceStageOptions
@@ -187,6 +188,7 @@ LeafStageOption = (
     BlurStageOptions
     | ChannelShiftStageOptions
     | DeFlowStageOptions
+    | DenoiseStageOptions
     | DitherStageOptions
     | HaloStageOptions
     | InterlaceStageOptions

@@ -21,6 +21,7 @@ from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
 from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
+from synthpipe.config.stages.denoise import DenoiseStageOptions
 from synthpipe.config.stages.dither import DitherStageOptions
 from synthpipe.config.stages.halo import HaloStageOptions
 from synthpipe.config.stages.interlace import InterlaceStageOptions
@@ -42,6 +43,7 @@ from synthpipe.transforms.chains.stage import Stage
 from synthpipe.transforms.chains.stages.blur import Blur, read_bank
 from synthpipe.transforms.chains.stages.channel_shift import ChannelShift
 from synthpipe.transforms.chains.stages.deflow import DeFlowStage
+from synthpipe.transforms.chains.stages.denoise import DenoiseStage
 from synthpipe.transforms.chains.stages.dither import Dither
 from synthpipe.transforms.chains.stages.halo import Halo
 from synthpipe.transforms.chains.stages.interlace import Interlace
@@ -98,6 +100,8 @@ def build_node(options: StageOption, place: str, scale: int) -> Node:
 def build_stage(options: LeafStageOption) -> Stage:
     """The operation of one place, on the CPU."""
     match options:
+        case DenoiseStageOptions():
+            return DenoiseStage(options, None if options.weights is None else checkpoints.load(options.weights))
         case InterlaceStageOptions():
             return Interlace(options)
         case PixelateStageOptions():
