@@ -36,7 +36,8 @@ class Levels(Stage):
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """Each pixel for itself."""
-        p = {name: value.to(canvas.pixels.dtype)[:, :, None, None] for name, value in params.items()}
+        names = ("in_black", "in_white", "gamma", "out_black", "out_white")
+        p = {name: params[name].to(canvas.pixels.dtype)[:, :, None, None] for name in names}
         x = ((canvas.pixels - p["in_black"]) / (p["in_white"] - p["in_black"])).clamp(0, 1)
         if self.options.gamma != (1.0, 1.0):
             x = x ** (1 / p["gamma"])
