@@ -14,6 +14,7 @@ from synthpipe.errors import OptionError
 from synthpipe.transforms.chains.build import build_row
 from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.chain import Chain, DeviceChain, HostChain, make_chain
+from synthpipe.transforms.chains.explained import readable
 from synthpipe.transforms.chains.stage import Context, Size, Stage
 from tests.capturable import check_capturable
 from tests.transforms.chains.stage_battery import drawn, image_of, photo_like
@@ -73,6 +74,19 @@ def test_palettes_of_the_image_make_a_chain_of_the_host() -> None:
     chain = chain_of([{"type": "resize", "to": "lr"}, {"type": "dither", "palettes": {"median_cut": 1}}], 2)
     assert isinstance(chain, HostChain)
     assert chain(batch(3))["lq"].shape == (5, 3, 32, 48)
+
+
+def test_what_was_drawn_is_said_in_words() -> None:
+    """Each number of a kind, filter or palette as the name that option files have."""
+    said = {
+        options["type"]: [readable(stage_of(options), drawn(stage_of(options), torch.tensor([n]))) for n in range(60)]
+        for options in (CHAIN[-1], CHAIN[2], CHAIN[3], {**DITHER[0], "palettes": {"web": 1, "grey": 1}})
+    }
+    assert {note["filter"] for note in said["resize"]} == set(MANY)
+    assert {note["kind"] for note in said["channel_shift"]} == {"one", "two", "chroma"}
+    assert {note["kind"] for note in said["screentone"]} == {"luma", "rgb", "cmyk"}
+    assert {note["kind"] for note in said["dither"]} == {"none", "bayer", "blue_noise", "white_noise"}
+    assert {(note["palette"], note["levels"] == 6) for note in said["dither"]} >= {("web", True), ("grey", False)}
 
 
 @pytest.mark.gpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,6 +32,7 @@ class Dither(Stage):
     """
 
     numbers = 6
+    words: ClassVar = {"kind": KINDS, "palette": PALETTES}
     bayer: Tensor
     blue: Tensor
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ class Screentone(Stage):
     """
 
     numbers = 7
+    words: ClassVar = {"kind": KINDS}
     quantiles: Tensor
 
     def __init__(self, options: ScreentoneStageOptions) -> None:
