@@ -25,7 +25,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "preview",
         help="draw what a stream makes",
         description="Write OUT_DIR/preview.png: clean | degraded | real degraded | difference x8, from the stream that "
-        "OPTIONS.yml describes (a stream option file, or a BasicSR option file with a SynthPipeDataset).",
+        "OPTIONS.yml describes (a stream option file, or a BasicSR option file with a SynthPipeDataset). Where the "
+        "degradation has choices, each crop is also shown degraded every way.",
         example="synthpipe preview train_esrgan.yml runs/look --real noisy_photos/",
     )
     parser.add_argument(
@@ -36,6 +37,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=6, help="crops to show (default 6)")
     parser.add_argument("--crop", type=int, help="side of a crop in low-resolution pixels (default 64)")
     parser.add_argument("--zoom", type=int, default=4, help="enlargement, whole pixels (default 4)")
+    parser.add_argument(
+        "--stages", action="store_true", help="show the crops behind each stage of the degradation, too"
+    )
+    parser.add_argument(
+        "--seen", type=int, help="samples that a schedule takes as read before (default: the stream's first)"
+    )
     add_device_argument(parser)
     return parser
 
@@ -47,18 +54,29 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.files.whole_file import check_file_is_writable, write_whole
     from synthpipe.preview import make_preview, preview_options
 
-    check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1})
+    check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1, "seen": 0})
     options = preview_options(read_yaml(args.options), str(args.options))
     _check_output(args.target, args.real)
     device = find_device(args)
     path = args.target / "preview.png"
     check_file_is_writable(path)
-    made = make_preview(options, real=args.real, rows=args.rows, crop=args.crop, zoom=args.zoom, device=device)
+    made = make_preview(
+        options,
+        real=args.real,
+        rows=args.rows,
+        crop=args.crop,
+        zoom=args.zoom,
+        stages=args.stages,
+        seen=args.seen,
+        device=device,
+    )
     write_whole(path, encode_png(made.picture))
     noise = made.degraded
     sigma = " / ".join(f"{255 * value:.1f}" for value in noise.sigma)
     correlation = f"lag-1 correlation {noise.lag1_h:.2f} across, {noise.lag1_v:.2f} down"
     print(f"degraded - clean: sigma R / G / B {sigma} of 255, {correlation}")
+    if made.absent:
+        print(f"drawn by none of the crops: {', '.join(made.absent)}")
     print_given_up(made.given_up)
     print_passed_over(made.passed_over)
     for text in made.skipped[:_NAMED]:

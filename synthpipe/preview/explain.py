@@ -12,31 +12,19 @@ from torch import Tensor
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
-from synthpipe.images import downscale_bicubic, quantize_8bit
+from synthpipe.images import quantize_8bit
 from synthpipe.pipeline.build import StreamParts, stream_parts
 from synthpipe.pipeline.device_stage import DeviceStage
 from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.sample_lookup import FoundSample, Reading, find_sample, read_again, reading_of
 from synthpipe.pipeline.source import CutTile, Record
 from synthpipe.pipeline.tally import Tally
+from synthpipe.preview.trace import trace_degradation
 from synthpipe.transforms.base import BatchTransform
-from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.build import build_degrade
-from synthpipe.transforms.chains.chain import Chain
-from synthpipe.transforms.chains.explained import PlaceNote, degrade_traced
-from synthpipe.transforms.classical import ClassicalDegrade
-from synthpipe.transforms.deflow import DeFlowDegrade
+from synthpipe.transforms.chains.explained import PlaceNote
 
 __all__ = ["Explanation", "TileNote", "explain_sample"]
-
-
-#: Steps of the hand-made degradation, and what each draws: names here and there.
-_CLASSICAL: dict[str, tuple[tuple[str, str], ...]] = {
-    "reduced": (),
-    "blur": (("sigma", "blur_sigma"), ("ratio", "blur_ratio"), ("angle", "blur_angle")),
-    "noise": (("sigma", "noise_sigma"),),
-    "jpeg": (("quality", "quality"),),
-}
 
 
 @dataclass(frozen=True)
@@ -145,7 +133,7 @@ def _tile_note(
     if not clean["key"]:
         return TileNote(*where, dropped=_reason(tally))
     batch = {"gt": clean["gt"].float(), "seed": clean["seed"], "seen": torch.tensor([seen])}
-    lq, places = _degraded(degrade, batch)
+    lq, places = trace_degradation(degrade, batch)
     dropped = None if bool(torch.isfinite(lq).all()) else "not_finite"
     patches = None if parts.settings.cut is None else _patches(parts.settings.cut, tile.seed)
     return TileNote(
@@ -167,36 +155,3 @@ def _patches(cut: PatchCut, seed: int) -> list[list[tuple[int, int]]]:
     """Corners by degradation."""
     corners = [(int(row), int(column)) for row, column in cut.corners([seed])[0]]
     return [corners[first : first + cut.count] for first in range(0, len(corners), cut.count)]
-
-
-def _degraded(degrade: BatchTransform, batch: Batch) -> tuple[Tensor, list[PlaceNote]]:
-    """``lq`` of one tile, a row for each degradation, and the way there."""
-    match degrade:
-        case Chain():
-            return degrade_traced(degrade, batch)
-        case ClassicalDegrade():
-            return _classical(degrade, batch)
-        case DeFlowDegrade():
-            return _deflow(degrade, batch)
-        case _:
-            return degrade(batch)["lq"], []
-
-
-def _classical(degrade: ClassicalDegrade, batch: Batch) -> tuple[Tensor, list[PlaceNote]]:
-    params = degrade.sample_params(batch)
-    made = degrade.steps(batch["gt"], params)
-    notes = [
-        PlaceNote(step, True, {own: params[name].item() for own, name in _CLASSICAL[step] if name in params}, image)
-        for step, image in made.items()
-    ]
-    return list(made.values())[-1], notes
-
-
-def _deflow(degrade: DeFlowDegrade, batch: Batch) -> tuple[Tensor, list[PlaceNote]]:
-    lq = degrade.compute({"gt": batch["gt"], "seed": batch["seed"].to(batch["gt"].device)})["lq"]
-    reduced = quantize_8bit(downscale_bicubic(batch["gt"], degrade.scale))
-    notes = [PlaceNote("reduced", True, {}, reduced)]
-    for number, strength in enumerate(degrade.strengths(batch["seed"])[0]):
-        name = f"deflow {number + 1}" if degrade.samples > 1 else "deflow"
-        notes.append(PlaceNote(name, True, {"strength": strength}, lq[number : number + 1]))
-    return lq, notes

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,11 @@ from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.noise_statistics import NoiseStatistics, local_mean, measure_noise
 from synthpipe.pipeline import build_stream
-from synthpipe.preview.picture import draw_grid
+from synthpipe.preview.picture import Cell, draw_grid
+from synthpipe.preview.tile_columns import Columns, Recorder, stage_columns, way_columns
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.build import build_degrade
+from synthpipe.transforms.chains.chain import Chain
 
 __all__ = ["Preview", "interest", "make_preview"]
 
@@ -56,7 +60,7 @@ class Preview:
 
     ``passed_over`` counts what lay beside the images in the folder of real ones, by suffix or reason; ``given_up`` what
     the images that were looked at, of the stream and real ones, held beside 8-bit sRGB; ``skipped`` says why real ones
-    that were looked at are not shown, a line each.
+    that were looked at are not shown, a line each; ``absent`` names the stages that none of the crops drew.
     """
 
     picture: NDArray[np.uint8]
@@ -65,6 +69,7 @@ class Preview:
     passed_over: dict[str, int] = field(default_factory=dict)
     given_up: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    absent: Sequence[str] = ()
 
 
 def make_preview(
@@ -74,6 +79,8 @@ def make_preview(
     rows: int = 6,
     crop: int | None = None,
     zoom: int = 4,
+    stages: bool = False,
+    seen: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Preview:
     """Draw ``rows`` crops of the stream that ``options`` describe.
@@ -84,6 +91,8 @@ def make_preview(
         rows: crops to show, of different images where the corpus has as many.
         crop: side in LR pixels; by default 64, or less where the corpus' images are smaller.
         zoom: enlargement by whole pixels.
+        stages: show the crops behind each stage of the degradation, too.
+        seen: how many samples a schedule takes as read before; None: those that the stream has read, few.
         device: where to degrade.
 
     Raises:
@@ -92,24 +101,30 @@ def make_preview(
         StreamError: the stream cannot go on, or its images are too small for ``crop``.
     """
     given_up: Counter[str] = Counter()
-    gt, lq, names = _draw_patches(options, crop, rows * _CANDIDATES_PER_ROW, device, given_up)
-    clean = images.quantize_8bit(images.downscale_bicubic(gt, options.scale))
+    degrade = _degradation(options, stages, seen)
+    drawn = _draw_patches(options, crop, rows * _CANDIDATES_PER_ROW, degrade, device, given_up)
+    lq = drawn.lq
+    clean = images.quantize_8bit(images.downscale_bicubic(drawn.gt, options.scale))
     scores = [interest(x) for x in clean]
-    chosen = _best_of_each(names, scores, rows)
-    shown = [[_pixels(clean[i]), _pixels(lq[i])] for i in chosen]
-    titles = ["clean", "degraded"]
+    chosen = _best_of_each(drawn.names, scores, rows)
+    columns: list[tuple[str, list[Cell]]] = [("clean", [_pixels(clean[i]) for i in chosen])]
+    behind, ways = _tile_columns(drawn, chosen, zoom, stages)
+    columns += behind.named()
+    columns.append(("degraded", [_pixels(lq[i]) for i in chosen]))
+    columns += ways.named()
     passed_over: Counter[str] = Counter()
     skipped: list[str] = []
     if real is not None:
-        titles.append("real degraded")
         candidates = _candidates(Path(real), clean.shape[-1], options, passed_over, given_up, skipped)
         beside = _real_crops(candidates, [clean[i] for i in chosen])
-        shown = [[*row, _pixels(crop)] for row, crop in zip(shown, beside, strict=True)]
-    titles.append(f"difference x{_AMPLIFY}")
-    shown = [[*row, _pixels(0.5 + _AMPLIFY * (lq[i] - clean[i]))] for row, i in zip(shown, chosen, strict=True)]
+        columns.append(("real degraded", [_pixels(x) for x in beside]))
+    difference: list[Cell] = [_pixels(0.5 + _AMPLIFY * (lq[i] - clean[i])) for i in chosen]
+    columns.append((f"difference x{_AMPLIFY}", difference))
     statistics = measure_noise(zip(lq, clean, strict=True))
-    picture = draw_grid(titles, shown, zoom)
-    return Preview(picture, statistics, len(chosen), dict(passed_over), dict(sorted(given_up.items())), skipped)
+    cells = list(zip(*(column for _, column in columns), strict=True))
+    picture = draw_grid([title for title, _ in columns], cells, zoom)
+    lost = dict(sorted(given_up.items()))
+    return Preview(picture, statistics, len(chosen), dict(passed_over), lost, skipped, behind.absent)
 
 
 def interest(x: Tensor) -> float:
@@ -125,10 +140,41 @@ def interest(x: Tensor) -> float:
     return 4 * min(flat, 0.5) * min(detailed, 0.5) * (1 - clipped)
 
 
+class _Drawn(NamedTuple):
+    """The first patches of a stream with the file name of each; where tiles are wanted, also who knows them."""
+
+    gt: Tensor
+    lq: Tensor
+    names: list[str]
+    options: StreamOptions
+    recorder: Recorder | None
+
+
+def _tile_columns(drawn: _Drawn, chosen: Sequence[int], zoom: int, stages: bool) -> tuple[Columns, Columns]:
+    """Behind each stage, and one for each way of the choices."""
+    if drawn.recorder is None:
+        return Columns(), Columns()
+    degrade = drawn.recorder.degrade
+    crops = drawn.recorder.crops(drawn.names, chosen, drawn.options)
+    behind = stage_columns(degrade, crops, zoom) if stages else Columns()
+    return behind, way_columns(degrade, crops, zoom) if isinstance(degrade, Chain) else Columns()
+
+
+def _degradation(options: StreamOptions, stages: bool, seen: int | None) -> BatchTransform:
+    """What the options say, with a memory where tiles are wanted."""
+    assert options.degrade is not None
+    degrade = build_degrade(options.degrade, options.scale)
+    return Recorder(degrade, seen) if stages or degrade.has_choices or seen is not None else degrade
+
+
 def _draw_patches(
-    options: StreamOptions, crop: int | None, count: int, device: torch.device | str, given_up: Counter[str]
-) -> tuple[Tensor, Tensor, list[str]]:
-    """``gt``, ``lq`` and file names of the first patches of the stream."""
+    options: StreamOptions,
+    crop: int | None,
+    count: int,
+    degrade: BatchTransform,
+    device: torch.device | str,
+    given_up: Counter[str],
+) -> _Drawn:
     sizes = [crop] if crop is not None else sorted({max(DEFAULT_CROP, options.lq_size), options.lq_size}, reverse=True)
     given = options.model_dump(include=set(StreamOptions.model_fields))
     failures = []
@@ -136,10 +182,10 @@ def _draw_patches(
         changes = {**_CHANGES, "gt_size": size * options.scale}
         larger = parse_options({**given, **changes}, StreamOptions, source="preview")
         try:
-            with build_stream(larger, device=device) as stream:
-                found = _collect(stream, count)
+            with build_stream(larger, device=device, degrade=degrade) as stream:
+                gt, lq, names = _collect(stream, count)
                 given_up.update(stream.given_up())
-                return found
+                return _Drawn(gt, lq, names, larger, degrade if isinstance(degrade, Recorder) else None)
         except StreamError as error:
             failures.append(f"crops of {size}: {error}")
     raise StreamError("no patches to show; " + "; ".join(failures))

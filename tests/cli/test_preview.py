@@ -56,10 +56,22 @@ def test_a_basicsr_option_file_gives_the_same_picture(option_file, tmp_path):
     assert (tmp_path / "a" / "preview.png").read_bytes() == (tmp_path / "b" / "preview.png").read_bytes()
 
 
+def test_stages_are_shown_and_those_that_none_drew_are_named(option_file, tmp_path, capsys):
+    options = yaml.safe_load(option_file.read_text())
+    options["degrade"] = [{"type": "quantise", "levels": 2, "probability": 0}, {"type": "resize", "to": "lr"}]
+    option_file.write_text(yaml.safe_dump(options))
+    assert main(option_file, tmp_path / "a", "--rows", 1, "--crop", 32, "--zoom", 1, "--stages", "--seen", 5) == 0
+    assert "drawn by none of the crops: quantise" in capsys.readouterr().out.splitlines()
+    with Image.open(tmp_path / "a" / "preview.png") as picture:
+        assert picture.size == (4 * 32 + 3 * 4, 22 + 32)
+
+
 def test_bad_arguments(option_file, tmp_path):
     with pytest.raises(OptionError, match="--rows: expected at least 1, got 0"):
         main(option_file, tmp_path, "--rows", 0)
     with pytest.raises(OptionError, match="--crop: expected at least 9"):
         main(option_file, tmp_path, "--crop", 4)
+    with pytest.raises(OptionError, match="--seen: expected at least 0"):
+        main(option_file, tmp_path, "--seen", -4)
     with pytest.raises(OptionError, match=r"cannot read option file '.*absent\.yml'"):
         main(tmp_path / "absent.yml", tmp_path)

@@ -97,6 +97,115 @@ def test_columns_are_what_their_titles_say(shard):
     assert made.degraded.sigma == pytest.approx([0.02] * 3, rel=0.05)
 
 
+def test_empty_cells_and_cells_that_are_enlarged_already():
+    small, large = np.full((20, 30, 3), 7, np.uint8), np.full((80, 120, 3), 9, np.uint8)
+    picture = draw_grid(["a", "b", "c"], [[small, large, None]], zoom=4)
+    assert picture.shape == (TITLE_HEIGHT + 80, 3 * 120 + 2 * GUTTER, 3)
+    assert (picture[TITLE_HEIGHT:, :120] == 7).all()
+    assert (picture[TITLE_HEIGHT:, 124:244] == 9).all()
+    empty = picture[TITLE_HEIGHT:, 248:]
+    assert (empty[:20] == empty[0, 0]).all()  # no text at the top
+    assert (empty[30:50] < 128).any()  # but in the middle
+    with pytest.raises(ShapeError, match="row 0: expected 2 images"):
+        draw_grid(["a", "b"], [[small, large[:-1]]], zoom=4)
+    with pytest.raises(ShapeError, match="gives the size, and is None"):
+        draw_grid(["a"], [[None]])
+
+
+def test_a_long_title_stays_over_its_column():
+    cell = np.full((20, 20, 3), 7, np.uint8)
+    picture = draw_grid(["choice/wild/another choice/mild/jpeg 2", "x"], [[cell, cell]], zoom=4)
+    gap = picture[:TITLE_HEIGHT, 80:84]
+    assert (gap == 255).all()
+    assert (picture[:TITLE_HEIGHT, 60:80] < 128).any()
+
+
+BOX = {"type": "resize", "to": "lr", "filter": "box"}
+
+
+def means(cell, times):
+    """Of squares of pixels, rounded."""
+    height, width = (side // times for side in cell.shape[:2])
+    return cell.reshape(height, times, width, times, 3).mean((1, 3))
+
+
+def test_each_stage_is_shown_at_the_place_of_the_crop(shard):
+    # At zoom 2 a stage at the size of gt is shown pixel by pixel: what follows can be computed from what is seen.
+    chain = [{"type": "quantise", "levels": 3}, BOX, {"type": "quantise", "levels": 9, "probability": 0.5}]
+    made = make_preview(options_for(shard, degrade=chain), rows=6, crop=40, zoom=2, stages=True)
+    assert made.picture.shape[1] == 6 * 80 + 5 * GUTTER
+    drawn = 0
+    for row in range(6):
+        y, x = TITLE_HEIGHT + row * 84, 84
+        quantised = made.picture[y : y + 80, x : x + 80]
+        assert set(np.unique(quantised)) <= {0, 128, 255}
+        reduced, degraded = (cell(made.picture, row, column, 40, 2).astype(int) for column in (2, 4))
+        # 1/2 is shown as 128.
+        expected = means(np.where(quantised == 128, 127.5, quantised), 2)
+        assert np.abs(reduced - expected).max() <= 0.51
+        last = made.picture[y : y + 80, 3 * x : 3 * x + 80]
+        if np.unique(last).size <= 9:
+            drawn += 1
+            np.testing.assert_array_equal(cell(made.picture, row, 3, 40, 2), degraded)
+            levels = np.round(expected / 255 * 8) / 8 * 255
+            assert (np.abs(degraded - levels) <= 0.51).mean() > 0.99
+        else:
+            assert (last[:20] == last[0, 0]).all()
+            np.testing.assert_array_equal(reduced, degraded)
+    assert 0 < drawn < 6
+
+
+def test_stages_of_one_degradation(shard):
+    options = options_for(shard)
+    made = make_preview(options, rows=2, crop=40, zoom=1, stages=True)
+    plain = make_preview(options, rows=2, crop=40, zoom=1)
+    assert made.picture.shape[1] == 5 * 40 + 4 * GUTTER  # clean, reduced, noise, degraded, difference
+    for row in range(2):
+        # The clean crop was reduced alone, which shows at its border.
+        reduced, clean = (cell(made.picture, row, column, 40, 1)[4:-4, 4:-4] for column in (1, 0))
+        np.testing.assert_array_equal(reduced, clean)
+        for column in (2, 3):
+            np.testing.assert_array_equal(cell(made.picture, row, column, 40, 1), cell(plain.picture, row, 1, 40, 1))
+
+
+def test_stages_that_none_drew_are_named(shard):
+    chain = [{"type": "quantise", "levels": 3, "probability": 0}, BOX]
+    made = make_preview(options_for(shard, degrade=chain), rows=2, crop=40, zoom=1, stages=True)
+    assert list(made.absent) == ["quantise"]
+    assert made.picture.shape[1] == 4 * 40 + 3 * GUTTER
+
+
+NESTED = {
+    "type": "choice",
+    "probability": 0.5,
+    "of": [{"chain": [{"type": "quantise", "levels": levels}]} for levels in (2, 3)],
+}
+CHOICE = {
+    "type": "choice",
+    "of": [{"name": "as it is", "chain": []}, {"name": "rough", "weight": [[0, 1], [1000, 0]], "chain": [NESTED]}],
+}
+
+
+def test_every_way_of_a_choice_is_shown(shard):
+    made = make_preview(options_for(shard, degrade=[BOX, CHOICE]), rows=8, crop=40, zoom=1)
+    assert made.picture.shape[1] == 6 * 40 + 5 * GUTTER
+    taken = set()
+    for row in range(8):
+        degraded, plain, two, three = (cell(made.picture, row, column, 40, 1).astype(int) for column in range(1, 5))
+        x = plain / 255
+        np.testing.assert_array_equal(two, np.where(x >= 0.5, 255, 0))
+        np.testing.assert_array_equal(three[x < 0.24], 0)
+        np.testing.assert_array_equal(three[(x > 0.26) & (x < 0.74)], 128)
+        ways = [number for number, way in enumerate((plain, two, three)) if np.array_equal(degraded, way)]
+        taken.update(ways)
+        assert ways
+    assert 0 in taken
+    assert len(taken) > 1
+    late = make_preview(options_for(shard, degrade=[BOX, CHOICE]), rows=8, crop=40, zoom=1, seen=1000)
+    for row in range(8):
+        np.testing.assert_array_equal(cell(late.picture, row, 1, 40, 1), cell(late.picture, row, 2, 40, 1))
+
+
 def test_clean_is_the_reduced_source(shard):
     made = make_preview(options_for(shard), rows=1, crop=40, zoom=1)
     found = torch.from_numpy(cell(made.picture, 0, 0, 40, 1)).permute(2, 0, 1).float()
