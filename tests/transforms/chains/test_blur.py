@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from scipy import ndimage
 from torch.testing import assert_close
 
 from synthpipe.basicsr_plugin.compat import prepare
+from synthpipe.config.chain import StageOption
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.errors import OptionError
@@ -22,7 +24,7 @@ from synthpipe.transforms.chains.filtering import kernels
 from synthpipe.transforms.chains.filtering.convolve import fft_side, filter_canvas, filter_image, filter_lines
 from synthpipe.transforms.chains.stage import Context, Extent, Size
 from synthpipe.transforms.chains.stages.blur import KINDS, read_bank
-from tests.transforms.chains.stage_battery import check_aligned, check_stage, photo_like
+from tests.transforms.chains.stage_battery import check_aligned, check_stage, drawn, photo_like
 
 prepare()
 from basicsr.data import degradations  # noqa: E402
@@ -81,6 +83,34 @@ def test_kernels_and_pixels_are_basicsr_s(kind):
 
 def test_all_kinds_go_through_the_battery():
     check_stage(blur(kinds=EVERY, window=[3, 5]), apart=3e-6, mean_tolerance=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "blur", "kinds": EVERY, "window": [3, 5], "blades": 5},
+        {"type": "blur", "kinds": {"sinc": 1, "lens": 1, "motion": 1}, "shake": [0, 90]},
+        {"type": "halo", "amount": [0.5, 2], "sigma": [0.5, 8]},
+        {"type": "denoise", "radius": [1, 5]},
+        {"type": "pixelate", "kinds": {"average": 1, "nearest": 1}},
+        {"type": "interlace", "kinds": {"combing": 1, "doubling": 1}},
+    ],
+)
+def test_cuda_gives_the_same(options):
+    stage = build_stage(TypeAdapter(StageOption).validate_python(options))
+    x, seeds = torch.cat([photo_like(60, 50, seed) for seed in range(6)]), torch.arange(6)
+    context = Context(Size(8, 8), seeds, "test")
+    params = drawn(stage, seeds)
+    expected = stage.on_canvas(Canvas(x), params, context).pixels
+    moved = Context(Size(8, 8), seeds.cuda(), "test")
+    made = stage.to("cuda").on_canvas(Canvas(x.cuda()), drawn(stage, seeds.cuda()), moved).pixels
+    assert_close(made.cpu(), expected, atol=2 / 255, rtol=0)
+    assert float((made.cpu() - expected).abs().mean()) < 1e-4
+    for row in range(6):
+        own = {name: value[row : row + 1] for name, value in params.items()}  # a chain of the host: settings on the CPU
+        alone = stage.on_image(x[row : row + 1].cuda(), own, moved)
+        assert_close(alone.cpu(), expected[row : row + 1], atol=2 / 255, rtol=0)
 
 
 def test_a_kind_alone_keeps_its_place():

@@ -1,4 +1,4 @@
-"""Medians of square windows by minima and maxima of whole images, which costs a thirtieth of sorting each window.
+"""Medians of square windows by minima and maxima of whole images, which is faster than to sort each window.
 
 Batcher's merge exchange (Knuth, The Art of Computer Programming 3, section 5.2.2, algorithm M) sorts n images pixel by
 pixel; what the middle one does not depend on is left out.  NaN in a window makes its median NaN.

@@ -217,7 +217,7 @@ class Blur(Stage):
     def _from_bank(self, index: Tensor, side: int) -> Tensor:
         if self.bank is None:
             raise OptionError("blur: kinds.bank has a weight, but no kernels were given; name their file under bank")
-        kernels = self.bank.index_select(0, index)
+        kernels = self.bank.index_select(0, index.to(self.bank.device))
         rim = (side - kernels.shape[-1]) // 2
         return torch.nn.functional.pad(kernels, (rim, rim, rim, rim))
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from synthpipe.config.stages.interlace import InterlaceStageOptions
+from synthpipe.config.stages.interlace import InterlaceKinds, InterlaceStageOptions
 from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.laws import pick, whole_between
 from synthpipe.transforms.chains.stage import Context, Params, Stage
 
-__all__ = ["Interlace"]
+__all__ = ["KINDS", "Interlace"]
+
+#: What ``kind`` counts from 0.
+KINDS = tuple(InterlaceKinds.model_fields)
 
 _COMBING, _DOUBLING = 0, 1
 
@@ -19,6 +24,7 @@ class Interlace(Stage):
     """Every second line moved sideways, border pixels going on; or the line above (the first: below) in its place."""
 
     numbers = 3
+    words: ClassVar = {"kind": KINDS}
     aligned = False
 
     def __init__(self, options: InterlaceStageOptions) -> None:
@@ -26,7 +32,7 @@ class Interlace(Stage):
         self.options = options
 
     def draw(self, u: Tensor) -> Params:
-        """``kind`` (0: combing, 1: doubling), ``field`` (0 or 1: which lines are at fault), ``shift`` (pixels)."""
+        """``kind`` (its number in :data:`KINDS`), ``field`` (0 or 1: which lines are at fault), ``shift`` (pixels)."""
         kind = pick((self.options.kinds.combing, self.options.kinds.doubling), u[:, 0])
         shift = whole_between(self.options.shift, u[:, 2])
         return {"kind": kind, "field": whole_between((0, 1), u[:, 1]), "shift": torch.where(kind == _COMBING, shift, 0)}

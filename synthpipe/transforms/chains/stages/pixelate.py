@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthpipe.config.stages.pixelate import PixelateStageOptions
+from synthpipe.config.stages.pixelate import PixelateKinds, PixelateStageOptions
 from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.laws import pick, whole_between
 from synthpipe.transforms.chains.stage import Context, Params, Stage
 
-__all__ = ["Pixelate"]
+__all__ = ["KINDS", "Pixelate"]
+
+#: What ``kind`` counts from 0.
+KINDS = tuple(PixelateKinds.model_fields)
 
 _AVERAGE, _NEAREST = 0, 1
 
@@ -25,6 +30,7 @@ class Pixelate(Stage):
     """
 
     numbers = 4
+    words: ClassVar = {"kind": KINDS}
 
     def __init__(self, options: PixelateStageOptions) -> None:
         super().__init__()
@@ -33,7 +39,7 @@ class Pixelate(Stage):
         self.aligned = options.kinds.nearest == 0 or (low == high and low % 2 == 1)
 
     def draw(self, u: Tensor) -> Params:
-        """``kind`` (0: mean, 1: middle), ``block`` (pixels), ``begin`` ``(B, 2)``: how much of the first is cut off."""
+        """``kind`` (its number in :data:`KINDS`), ``block`` (pixels), ``begin`` ``(B, 2)``: how much of the first is cut off."""
         block = whole_between(self.options.block, u[:, 1])
         begin = (u[:, 2:4] * block[:, None]).floor().long().minimum(block[:, None] - 1)
         return {
