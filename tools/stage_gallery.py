@@ -33,29 +33,33 @@ STAGES = """
 - {type: blur, kinds: {median: 1}, window: 7}
 - {type: resize, factor: 0.4, filter: nearest, antialias: false}
 - {type: resize, factor: 0.4, filter: lanczos}
-- {type: noise, kinds: {gaussian: 1}, sigma: 0.12}
-- {type: noise, kinds: {gaussian: 1}, channels: {grey: 1}, sigma: 0.12}
-- {type: noise, kinds: {gaussian: 1}, channels: {chroma: 1}, sigma: 0.12}
-- {type: noise, kinds: {poisson: 1}, scale: 3}
-- {type: noise, kinds: {correlated: 1}, sigma: 0.12, width: 1.5}
-- {type: noise, kinds: {film: 1}, sigma: 0.12, width: 0.8}
-- {type: noise, kinds: {salt_and_pepper: 1}, share: 0.04}
+- {type: noise, kinds: {gaussian: 1}, sigma: 0.08}
+- {type: noise, kinds: {gaussian: 1}, channels: {grey: 1}, sigma: 0.08}
+- {type: noise, kinds: {gaussian: 1}, channels: {chroma: 1}, sigma: 0.08}
+- {type: noise, kinds: {poisson: 1}, scale: 1.5}
+- {type: noise, kinds: {correlated: 1}, sigma: 0.08, width: 1.2}
+- {type: noise, kinds: {film: 1}, channels: {grey: 1}, sigma: 0.08, width: 0.8}
+- {type: noise, kinds: {salt_and_pepper: 1}, channels: {grey: 1}, share: 0.04}
 - {type: jpeg, quality: 12}
 - {type: jpeg, quality: 12, times: 3}
-- {type: webp, quality: 8}
-- {type: video, codecs: {h264: 1}}
-- {type: video, codecs: {mpeg2: 1}}
-- {type: halo}
+- {type: webp, quality: 5}
+- {type: video, codecs: {h264: 1}, h264_crf: 40}
+- {type: video, codecs: {mpeg2: 1}, mpeg2_quantiser: 20}
+- {type: halo, amount: 3, sigma: 2, threshold: null}
 - {type: denoise}
-- {type: channel_shift}
-- {type: levels}
+- {type: channel_shift, x: 2, y: -1}
+- {type: channel_shift, kinds: {chroma: 1}, x: 5, y: 0}
+- {type: levels, in_black: 0.2, in_white: 0.8}
+- {type: levels, gamma: [0.6, 1.6], per_channel: true}
 - {type: saturation, factor: 0.2}
-- {type: dither}
-- {type: screentone}
-- {type: pixelate}
-- {type: interlace}
 - {type: quantise, levels: 6}
-- {type: deflow, weights: deflow_small, strength: 3}
+- {type: dither, colours: 27}
+- {type: dither, kinds: {floyd_steinberg: 1}, palettes: {median_cut: 1}, colours: 12}
+- {type: screentone, period: 4}
+- {type: screentone, kinds: {cmyk: 1}, period: 4, angle: 20}
+- {type: pixelate, block: 4}
+- {type: interlace, shift: 3}
+- {type: deflow, weights: deflow_small, strength: 2}
 """
 _SIDE, _ZOOM, _COLUMNS, _CAPTION = 84, 2, 6, 46
 _FACE = (60, 185)
