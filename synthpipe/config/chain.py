@@ -36,6 +36,7 @@ __all__ = [
     "BranchOptions",
     "ChainOptions",
     "ChoiceOptions",
+    "LeafStageOption",
     "ShortForms",
     "ShuffleOptions",
     "StageOption",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -29,8 +29,7 @@ _Samplings = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string"},
-                {"type": "integer"},
+                {"enum": [*get_args(Sampling), *map(int, get_args(Sampling))]},
                 {"type": "object", "additionalProperties": {"type": "number"}},
             ]
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -26,7 +26,14 @@ def _one_codec(value: Any) -> Any:
 _Codecs = Annotated[
     dict[VideoCodec, _Weight],
     BeforeValidator(_one_codec),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": {"type": "number"}}]}),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(get_args(VideoCodec))},
+                {"type": "object", "additionalProperties": {"type": "number"}},
+            ]
+        }
+    ),
 ]
 # YAML reads `709` as a number.
 _Matrix = Annotated[
