@@ -39,7 +39,7 @@ class Pixelate(Stage):
         self.aligned = options.kinds.nearest == 0 or (low == high and low % 2 == 1)
 
     def draw(self, u: Tensor) -> Params:
-        """``kind`` (its number in :data:`KINDS`), ``block`` (pixels), ``begin`` ``(B, 2)``: how much of the first is cut off."""
+        """``kind`` (in :data:`KINDS`), ``block`` (pixels), ``begin`` ``(B, 2)`` (pixels that the first block lacks)."""
         block = whole_between(self.options.block, u[:, 1])
         begin = (u[:, 2:4] * block[:, None]).floor().long().minimum(block[:, None] - 1)
         return {
