@@ -29,6 +29,7 @@ _COMMANDS = (
     "filter",
     "options",
     "import_deflow",
+    "import_realesrgan",
 )
 
 

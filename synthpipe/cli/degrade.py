@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
 from synthpipe.cli.device import find_device
-from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.folders.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.folders.result_names import PageKey
+from synthpipe.cli.folders.validation_pairs import PAIR_FOLDERS, pairs, print_pairs
 from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
-from synthpipe.cli.result_names import PageKey
-from synthpipe.cli.validation_pairs import PAIR_FOLDERS, pairs, print_pairs
 from synthpipe.errors import OptionError
 
 if TYPE_CHECKING:

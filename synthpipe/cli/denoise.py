@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from synthpipe.cli.command import add_command, given_options, print_given_up, progress_bar
 from synthpipe.cli.device import add_device_argument, find_device
-from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.folders.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.folders.result_names import PageKey
 from synthpipe.cli.page_options import PageReading, add_in_place_argument, add_page_arguments
 from synthpipe.cli.places import place
-from synthpipe.cli.result_names import PageKey
 from synthpipe.cli.score import add_engine_arguments
 from synthpipe.errors import OptionError
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
 from synthpipe.cli.device import find_device
-from synthpipe.cli.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.folders.image_folder import FolderJob, convert_images, written_back
+from synthpipe.cli.folders.result_names import PageKey
 from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
 from synthpipe.cli.places import local_path, place
-from synthpipe.cli.result_names import PageKey
 from synthpipe.errors import CheckpointError, ImageError, OptionError, ShapeError
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ class PresetOptions(Options):
         return self.model_dump(mode="json", exclude={"preset"})
 
 
-T = TypeVar("T", bound=Options)
+T = TypeVar("T", bound=BaseModel)
 
 #: Problems of one file that are told.
 MAX_PROBLEMS = 20

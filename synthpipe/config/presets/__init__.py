@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+
+from synthpipe.config.presets.bsrgan import bsrgan_chain
+from synthpipe.config.presets.real_esrgan import real_esrgan_chain
 
 __all__ = ["PRESETS", "preset_chain"]
 
 #: What makes the stages of each preset, as they stand in an option file.
-PRESETS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {}
+PRESETS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
+    "real-esrgan": real_esrgan_chain,
+    "bsrgan": bsrgan_chain,
+    "bsrgan-x2": partial(bsrgan_chain, 2),
+}
 
 
 def preset_chain(name: str) -> list[dict[str, Any]]:

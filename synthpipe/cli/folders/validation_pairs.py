@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from synthpipe.cli.image_folder import Render, Rendered, Result
-from synthpipe.cli.result_names import PageKey
+from synthpipe.cli.folders.image_folder import Render, Rendered, Result
+from synthpipe.cli.folders.result_names import PageKey
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def pairs(degrade: Callable[[PageImage, PageKey], Mapping[str, Tensor]], scale: 
     """
 
     def render(page: Original, key: PageKey) -> Rendered:
-        """See :data:`synthpipe.cli.image_folder.Render`."""
+        """See :data:`synthpipe.cli.folders.image_folder.Render`."""
         from dataclasses import replace
 
         from synthpipe.files.decode import flatten_page

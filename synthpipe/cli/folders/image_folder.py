@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from synthpipe.cli.command import print_given_up, print_passed_over
+from synthpipe.cli.folders.result_names import PageKey, ResultNames
 from synthpipe.cli.page_options import PageReading
-from synthpipe.cli.result_names import PageKey, ResultNames
 from synthpipe.errors import ImageError, OptionError
 
 if TYPE_CHECKING:
