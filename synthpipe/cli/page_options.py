@@ -65,10 +65,10 @@ class PageReading:
             yield page, 0
 
 
-def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
-    """``WEIGHTS``, ``IN``, ``OUT``, how images are read, and ``--device``."""
+def add_folder_arguments(parser: argparse.ArgumentParser, note: str = "") -> None:
+    """``WEIGHTS``, ``IN``, ``OUT``, how images are read, and ``--device``; ``note`` follows the help of ``WEIGHTS``."""
     parser.add_argument(
-        "weights", type=place, metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights"
+        "weights", type=place, metavar="WEIGHTS", help=f"a .safetensors file, or the name of shipped weights{note}"
     )
     parser.add_argument("source", type=local_path, metavar="IN", help="folder of images (nested is fine), or one image")
     parser.add_argument(

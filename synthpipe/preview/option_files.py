@@ -7,11 +7,12 @@ from typing import Any
 
 from synthpipe.config.basicsr import FeedDataOptions, parse_dataset_options
 from synthpipe.config.degrade import DegradeOptions
+from synthpipe.config.degrade_file import DegradeFileOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import OptionError
 
-__all__ = ["pair_options", "preview_options"]
+__all__ = ["degrade_options", "pair_options", "preview_options"]
 
 _FEED_DATA = ("scale", "degrade")
 
@@ -42,6 +43,29 @@ def pair_options(data: Mapping[str, Any], source: str) -> tuple[StreamOptions, D
     given = {name: data[name] for name in _FEED_DATA if name in data}
     of_model = parse_options({"scale": options.scale, **given}, FeedDataOptions, source=source)
     return options, of_model.degrade
+
+
+def degrade_options(data: Mapping[str, Any], source: str) -> DegradeFileOptions:
+    """Degradation and scale of a stream option file, of a BasicSR option file, or of a file that has no more.
+
+    Raises:
+        OptionError: unknown or wrong options, or no degradation among them.
+    """
+    block = data.get("datasets")
+    if block is None and not {"shards", "gt_size"} & data.keys():
+        return parse_options(data, DegradeFileOptions, source=source)
+    if isinstance(block, Mapping) and _is_others(block.get("train")) and data.get("degrade") is not None:
+        # What a model degrades in feed_data comes from any data set.
+        given = {name: data[name] for name in _FEED_DATA if name in data}
+        return parse_options(given, DegradeFileOptions, source=source)
+    options = _with_degrade(_stream_options(data, source, _FEED_DATA), source, "apply")
+    assert options.degrade is not None
+    return DegradeFileOptions.model_construct(degrade=options.degrade, scale=options.scale)
+
+
+def _is_others(block: Any) -> bool:
+    """Whether it is a data set that is not ours."""
+    return isinstance(block, Mapping) and block.get("type", "SynthPipeDataset") != "SynthPipeDataset"
 
 
 def _stream_options(data: Mapping[str, Any], source: str, shared: tuple[str, ...]) -> StreamOptions:

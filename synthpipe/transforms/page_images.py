@@ -14,7 +14,7 @@ from synthpipe.errors import ImageError
 from synthpipe.files.original import Original
 from synthpipe.images import crop_to_multiple, downscale_bicubic, luma
 
-__all__ = ["PageImage", "filled", "page_arrays", "page_image"]
+__all__ = ["PageImage", "filled", "page_arrays", "page_image", "whole_image"]
 
 
 class PageImage(NamedTuple):
@@ -72,6 +72,15 @@ def filled(image: PageImage) -> Tensor:
     For enlarging and deblurring, which draw white from there into what is seen.
     """
     return image.x if image.alpha is None else _carried_on(image.x, (image.alpha > 0).to(image.x))
+
+
+def whole_image(page: Original, multiple: int) -> PageImage:
+    """A page at its own size, for what reduces it by itself: sides cropped to a multiple, nothing of it hidden.
+
+    Raises:
+        ShapeError: a side shorter than ``multiple``.
+    """
+    return PageImage(crop_to_multiple(filled(page_image(page)), multiple), None)
 
 
 def page_arrays(y: Tensor, page: Original, given: PageImage) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -76,23 +76,26 @@ class FolderJob:
         return self.folders != ("",)
 
 
-def written_back(convert: Callable[[PageImage, PageKey], Mapping[str, Tensor]], reduction: int = 1) -> Render:
+def written_back(
+    convert: Callable[[PageImage, PageKey], Mapping[str, Tensor]], reduction: int = 1, *, whole: bool = False
+) -> Render:
     """Results as the page came in: grey, with alpha and EXIF, of its depth and range.
 
     Args:
         convert: of a page and its key -> results by suffix, each ``(1, 3, h, w)``.
         reduction: of the image before that.
+        whole: ``convert`` reduces by itself, and is given the whole page.
     """
 
     def render(page: Original, key: PageKey) -> Rendered:
         """See :data:`Render`."""
         from synthpipe.files.original import encode_original
-        from synthpipe.transforms.page_images import page_arrays, page_image
+        from synthpipe.transforms.page_images import page_arrays, page_image, whole_image
 
         given = page_image(page, reduction)
         results = [
             Result("", suffix, encode_original(*page_arrays(y, page, given), page.exif))
-            for suffix, y in convert(given, key).items()
+            for suffix, y in convert(whole_image(page, reduction) if whole else given, key).items()
         ]
         return Rendered(results, page.given_up)
 

@@ -21,12 +21,13 @@ __all__ = ["PAIR_FOLDERS", "pairs", "print_pairs"]
 PAIR_FOLDERS = ("gt", "lq")
 
 
-def pairs(degrade: Callable[[PageImage, PageKey], Mapping[str, Tensor]], scale: int) -> Render:
+def pairs(degrade: Callable[[PageImage, PageKey], Mapping[str, Tensor]], scale: int, *, whole: bool = False) -> Render:
     """Of each page ``gt``, 8-bit sRGB on white and cropped to a multiple of ``scale``, and ``lq`` made of just that.
 
     Args:
         degrade: of the reduced gt and its key -> results by suffix; each gets a gt of its own.
         scale: of the reduction.
+        whole: ``degrade`` reduces by itself, and is given gt.
     """
 
     def render(page: Original, key: PageKey) -> Rendered:
@@ -35,7 +36,7 @@ def pairs(degrade: Callable[[PageImage, PageKey], Mapping[str, Tensor]], scale: 
 
         from synthpipe.files.decode import flatten_page
         from synthpipe.files.original import encode_original
-        from synthpipe.transforms.page_images import page_arrays, page_image
+        from synthpipe.transforms.page_images import page_arrays, page_image, whole_image
 
         pixels, given_up = flatten_page(page)
         height, width = (side // scale * scale for side in pixels.shape[:2])
@@ -43,7 +44,7 @@ def pairs(degrade: Callable[[PageImage, PageKey], Mapping[str, Tensor]], scale: 
         given = page_image(flat, scale)
         gt = encode_original(pixels[:height, :width])
         results = []
-        for suffix, y in degrade(given, key).items():
+        for suffix, y in degrade(whole_image(flat, scale) if whole else given, key).items():
             lq = encode_original(*page_arrays(y, flat, given))
             results += [Result("gt", suffix, gt), Result("lq", suffix, lq)]
         return Rendered(results, given_up)
