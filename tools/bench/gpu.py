@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 STEPS = {
     "tests": 150,
     "degrade": 90,
-    "iteration": 100,
+    "iteration": 120,
     "graph_small": 40,
     "stream": 80,
     "train": 80,

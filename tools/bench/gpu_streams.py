@@ -14,6 +14,7 @@ import torch
 from esrgan_iteration import build_esrgan
 from esrgan_iteration import iteration as iteration_call
 from gpu_measure import Bench, allow_tf32
+from reference_esrgan import ReferenceRealEsrgan
 from report import synchronise
 from stream import EVERYTHING
 
@@ -33,7 +34,10 @@ FEEDS: dict[str, dict[str, str] | str | None] = {
     "deflow_small": DEFLOW,
     "deflow_small uncaptured": "uncaptured",
     "deflow_small compiled": "compiled",
+    "real-esrgan": "real-esrgan",
 }
+#: What feeds a trainer as BasicSR does it: clean patches, degraded by the operations of its ``feed_data``.
+FEED_DATA = "real-esrgan in feed_data"
 #: What stands before the degradation.
 STAGES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -117,7 +121,7 @@ def patches_per_second(bench: Bench, source: Stream) -> dict[str, Any]:
 
 
 def iteration(bench: Bench) -> None:
-    """An ESRGAN iteration fed by a constant batch, a bicubic and a DeFlow stream, in turn by whole pools of batches."""
+    """An ESRGAN iteration fed by a constant batch, by streams and by BasicSR's own degradation, in turn by blocks."""
     model, _ = build_esrgan(str(RECIPE), bench.device, tiny=bench.quick)
     allow_tf32(True)
     with contextlib.ExitStack() as opened:
@@ -125,6 +129,8 @@ def iteration(bench: Bench) -> None:
         for name, degrade in FEEDS.items():
             if degrade is not None:
                 feeds[name] = opened.enter_context(open_stream(bench, degrade)).__next__
+        clean = {"gt_size": 96} if bench.quick else {}  # its reflected borders want 10 pixels of lq and more
+        feeds[FEED_DATA] = degraded_by_basicsr(bench, opened.enter_context(open_stream(bench, None, **clean)))
         constant = feeds["bicubic"]()
         feeds = {"constant": lambda: constant, **feeds}
         waits = dict.fromkeys(feeds, 0.0)
@@ -142,7 +148,7 @@ def iteration(bench: Bench) -> None:
                 synchronise(bench.device)
                 if number:
                     blocks[name].append((time.perf_counter() - begun) / length)
-        for name in ("bicubic", "deflow_small"):
+        for name in ("bicubic", "deflow_small", "real-esrgan"):
             picture(bench, name, calls[name], statistics.median(blocks[name]))
     for name, found in blocks.items():
         ratios = {
@@ -163,6 +169,19 @@ def iteration(bench: Bench) -> None:
             batch=len(constant["gt"]),
             gt_size=constant["gt"].shape[-1],
         )
+
+
+def degraded_by_basicsr(bench: Bench, clean: Stream) -> Callable[[], dict[str, Any]]:
+    """Batches whose ``lq`` BasicSR's own functions make on the device, of patches without the margin it gives them."""
+    reference = ReferenceRealEsrgan(0, device=bench.device)
+
+    def call() -> dict[str, Any]:
+        """The next batch."""
+        batch = next(clean)
+        with torch.no_grad():
+            return {**batch, "lq": reference.degrade(batch["gt"].to(bench.device))}
+
+    return call
 
 
 def picture(bench: Bench, name: str, call: Callable[[], object], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""BasicSR's degradation of Real-ESRGAN on the CPU: its own ``feed_data`` and its own kernels.
+"""BasicSR's degradation of Real-ESRGAN on any device: its own ``feed_data`` and its own kernels.
 
 ``RealESRGANModel`` asks for CUDA in its constructor; ``feed_data`` reads few of its attributes, and runs here on an
 object that has them.  What it does beside degrading (the pool of pairs, sharpening ``gt`` once more for the losses) is
@@ -67,9 +67,10 @@ class ReferenceRealEsrgan:
     Args:
         seed: of BasicSR's draws, which come from the global generators of Python, NumPy and torch.
         sharpen: whether the image is sharpened at first, as ``feed_data`` has it.
+        device: where to work.
     """
 
-    def __init__(self, seed: int, sharpen: bool = True) -> None:
+    def __init__(self, seed: int, sharpen: bool = True, device: torch.device | str = "cpu") -> None:
         prepare()
         from basicsr.data import realesrgan_dataset
         from basicsr.models.realesrgan_model import RealESRGANModel
@@ -81,8 +82,9 @@ class ReferenceRealEsrgan:
         self._feed_data = RealESRGANModel.feed_data
         self._module = realesrgan_dataset
         self._dataset = self._dataset_without_files()
-        self.sharpener = USMSharp()
-        self.jpeg = DiffJPEG(differentiable=False)
+        self._device = torch.device(device)
+        self.sharpener = USMSharp().to(self._device)
+        self.jpeg = DiffJPEG(differentiable=False).to(self._device)
         self._sharpen = sharpen
 
     def kernels(self, count: int) -> dict[str, Tensor]:
@@ -113,7 +115,7 @@ class ReferenceRealEsrgan:
         return SimpleNamespace(
             is_train=True,
             opt={**PUBLISHED, "gt_size": side},
-            device=torch.device("cpu"),
+            device=self._device,
             usm_sharpener=sharpen,
             # On the CPU padding keeps the order of DiffJPEG's channels, of which filter2D takes no view.
             jpeger=lambda image, quality: self.jpeg(image, quality).contiguous(),
