@@ -9,8 +9,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
+
+from synthpipe.config.chain import StageOption
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ROOT / "tools"
@@ -277,3 +280,12 @@ def commands() -> dict[str, set[str]]:
         name: {flag for action in parser._actions for flag in action.option_strings}
         for name, parser in subparsers.choices.items()
     }
+
+
+@pytest.mark.parametrize("stage", sorted(name for s in get_args(get_args(StageOption)[0]) for name in s.types()))
+def test_every_stage_stands_in_the_guide_and_those_of_images_in_its_picture(stage: str) -> None:
+    text = (ROOT / "recipes" / "guides" / "chains.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert any(f"`{stage}`" in row for row in rows)
+    gallery = (ROOT / "tools" / "stage_gallery.py").read_text()
+    assert stage in ("choice", "shuffle") or f"type: {stage}" in gallery
