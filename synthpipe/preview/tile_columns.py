@@ -144,13 +144,23 @@ def stage_columns(degrade: BatchTransform, crops: Sequence[TileCrop], zoom: int)
         for crop in crops
     ]
     met = {place: None for of_crop in images for place in of_crop}
-    places = [step.place for step in degrade.node.steps()] if isinstance(degrade, Chain) else list(met)
+    places = _in_order(degrade, list(met))
     shown = [place for place in places if place in met]
     cells = [
         [crop.cell(of_crop[place], zoom) if place in of_crop else None for place in shown]
         for crop, of_crop in zip(crops, images, strict=True)
     ]
     return Columns(shown, cells, [place for place in places if place not in met])
+
+
+def _in_order(degrade: BatchTransform, met: Sequence[str]) -> list[str]:
+    """All places as the option file has them; in the place of a whole degradation what is in it, where it was met."""
+    if not isinstance(degrade, Chain):
+        return list(met)
+    places: list[str] = []
+    for step in degrade.node.steps():
+        places += [place for place in met if place.startswith(f"{step.place}/")] or [step.place]
+    return places
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from synthpipe.images import downscale_bicubic, quantize_8bit
@@ -9,6 +11,7 @@ from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.chains.chain import Chain
 from synthpipe.transforms.chains.explained import PlaceNote, degrade_traced
+from synthpipe.transforms.chains.stages.whole import WholeDegradation
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 
@@ -32,13 +35,28 @@ def trace_degradation(degrade: BatchTransform, batch: Batch) -> tuple[Tensor, li
     """
     match degrade:
         case Chain():
-            return degrade_traced(degrade, batch)
+            return _chain(degrade, batch)
         case ClassicalDegrade():
             return _classical(degrade, batch)
         case DeFlowDegrade():
             return _deflow(degrade, batch)
         case _:
             return degrade(batch)["lq"], []
+
+
+def _chain(degrade: Chain, batch: Batch) -> tuple[Tensor, list[PlaceNote]]:
+    """Ways that are whole degradations show what is in them."""
+    lq, notes = degrade_traced(degrade, batch)
+    wholes = {s.place: s.stage.transform for s in degrade.node.steps() if isinstance(s.stage, WholeDegradation)}
+    before, found = batch["gt"], []
+    for note in notes:
+        if note.place in wholes and note.applied:
+            _, inside = trace_degradation(wholes[note.place], {**batch, "gt": before})
+            found += [replace(part, place=f"{note.place}/{part.place}") for part in inside]
+        else:
+            found.append(note)
+        before = before if note.image is None else note.image
+    return lq, found
 
 
 def _classical(degrade: ClassicalDegrade, batch: Batch) -> tuple[Tensor, list[PlaceNote]]:

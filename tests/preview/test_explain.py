@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from synthpipe import checkpoints
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import ImageError, OptionError
@@ -20,7 +21,9 @@ from synthpipe.pipeline.source import TileReader
 from synthpipe.preview.explain import Explanation, explain_sample
 from synthpipe.preview.option_files import pair_options
 from synthpipe.transforms.build import build_degrade
+from synthpipe.transforms.density import score_image
 from tests.stream_corpus import noise_image, png, small_options, write_corpus, write_tar
+from tests.tiny_scorer import tiny_scorer
 
 #: With a schedule whose value differs from sample to sample, so that a wrong `seen` is another pair.
 CHAIN = [
@@ -196,6 +199,32 @@ def test_places_are_in_the_order_of_the_sample_and_choices_name_their_way(tmp_pa
     assert orders == {("shuffle/quantise", "shuffle/jpeg"), ("shuffle/jpeg", "shuffle/quantise")}
 
 
+def test_ways_that_are_whole_degradations_show_what_is_in_them(tmp_path: Path) -> None:
+    flow = {"type": "deflow", "weights": "deflow_small", "strength": [0.2, 0.9]}
+    choice = {"type": "choice", "of": [{"name": "hand", "chain": CLASSICAL}, {"name": "flow", "chain": flow}]}
+    options = options_of(write_corpus(tmp_path, [8]), degrade=choice, epochs=1)
+    inside = {
+        "hand": ["choice/hand/classical/" + step for step in ("reduced", "blur", "noise", "jpeg")],
+        "flow": ["choice/flow/deflow/" + step for step in ("reduced", "deflow")],
+    }
+    met = set()
+    for path, gt, lq in emitted(options, 4):
+        found = explained(options, path, 0)
+        assert holds(found, gt, lq)
+        [tile] = found.tiles
+        way = tile.places[0].settings["way"]
+        assert [note.place for note in tile.places] == ["choice", *inside[way]]
+        last = tile.places[-1]
+        assert last.image is not None
+        assert torch.equal(quantize_8bit(last.image)[0], tile.lq[0])
+        if way == "flow":
+            assert 0.2 <= last.settings["strength"] < 0.9
+        else:
+            assert 50 <= last.settings["quality"] <= 95
+        met.add(way)
+    assert met == {"hand", "flow"}
+
+
 def test_a_flow_shows_its_strengths_and_all_its_samples(tmp_path: Path) -> None:
     degrade = {"type": "deflow", "weights": "deflow_small", "strength": [0.2, 0.9], "samples": 2}
     options = options_of(write_corpus(tmp_path, [3]), degrade=degrade, epochs=1)
@@ -240,6 +269,23 @@ def test_what_cannot_be_explained(tmp_path: Path) -> None:
         explained(options, "bad", 0)
     with pytest.raises(OptionError, match="nothing to explain without `degrade`"):
         explained(options_of([shard]), "a", 0)
+
+
+def test_a_tile_that_the_filter_drops_is_said_to_be(tmp_path: Path) -> None:
+    scorer = str(checkpoints.save(tmp_path / "tiny.safetensors", tiny_scorer()))
+    shards = write_corpus(tmp_path, [8])
+    limit = {"weights": scorer, "tiles": 4}
+    logits = {}
+    for number in range(8):
+        [tile] = explained(options_of(shards, degrade=CHAIN), f"0_{number:03d}", 0).tiles
+        assert tile.gt is not None
+        logits[number] = score_image(tiny_scorer(), to_uint8(tile.gt), 4)["degraded_logit"]
+    middle = sorted(logits.values())[4] - 1e-4
+    options = options_of(shards, degrade=CHAIN, filter={**limit, "max_logit": middle})
+    for number, logit in logits.items():
+        [tile] = explained(options, f"0_{number:03d}", 0).tiles
+        assert tile.dropped == ("filtered" if logit > middle else None)
+        assert (tile.gt is None) == (tile.lq == ()) == (logit > middle)
 
 
 def test_what_a_model_degrades_in_feed_data(tmp_path: Path) -> None:

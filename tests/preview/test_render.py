@@ -175,6 +175,21 @@ def test_stages_that_none_drew_are_named(shard):
     assert made.picture.shape[1] == 4 * 40 + 3 * GUTTER
 
 
+def test_stages_of_whole_degradations_in_a_choice(shard):
+    noise = {"type": "classical", "noise": {"type": "gaussian", "sigma": [0.02, 0.02]}}
+    choice = {"type": "choice", "of": [{"chain": noise}, {"chain": [BOX]}, {"weight": 0, "chain": noise}]}
+    made = make_preview(options_for(shard, degrade=choice), rows=4, crop=40, zoom=2, stages=True)
+    # clean, reduced and noise of the first way, resize of the second, degraded, three ways, difference
+    assert made.picture.shape[1] == 9 * 80 + 8 * GUTTER
+    assert list(made.absent) == ["choice/3/classical"]
+    for row in range(4):
+        degraded, noisy, plain = (cell(made.picture, row, column, 40, 2) for column in (4, 5, 6))
+        x = 84 * (2 if np.array_equal(degraded, noisy) else 3)
+        assert np.array_equal(degraded, noisy) or np.array_equal(degraded, plain)
+        y = TITLE_HEIGHT + row * 84
+        np.testing.assert_array_equal(made.picture[y : y + 80 : 2, x : x + 80 : 2], degraded)
+
+
 NESTED = {
     "type": "choice",
     "probability": 0.5,

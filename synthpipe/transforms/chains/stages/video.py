@@ -35,6 +35,7 @@ class Video(HostCodec):
         super().__init__()
         self.options = options
         self.codecs = tuple(options.codecs)
+        self.words = {"codec": self.codecs}  # type: ignore[misc]  # each chain's own
         used = [codec for codec, weight in options.codecs.items() if weight > 0]
         self.aligned = set(used) <= _UNPREDICTED
         check_video_codecs(used)
