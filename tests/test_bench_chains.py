@@ -22,7 +22,9 @@ def test_everything_is_measured() -> None:
     assert result["ours"] > 0 < result["peer"]
     details = result["details"]
     assert set(details["stages"]) == {"halo", "blur", "resize", "noise, gaussian", "noise, poisson", "jpeg"}
-    for row in (details["without_sharpening"], details["stream"], *details["stages"].values()):
+    stream = details["stream"]
+    assert all(stream[name] > 0 for name in ("stream", "chain", "decoding", "stream_over_chain"))
+    for row in (details["without_sharpening"], *details["stages"].values()):
         assert row["ours"] > 0 < row["peer"]
         assert row["ratio"] > 0
     alone = details["alone"]

@@ -11,7 +11,8 @@ One thread and processor time, BasicSR's side and ours in turn, so that other wo
 * ``stages``: milliseconds an image at that side for each stage of the preset, with settings drawn anew for each image,
   and for the same operation of BasicSR, whose kernels are made beforehand.  ``jpeg`` is against ``DiffJPEG``.
 * ``alone``: milliseconds an image for every other stage, with its defaults.
-* ``stream``: a stream with a chain of four stages, reading and decoding included, over that chain alone.
+* ``stream``: milliseconds a tile of a stream with a chain of four stages, of that chain alone, and of decoding the JPEG
+  that each tile is cut from, which is most of the difference.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from reference_esrgan import PUBLISHED, ReferenceRealEsrgan
 from report import bench_parser, paired_seconds, print_result
-from stream import write_shards
+from stream import smoothed_noise, write_shards
 from torch import Tensor
 
 from synthpipe.config.chain import ChainOptions, StageOption
 from synthpipe.config.presets import preset_chain
 from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError
+from synthpipe.files.decode import decode_image
 from synthpipe.pipeline import build_stream
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.chains.build import build_stage
@@ -225,12 +228,15 @@ def four_stages() -> list[dict[str, Any]]:
 
 
 def stream_overhead(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds a tile of a stream, over those of its chain alone."""
+    """Milliseconds a tile of a stream, of its chain alone, and of decoding an image for each tile, in turn."""
     tiles, tile, scale = 4, args.tile, 4
     side, chain = tile * scale, four_stages()
+    transform: Any = build_degrade(parse_options({"stages": chain}, ChainOptions), scale)
+    batch = {"gt": pictures(tiles, side), "seed": torch.arange(tiles)}
+    image = smoothed_noise(np.random.default_rng(0), side + _ROOM, "jpg")
     with tempfile.TemporaryDirectory() as folder:
         options = {
-            "shards": write_shards(Path(folder), 2, 16, side + 72, "jpg", different=8),
+            "shards": write_shards(Path(folder), 2, 16, side + _ROOM, "jpg", different=8),
             "degrade": chain,
             "scale": scale,
             "gt_size": 128,
@@ -241,14 +247,34 @@ def stream_overhead(args: argparse.Namespace) -> dict[str, Any]:
             "prefetch": 0,
             "pool": 0,
         }
-        transform: Any = build_degrade(parse_options({"stages": chain}, ChainOptions), scale)
-        batch = {"gt": pictures(tiles, side), "seed": torch.arange(tiles)}
         with build_stream(options, device="cpu") as stream:
-            seconds = paired_seconds(
-                lambda: next(stream), lambda: transform(batch), CPU, 2 * args.rounds, warmup=4, clock=time.process_time
-            )
-    ours, peer = ([1000 * value / tiles for value in values] for values in seconds)
-    return {**row_of("ms/tile", ours, peer), "tile": side, "peer_is": "the chain alone"}
+            calls: dict[str, Callable[[], object]] = {
+                "stream": lambda: next(stream),
+                "chain": lambda: transform(batch),
+                "decoding": lambda: [decode_image(image, "bench") for _ in range(tiles)],
+            }
+            found: dict[str, list[float]] = {name: [] for name in calls}
+            for index in range(_STREAM_WARMUP + 4 * args.rounds):
+                for name, call in calls.items():
+                    begun = time.process_time()
+                    call()
+                    if index >= _STREAM_WARMUP:
+                        found[name].append(1000 * (time.process_time() - begun) / tiles)
+    rows = list(zip(*found.values(), strict=True))
+    medians: dict[str, Any] = {name: round(statistics.median(values), 3) for name, values in found.items()}
+    return medians | {
+        "stream_over_chain": round(statistics.median(whole / alone for whole, alone, _ in rows), 3),
+        "stream_over_chain_and_decoding": round(statistics.median(whole / (a + d) for whole, a, d in rows), 3),
+        "unit": "ms/tile",
+        "tile": side,
+        "decoded": side + _ROOM,
+    }
+
+
+#: By how many pixels an image is larger than the one tile that is cut from it.
+_ROOM = 72
+#: Rounds that are not counted: a stream opens its shards.
+_STREAM_WARMUP = 4
 
 
 def parse_arguments() -> argparse.Namespace:
