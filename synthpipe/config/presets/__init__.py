@@ -21,7 +21,7 @@ PRESETS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
 
 
 def preset_chain(name: str) -> list[dict[str, Any]]:
-    """The stages of a preset.
+    """The stages of a preset, for the caller to change.
 
     Raises:
         ValueError: there is none of this name.
@@ -31,4 +31,11 @@ def preset_chain(name: str) -> list[dict[str, Any]]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(sorted(PRESETS))
         raise ValueError(f"expected a block of options, a list of stages, or a preset ({known}), got {name!r}{hint}")
-    return PRESETS[name]()
+    return [_own(stage) for stage in PRESETS[name]()]
+
+
+def _own(value: Any) -> Any:
+    """A copy in which nothing stands in two places."""
+    if isinstance(value, Mapping):
+        return {key: _own(item) for key, item in value.items()}
+    return [_own(item) for item in value] if isinstance(value, list | tuple) else value

@@ -20,12 +20,14 @@ from synthpipe.config.presets import preset_chain
 from synthpipe.config.reader import parse_options
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.chains.build import build_stage
+from synthpipe.transforms.chains.chain import DeviceChain
 from synthpipe.transforms.chains.stage import Context, Params, Size, Stage
 from synthpipe.transforms.chains.stages.blur import KINDS as BLUR_KINDS
 from synthpipe.transforms.chains.stages.noise import CHANNELS
 from synthpipe.transforms.chains.stages.noise import KINDS as NOISE_KINDS
 from synthpipe.transforms.chains.stages.resize import FILTERS
 from tests.basicsr_runs import require_basicsr
+from tests.capturable import check_capturable
 from tests.transforms.chains.stage_battery import photo_like
 
 require_basicsr()
@@ -226,3 +228,14 @@ def test_the_whole_chain(jpeg_first: bool, second_blur: bool) -> None:
     # It is the order and the settings that agree: with other ones the images lie far apart.
     fix(f"{way}/blur", cutoff=2.6)
     assert (chain.degrade_each(batch, draws).clamp(0, 1) - model.lq).abs().max() > 2 / 255
+
+
+def test_on_a_canvas_in_one_graph_as_image_by_image() -> None:
+    """All but for single values that lie on the edge between two of 8 bits where JPEG rounds them."""
+    chain: Any = build_degrade(parse_options({"stages": preset_chain("real-esrgan")}, ChainOptions), 4)
+    canvas = DeviceChain(chain.node, 4, canvas=True)
+    batch = {"gt": torch.cat([photo_like(96, 112, seed) for seed in range(16)]), "seed": torch.arange(16) * 31}
+    difference = 255 * (chain(batch)["lq"] - canvas(batch)["lq"]).abs().flatten(1)
+    assert (difference.amax(1) < 0.01).float().mean() > 0.8
+    assert difference.mean(1).max() < 2
+    check_capturable(canvas, batch, {"gt": batch["gt"].flip(0), "seed": batch["seed"] + 5}, atol=1e-3)
