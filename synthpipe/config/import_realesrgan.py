@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -158,13 +159,13 @@ def translate(options: Mapping[str, Any], source: str, shards: str | None = None
         parse_dataset_options({**train, "phase": "train", "scale": keys.scale})
     except OptionError as error:
         raise OptionError("\n".join(f"{source}: {line}" for line in str(error).splitlines())) from error
-    commands = [f"synthpipe shard {_quoted(data.dataroot_gt)} {_quoted(place)}"]
-    return Translation(translated, commands, notes)
+    commands = [f"synthpipe shard {shlex.quote(data.dataroot_gt)} {shlex.quote(place)}"]
+    return Translation(translated, [_printable(line) for line in commands], [_printable(line) for line in notes])
 
 
 def option_file_text(translation: Translation, source: str) -> str:
     """The file: what to run and what has no equal as comments, then the options."""
-    lines = [f"Made of {source} by `synthpipe import-realesrgan`.", "", "Run first:"]
+    lines = [f"Made of {_printable(source)} by `synthpipe import-realesrgan`.", "", "Run first:"]
     lines += [f"  {command}" for command in translation.commands]
     lines += ["", "What is not as it was:"]
     for note in translation.notes:
@@ -212,8 +213,9 @@ def _settings(
         if sharpen:
             notes.append(
                 "gt_usm: RealESRNetModel compares with a sharpened gt, and with pairs it sharpens none: lq comes from "
-                "the sharpened image as before, gt is the image itself. For sharpened targets, sharpen the images "
-                "before `synthpipe shard` and take {type: halo} out of degrade"
+                "the sharpened image as before, gt is the image itself. For sharpened targets, run `synthpipe degrade "
+                "sharpen.yml IN OUT` first, with {scale: 1, degrade: [{type: halo}]} in sharpen.yml, make the shards "
+                "of OUT, and take {type: halo} out of degrade"
             )
     for key in ("blur_kernel_size", "blur_kernel_size2"):
         if block.get(key, 21) != 21:
@@ -328,5 +330,6 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _quoted(path: str) -> str:
-    return path if path.replace("/", "").replace("_", "").replace("-", "").replace(".", "").isalnum() else repr(path)
+def _printable(text: str) -> str:
+    """Names and keys may hold line ends, which would end a comment."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

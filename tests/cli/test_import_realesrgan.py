@@ -199,6 +199,13 @@ def test_refused_blocks(given: dict[str, Any], tmp_path: Path, capsys: pytest.Ca
     assert "given.yml: datasets.train" in error_of(tmp_path, wrong, capsys)
 
 
+def test_line_ends_in_names_end_no_comment(given: dict[str, Any], tmp_path: Path) -> None:
+    given["datasets"]["train"] |= {"dataroot_gt": "a\nname: b", "odd\u2028name: c": 1}
+    made = imported(tmp_path, given)
+    assert made["name"] == given["name"]
+    assert made["datasets"]["train"]["shards"] == "a\nname: b_shards"
+
+
 def test_the_given_file_is_not_overwritten(given: dict[str, Any], tmp_path: Path) -> None:
     source = tmp_path / "given.yml"
     source.write_text(yaml.safe_dump(given))
