@@ -247,9 +247,10 @@ def stream_overhead(args: argparse.Namespace) -> dict[str, Any]:
             "prefetch": 0,
             "pool": 0,
         }
-        with build_stream(options, device="cpu") as stream:
+        with build_stream(options, device="cpu") as stream, build_stream({**options, "workers": 1}) as read_elsewhere:
             calls: dict[str, Callable[[], object]] = {
                 "stream": lambda: next(stream),
+                "stream_with_a_reader": lambda: next(read_elsewhere),
                 "chain": lambda: transform(batch),
                 "decoding": lambda: [decode_image(image, "bench") for _ in range(tiles)],
             }
@@ -260,11 +261,14 @@ def stream_overhead(args: argparse.Namespace) -> dict[str, Any]:
                     call()
                     if index >= _STREAM_WARMUP:
                         found[name].append(1000 * (time.process_time() - begun) / tiles)
-    rows = list(zip(*found.values(), strict=True))
+    ratios = [[value / alone for value, alone in zip(values, found["chain"], strict=True)] for values in found.values()]
+    over = {name: round(statistics.median(values), 3) for name, values in zip(found, ratios, strict=True)}
     medians: dict[str, Any] = {name: round(statistics.median(values), 3) for name, values in found.items()}
     return medians | {
-        "stream_over_chain": round(statistics.median(whole / alone for whole, alone, _ in rows), 3),
-        "stream_over_chain_and_decoding": round(statistics.median(whole / (a + d) for whole, a, d in rows), 3),
+        "stream_over_chain": over["stream"],
+        "stream_over_chain_and_decoding": round(over["stream"] / (1 + over["decoding"]), 3),
+        # What the trainer's process pays where a reader process decodes.
+        "stream_with_a_reader_over_chain": over["stream_with_a_reader"],
         "unit": "ms/tile",
         "tile": side,
         "decoded": side + _ROOM,
