@@ -97,7 +97,7 @@ def test_what_is_written_keeps_its_meaning(text: str, value: Any) -> None:
 
 
 def texts(most: int) -> st.SearchStrategy[str]:
-    """But ``1E0`` and the like, which PyYAML leaves without quotes: to it only ``1.0e+0`` is a number, to us all are."""
+    """But ``1E0`` and the like, which PyYAML leaves without quotes: to it ``1.0e+0`` alone is a number."""
     return st.text(max_size=most).filter(lambda text: not re.fullmatch(r"[-+]?[\d_.]+[eE][-+]?\d+", text))
 
 
