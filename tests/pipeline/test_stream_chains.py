@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+from synthpipe.config.chain import LeafStageOption
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options, parse_options
 from synthpipe.errors import OptionError, StreamError
@@ -40,6 +41,20 @@ CHAIN: list[dict[str, Any]] = [
 ]
 SHUFFLED = [*CHAIN, {"type": "shuffle", "of": [{"type": "quantise", "levels": [4, 64]}, {"type": "jpeg"}]}]
 
+#: Every stage there is, each on some of the tiles; what has to be given beside the type.
+NEEDED: dict[str, dict[str, Any]] = {
+    "blur": {"kinds": {"isotropic": 1, "motion": 1, "median": 1}},
+    "deflow": {"weights": "deflow_small"},
+    "dither": {"kinds": {"bayer": 1, "floyd_steinberg": 1}},
+    "noise": {"kinds": {"gaussian": 1, "poisson": 1, "film": 1, "correlated": 1}},
+    "resize": {"to": "lr"},
+    "video": {"codecs": {"mpeg2": 1, "h264": 1}},
+}
+STAGES = [name for schema in get_args(get_args(LeafStageOption)[0]) for name in schema.types()]
+EVERY = [
+    {"type": "resize", "to": "lr"},
+    *({"type": name, "probability": 0.3, **NEEDED.get(name, {})} for name in sorted(STAGES)),
+]
 CUT = PatchCut(24, 8, 2, 2, 2)
 
 
@@ -61,7 +76,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return write_corpus(tmp_path_factory.mktemp("corpus"), [5, 3, 7])
 
 
-@pytest.mark.parametrize("chain", [CHAIN[:3], [*CHAIN[:3], *SHUFFLED[4:]]], ids=["rows", "shuffled"])
+@pytest.mark.parametrize("chain", [CHAIN[:3], [*CHAIN[:3], *SHUFFLED[4:]], EVERY], ids=["rows", "shuffled", "every"])
 def test_a_pair_is_the_same_whoever_reads_it_and_in_whichever_batch(shards: list[str], chain: Any) -> None:
     expected = None
     for changes in ({}, {"workers": 2}, {"tiles_per_batch": 1}, {"tiles_per_batch": 8, "pool": 0, "batch_size": 2}):
@@ -74,7 +89,7 @@ def test_a_pair_is_the_same_whoever_reads_it_and_in_whichever_batch(shards: list
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("chain", [CHAIN, SHUFFLED], ids=["rows", "shuffled"])
+@pytest.mark.parametrize("chain", [CHAIN, SHUFFLED, EVERY], ids=["rows", "shuffled", "every"])
 def test_a_stream_of_chains_resumes_anywhere(shards: list[str], workers: int, chain: Any) -> None:
     options = small_options(shards, degrade=chain, workers=workers)
     states, batches, ways = [], [], []
@@ -88,6 +103,7 @@ def test_a_stream_of_chains_resumes_anywhere(shards: list[str], workers: int, ch
             resumed.load_state_dict(states[cut])
             assert same_batches(take(resumed, 24 - cut), batches[cut:])
             assert resumed.ways() == ways[-1]
+    assert bool(ways[-1]) == (chain is not EVERY)
 
 
 def test_ways_are_counted_and_a_curriculum_follows_the_images_read(shards: list[str]) -> None:
