@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 
 from synthpipe.config.presets import PRESETS, preset_chain
 from synthpipe.config.reader import Options
@@ -43,6 +43,7 @@ __all__ = [
     "as_degrade",
 ]
 
+_LONGEST_NAME = 100
 _WHOLE = ("deflow", "classical", "chain", "choice")
 
 
@@ -77,6 +78,13 @@ class ShortForms:
         return {"anyOf": [handler(core), {"type": "array"}, *presets]}
 
 
+def _plain_name(value: str) -> str:
+    """Places in a chain are told apart by their names, which slashes join."""
+    if "/" in value or not value.isprintable() or not 0 < len(value) <= _LONGEST_NAME:
+        raise ValueError(f"expected 1 to {_LONGEST_NAME} characters without slashes and control characters")
+    return value
+
+
 class BranchOptions(Options):
     """One way of a choice."""
 
@@ -85,7 +93,9 @@ class BranchOptions(Options):
         description="how often this one is taken, in proportion to all weights; [[samples seen, weight], ...] changes "
         "it while the stream runs",
     )
-    name: str | None = Field(None, description="what previews and `synthpipe explain` call it; null: its number")
+    name: Annotated[str, AfterValidator(_plain_name)] | None = Field(
+        None, description="what previews and `synthpipe explain` call it; null: its number"
+    )
     chain: Annotated[
         DeFlowDegradeOptions | ClassicalDegradeOptions | ChainOptions,
         Field(discriminator="type"),
@@ -123,6 +133,17 @@ degrade:
     type: Literal["choice"] = Field("choice", description="chooses one of several ways for each sample")
     of: tuple[BranchOptions, ...] = Field(description="the ways, at least one")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the ways: the given one, or the number, from 1."""
+        return tuple(branch.name or str(number) for number, branch in enumerate(self.of, 1))
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> ChoiceOptions:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"of: names of ways must differ, got {list(self.names)}")
+        return self
+
     @model_validator(mode="after")
     def _some_weight(self) -> ChoiceOptions:
         times = sorted({time for branch in self.of for time, _ in branch.weight}) or [0]
@@ -132,6 +153,10 @@ degrade:
                     f"of: expected a weight above 0 in at least one way, after {time} samples there is none"
                 )
         return self
+
+
+#: Stages of a shuffled row, whose sizes in all orders are looked at.
+MOST_SHUFFLED = 10
 
 
 class ShuffleOptions(StageOptions):
@@ -151,7 +176,7 @@ degrade:
     )
 
     type: Literal["shuffle"] = Field("shuffle", description="chooses stages in a drawn order")
-    of: tuple[StageOption, ...] = Field(description="the stages")
+    of: tuple[StageOption, ...] = Field(max_length=MOST_SHUFFLED, description="the stages, at most 10")
     in_order: tuple[int, ...] = Field(
         (), description="numbers of stages (the first is 0) that keep this order among themselves"
     )
@@ -214,7 +239,7 @@ def _value_at(knots: tuple[tuple[int, float], ...], time: int) -> float:
     if not before or not after:
         return (before or after)[-1 if before else 0][1]
     (early, low), (late, high) = before[-1], after[0]
-    return low if late == early else low + (high - low) * (time - early) / (late - early)
+    return low if late == early else low + (high - low) * ((time - early) / (late - early))
 
 
 for _model in (BranchOptions, ChoiceOptions, ShuffleOptions, ChainOptions):

@@ -133,7 +133,9 @@ def parse_options(data: Mapping[str, Any], schema: type[T], source: str = "optio
         return schema.model_validate(dict(data))
     except ValidationError as error:
         problems = _without_alternatives(error.errors(include_url=False))
-        lines = [_explain(problem, schema, data, source) for problem in problems[:MAX_PROBLEMS]]
+        # What a short form spreads over several places is told once.
+        told = dict.fromkeys(_explain(problem, schema, data, source) for problem in problems[: 2 * MAX_PROBLEMS])
+        lines = list(told)[:MAX_PROBLEMS]
         if len(problems) > MAX_PROBLEMS:
             lines.append(f"{source}: and {len(problems) - MAX_PROBLEMS} more problems")
         raise OptionError("\n".join(lines)) from error
@@ -179,6 +181,11 @@ def _explain(problem: Any, schema: type[BaseModel], data: Any, source: str) -> s
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known)) or 'none'}"
         return f"{source}: unknown option {path!r}; {hint}"
     path = ".".join(_written_keys(schema, location, data))
+    if problem["type"] == "missing" and isinstance(problem["input"], list | tuple):  # one of a list's
+        path = path.rpartition(".")[0]
+        return f"{source}: option {path!r}: expected more than {len(problem['input'])} entries, got " + excerpt(
+            problem["input"]
+        )
     if problem["type"] == "missing":
         return f"{source}: option {path!r} is required and was not given"
     if problem["type"].startswith("union_tag"):
@@ -203,6 +210,10 @@ def _expectation(problem: Any) -> str:
     got = f", got {excerpt(problem['input'])}"
     if problem["type"] in _EXPECTED:
         return f"expected {_EXPECTED[problem['type']]}{got}"
+    if problem["type"] in ("too_long", "too_short"):
+        key, word = ("max_length", "most") if problem["type"] == "too_long" else ("min_length", "least")
+        count = problem["ctx"][key]
+        return f"expected a list of at {word} {count} item{'' if count == 1 else 's'}{got}"
     if problem["type"] == "value_error":  # ours; where it is of a whole block, it names what is wrong in it
         said = shortened(str(problem["msg"]).removeprefix("Value error, "))
         return said if isinstance(problem["input"], Mapping) or ", got " in said else f"{said}{got}"
@@ -223,9 +234,16 @@ def _written_keys(schema: type[BaseModel], location: Sequence[Any], data: Any) -
         if is_key or (isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)):
             written.append(str(part))
             data = data[part]
-        elif number == len(location) - 1 and not _is_type(schema, location):
+        elif number == len(location) - 1 and not _stands_for_more(part, data) and not _is_type(schema, location):
             written.append(str(part))
     return written
+
+
+def _stands_for_more(part: Any, data: Any) -> bool:
+    """Whether a place is none of the file's: of one value that stands for a list or a block, of a key or a type."""
+    if not isinstance(data, Mapping | list | tuple):
+        return True
+    return part == "[key]" or (isinstance(data, Mapping) and data.get("type") == part)
 
 
 def _is_type(schema: type[BaseModel], location: Sequence[Any]) -> bool:

@@ -105,6 +105,52 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
             "mine.yml: option 'degrade.blur': sigma: expected [low, high], got [2.0, 1.0]",
         ),
         (
+            {"degrade": [{"type": "blur", "sigma": -1}]},
+            "mine.yml: option 'degrade.0.sigma': expected greater than or equal to 0, got -1",
+        ),
+        (
+            {"degrade": [{"type": "blur", "sigma": [1, 2, 3]}]},
+            "mine.yml: option 'degrade.0.sigma': expected a number or [low, high], got [1, 2, 3]",
+        ),
+        (
+            {"degrade": [{"type": "blur", "sigma": {"low": 1}}]},
+            "mine.yml: option 'degrade.0.sigma': expected a number or [low, high], got {'low': 1}",
+        ),
+        (
+            {"degrade": [{"type": "blur", "probability": [0.5, 1]}]},
+            "mine.yml: option 'degrade.0.probability': expected a number or [[samples seen, value], ...], got [0.5, 1]",
+        ),
+        (
+            {"degrade": [{"type": "blur", "probability": -1}]},
+            "mine.yml: option 'degrade.0.probability': expected greater than or equal to 0, got -1",
+        ),
+        (
+            {"degrade": [{"type": "blur", "probability": [[0, 1], [10**30, 0]]}]},
+            f"mine.yml: option 'degrade.0.probability.1.0': expected less than or equal to {1 << 53}, got {10**30}",
+        ),
+        (
+            {"degrade": [{"type": "deflow", "weights": "x", "strength": [1]}]},
+            "mine.yml: option 'degrade.0.strength': expected a number, got [1]\n"
+            "mine.yml: option 'degrade.0.strength': expected more than 1 entries, got [1]",
+        ),
+        (
+            {"degrade": {"type": "classical", "blur": {"sigma": [1, 2, 3]}}},
+            "mine.yml: option 'degrade.blur.sigma': expected a list of at most 2 items, got [1, 2, 3]",
+        ),
+        (
+            {"degrade": [{"type": "levels", "in_black": 1}]},
+            "mine.yml: option 'degrade.0': in_black: expected values below those of in_white, got [1.0, 1.0] and "
+            "[1.0, 1.0]",
+        ),
+        (
+            {"degrade": {"type": "jpeg", "sampling": 421}},
+            "mine.yml: option 'degrade.sampling': expected '420', '422', '444', '411' or '440', got '421'",
+        ),
+        (
+            {"degrade": {"type": "video", "codecs": {"h265": 1}}},
+            "mine.yml: option 'degrade.codecs.h265': expected 'h264', 'hevc', 'mpeg2', 'mpeg4' or 'vp9', got 'h265'",
+        ),
+        (
             {"shards": ["a", 1]},
             "mine.yml: option 'shards': expected a text, got ('a', 1)\n"
             "mine.yml: option 'shards.1': expected a text, got 1",

@@ -57,6 +57,12 @@ gt_size: 128
 degrade: {type: deflow, weights: deflow_small}
 """,
     ),
+    "degrade_file": (
+        """\
+scale: 4
+degrade: real-esrgan
+""",
+    ),
     "degrade": tuple(text for schema in _members(DegradeOptions) for text in schema.examples),
     "stages": tuple(text for schema in _members(StageOption) for text in schema.examples),
     **{f"train.{kind}": schema.examples for kind, schema in SCHEMAS.items()},

@@ -14,6 +14,7 @@ from synthpipe.config.basicsr import FeedDataOptions
 from synthpipe.config.calibration import CalibrationOptions
 from synthpipe.config.chain import StageOption
 from synthpipe.config.degrade import DegradeOptions
+from synthpipe.config.degrade_file import DegradeFileOptions
 from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.noise import TrainingNoise
 from synthpipe.config.reference.basicsr_file import dataset_schema, file_schema
@@ -91,6 +92,7 @@ TOPICS: Mapping[str, Topic] = {
     "basicsr_model": Topic(
         "our keys at the top of a BasicSR option file, with `model_type: SynthPipe...Model`", _of(FeedDataOptions)
     ),
+    "degrade_file": Topic("the file of `synthpipe degrade`, in place of weights", _of(DegradeFileOptions)),
     "degrade": Topic("the block `degrade`: what makes low-quality images of clean ones", _of(DegradeOptions)),
     "stages": Topic("the stages of a chain, the list that `degrade` may be", _of(StageOption)),
     "train": Topic("the file of `synthpipe train`: what all kinds have", _any_training, file=_training_file),

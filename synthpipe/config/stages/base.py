@@ -8,15 +8,21 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
 
 from synthpipe.config.reader import Options
+from synthpipe.errors import excerpt
 
 __all__ = ["PROBABILITY_MEANING", "Range", "Schedule", "StageOptions"]
 
+_ENDS = 2
 _Number = TypeVar("_Number", int, float)
 
 
 def _pair(value: Any) -> Any:
     """One number stands for both ends."""
-    return (value, value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (value, value)
+    if not isinstance(value, list | tuple) or len(value) != _ENDS:
+        raise ValueError(f"expected a number or [low, high], got {excerpt(value)}")
+    return value
 
 
 def _ascending(value: tuple[_Number, _Number]) -> tuple[_Number, _Number]:
@@ -37,7 +43,9 @@ class _OrOneNumber:
 #: ``[low, high]`` of numbers of a type with its bounds, or one number for both: ``Range[float]``.
 Range = Annotated[tuple[_Number, _Number], BeforeValidator(_pair), AfterValidator(_ascending), _OrOneNumber()]
 
-_Knot = tuple[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0)]]
+#: Samples seen that a float64 tells from the next number, and the largest weight.
+_LATEST, _HEAVIEST = 1 << 53, 1e9
+_Knot = tuple[Annotated[int, Field(ge=0, le=_LATEST)], Annotated[float, Field(ge=0, le=_HEAVIEST)]]
 _KNOT_SCHEMA = {
     "type": "array",
     "prefixItems": [{"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0}],
@@ -48,7 +56,12 @@ _KNOT_SCHEMA = {
 
 def _one_knot(value: Any) -> Any:
     """One number is a schedule of one knot."""
-    return ((0, value),) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return ((0, value),)
+    pairs = isinstance(value, list | tuple) and all(isinstance(k, list | tuple) and len(k) == _ENDS for k in value)
+    if not pairs:
+        raise ValueError(f"expected a number or [[samples seen, value], ...], got {excerpt(value)}")
+    return value
 
 
 def _later_and_later(value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:

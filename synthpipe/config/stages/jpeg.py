@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from synthpipe.config.stages.base import Range, StageOptions
 
@@ -20,12 +20,19 @@ def _names(value: Any) -> Any:
     """One sampling alone is the only one; YAML reads `420` as a number."""
     if isinstance(value, dict):
         return {str(key): weight for key, weight in value.items()}
-    return {str(value): 1.0} if isinstance(value, int | str) else value
+    alone = isinstance(value, int | str) and not isinstance(value, bool)
+    return {str(value): 1.0} if alone else value
+
+
+def _in_one_order(value: dict[Sampling, float]) -> dict[Sampling, float]:
+    """A number between 0 and 1 stands for the same sampling however a file orders them."""
+    return {name: value[name] for name in get_args(Sampling) if name in value}
 
 
 _Samplings = Annotated[
     dict[Sampling, _Weight],
     BeforeValidator(_names),
+    AfterValidator(_in_one_order),
     WithJsonSchema(
         {
             "anyOf": [
@@ -51,7 +58,7 @@ degrade:
 # as on the web: half the images once more, cut and saved again, by programs that store chroma in different ways
 degrade:
   - {type: resize, to: lr, filter: bicubic}
-  - {type: jpeg, quality: [60, 95], sampling: {420: 0.7, 422: 0.1, 444: 0.2}, times: [1, 2]}
+  - {type: jpeg, quality: [60, 95], sampling: {"420": 0.7, "422": 0.1, "444": 0.2}, times: [1, 2]}
 """,
     )
 

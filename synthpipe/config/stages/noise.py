@@ -120,7 +120,7 @@ degrade:
     )
     sigma_step: float | None = Field(
         None,
-        gt=0,
+        ge=1e-6,
         le=1,
         description="sigma is low, low + sigma_step, low + 2 sigma_step, ... up to high, all alike; null: any number",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from synthpipe.config.stages.base import Range, StageOptions
 
@@ -23,9 +23,15 @@ def _one_codec(value: Any) -> Any:
     return {value: 1.0} if isinstance(value, str) else value
 
 
+def _in_one_order(value: dict[VideoCodec, float]) -> dict[VideoCodec, float]:
+    """A number between 0 and 1 stands for the same codec however a file orders them."""
+    return {name: value[name] for name in get_args(VideoCodec) if name in value}
+
+
 _Codecs = Annotated[
     dict[VideoCodec, _Weight],
     BeforeValidator(_one_codec),
+    AfterValidator(_in_one_order),
     WithJsonSchema(
         {
             "anyOf": [

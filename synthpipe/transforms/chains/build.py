@@ -35,7 +35,8 @@ from synthpipe.config.stages.saturation import SaturationStageOptions
 from synthpipe.config.stages.screentone import ScreentoneStageOptions
 from synthpipe.config.stages.video import VideoStageOptions
 from synthpipe.config.stages.webp import WebpStageOptions
-from synthpipe.errors import OptionError
+from synthpipe.denoisers.base import Denoiser
+from synthpipe.errors import CheckpointError, OptionError
 from synthpipe.transforms.chains.choice import Choice, Shuffle, Sometimes
 from synthpipe.transforms.chains.node import Node, Row, Step
 from synthpipe.transforms.chains.schedule import Schedule
@@ -84,9 +85,7 @@ def build_node(options: StageOption, place: str, scale: int) -> Node:
     """
     match options:
         case ChoiceOptions():
-            names = [branch.name or str(number) for number, branch in enumerate(options.of, 1)]
-            if len(set(names)) != len(names):
-                raise OptionError(f"{place}: names of ways must differ, got {names}")
+            names = options.names
             rows = [_branch(b, f"{place}/{name}/", scale) for name, b in zip(names, options.of, strict=True)]
             node: Node = Choice(rows, [Schedule(branch.weight) for branch in options.of], place, names)
         case ShuffleOptions():
@@ -101,7 +100,7 @@ def build_stage(options: LeafStageOption) -> Stage:
     """The operation of one place, on the CPU."""
     match options:
         case DenoiseStageOptions():
-            return DenoiseStage(options, None if options.weights is None else checkpoints.load(options.weights))
+            return DenoiseStage(options, None if options.weights is None else _denoiser(options.weights))
         case InterlaceStageOptions():
             return Interlace(options)
         case PixelateStageOptions():
@@ -137,6 +136,14 @@ def build_stage(options: LeafStageOption) -> Stage:
             return Webp(options)
         case _:
             assert_never(options)
+
+
+def _denoiser(weights: str) -> Denoiser:
+    model = checkpoints.load(weights)
+    if not isinstance(model, Denoiser):
+        kind = checkpoints.read_header(weights)["kind"]
+        raise CheckpointError(f"{weights}: holds a {kind!r} model, expected a denoiser")
+    return model
 
 
 def _branch(options: BranchOptions, prefix: str, scale: int) -> Row:

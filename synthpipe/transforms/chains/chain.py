@@ -27,6 +27,8 @@ from synthpipe.transforms.chains.stage import Context, Extent, Params, Size
 __all__ = ["Chain", "DeviceChain", "HostChain", "make_chain"]
 
 _MOST_THREADS = 8
+#: Bytes at multiples of which torch begins tensors.
+_ALIGNMENT = 64
 
 #: Told of each stage that was applied: row of the sample, place of the stage, settings, image ``(1, 3, h, w)``.
 Trace = Callable[[int, str, Params, Tensor], None]
@@ -93,7 +95,7 @@ class Chain(BatchTransform):
         for row in range(len(gt)):
             own = {place: {k: v[row : row + 1] for k, v in params.items()} for place, params in draws.items()}
             context = Context(lr, seeds[row : row + 1], "", by_host=gt.device.type == "cpu")
-            items.append(Item(row, gt[row : row + 1], own, context, trace))
+            items.append(Item(row, _aligned(gt[row : row + 1]), own, context, trace))
         with _threads(self.node) as threads:
             self.node.on_items(items, threads)
         return torch.cat([self._checked(item.x, lr) for item in items]) if items else gt.new_empty(0, 3, *lr)
@@ -164,6 +166,11 @@ class HostChain(Chain):
 def make_chain(node: Node, scale: int) -> DeviceChain | HostChain:
     """The transform for a chain: one for a CUDA graph where it can be."""
     return DeviceChain(node, scale) if node.capturable else HostChain(node, scale)
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """The same numbers where a tensor of its own would lie: sums of products round by an image's place in memory."""
+    return x if x.data_ptr() % _ALIGNMENT == 0 else x.clone()
 
 
 @contextmanager

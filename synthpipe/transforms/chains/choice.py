@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from itertools import permutations
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +17,6 @@ __all__ = ["CHOSEN", "Choice", "Shuffle", "Sometimes"]
 
 #: What a choice drew.
 CHOSEN = "chosen"
-#: Orders that are looked at for the sizes on the way; beyond them the bound is that of these.
-_MOST_ORDERS = 720
 
 
 class Choice(Node):
@@ -148,12 +145,18 @@ class Shuffle(Node):
         raise NotImplementedError("a shuffled row works image by image")
 
     def extent(self, before: Extent, lr: Size) -> Extent:
-        """Of all orders; many places are looked at in some of them."""
-        extents = []
-        for _, order in zip(range(_MOST_ORDERS), permutations(range(len(self.nodes))), strict=False):
-            if [n for n in order if n in self.in_order] == list(self.in_order):
-                extents.append(Row([self._all()[n] for n in order]).extent(before, lr))
-        return union(extents)
+        """Of all orders: behind each set of places, whatever the order in it."""
+        nodes = self._all()
+        behind: dict[frozenset[int], set[Extent]] = {frozenset(): {before}}
+        for _ in nodes:
+            longer: dict[frozenset[int], set[Extent]] = {}
+            for passed, extents in behind.items():
+                for number in set(range(len(nodes))) - passed:
+                    if self._may_follow(number, passed):
+                        made = {nodes[number].extent(extent, lr) for extent in extents}
+                        longer.setdefault(passed | {number}, set()).update(made)
+            behind = longer
+        return union([extent for extents in behind.values() for extent in extents])
 
     def ways(self, draws: Draws, reached: Tensor) -> dict[str, int]:
         """Of all places."""
@@ -162,6 +165,10 @@ class Shuffle(Node):
     def steps(self) -> Iterable[Step]:
         """Of all places."""
         return [step for node in self._all() for step in node.steps()]
+
+    def _may_follow(self, number: int, passed: frozenset[int]) -> bool:
+        """Whether a place can come next: of those in order, all before it have been passed."""
+        return number not in self.in_order or passed.issuperset(self.in_order[: self.in_order.index(number)])
 
     def _all(self) -> list[Node]:
         return [node for node in self.nodes if isinstance(node, Node)]

@@ -30,6 +30,9 @@ def whole_between(limits: tuple[int, int], u: Tensor) -> Tensor:
 
 def pick(weights: Sequence[float], u: Tensor) -> Tensor:
     """``(B,)`` int64: which of the weights, in proportion to them; at least one is above 0."""
+    # By a power of 2, which changes no digit: the sum of the largest numbers is infinite, that of the smallest coarse.
+    exponent = math.frexp(max(weights))[1]
+    weights = [math.ldexp(weight, -exponent) for weight in weights]
     total, sofar, picked = sum(weights), 0.0, torch.zeros_like(u, dtype=torch.int64)
     last = max(place for place, weight in enumerate(weights) if weight > 0)
     for weight in weights[:last]:

@@ -18,6 +18,7 @@ from synthpipe.config.reference.examples import EXAMPLES
 from synthpipe.config.reference.topics import TOPICS, editor_schema
 from synthpipe.config.stream import StreamOptions
 from synthpipe.config.training import SCHEMAS
+from synthpipe.config.yaml_text import parse_yaml
 from synthpipe.errors import OptionError
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -151,7 +152,7 @@ CHANGES: list[tuple[str, str, str, Any, bool]] = [
 
 @pytest.mark.parametrize(("topic", "example", "path", "value", "good"), CHANGES)
 def test_the_schema_judges_as_reading_does(topic: str, example: str, path: str, value: Any, good: bool) -> None:
-    data = with_change(yaml.safe_load(EXAMPLES[example][0]), path, value)
+    data = with_change(parse_yaml(EXAMPLES[example][0], "example"), path, value)
     if good:
         READERS[topic](data)
     else:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-import yaml
 from pydantic import BaseModel, TypeAdapter
 
 import synthpipe.config
 from synthpipe.config.basicsr import FeedDataOptions, parse_dataset_options
 from synthpipe.config.chain import StageOption, as_degrade
 from synthpipe.config.degrade import DegradeOptions
+from synthpipe.config.degrade_file import DegradeFileOptions
 from synthpipe.config.noise import TrainingNoise
 from synthpipe.config.presets import PRESETS
 from synthpipe.config.reader import Options, parse_options
@@ -26,6 +26,7 @@ from synthpipe.config.reference.topics import SHARED, TOPICS, topic_blocks
 from synthpipe.config.run import DomainOptions
 from synthpipe.config.stream import StreamOptions
 from synthpipe.config.training import read_train_options
+from synthpipe.config.yaml_text import parse_yaml
 
 #: What else may stand in its place.
 SHORT_FORMS = f", or list, or one of {', '.join(sorted(PRESETS))}, or" if PRESETS else ", list or"
@@ -178,7 +179,7 @@ def example_cases() -> list[tuple[str, str]]:
 
 def read_example(topic: str, text: str, folder: Path) -> Any:
     """Read an example with what reads the file that it is from."""
-    data = yaml.safe_load(text)
+    data = parse_yaml(text, "example")
     blocks: Mapping[str, tuple[str, Any]] = {
         "degrade": ("degrade", DegradeOptions),
         "stages": ("degrade", DegradeOptions),
@@ -189,6 +190,7 @@ def read_example(topic: str, text: str, folder: Path) -> Any:
         key, schema = blocks[topic]
         assert list(data) == [key]
         return TypeAdapter(schema).validate_python(data[key])
+    schemas = {"stream": StreamOptions, "basicsr_model": FeedDataOptions, "degrade_file": DegradeFileOptions}
     if topic == "basicsr":
         return parse_dataset_options({"phase": "train", "scale": data["scale"], **data["datasets"]["train"]})
     if topic.startswith("train."):
@@ -197,7 +199,7 @@ def read_example(topic: str, text: str, folder: Path) -> Any:
         options = read_train_options(path)
         assert f"train.{options.kind}" == topic
         return options
-    return parse_options(data, {"stream": StreamOptions, "basicsr_model": FeedDataOptions}[topic])
+    return parse_options(data, schemas[topic])
 
 
 @pytest.mark.parametrize(("topic", "text"), example_cases())
@@ -219,7 +221,7 @@ def test_every_file_and_block_has_an_example() -> None:
 
 
 def test_blur_jpeg_and_noise_of_degrade_have_examples() -> None:
-    seen = [as_degrade(yaml.safe_load(text)["degrade"]) for text in EXAMPLES["degrade"]]
+    seen = [as_degrade(parse_yaml(text, "example")["degrade"]) for text in EXAMPLES["degrade"]]
     for key in ("blur", "noise", "jpeg_quality"):
         assert any(set(block) == {"type", key} for block in seen), f"{key} alone"
     assert {block["noise"]["type"] for block in seen if "noise" in block} == {"gaussian", "poisson_gaussian"}

@@ -358,3 +358,13 @@ def test_images_that_are_far_too_small_are_refused_in_words():
     params["size"] = torch.tensor([21])
     for found in (stage.on_image(x, params, CONTEXT), stage.on_canvas(Canvas(x), params, CONTEXT).pixels):
         assert_close(found[0, 0].double(), torch.from_numpy(expected), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("blades", [None, 3, 4, 5, 12])
+def test_the_smallest_lens_is_a_point(blades):
+    stage = blur(kinds={"lens": 1}, radius=[0, 0.12], blades=blades)
+    params = stage.draw(torch.rand(200, stage.numbers, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    found = stage.kernels(KINDS.index("lens"), params, 5)
+    point = torch.zeros(5, 5, dtype=torch.float64)
+    point[2, 2] = 1
+    assert (found - point).abs().max() < 1e-9

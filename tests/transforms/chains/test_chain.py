@@ -118,3 +118,14 @@ def test_nothing_in_nothing_out() -> None:
     chain = chain_of([{"type": "resize", "to": "lr"}], 2)
     none = {"gt": torch.empty(0, 3, 8, 8), "seed": torch.empty(0, dtype=torch.int64)}
     assert chain.compute(none)["lq"].shape == (0, 3, 4, 4)
+
+
+def test_the_place_of_an_image_in_memory_changes_no_bit() -> None:
+    # Sides of 9 and 27 pixels: of a batch only the first image begins where torch begins tensors.
+    stages = [{"type": "resize", "to": "lr", "filter": {"lanczos": 1, "box": 1, "mitchell": 1}}, {"type": "saturation"}]
+    chain = chain_of(stages, 3)
+    images = torch.rand(40, 3, 9, 27, generator=torch.Generator().manual_seed(0))
+    whole = chain({"gt": images, "seed": torch.arange(40)})["lq"]
+    for row in range(40):
+        alone = chain({"gt": images[row : row + 1].clone(), "seed": torch.tensor([row])})["lq"]
+        assert torch.equal(alone[0], whole[row])

@@ -117,6 +117,11 @@ def test_a_schedule_needs_the_samples_seen() -> None:
 def test_mistakes_in_choices_are_refused() -> None:
     with pytest.raises(OptionError, match="names of ways must differ"):
         chain_of({"type": "choice", "of": [{"name": "a", "chain": []}, {"name": "a", "chain": []}]})
+    with pytest.raises(OptionError, match="names of ways must differ"):
+        chain_of({"type": "choice", "of": [{"name": "2", "chain": []}, {"chain": []}]})
+    for name in ("a/b", "", "a\nb", "a" * 101):
+        with pytest.raises(OptionError, match=r"'degrade\.of\.0\.name': expected 1 to 100 characters without slashes"):
+            chain_of({"type": "choice", "of": [{"name": name, "chain": []}]})
     with pytest.raises(OptionError, match="in at least one way, after 100 samples there is none"):
         chain_of({"type": "choice", "of": [{"weight": [[0, 1], [100, 0]], "chain": []}]})
     with pytest.raises(OptionError, match="expected probabilities of 0 to 1"):
@@ -143,3 +148,45 @@ def test_laws_give_uniform_numbers_of_their_ranges() -> None:
     assert torch.bincount(whole_between((1, 4), u)).tolist() == [0, 5000, 5000, 5000, 5000]
     assert torch.bincount(pick([1, 0, 3], u)).tolist() == [5000, 0, 15000]
     assert int(pick([0, 2], torch.zeros(1, dtype=torch.float64))) == 1
+
+
+def test_weights_of_any_size_are_taken_in_proportion() -> None:
+    u = (torch.arange(COUNT, dtype=torch.float64) + 0.5) / COUNT
+    for size in (1e308, 5e-324, 1e-310):
+        assert torch.bincount(pick([size] * 4, u)).tolist() == [COUNT // 4] * 4
+        if size < 1e300:
+            ways = {"type": "choice", "of": [{"weight": size, "chain": []} for _ in range(4)]}
+            for count in torch.bincount(draws_of(chain_of(ways))["choice"]["chosen"]).tolist():
+                assert near(count / COUNT, 1 / 4)
+    with pytest.raises(OptionError, match="expected less than or equal to 1000000000,"):
+        chain_of({"type": "choice", "of": [{"weight": 1e308, "chain": []}]})
+    heavy = [{"weight": [[0, 1e9], [500, 0]], "chain": []}, {"weight": [[0, 0], [5, 1e9]], "chain": []}]
+    assert near(
+        float((draws_of(chain_of({"type": "choice", "of": heavy}), 500)["choice"]["chosen"] == 1).double().mean()), 1.0
+    )
+
+
+@pytest.mark.parametrize("harmless", [0, 6])
+def test_sizes_of_a_shuffled_row_are_those_of_all_orders(harmless: int) -> None:
+    # Of 9 places there are 362880 orders; the blur comes to the reduced image in half of them.
+    last = {"type": "resize", "to": "lr"}
+    stages = [{"type": "blur", "size": 101}, *[{"type": "saturation"}] * harmless, last]
+    row = {"type": "shuffle", "of": stages}
+    with pytest.raises(OptionError, match=r"blur has kernels of up to 101x101 pixels, and images of down to 16x16"):
+        chain_of([row], 4).check_tiles(64, 64)
+    chain_of([{**row, "in_order": [0, len(stages) - 1]}], 4).check_tiles(64, 64)
+    with pytest.raises(OptionError, match="at most 10"):
+        chain_of([{"type": "shuffle", "of": [ROUND] * 11}])
+
+
+def test_the_order_in_which_a_file_names_weights_changes_nothing() -> None:
+    for stage, name in (({"type": "jpeg"}, "sampling"), ({"type": "video"}, "codecs")):
+        weights = {"420": 1.0, "444": 2.0} if name == "sampling" else {"h264": 1.0, "mpeg2": 2.0}
+        if name == "codecs":
+            pytest.importorskip("av")
+        one, other = (
+            draws_of(chain_of([{**stage, name: given}]))[stage["type"]]
+            for given in (weights, dict(reversed(weights.items())))
+        )
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)

@@ -30,6 +30,8 @@ __all__ = [
 
 #: Standard deviation below which a kernel is a point: of its neighbours, exp(-0.5e8) is left.
 _LEAST_SIGMA = 1e-4
+#: Pixels: a lens of this radius has one of the fine places within reach, as a triangle, too, however it is turned.
+_LEAST_RADIUS = 0.125
 #: Places along a pixel at which a lens's edge is looked at.
 _FINE = 4
 
@@ -130,6 +132,8 @@ def lens_kernels(side: int, radius: Tensor, blades: int | None, angle: Tensor) -
         blades: corners of the polygon; None: a disc.
         angle: radians: how the polygon is turned.
     """
+    # A smaller one lies between the fine places, and is a point like this one.
+    radius = radius.clamp(min=_LEAST_RADIUS)
     place = (offsets(side * _FINE, radius.device) + 0.5) / _FINE
     column, row = place[None, None, :], place[None, :, None]
     if blades is None:
