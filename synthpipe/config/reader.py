@@ -181,11 +181,6 @@ def _explain(problem: Any, schema: type[BaseModel], data: Any, source: str) -> s
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known)) or 'none'}"
         return f"{source}: unknown option {path!r}; {hint}"
     path = ".".join(_written_keys(schema, location, data))
-    if problem["type"] == "missing" and isinstance(problem["input"], list | tuple):  # one of a list's
-        path = path.rpartition(".")[0]
-        return f"{source}: option {path!r}: expected more than {len(problem['input'])} entries, got " + excerpt(
-            problem["input"]
-        )
     if problem["type"] == "missing":
         return f"{source}: option {path!r} is required and was not given"
     if problem["type"].startswith("union_tag"):

@@ -131,7 +131,7 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
         (
             {"degrade": [{"type": "deflow", "weights": "x", "strength": [1]}]},
             "mine.yml: option 'degrade.0.strength': expected a number, got [1]\n"
-            "mine.yml: option 'degrade.0.strength': expected more than 1 entries, got [1]",
+            "mine.yml: option 'degrade.0.strength.1' is required and was not given",
         ),
         (
             {"degrade": {"type": "classical", "blur": {"sigma": [1, 2, 3]}}},
