@@ -12,6 +12,8 @@ from types import ModuleType
 from typing import get_args
 
 import pytest
+import yaml
+from PIL import Image
 
 from synthpipe.config.chain import StageOption
 
@@ -289,3 +291,11 @@ def test_every_stage_stands_in_the_guide_and_those_of_images_in_its_picture(stag
     assert any(f"`{stage}`" in row for row in rows)
     gallery = (ROOT / "tools" / "stage_gallery.py").read_text()
     assert stage in ("choice", "shuffle") or f"type: {stage}" in gallery
+
+
+def test_the_picture_of_stages_is_of_all_that_its_tool_lists() -> None:
+    text = (TOOLS / "stage_gallery.py").read_text()
+    listed = re.search(r'^STAGES = """(.*?)"""', text, re.DOTALL | re.MULTILINE)
+    assert listed
+    with Image.open(ROOT / "recipes" / "guides" / "stages.png") as picture:
+        assert yaml.safe_load(picture.info["stages"]) == yaml.safe_load(listed[1])

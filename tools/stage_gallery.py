@@ -16,6 +16,7 @@ import torch
 import yaml
 from demo_photos import photograph
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options, parse_options
@@ -97,10 +98,12 @@ def main() -> None:
     target = parser.parse_args().target
     top, left = _FACE
     crop = photograph("astronaut")[top : top + _SIDE, left : left + _SIDE]
-    cells = [("as it was", crop)]
+    cells: list[tuple[str, np.ndarray]] = [("as it was", crop)]
+    shown: list[dict[str, Any]] = []
     for stage in yaml.safe_load(STAGES):
         try:
             cells.append((caption(stage), degraded(crop, stage)))
+            shown.append(stage)
         except OptionError as error:
             print(f"left out: {error}", file=sys.stderr)
     side = _SIDE * _ZOOM
@@ -111,7 +114,10 @@ def main() -> None:
         x, y = number % _COLUMNS * (side + 6), number // _COLUMNS * (side + _CAPTION + 6)
         sheet.paste(Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST), (x, y))
         draw.multiline_text((x + 2, y + side + 2), text, fill=(40, 40, 40), font=font, spacing=1)
-    sheet.save(target, optimize=True)
+    # A test compares the kept picture's list with the one above.
+    note = PngInfo()
+    note.add_text("stages", yaml.safe_dump(shown))
+    sheet.save(target, optimize=True, pnginfo=note)
 
 
 if __name__ == "__main__":

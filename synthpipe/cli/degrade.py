@@ -104,8 +104,14 @@ def run(args: argparse.Namespace) -> int:
 def _by_weights(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     """By a trained DeFlow, tile by tile, of the reduced image and a seed."""
     from synthpipe import checkpoints
+    from synthpipe.config.presets import PRESETS
     from synthpipe.flows.frozen import FrozenDeFlow
 
+    if args.weights in PRESETS:
+        raise OptionError(
+            f"{args.weights}: is a preset and no weights; write {{scale: 4, degrade: {args.weights}}} into a file "
+            "whose name ends in .yml, and give that"
+        )
     if args.seen is not None:
         raise OptionError("--seen: weights have no schedule; leave it out, or give an option file in their place")
     for name, value in {"scale": 1, "strength": 1.0, "tile": 512, "overlap": 32}.items():

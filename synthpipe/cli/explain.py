@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         device=device,
     )
     files = [{} if args.out is None else _written(tile, _folder(args.out, found, tile)) for tile in found.tiles]
+    for path in _left_over(files):
+        print(f"synthpipe explain: {path} was there before and is not of this pair", file=sys.stderr)
     described = _described(found, files)
     print(json.dumps(described, indent=1) if args.json else "\n".join(_lines(described)))
     return 0
@@ -190,6 +193,13 @@ def _written(tile: TileNote, folder: Path) -> dict[str, str]:
     for number, (place, image) in enumerate(made, 1):
         images[f"{number:02d}_{re.sub(r'[^A-Za-z0-9]+', '_', place)[:_LONGEST]}"] = image
     return {name: str(_write_image(folder / f"{name}.png", image)) for name, image in images.items()}
+
+
+def _left_over(files: Sequence[Mapping[str, str]]) -> list[Path]:
+    """Images in the same folders that an earlier call wrote, of other stages or tiles."""
+    written = {Path(path) for tile in files for path in tile.values()}
+    beside = {path for folder in {path.parent for path in written} for path in folder.glob("*.png")}
+    return sorted(path for path in beside - written if re.fullmatch(r"\d+_.+|gt|lq(_\d+)?", path.stem))
 
 
 def _write_image(path: Path, image: Tensor) -> Path:

@@ -51,15 +51,26 @@ def as_degrade(value: Any) -> Any:
     """The short forms of a degradation in full: a list is a chain, a name a preset, one stage alone a chain of it.
 
     Raises:
-        ValueError: a name that is no preset.
+        ValueError: a name that is no preset, or one among stages.
     """
     if isinstance(value, str):
         return {"type": "chain", "stages": preset_chain(value)}
     if isinstance(value, list | tuple):
+        _check_no_name_among(value)
         return {"type": "chain", "stages": list(value)}
     if isinstance(value, dict) and _names_stage(value.get("type")):
         return {"type": "chain", "stages": [value]}
     return value
+
+
+def _check_no_name_among(stages: list[Any] | tuple[Any, ...]) -> None:
+    for number, stage in enumerate(stages):
+        if isinstance(stage, str):
+            name = stage if stage in PRESETS else "real-esrgan"
+            raise ValueError(
+                f"entry {number}: expected a stage, as in {{type: jpeg}}, got {stage!r}; a preset takes the place of "
+                f"the list, or stands in it as {{type: choice, of: [{{chain: {name}}}]}}"
+            )
 
 
 def _names_stage(name: Any) -> bool:
@@ -92,9 +103,10 @@ class BranchOptions(Options):
         ((0, 1.0),),
         description="how often this one is taken, in proportion to all weights; [[samples seen, weight], ...] changes "
         "it while the stream runs",
+        json_schema_extra={"default": 1},
     )
     name: Annotated[str, AfterValidator(_plain_name)] | None = Field(
-        None, description="what previews and `synthpipe explain` call it; null: its number"
+        None, description="what previews and `synthpipe explain` call it; null: its number, from 1"
     )
     chain: Annotated[
         DeFlowDegradeOptions | ClassicalDegradeOptions | ChainOptions,

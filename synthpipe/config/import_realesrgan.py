@@ -159,7 +159,8 @@ def translate(options: Mapping[str, Any], source: str, shards: str | None = None
         parse_dataset_options({**train, "phase": "train", "scale": keys.scale})
     except OptionError as error:
         raise OptionError("\n".join(f"{source}: {line}" for line in str(error).splitlines())) from error
-    commands = [f"synthpipe shard {shlex.quote(data.dataroot_gt)} {shlex.quote(place)}"]
+    least = train["tile"] * keys.scale
+    commands = [f"synthpipe shard {shlex.quote(data.dataroot_gt)} {shlex.quote(place)} --min-size {least}"]
     return Translation(translated, [_printable(line) for line in commands], [_printable(line) for line in notes])
 
 
@@ -277,21 +278,23 @@ def _translated_block(
     made["gt_size"] = keys.gt_size
     kept |= {"num_worker_per_gpu": 0, "workers": block.get("num_worker_per_gpu") or 0}
     made |= {key: value for key, value in kept.items() if key not in made}
-    made |= {"tile": max(_CROP // keys.scale, keys.gt_size // keys.scale + 2 * _MARGIN), "patches_per_tile": 1}
+    least_tile = keys.gt_size // keys.scale + 2 * _MARGIN
+    made |= {"tile": max(_CROP // keys.scale, least_tile), "patches_per_tile": 1}
     if isinstance(queue, int) and queue > 0:
         made["pool"] = queue
     made["degrade"] = chain
-    notes += _data_notes(block, made, unknown)
+    notes += _data_notes(block, made, unknown, least_tile)
     return made
 
 
-def _data_notes(block: Mapping[str, Any], made: dict[str, Any], unknown: list[str]) -> list[str]:
+def _data_notes(block: Mapping[str, Any], made: dict[str, Any], unknown: list[str], least_tile: int) -> list[str]:
     """What has no equal; drops what a stream refuses."""
     notes = [
         "dataroot_gt, io_backend: a stream reads shards; the command above makes them of the folder's images",
-        f"crop_pad_size: RealESRGANDataset degrades crops of {_CROP} pixels, the stream tiles of {made['tile']} LR "
-        "pixels, whose border is dropped, and smaller images are counted as bad where that one was padded. Several "
-        "patches_per_tile share one degradation, and cost less",
+        f"crop_pad_size: RealESRGANDataset degrades crops of {_CROP} pixels and pads smaller images. The stream "
+        f"degrades tiles of {made['tile']} LR pixels and drops their border; images with a shorter side are left out "
+        f"of the shards by --min-size. A smaller tile lets more of them in, and goes down to {least_tile} here. More "
+        "patches_per_tile cost less for each, and share one degradation",
         "queue_size: the stream's pool mixes as many pairs; each sample draws all of its degradation for itself, where "
         "BasicSR shares resize factors, filters, kinds of noise and the last order over a batch",
         "jpeg_range: libjpeg in the place of DiffJPEG, whose pixels differ a little; qualities are whole numbers",

@@ -192,6 +192,8 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
             main(path, tmp_path / "in", tmp_path / "out", f"--{name}", value)
     with pytest.raises(OptionError, match="--seen: weights have no schedule"):
         main("deflow_small", tmp_path / "in", tmp_path / "out", "--seen", 5)
+    with pytest.raises(OptionError, match=r"bsrgan: is a preset .*write \{scale: 4, degrade: bsrgan\} into a file"):
+        main("bsrgan", tmp_path / "in", tmp_path / "out")
     with pytest.raises(OptionError, match="cannot read option file"):
         main(tmp_path / "absent.yml", tmp_path / "in", tmp_path / "out")
 

@@ -100,6 +100,24 @@ def test_tiles_of_one_image_have_folders(tmp_path: Path, capsys: pytest.CaptureF
     assert not np.array_equal(pixels(tmp_path / "both" / "0" / "lq.png"), pixels(tmp_path / "one" / "lq.png"))
 
 
+def test_images_of_an_earlier_call_are_named_and_left(
+    option_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("09_jpeg.png", "lq_2.png", "mine.png", "gt.png"):
+        (out / name).write_bytes(b"old")
+    assert main(option_file, "0_000", "--epoch", 0, "--out", out) == 0
+    said = capsys.readouterr().err
+    assert [line.split()[2] for line in said.splitlines()] == [str(out / "09_jpeg.png"), str(out / "lq_2.png")]
+    assert all("is not of this pair" in line for line in said.splitlines())
+    assert [(out / name).read_bytes() == b"old" for name in ("09_jpeg.png", "mine.png", "gt.png")] == [
+        True,
+        True,
+        False,
+    ]
+
+
 def test_bad_arguments(option_file: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--epoch: expected at least 0, got -1"):
         main(option_file, "0_000", "--epoch", -1)

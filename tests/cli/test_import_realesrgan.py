@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from synthpipe.cli import main
+from synthpipe.pipeline import build_stream
 from tests.basicsr_runs import options, require_basicsr, run_plain, write_shards
+from tests.stream_corpus import noise_image
 
 require_basicsr()
 
@@ -19,6 +23,7 @@ from synthpipe.basicsr_plugin.checks import check_options  # noqa: E402
 from synthpipe.basicsr_plugin.command_line import CommandLine  # noqa: E402
 from synthpipe.basicsr_plugin.option_file import read_option_file  # noqa: E402
 from synthpipe.config.basicsr import parse_dataset_options  # noqa: E402
+from synthpipe.config.import_realesrgan import translate  # noqa: E402
 from synthpipe.errors import OptionError  # noqa: E402
 from tests.basicsr_draws import DATASET_OPTIONS, MODEL_OPTIONS  # noqa: E402
 
@@ -128,8 +133,8 @@ def test_says_what_has_no_equal(given: dict[str, Any], tmp_path: Path, capsys: p
     made = imported(tmp_path, given, "--shards", "/data/hr")
     said = capsys.readouterr().err
     text = (tmp_path / "made.yml").read_text()
-    assert "run first: synthpipe shard datasets/DF2K /data/hr" in said
-    assert "#   synthpipe shard datasets/DF2K /data/hr" in text
+    assert "run first: synthpipe shard datasets/DF2K /data/hr --min-size 400" in said
+    assert "#   synthpipe shard datasets/DF2K /data/hr --min-size 400" in text
     for key in (
         *("queue_size", "crop_pad_size", "meta_info", "io_backend: `synthpipe shard` reads folders and tars, no lmdb"),
         *("use_rot", "pin_memory", "usefull", "dataset_enlarge_ratio", "use_shuffle", "blur_kernel_size", "DiffJPEG"),
@@ -233,3 +238,19 @@ def test_trains(given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monke
     log = next((tmp_path / "trained" / "experiments" / "run").glob("*.log")).read_text()
     assert "End of training" in log
     assert "nan" not in log.lower().replace("non", "")
+
+
+def test_the_printed_command_makes_shards_that_the_stream_reads(given: dict[str, Any], tmp_path: Path) -> None:
+    """Smaller images than the tile would end the stream as bad ones."""
+    (tmp_path / "photos").mkdir()
+    for number, side in enumerate((420, 200, 399, 200)):
+        Image.fromarray(noise_image(number, side, side + 7)).save(tmp_path / "photos" / f"{number}.png")
+    given["datasets"]["train"]["dataroot_gt"] = str(tmp_path / "photos")
+    translation = translate(given, "given.yml")
+    for command in translation.commands:
+        assert main(shlex.split(command)[1:]) == 0
+    block = translation.options["datasets"]["train"]
+    options = {key: block[key] for key in ("shards", "gt_size", "tile", "patches_per_tile", "degrade")}
+    with build_stream({**options, "scale": given["scale"], "batch_size": 3, "pool": 0}) as stream:
+        assert next(stream)["lq"].shape == (3, 3, 16, 16)
+        assert set(stream.counts()) == {"used"}

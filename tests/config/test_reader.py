@@ -68,6 +68,11 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
         ({"workers": -1}, "mine.yml: option 'workers': expected greater than or equal to 0, got -1"),
         ({"gt_size": 130}, "mine.yml: gt_size must be a multiple of scale 4, got 130"),
         (
+            {"degrade": ["real-esrgan", {"type": "jpeg"}]},
+            "mine.yml: option 'degrade': entry 0: expected a stage, as in {type: jpeg}, got 'real-esrgan'; a preset "
+            "takes the place of the list, or stands in it as {type: choice, of: [{chain: real-esrgan}]}",
+        ),
+        (
             {"degrade": "deflow_small"},
             "mine.yml: option 'degrade': expected a block of options, a list of stages, or a preset "
             f"({', '.join(sorted(presets.PRESETS))}), got 'deflow_small'",

@@ -9,7 +9,7 @@ __all__ = ["listed", "type_words", "value_words"]
 
 Node = dict[str, Any]
 
-_COUNTABLE = re.compile(r"\b(number|integer|text|folder|file|block|list)\b")
+_COUNTABLE = re.compile(r"\b(pair|number|integer|text|folder|file|block|list)\b")
 
 
 def type_words(node: Node) -> str:
@@ -68,6 +68,8 @@ def _any_of(words: list[str]) -> str:
 def _list(node: Node) -> str:
     if "prefixItems" in node:
         kinds = dict.fromkeys(map(type_words, node["prefixItems"]))
+        if len(kinds) == len(node["prefixItems"]) == 2:
+            return f"pair [{', '.join(kinds)}]"
         inner = _plural(next(iter(kinds))) if len(kinds) == 1 else ", ".join(kinds)
         return f"list of {len(node['prefixItems'])} {inner}"
     if "items" not in node:

@@ -98,4 +98,6 @@ class StageOptions(Options):
         """The values of ``type`` that choose this stage."""
         return get_args(cls.model_fields["type"].annotation)
 
-    probability: Annotated[Schedule, AfterValidator(_probable)] = Field(((0, 1.0),), description=PROBABILITY_MEANING)
+    probability: Annotated[Schedule, AfterValidator(_probable)] = Field(
+        ((0, 1.0),), description=PROBABILITY_MEANING, json_schema_extra={"default": 1}
+    )

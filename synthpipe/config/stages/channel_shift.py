@@ -35,6 +35,7 @@ class ChannelShiftStageOptions(StageOptions):
         """\
 # a print whose inks are off by up to a pixel, or the colour of a tape by one to three to the right
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - type: choice
     of:
       - {chain: [{type: channel_shift, kinds: {one: 1, two: 1}, x: [-1, 1], y: [-1, 1]}]}

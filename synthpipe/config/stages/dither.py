@@ -64,11 +64,13 @@ class DitherStageOptions(StageOptions):
         """\
 # old screens: 8 to 216 colours in an ordered grid
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: dither, kinds: {bayer: 1}, colours: [8, 216], probability: 0.5}
 """,
         """\
 # GIF: a palette for each image, with error diffusion or without
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: dither, kinds: {none: 1, floyd_steinberg: 1}, palettes: {median_cut: 1}, colours: [16, 256]}
 """,
     )

@@ -20,11 +20,13 @@ class LevelsStageOptions(StageOptions):
         """\
 # faded: black is dark grey, white light grey, with a tint of its own for each sample
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: levels, out_black: [0.0, 0.12], out_white: [0.88, 1.0], per_channel: true}
 """,
         """\
 # too much contrast: shadows and lights are lost; mid tones a third darker or lighter
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: levels, in_black: [0.0, 0.06], in_white: [0.94, 1.0], gamma: [0.75, 1.33], probability: 0.4}
 """,
     )

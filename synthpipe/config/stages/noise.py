@@ -66,6 +66,7 @@ class NoiseStageOptions(StageOptions):
         """\
 # as Real-ESRGAN's first order: Gaussian of 1 to 30 of 255 or Poisson, of ten images four with grey noise
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - type: noise
     kinds: {gaussian: 0.5, poisson: 0.5}
     channels: {independent: 0.6, grey: 0.4}
@@ -75,6 +76,7 @@ degrade:
         """\
 # as BSRGAN: Gaussian of 1/255, 2/255, ... 25/255 with a covariance between R, G and B in a fifth of the images
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - type: noise
     kinds: {gaussian: 1}
     channels: {independent: 0.4, grey: 0.4, covariance: 0.2}
@@ -84,11 +86,13 @@ degrade:
         """\
 # as BSRGAN: Poisson noise of 100 to 10000 photons at white, without Real-ESRGAN's count of levels
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: noise, kinds: {poisson: 1}, channels: {independent: 1, grey: 1}, photons: [100, 10000], scale: 1}
 """,
         """\
 # a high-ISO photo after denoising, or scanned film: coarse noise, in some images of the colours alone
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - type: noise
     kinds: {correlated: 0.4, film: 0.6}
     channels: {independent: 0.6, grey: 0.3, chroma: 0.1}
@@ -98,11 +102,13 @@ degrade:
         """\
 # a camera's raw noise: standard deviation 2 to 5 of 255 at black, growing with the light
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: noise, kinds: {poisson_gaussian: 1}, sigma: [0.008, 0.02], gain: [0.0005, 0.005]}
 """,
         """\
 # dead and hot pixels, up to one in a hundred
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: noise, kinds: {salt_and_pepper: 1}, share: [0, 0.01], salt: 0.5, probability: 0.1}
 """,
     )

@@ -18,7 +18,9 @@ class QuantiseStageOptions(StageOptions):
         """\
 # 8 bits, as a file would hold the image between two stages
 degrade:
+  - {type: blur, sigma: [0.2, 2]}
   - {type: quantise, levels: 256}
+  - {type: resize, to: lr, filter: bicubic}
 """,
     )
 

@@ -18,6 +18,7 @@ class SaturationStageOptions(StageOptions):
         """\
 # between grey and a little too colourful
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: saturation, factor: [0.0, 1.3], probability: 0.3}
 """,
     )

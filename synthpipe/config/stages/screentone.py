@@ -35,11 +35,13 @@ class ScreentoneStageOptions(StageOptions):
         """\
 # manga: black dots every 3 to 6 pixels, at 45 degrees
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: screentone, kinds: {luma: 1}, period: [3, 6]}
 """,
         """\
 # a faint colour print in any direction
 degrade:
+  - {type: resize, to: lr, filter: bicubic}
   - {type: screentone, kinds: {rgb: 1, cmyk: 1}, period: [4, 8], angle: [0, 90], softness: [1, 2], strength: [0.2, 0.6]}
 """,
     )

@@ -72,8 +72,10 @@ def degrade_traced(chain: Chain, batch: Batch) -> tuple[Tensor, list[PlaceNote]]
 
 
 def readable(stage: Stage, params: Params, row: int = 0) -> dict[str, Any]:
-    """What one sample drew, as Python's numbers and words; arrays of many numbers as their shape."""
-    return {name: _plain(stage, name, value[row]) for name, value in params.items() if name != APPLIED}
+    """What one sample drew and uses, as Python's numbers and words; arrays of many numbers as their shape."""
+    drawn = {name: _plain(stage, name, value[row]) for name, value in params.items() if name != APPLIED}
+    unused = stage.unused(drawn)
+    return {name: value for name, value in drawn.items() if name not in unused}
 
 
 def ways_of(node: Node) -> list[Way]:

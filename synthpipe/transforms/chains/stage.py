@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -101,6 +101,14 @@ class Stage(nn.Module, ABC):
             By name, ``(B, ...)``; empty by default.
         """
         return {}
+
+    def unused(self, drawn: Mapping[str, Any]) -> Collection[str]:
+        """Names of settings that have no part in what a sample gets; people who read what was drawn are spared them.
+
+        Args:
+            drawn: of one sample, by name, with :attr:`words` in the place of their numbers.
+        """
+        return ()
 
     @abstractmethod
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:

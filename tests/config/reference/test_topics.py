@@ -132,6 +132,8 @@ def test_what_all_kinds_of_training_have_is_their_common_part() -> None:
             "one of known, estimated, estimated_line, or number > 0 and <= 1, or block",
             "known",
         ),
+        ("stages", "probability", "number, or list of pairs [integer >= 0, number >= 0]", "1"),
+        ("stages", "of[].weight", "number, or list of pairs [integer >= 0, number >= 0]", "1"),
         ("degrade", "noise.covariance", "list of 3 lists of 3 numbers or null", "null"),
         ("calibrate", "families", "list, each one of jpeg, blur, upscale, noise, screen, page", None),
         ("shard", "inputs", "non-empty list of shards or folders", "required"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.chains.chain import Chain
 from synthpipe.transforms.chains.explained import degrade_traced, forced, readable, ways_of
+from synthpipe.transforms.chains.stage import Context, Size
 from synthpipe.transforms.chains.stages.quantise import Quantise
 
 
@@ -102,3 +104,60 @@ def test_settings_are_words_and_numbers() -> None:
         "levels": 7,
         "many": "5 x 5 numbers",
     }
+
+
+DRAWING_MANY = [
+    {"type": "blur", "kinds": dict.fromkeys(("isotropic", "anisotropic", "plateau_isotropic", "sinc", "lens"), 1)},
+    {"type": "blur", "kinds": {"generalized_anisotropic": 1, "motion": 1, "box": 1, "lens": 1}, "blades": 5},
+    {"type": "noise", "kinds": {"gaussian": 1, "correlated": 1}, "channels": {"grey": 1, "covariance": 1}},
+    {
+        "type": "noise",
+        "kinds": {"poisson": 1, "poisson_gaussian": 1, "salt_and_pepper": 1, "speckle": 1},
+        "photons": [50, 500],
+    },
+    {"type": "dither", "kinds": {"none": 1, "bayer": 1, "white_noise": 1, "floyd_steinberg": 1}},
+    {"type": "dither", "kinds": {"none": 1, "blue_noise": 1}, "palettes": {"median_cut": 1, "grey": 1}},
+    {"type": "jpeg", "times": [1, 3]},
+]
+
+
+@pytest.mark.parametrize(
+    "options", DRAWING_MANY, ids=lambda options: "-".join((options["type"], *options.get("kinds", ())))
+)
+def test_what_is_not_said_changes_nothing(options: dict[str, Any]) -> None:
+    [step] = built([options]).node.steps()
+    stage = step.stage
+    x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(3))
+    many = torch.rand(60, stage.numbers, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    drawn, other = stage.draw(many), stage.draw(many.flip(0))
+    context = Context(Size(24, 24), torch.tensor([5]), "here", by_host=True)
+    hidden = set()
+    for row in range(60):
+        own = {name: value[row : row + 1] for name, value in drawn.items()}
+        said = readable(stage, drawn, row)
+        exchanged = {name: value if name in said else other[name][row : row + 1] for name, value in own.items()}
+        hidden |= set(own) - set(said)
+        assert torch.equal(stage.on_image(x, own, context), stage.on_image(x, exchanged, context)), said
+    assert hidden
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"type": "noise", "kinds": {"poisson": 1, "gaussian": 0}}, {"kind", "channels", "scale"}),
+        ({"type": "noise", "kinds": {"poisson": 1}, "photons": [9, 99]}, {"kind", "channels", "scale", "photons"}),
+        (
+            {"type": "noise", "kinds": {"gaussian": 1}, "channels": {"covariance": 1}},
+            {"kind", "channels", "covariance"},
+        ),
+        ({"type": "blur", "kinds": {"sinc": 1, "motion": 0, "lens": 0}}, {"kind", "size", "cutoff"}),
+        ({"type": "blur", "kinds": {"isotropic": 1}}, {"kind", "size", "sigma_x", "sigma_y"}),
+        ({"type": "blur", "kinds": {"lens": 1}}, {"kind", "size", "radius"}),
+        ({"type": "blur", "kinds": {"lens": 1}, "blades": 6}, {"kind", "size", "radius", "angle"}),
+        ({"type": "jpeg", "times": [1, 2]}, {"times", "quality", "sampling"}),
+    ],
+)
+def test_what_a_kind_uses_is_said(options: dict[str, Any], said: set[str]) -> None:
+    [step] = built([options]).node.steps()
+    drawn = step.stage.draw(torch.full((1, step.stage.numbers), 0.25, dtype=torch.float64))
+    assert set(readable(step.stage, drawn)) == said

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -41,6 +42,18 @@ __all__ = ["KINDS", "Blur", "read_bank"]
 KINDS = tuple(BlurKinds.model_fields)
 _GAUSSIAN, _GENERALIZED, _PLATEAU = (0, 1), (2, 3), (4, 5)
 _SINC, _LENS, _MOTION, _BOX, _MEDIAN, _BANK = range(6, 12)
+
+#: By setting, the kinds that it shapes; of ``angle`` also the lens, where it has blades.
+_SMOOTH = (*_GAUSSIAN, *_GENERALIZED, *_PLATEAU)
+_SHAPES: Mapping[str, tuple[int, ...]] = {
+    **dict.fromkeys(("sigma_x", "sigma_y"), _SMOOTH),
+    "angle": (*(kind for kind in _SMOOTH if kind % 2 == 1), _LENS, _MOTION),
+    "beta": (*_GENERALIZED, *_PLATEAU),
+    "cutoff": (_SINC,),
+    "radius": (_LENS,),
+    **dict.fromkeys(("length", "shake", "bends"), (_MOTION,)),
+    "index": (_BANK,),
+}
 
 #: Real-ESRGAN's cutoffs of sinc kernels, by their size.
 _CUTOFF_SMALL, _CUTOFF_LARGE, _LARGE_FROM = (math.pi / 3, math.pi), (math.pi / 5, math.pi), 13
@@ -119,6 +132,12 @@ class Blur(Stage):
             drawn["index"] = torch.where(kind == _BANK, whole_between((0, len(self.bank) - 1), u[:, 16]), 0)
             drawn["size"] = torch.where(kind == _BANK, self.bank.shape[-1], drawn["size"])
         return drawn
+
+    def unused(self, drawn: Mapping[str, Any]) -> Collection[str]:
+        """What other kinds have."""
+        kind = KINDS.index(drawn["kind"])
+        round_lens = {"angle"} if kind == _LENS and self.options.blades is None else set()
+        return {name for name, kinds in _SHAPES.items() if kind not in kinds} | round_lens
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """Kernels of all kinds and medians of all windows, each where it was drawn."""

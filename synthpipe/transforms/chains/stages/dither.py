@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -63,6 +64,15 @@ class Dither(Stage):
             "row": (u[:, 4] * _BLUE_SIDE).long(),
             "column": (u[:, 5] * _BLUE_SIDE).long(),
         }
+
+    def unused(self, drawn: Mapping[str, Any]) -> Collection[str]:
+        """The place of a grid that there is not, and the strength of thresholds; levels where the palette has none."""
+        kind = drawn["kind"]
+        if kind in ("bayer", "blue_noise"):
+            return ()
+        if kind == "white_noise":
+            return {"row", "column"}
+        return {"row", "column", "strength"} | ({"levels"} if drawn["palette"] == "median_cut" else set())
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """Each pixel for itself."""

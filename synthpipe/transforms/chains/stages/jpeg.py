@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,6 +60,11 @@ class Jpeg(Stage):
                 drawn[f"shift_y{name}"] = whole_between((0, _SHIFT), u[:, place])
                 drawn[f"shift_x{name}"] = whole_between((0, _SHIFT), u[:, place + 1])
         return drawn
+
+    def unused(self, drawn: Mapping[str, Any]) -> Collection[str]:
+        """What passes have that this sample does not go through."""
+        later = [_suffix(number) for number in range(drawn.get("times", 1), _PASSES)]
+        return [name for name in drawn if any(name.endswith(suffix) for suffix in later)]
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """All passes for all samples; those that drew fewer keep the earlier result."""

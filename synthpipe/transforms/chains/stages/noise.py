@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Collection, Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -97,6 +97,13 @@ class Noise(Stage):
         if o.channels.covariance > 0:
             params["covariance"] = o.sigma[1] ** 2 * _turned(u[:, 9:12], u[:, 12:15]).abs()
         return params
+
+    def unused(self, drawn: Mapping[str, Any]) -> Collection[str]:
+        """What other kinds need; ``photons`` where the image says how many; ``sigma`` where a covariance was drawn."""
+        kind, related = drawn["kind"], drawn["channels"] == "covariance" and "covariance" in drawn
+        names = {name for name, kinds in _USES.items() if kind not in kinds}
+        names |= {"photons"} if self._counts_levels else set()
+        return names | ({"sigma"} if related else {"covariance"})
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """Each kind for all images, and each image the one that it drew."""
