@@ -44,7 +44,7 @@ class PlaceNote:
 
 @dataclass(frozen=True)
 class Way:
-    """A way through the choices of a chain: ``choice/mild``, of nested ones the whole path, and what to draw for it."""
+    """A way of a chain's choice, ``choice/mild``, and what to draw for it."""
 
     name: str
     chosen: dict[str, int]
@@ -79,18 +79,13 @@ def readable(stage: Stage, params: Params, row: int = 0) -> dict[str, Any]:
 
 
 def ways_of(node: Node) -> list[Way]:
-    """All ways through the choices at and below a place; of a choice inside a way those instead of that way.
+    """All ways of the choices at and below a place; choices within a way go as drawn.
 
-    Choices that stand side by side have their ways one after the other: the others are as drawn.
+    Those of choices that stand side by side come one after the other: the others go as drawn.
     """
     match node:
         case Choice():
-            ways = []
-            for number, (row, name) in enumerate(zip(node.rows, node.names, strict=True)):
-                below = ways_of(row) if isinstance(row, Row) else []
-                below = below or [Way(f"{node.place}/{name}", {})]
-                ways += [Way(way.name, {node.place: number, **way.chosen}, way.applied) for way in below]
-            return ways
+            return [Way(f"{node.place}/{name}", {node.place: number}) for number, name in enumerate(node.names)]
         case Sometimes():
             return [Way(way.name, way.chosen, (node.place, *way.applied)) for way in ways_of(node.node)]
         case Row() | Shuffle():

@@ -43,15 +43,11 @@ CHAIN = [
 ]
 
 
-def test_ways_are_paths_to_the_innermost_choices() -> None:
+def test_ways_are_those_of_the_outermost_choices() -> None:
     names = [found.name for found in ways_of(built(CHAIN).node)]
-    assert names == [
-        "choice/a",
-        "choice/b/choice/low",
-        "choice/b/choice/high",
-        "shuffle/choice/x",
-        "shuffle/choice/y",
-    ]
+    assert names == ["choice/a", "choice/b", "shuffle/choice/x", "shuffle/choice/y"]
+    sometimes = [found.name for found in ways_of(built([INNER]).node)]
+    assert sometimes == ["choice/low", "choice/high"]
     assert ways_of(built([quantise(3)]).node) == []
 
 
@@ -65,11 +61,15 @@ def test_a_forced_way_is_gone_by_all_and_leaves_the_rest_as_drawn() -> None:
     gt = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     draws = chain.draws({"seed": seeds})
     y = draws["shuffle/choice"]["chosen"] == 1
-    for found, levels in zip(ways_of(chain.node)[:3], [[], [5, 2], [5, 9]], strict=True):
-        expected = gt
-        for number in levels:
-            expected = rounded(expected, number)
-        expected = torch.where(y[:, None, None, None], rounded(expected, 3), expected)
+    inner = draws["choice/b/choice?"]["applied"], draws["choice/b/choice"]["chosen"] == 1
+    low, high = inner[0] & ~inner[1], inner[0] & inner[1]
+
+    def where(chosen: Tensor, levels: int, x: Tensor) -> Tensor:
+        return torch.where(chosen[:, None, None, None], rounded(x, levels), x)
+
+    b = where(high, 9, where(low, 2, rounded(gt, 5)))
+    for found, made_of in zip(ways_of(chain.node)[:2], [gt, b], strict=True):
+        expected = where(y, 3, made_of)
         made = chain.degrade_each({"gt": gt, "seed": seeds}, forced(draws, found))
         torch.testing.assert_close(made, expected, atol=1e-6, rtol=0)
     assert 0 < int(y.sum()) < 40
