@@ -56,6 +56,7 @@ class DegradeInFeedData:
         #: What the model's own degradation does, by content; a checkpoint keeps it.
         self.degrade_identity = None if options.degrade is None else options_identity(options.degrade)
         self._captured: CapturedFunction | None = None
+        self._known_sizes: set[torch.Size] = set()
         if self.is_train and options.degrade is not None:
             self._degrade = build_degrade(options.degrade, options.scale).to(self.device)
             if self.device.type == "cuda" and isinstance(self._degrade, DeviceTransform):
@@ -91,6 +92,9 @@ class DegradeInFeedData:
     def _make_pair(self, data: Mapping[str, Any]) -> dict[str, Any]:
         assert self._degrade is not None
         gt: Tensor = data["gt"].to(self.device, non_blocking=True)
+        if gt.dim() == 4 and gt.shape[2:] not in self._known_sizes:
+            self._degrade.check_tiles(*gt.shape[2:])
+            self._known_sizes.add(gt.shape[2:])
         seeds = data["seed"] if "seed" in data else self._draw_seeds(data, len(gt))
         keys = list(data.get("key") or data.get("gt_path") or map(str, range(len(gt))))
         seen = self._seen(len(gt))

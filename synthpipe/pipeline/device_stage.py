@@ -191,6 +191,8 @@ class DeviceStage:
             "seed": torch.from_numpy(record["seed"]),
             "gt_path": record["path"],
         }
+        if self._wants_seen:
+            batch["seen"] = torch.from_numpy(record["seen"])
         if steps.denoise is not None and batch["key"]:
             batch = steps.denoise(batch)
             batch = _drop_not_finite({**batch, "gt": _without_border(batch["gt"], steps.border)}, "gt", tally)
@@ -211,9 +213,8 @@ class DeviceStage:
         assert degrade is not None
         assert cut is not None
         most = len(batch["key"]) * cut.samples
-        if self._wants_seen:
-            at = dict(zip(record["seed"].tolist(), record["seen"].tolist(), strict=True))
-            batch = {**batch, "seen": torch.tensor([at[seed] for seed in batch["seed"].tolist()])}
+        if self._wants_seen and "seen" not in batch:
+            batch = {**batch, "seen": _seen_again(batch, record)}
         # What comes here is finite; a look at it again would cost a pass over the tiles.
         keep: Tensor | None = None
         if isinstance(degrade, DeviceTransform):
@@ -277,6 +278,19 @@ def _transformed(transform: BatchTransform, batch: Batch, tally: Tally) -> Batch
     batch = transform(batch)
     tally.lose(before - _rows(transform, batch, before), FILTERED)
     return {**batch, "gt": batch["gt"].float()}
+
+
+def _seen_again(batch: Batch, record: Record) -> Tensor:
+    """``seen`` of samples whose transforms have not handed it on, by their seeds.
+
+    Raises:
+        ShapeError: the seeds are not those of the record.
+    """
+    at = dict(zip(record["seed"].tolist(), record["seen"].tolist(), strict=True))
+    seeds = batch["seed"].tolist()
+    if not at.keys() >= set(seeds):
+        raise ShapeError("a transform changed seeds and left out 'seen', by which a schedule goes; hand it on")
+    return torch.tensor([at[seed] for seed in seeds], dtype=torch.int64)
 
 
 def _rows(transform: BatchTransform, batch: Batch, most: int, more: tuple[str, ...] = ()) -> int:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from synthpipe import checkpoints
+from synthpipe.config.degrade import ChainOptions, ChoiceOptions
 from synthpipe.config.reader import Options
+from synthpipe.errors import OptionError
 
 __all__ = ["options_identity", "options_identity_by_name"]
 
@@ -27,7 +29,10 @@ def options_identity(options: Options, *, leave_out: frozenset[str] = frozenset(
 
     Raises:
         CheckpointError: weights that are missing or cannot be read.
+        OptionError: another file that is missing or cannot be read.
     """
+    if isinstance(options, ChoiceOptions):  # alone it is a list of one
+        options = ChainOptions(stages=(options,))
     described = options.model_dump(mode="json", exclude=set(leave_out))
     for name, value in _LATER.items():
         if described.get(name) == value:
@@ -50,8 +55,15 @@ def _of_field(options: Options, name: str, described: Any) -> Any:
         # Not the text described, which is as an option file has to hold it.
         return checkpoints.fingerprint(value)
     if isinstance(value, str) and name in _FILES:  # a weight of kernels from a bank is called so, too
-        return hashlib.sha256(Path(value).read_bytes()).hexdigest()
+        return _content(name, value)
     return _by_content(value, described)
+
+
+def _content(name: str, path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{name}: cannot read {path!r}: {error}") from error
 
 
 def options_identity_by_name(options: Options) -> dict[str, Any]:

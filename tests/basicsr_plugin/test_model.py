@@ -185,3 +185,25 @@ def test_gan_models_take_a_step(name: str) -> None:
     built.optimize_parameters(1)
     assert any(not torch.equal(one, two) for one, two in zip(before, built.net_g.parameters(), strict=True))
     assert built.log_dict["l_g_gan"] > 0
+
+
+def test_chains_go_by_the_iteration_and_refuse_images_that_they_cannot_take() -> None:
+    blur = {"type": "blur", "size": 51, "sigma": 3}
+    chain = [{"type": "resize", "to": "lr"}, {**blur, "probability": [[0, 0.0], [40, 1.0]]}]
+    built, plain = model(1, degrade=chain), model(1, degrade=chain[:1])
+    assert torch.equal(feed(built), feed(plain))
+    built.update_learning_rate(21)  # 40 images seen; as in a run that was resumed there
+    late = feed(built)
+    assert not torch.equal(late[0], plain.lq[0])
+    assert not torch.equal(late[1], plain.lq[1])
+    assert torch.equal(feed(model(21, degrade=chain)), late)
+    with pytest.raises(OptionError, match=r"blur has kernels of up to 51x51 pixels, and images of down to 12x12"):
+        built.feed_data({"gt": ramp(side=24), "gt_path": ["a.png", "b.png"]})
+    with pytest.raises(OptionError, match=r"they must have \(16, 16\)"):
+        feed(model(degrade=[{"type": "jpeg"}]))
+
+
+def test_a_bank_of_kernels_that_is_not_there_is_named() -> None:
+    chain = [{"type": "resize", "to": "lr"}, {"type": "blur", "kinds": {"bank": 1}, "bank": "nowhere.npy"}]
+    with pytest.raises(OptionError, match=r"bank: cannot read .*nowhere\.npy"):
+        model(degrade=chain)

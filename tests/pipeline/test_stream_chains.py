@@ -13,12 +13,15 @@ import torch
 from synthpipe.config.chain import LeafStageOption
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options, parse_options
-from synthpipe.errors import OptionError, StreamError
+from synthpipe.errors import OptionError, ShapeError, StreamError
+from synthpipe.images import to_float
 from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.device_stage import DeviceStage, StageSteps
 from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.tally import Tally
 from synthpipe.seeds import sample_seed
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.batch import select_samples
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.captured import CapturedFunction
 from synthpipe.transforms.chains.chain import DeviceChain
@@ -153,6 +156,14 @@ def test_the_identity_knows_a_chain_by_all_that_it_is_made_of(shards: list[str])
         other.load_state_dict(state)
 
 
+@pytest.mark.parametrize("alone", [{"type": "choice", "of": [{"chain": CHAIN[:3]}]}, CHAIN[2]])
+def test_what_is_short_for_a_list_of_one_has_its_identity(shards: list[str], alone: Any) -> None:
+    with build_stream(small_options(shards, degrade=alone)) as stream:
+        state = stream.state_dict()
+    with build_stream(small_options(shards, degrade=[alone])) as other:
+        other.load_state_dict(state)
+
+
 def test_chains_that_do_not_end_at_the_lr_size_are_refused_before_any_image_is_read(shards: list[str]) -> None:
     with pytest.raises(OptionError, match=r"at scale 2 they must have \(24, 24\): put \{type: resize, to: lr\}"):
         build_stream(small_options(shards, degrade=[{"type": "jpeg"}]))
@@ -199,6 +210,44 @@ def test_in_one_graph_a_chain_gives_what_it_gives_image_by_image() -> None:
 @pytest.mark.gpu
 def test_on_the_gpu_a_chain_gives_what_the_cpu_gives() -> None:
     both_ways("cuda", None)
+
+
+class Changed(BatchTransform):
+    """Rows backwards, with other seeds; ``seen`` handed on or not."""
+
+    def __init__(self, hands_on: bool, reseeds: bool) -> None:
+        self.hands_on, self.reseeds = hands_on, reseeds
+
+    def sample_params(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    def apply(self, batch: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in batch.items() if self.hands_on or key != "seen"}
+        turned = select_samples(kept, torch.arange(len(batch["key"]) - 2, -1, -1))
+        return {**turned, "seed": turned["seed"] // 3} if self.reseeds else turned
+
+
+@pytest.mark.parametrize(("hands_on", "reseeds"), [(True, True), (True, False), (False, False)])
+def test_transforms_that_drop_and_move_rows_leave_schedules_to_their_samples(hands_on: bool, reseeds: bool) -> None:
+    built = build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2)
+    met: dict[bytes, int] = {}
+
+    class Watched(DeviceChain):
+        def draws(self, batch: dict[str, Any]) -> Any:
+            met.update(zip((gt.numpy().tobytes() for gt in batch["gt"]), batch["seen"].tolist(), strict=True))
+            return super().draws(batch)
+
+    steps = StageSteps(transforms=[Changed(hands_on, reseeds)], degrade=Watched(built.node, 2))
+    record = record_of("abcd", 20)
+    DeviceStage(torch.device("cpu"), steps, CUT, 4)(record, Tally(9, 1.0))
+    assert met == {to_float(record["tile"])[row].numpy().tobytes(): 20 + row for row in range(3)}
+
+
+def test_a_transform_that_hands_on_neither_seeds_nor_images_seen_is_named() -> None:
+    built = build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2)
+    stage = DeviceStage(torch.device("cpu"), StageSteps(transforms=[Changed(False, True)], degrade=built), CUT, 4)
+    with pytest.raises(ShapeError, match="changed seeds and left out 'seen'"):
+        stage(record_of("abcd"), Tally(9, 1.0))
 
 
 @pytest.mark.parametrize("canvas", [False, True])

@@ -112,7 +112,7 @@ def build_degraders(options: DDEDataOptions) -> dict[int, Degrader]:
 
     Raises:
         CheckpointError: DeFlow weights that are missing, damaged or of another kind.
-        OptionError: a context that a DeFlow cannot take.
+        OptionError: a context that a degradation cannot take, or that it gives another size; a schedule.
     """
     degraders: dict[int, Degrader] = {}
     for number, domain in enumerate(options.degraded, 1):
@@ -167,4 +167,13 @@ def _transform(domain: DegradeDomain, context: int) -> BatchTransform:
             f"data.context: expected a multiple of {transform.frozen.size_multiple}, which the DeFlow of domain "
             f"{domain.name!r} needs, got {context}"
         )
+    if transform.needs_seen:
+        raise OptionError(
+            f"domain {domain.name!r}: weights and probabilities that change with the samples seen are for streams; "
+            "give one number in their place"
+        )
+    try:
+        transform.check_tiles(context, context)
+    except OptionError as error:
+        raise OptionError(f"domain {domain.name!r}, contexts of {context} pixels at scale 1: {error}") from error
     return transform

@@ -197,6 +197,22 @@ def test_a_trained_flow_makes_a_domain(photos: dict[str, str], opened: Callable[
         build_degraders(parse_options(data, DDEDataOptions))
 
 
+def test_chains_make_a_domain_or_are_refused_before_any_step(photos: dict[str, str]) -> None:
+    def built(*stages: dict[str, Any]) -> Any:
+        domain = {"name": "chain", "type": "degrade", "degrade": list(stages)}
+        given = {"clean": {"folder": photos["clean"]}, "degraded": [domain], "context": 40, "crop": 16}
+        return build_degraders(parse_options(given, DDEDataOptions))[1]
+
+    ringing = {"type": "blur", "kinds": {"sinc": 1}, "probability": 0.5}
+    degrade = built({"type": "resize", "factor": [0.5, 0.7]}, {"type": "resize", "to": "lr"}, ringing, {"type": "jpeg"})
+    x = torch.rand(3, 3, 40, 40)
+    assert degrade(x, step_generators(0, 1, range(3))).shape == x.shape
+    with pytest.raises(OptionError, match=r"'chain': weights and probabilities that change with the samples seen"):
+        built({**ringing, "probability": [[0, 0.0], [100, 1.0]]})
+    with pytest.raises(OptionError, match=r"'chain', contexts of 40 pixels at scale 1: .*they must have \(40, 40\)"):
+        built({"type": "resize", "factor": 0.5})
+
+
 def test_each_image_has_its_own_strength() -> None:
     degrade = corruption_degrader("blur")
     edge = torch.zeros(6, 3, 24, 24)
