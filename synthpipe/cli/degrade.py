@@ -11,7 +11,7 @@ from synthpipe.cli.device import find_device
 from synthpipe.cli.folders.image_folder import FolderJob, convert_images, written_back
 from synthpipe.cli.folders.result_names import PageKey
 from synthpipe.cli.folders.validation_pairs import PAIR_FOLDERS, pairs, print_pairs
-from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
+from synthpipe.cli.page_options import MOST_SEEN, PageReading, add_folder_arguments, check_at_least, check_places
 from synthpipe.errors import OptionError
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ __all__ = ["add_parser", "run"]
 _OPTION_FILES = (".yml", ".yaml")
 #: Of an image that goes through a chain whole: 600 MB for each of the copies that stages make.
 _MOST_PIXELS = 50_000_000
-#: Samples read, behind the end of every schedule.
-_ALL = 1 << 52
 
 _EXAMPLE = """\
   synthpipe degrade deflow_small photos/ degraded/ --scale 4 --samples 2
@@ -78,8 +76,9 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.seeds import sample_seed
 
     check_at_least(
-        args, {"scale": 1, "samples": 1, "seed": 0, "tile": 64, "overlap": 0, "strength": 0, "seen": 0, "max_pixels": 1}
+        args, {"scale": 1, "samples": 1, "seed": 0, "tile": 64, "overlap": 0, "strength": 0, "max_pixels": 1}
     )
+    check_places(args)
     whole = args.weights.endswith(_OPTION_FILES)
     work = _by_options(args) if whole else _by_weights(args)
     suffixes = tuple(f"_{number + 1}" for number in range(args.samples)) if args.samples > 1 else ("",)
@@ -144,7 +143,7 @@ def _by_options(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     args.max_pixels = _MOST_PIXELS if args.max_pixels is None else args.max_pixels
     args.device = find_device(args)
     degrade = build_degrade(degradation, args.scale).to(args.device)
-    seen = _ALL if args.seen is None else args.seen
+    seen = MOST_SEEN if args.seen is None else args.seen
     return lambda x, seed: degrade_image(degrade, x.to(args.device), seed, seen).cpu()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from synthpipe.cli.command import add_command
 from synthpipe.cli.device import add_device_argument, find_device
-from synthpipe.cli.page_options import check_at_least
+from synthpipe.cli.page_options import check_places
 from synthpipe.cli.places import local_path
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.preview.explain import explain_sample
     from synthpipe.preview.option_files import pair_options
 
-    check_at_least(args, {"epoch": 0, "world_size": 1, "seen": 0})
+    check_places(args)
     options, of_model = pair_options(read_yaml(args.options), str(args.options))
     device = find_device(args)
     if args.out is not None:

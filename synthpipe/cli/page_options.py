@@ -17,9 +17,21 @@ from synthpipe.pixel_limit import MAX_PIXELS
 if TYPE_CHECKING:
     from synthpipe.files.original import Original
 
-__all__ = ["PageReading", "add_folder_arguments", "add_in_place_argument", "add_page_arguments", "check_at_least"]
+__all__ = [
+    "MOST_SEEN",
+    "PageReading",
+    "add_folder_arguments",
+    "add_in_place_argument",
+    "add_page_arguments",
+    "check_at_least",
+    "check_places",
+]
 
 _DEEPEST = 65535
+#: Samples read, behind the end of every schedule.
+MOST_SEEN = 1 << 53
+_FIRST_PLACES = {"epoch": 0, "seen": 0, "world_size": 1}
+_LAST_PLACES = {"epoch": 1 << 24, "seen": MOST_SEEN, "world_size": 1 << 16}
 _PAGES = ("all", "first", "refuse")
 
 
@@ -116,6 +128,15 @@ def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> Non
         value = getattr(args, name)
         if value is not None and not value >= low:
             raise OptionError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
+
+
+def check_places(args: argparse.Namespace) -> None:
+    """Refuse ``epoch``, ``seen`` and ``world_size`` to which no stream comes; raises :class:`OptionError`."""
+    check_at_least(args, {name: low for name, low in _FIRST_PLACES.items() if hasattr(args, name)})
+    for name, high in _LAST_PLACES.items():
+        value = getattr(args, name, None)
+        if value is not None and value > high:
+            raise OptionError(f"--{name.replace('_', '-')}: expected at most {high}, got {value}")
 
 
 def _range(text: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from synthpipe.cli.command import add_command, print_given_up, print_passed_over
 from synthpipe.cli.device import add_device_argument, find_device
-from synthpipe.cli.page_options import check_at_least
+from synthpipe.cli.page_options import check_at_least, check_places
 from synthpipe.cli.places import local_path
 
 __all__ = ["add_parser", "run"]
@@ -54,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.files.whole_file import check_file_is_writable, write_whole
     from synthpipe.preview import make_preview, preview_options
 
-    check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1, "seen": 0})
+    check_at_least(args, {"rows": 1, "crop": 9, "zoom": 1})
+    check_places(args)
     options = preview_options(read_yaml(args.options), str(args.options))
     _check_output(args.target, args.real)
     device = find_device(args)

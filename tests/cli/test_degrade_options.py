@@ -190,6 +190,8 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
     for name, value in {"strength": 1, "tile": 512, "overlap": 32}.items():
         with pytest.raises(OptionError, match=f"--{name}: is for weights"):
             main(path, tmp_path / "in", tmp_path / "out", f"--{name}", value)
+    with pytest.raises(OptionError, match="--seen: expected at most"):
+        main("deflow_small", tmp_path / "in", tmp_path / "out", "--seen", 10**20)
     with pytest.raises(OptionError, match="--seen: weights have no schedule"):
         main("deflow_small", tmp_path / "in", tmp_path / "out", "--seen", 5)
     with pytest.raises(OptionError, match=r"bsrgan: is a preset .*write \{scale: 4, degrade: bsrgan\} into a file"):

@@ -121,6 +121,9 @@ def test_images_of_an_earlier_call_are_named_and_left(
 def test_bad_arguments(option_file: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--epoch: expected at least 0, got -1"):
         main(option_file, "0_000", "--epoch", -1)
+    for name, high in (("epoch", 1 << 24), ("seen", 1 << 53), ("world-size", 1 << 16)):
+        with pytest.raises(OptionError, match=f"--{name}: expected at most {high}, got {10**20}"):
+            main(option_file, "0_000", "--epoch", 0, f"--{name}", 10**20)
     with pytest.raises(OptionError, match="--world-size: expected at least 1, got 0"):
         main(option_file, "0_000", "--epoch", 0, "--world-size", 0)
     with pytest.raises(OptionError, match="no sample is called '0_009' among 6 of 1 shards; the nearest is '0_00"):

@@ -73,5 +73,7 @@ def test_bad_arguments(option_file, tmp_path):
         main(option_file, tmp_path, "--crop", 4)
     with pytest.raises(OptionError, match="--seen: expected at least 0"):
         main(option_file, tmp_path, "--seen", -4)
+    with pytest.raises(OptionError, match="--seen: expected at most"):
+        main(option_file, tmp_path, "--seen", 10**20)
     with pytest.raises(OptionError, match=r"cannot read option file '.*absent\.yml'"):
         main(tmp_path / "absent.yml", tmp_path)
