@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -46,7 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The name of a file or folder need not be text; the error stream is like this from the start.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 1
     except OptionError as error:
         _say(args.command, str(error))
         return 2
@@ -61,6 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(args.command, "interrupted")
         return 1
+
+
+def _reader_is_gone() -> bool:
+    """Whether who reads the output, ``head`` for one, has seen enough; if so, the rest goes nowhere."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        # The interpreter would flush, and complain, once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _say(command: str, text: str) -> None:

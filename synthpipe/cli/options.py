@@ -89,14 +89,15 @@ def _find(name: str) -> tuple[str, str]:
     Raises:
         OptionError: no such name; names the nearest.
     """
-    from synthpipe.config.reference.blocks import blocks_at, paths_of
+    from synthpipe.config.reference.blocks import blocks_at, kinds_of, paths_of
     from synthpipe.config.reference.topics import TOPICS, topic_blocks
 
     topic = max((t for t in TOPICS if f"{name}.".startswith(f"{t}.")), key=len, default="")
     path = name.removeprefix(topic).lstrip(".")
     if topic and (not path or blocks_at(topic_blocks(topic), path)):
         return topic, path
-    inside = [f"{topic}.{known}" for known in paths_of(topic_blocks(topic))] if topic else []
+    blocks = topic_blocks(topic) if topic else []
+    inside = [f"{topic}.{known}" for known in (*kinds_of(blocks), *paths_of(blocks))]
     near = difflib.get_close_matches(name, [*TOPICS, *inside], n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(TOPICS)}"
     raise OptionError(f"unknown name {name!r}; {hint}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,7 @@ def test_the_width_of_the_terminal_is_kept(capsys: pytest.CaptureFixture[str], m
         (["train", "deflw"], "did you mean 'train.deflow'?"),
         (["stream.tlie"], "did you mean 'stream.tile'?"),
         (["stream", "degrade", "blurr"], "did you mean 'stream.degrade.blur'?"),
+        (["stages.jpg"], "did you mean 'stages.jpeg'?"),
         (["qqqq"], "known names: stream, basicsr,"),
     ],
 )
@@ -110,3 +113,38 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
         main(["options", "--help"])
     assert end.value.code == 0
     assert "synthpipe options train deflow" in capsys.readouterr().out
+
+
+def test_a_stage_alone(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "220")
+    assert main(["options", "stages.dither"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("type: dither: Few colours")
+    assert "palettes.median_cut" in out
+    assert "libjpeg" not in out
+    assert main(["options", "stages", "webp", "quality"]) == 0
+    assert "libwebp's quality" in capsys.readouterr().out
+    assert main(["options", "stages.levels"]) == 0  # quantise has an option of this name
+    assert "in_black" in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    """As ``synthpipe options stages | head -1``; here it is gone before the first line."""
+    command = [sys.executable, "-m", "synthpipe", "options", "stages"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        said = running.stderr.read()
+    assert said == ""
+    assert running.returncode == 1
+
+
+def test_other_broken_pipes_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(width: int) -> str:
+        raise BrokenPipeError("a worker")
+
+    monkeypatch.setattr("synthpipe.config.reference.terminal.names_page", broken)
+    monkeypatch.setattr("synthpipe.cli.options.names_page", broken, raising=False)
+    with pytest.raises(BrokenPipeError, match="a worker"):
+        main(["options"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from synthpipe.config.reference.json_schema import definition
 from synthpipe.config.reference.words import type_words, value_words
 
-__all__ = ["Block", "Option", "blocks_at", "option_blocks", "paths_of", "references"]
+__all__ = ["Block", "Option", "blocks_at", "kinds_of", "option_blocks", "paths_of", "references"]
 
 Node = dict[str, Any]
 
@@ -76,11 +77,29 @@ def references(root: Node) -> frozenset[str]:
 
 
 def blocks_at(blocks: Sequence[Block], path: str) -> list[Block]:
-    """The option at the dotted ``path``, alone, and the blocks at and below it; empty where there is none."""
+    """The option at the dotted ``path``, alone, and the blocks at and below it; empty where there is none.
+
+    Where ``blocks`` are one of several, told apart by their type, a type may stand in front: ``jpeg.quality``.
+    """
     path = _plain(path)
+    kind, _, rest = path.partition(".")
+    if kind in kinds_of(blocks):
+        of_kind = _of_kind(blocks, kind)
+        return blocks_at(of_kind, rest) if rest else of_kind
     named = [option for block in blocks for option in block.options if _plain(option.name) == path]
     inside = [block for block in blocks if f"{_plain(block.name)}.".startswith(f"{path}.")]
     return [*([Block("", "", "", tuple(named))] if named else []), *inside]
+
+
+def kinds_of(blocks: Sequence[Block]) -> list[str]:
+    """The types of the blocks at the top, where they are one of several."""
+    return [block.tag.rpartition(": ")[2] for block in blocks if not block.name and block.tag]
+
+
+def _of_kind(blocks: Sequence[Block], kind: str) -> list[Block]:
+    """The block of this type at the top, and those below it, which follow it."""
+    start = next(n for n, block in enumerate(blocks) if not block.name and block.tag.endswith(f": {kind}"))
+    return [blocks[start], *itertools.takewhile(lambda block: block.name, blocks[start + 1 :])]
 
 
 def paths_of(blocks: Sequence[Block]) -> list[str]:

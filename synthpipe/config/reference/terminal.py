@@ -17,7 +17,10 @@ __all__ = ["flags_of", "names_page", "topic_page"]
 _TYPE, _DEFAULT, _MEANING = 24, 12, 32
 _GAP = 2
 _HEADER = Option("OPTION", "TYPE", "DEFAULT", "MEANING")
-_HINT = "`synthpipe options NAME` prints the options of a name, `synthpipe options NAME.OPTION` one of them or a block."
+_HINT = (
+    "`synthpipe options NAME` prints the options of a name, `synthpipe options NAME.OPTION` one of them or a "
+    "block, `synthpipe options stages.jpeg` those of a stage."
+)
 
 
 def names_page(width: int) -> str:
