@@ -175,7 +175,7 @@ def _explain(problem: Any, schema: type[BaseModel], data: Any, source: str) -> s
     location = tuple(problem["loc"])
     if problem["type"] == "extra_forbidden":
         key = shortened(str(location[-1]))
-        path = ".".join([*_written_keys(schema, location, data)[:-1], key])
+        path = ".".join([*_written_keys(schema, location[:-1], data), key])
         known = _known_keys(schema, location[:-1])
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known)) or 'none'}"
@@ -186,7 +186,17 @@ def _explain(problem: Any, schema: type[BaseModel], data: Any, source: str) -> s
     if problem["type"].startswith("union_tag"):
         return _explain_tag(problem, path, source)
     where = f"{source}: option {path!r}" if path else source
-    return f"{where}: {_expectation(problem)}"
+    hint = _as_weights(problem["input"], _schemas_at(schema, location)) if problem["type"] == "model_type" else ""
+    return f"{where}: {_expectation(problem)}{hint}"
+
+
+def _as_weights(value: Any, schemas: Sequence[type[BaseModel]]) -> str:
+    """Of a block of weights that came as a name or a list of names: how it is written."""
+    names = value if isinstance(value, list) else [value]
+    defaults = {name: field.default for candidate in schemas for name, field in candidate.model_fields.items()}
+    if not names or not all(isinstance(name, str) and isinstance(defaults.get(name), float) for name in names):
+        return ""
+    return f"; write {{{', '.join(f'{name}: 1' for name in names)}}}"
 
 
 def _explain_tag(problem: Any, path: str, source: str) -> str:
@@ -195,7 +205,8 @@ def _explain_tag(problem: Any, path: str, source: str) -> str:
     if problem["type"] == "union_tag_not_found":
         return f"{source}: option {key!r} is required and was not given"
     tag = shortened(context["tag"])
-    near = difflib.get_close_matches(tag, context["expected_tags"].replace("'", "").split(", "), n=1)
+    known = context["expected_tags"].replace("'", "").split(", ")
+    near = difflib.get_close_matches(tag, known, n=1) or [name for name in known if name in tag]
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{source}: option {key!r}: expected one of {context['expected_tags']}, got {tag!r}{hint}"
 

@@ -73,6 +73,23 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
             "takes the place of the list, or stands in it as {type: choice, of: [{chain: real-esrgan}]}",
         ),
         (
+            {"degrade": [{"type": "noise", "kinds": "gaussian"}]},
+            "mine.yml: option 'degrade.0.kinds': expected a block of options, got 'gaussian'; write {gaussian: 1}",
+        ),
+        (
+            {"degrade": [{"type": "resize", "filter": ["area", "bicubic"]}]},
+            "mine.yml: option 'degrade.0.filter': expected a block of options, got ['area', 'bicubic']; write "
+            "{area: 1, bicubic: 1}",
+        ),
+        (
+            {"degrade": [{"type": "blur", "kinds": "iso"}]},
+            "mine.yml: option 'degrade.0.kinds': expected a block of options, got 'iso'",
+        ),
+        (
+            {"degrade": [{"type": "resize", "filter": "cubic"}]},
+            "mine.yml: unknown option 'degrade.0.filter.cubic'; did you mean 'bicubic'?",
+        ),
+        (
             {"degrade": "deflow_small"},
             "mine.yml: option 'degrade': expected a block of options, a list of stages, or a preset "
             f"({', '.join(sorted(presets.PRESETS))}), got 'deflow_small'",
@@ -171,6 +188,13 @@ def test_mistakes_in_a_stream_are_told_in_the_files_own_words(change: dict[str, 
     with pytest.raises(OptionError) as error:
         parse_options({"shards": "a.tar", "gt_size": 64, **change}, StreamOptions, "mine.yml")
     assert str(error.value) == words
+
+
+@pytest.mark.parametrize(("given", "near"), [("motion_blur", "blur"), ("gaussian_noise", "noise"), ("jpg", "jpeg")])
+def test_an_unknown_stage_names_the_nearest(given: str, near: str) -> None:
+    options = {"shards": "a.tar", "gt_size": 64, "degrade": [{"type": given}]}
+    with pytest.raises(OptionError, match=f"'degrade.0.type': .*, got '{given}'; did you mean '{near}'"):
+        parse_options(options, StreamOptions)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
