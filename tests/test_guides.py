@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import configparser
 import importlib
 import re
 import sys
@@ -299,3 +300,11 @@ def test_the_picture_of_stages_is_of_all_that_its_tool_lists() -> None:
     assert listed
     with Image.open(ROOT / "recipes" / "guides" / "stages.png") as picture:
         assert yaml.safe_load(picture.info["stages"]) == yaml.safe_load(listed[1])
+
+
+def test_every_extra_stands_in_the_guide_to_installing() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    text = (ROOT / "recipes" / "guides" / "install.md").read_text()
+    rows = " ".join(line.split("|")[1] for line in text.splitlines() if line.startswith("| `"))
+    assert [extra for extra in setup["options.extras_require"] if f"`{extra}`" not in rows] == []
