@@ -65,6 +65,7 @@ _EXPECTED = {
     "int_parsing": "an integer",
     "int_type": "an integer",
     "int_from_float": "an integer",
+    "int_parsing_size": "an integer of fewer digits",
     "float_parsing": "a number",
     "float_type": "a number",
     "bool_parsing": "true or false",
@@ -74,6 +75,7 @@ _EXPECTED = {
     "list_type": "a list",
     "tuple_type": "a list",
     "dict_type": "a block of options",
+    "invalid_key": "a text as key",
     "model_type": "a block of options",
     "model_attributes_type": "a block of options",
 }

@@ -20,6 +20,8 @@ MAX_COUNT = 1 << 53
 MAX_RECORDS = 10**8
 #: Reasons in one table of counts.
 MAX_REASONS = 1000
+#: Ways of all choices of a degradation: more than the values that an option file can have.
+MAX_WAYS = 100_000
 
 _TOP = ("version", "identity", "pass", "nodes", "tally", "counts", "given_up", "ways", "epoch")
 
@@ -60,7 +62,7 @@ def check_state(state: Mapping[str, Any], bounds: StateBounds) -> None:
     _count(state, "epoch", "")
     _counts(_get(state, "counts", ""), "counts")
     _counts(state.get("given_up", {}), "given_up")
-    _counts(state.get("ways", {}), "ways")
+    _counts(state.get("ways", {}), "ways", MAX_WAYS)
     if "used" not in state["counts"]:
         _refuse("counts", "a number of 'used' images", state["counts"])
     if bounds.epochs is None and number:
@@ -163,7 +165,7 @@ def _tally(tally: Any, at: str) -> None:
     for key in ("device", "earlier"):
         _counts(_get(tally, key, at), f"{at}.{key}")
     _plain_count(tally.get("kept", 0), f"{at}.kept")
-    _counts(tally.get("ways", {}), f"{at}.ways")
+    _counts(tally.get("ways", {}), f"{at}.ways", MAX_WAYS)
     if "given_up" in tally:
         given_up = _mapping(tally["given_up"], f"{at}.given_up")
         _by_reader(_get(given_up, "readers", f"{at}.given_up"), f"{at}.given_up.readers", _counts)
@@ -181,10 +183,10 @@ def _by_reader(table: Any, at: str, check: Callable[[Any, str], object]) -> None
         check(value, f"{at}.{key}")
 
 
-def _counts(table: Any, at: str) -> None:
+def _counts(table: Any, at: str, most: int = MAX_REASONS) -> None:
     _mapping(table, at)
-    if len(table) > MAX_REASONS:
-        _refuse(at, f"at most {MAX_REASONS} reasons", f"{len(table)} of them")
+    if len(table) > most:
+        _refuse(at, f"at most {most} reasons", f"{len(table)} of them")
     for reason, count in table.items():
         if not isinstance(reason, str):
             _refuse(at, "reasons as keys", reason)

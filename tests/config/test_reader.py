@@ -161,8 +161,21 @@ def test_mistakes_are_explained(tmp_path: Path, text: str, overrides: list[str],
         ),
         (
             {"degrade": [{"type": "levels", "in_black": 1}]},
-            "mine.yml: option 'degrade.0': in_black: expected values below those of in_white, got [1.0, 1.0] and "
-            "[1.0, 1.0]",
+            "mine.yml: option 'degrade.0': in_black: expected values at least 0.0001 below those of in_white, "
+            "got [1.0, 1.0] and [1.0, 1.0]",
+        ),
+        (
+            {"degrade": [{"type": "blur", "kinds": {5: 1}}]},
+            "mine.yml: option 'degrade.0.kinds.5': expected a text as key, got 5",
+        ),
+        (
+            {"degrade": [{"type": "blur", "blades": 1e300}]},
+            "mine.yml: option 'degrade.0.blades': expected an integer of fewer digits, got 1e+300",
+        ),
+        (
+            {"degrade": [{"type": "blur", "probability": [[5, 1], [2, 0.5]]}]},
+            "mine.yml: option 'degrade.0.probability': expected a number or [[samples seen, value], ...] in ascending "
+            "order, got [[5, 1.0], [2, 0.5]]",
         ),
         (
             {"degrade": {"type": "jpeg", "sampling": 421}},

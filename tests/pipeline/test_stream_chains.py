@@ -212,6 +212,16 @@ def test_on_the_gpu_a_chain_gives_what_the_cpu_gives() -> None:
     both_ways("cuda", None)
 
 
+def test_a_stream_of_very_many_ways_goes_on(shards: list[str]) -> None:
+    degrade = [CHAIN[2], {"type": "choice", "of": [{"chain": []}] * 1200}]
+    with build_stream(small_options(shards, degrade=degrade)) as stream:
+        next(stream)
+        state, expected = json.loads(json.dumps(stream.state_dict())), next(stream)
+    with build_stream(small_options(shards, degrade=degrade)) as stream:
+        stream.load_state_dict(state)
+        assert same_batches([next(stream)], [expected])
+
+
 class Changed(BatchTransform):
     """Rows backwards, with other seeds; ``seen`` handed on or not."""
 

@@ -67,7 +67,8 @@ def _one_knot(value: Any) -> Any:
 def _later_and_later(value: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
     times = [time for time, _ in value]
     if not times or any(late <= early for early, late in itertools.pairwise(times)):
-        raise ValueError(f"expected a number or [[samples seen, value], ...] in ascending order, got {list(value)}")
+        pairs = [list(knot) for knot in value]
+        raise ValueError(f"expected a number or [[samples seen, value], ...] in ascending order, got {pairs}")
     return value
 
 

@@ -10,6 +10,8 @@ from synthpipe.config.stages.base import Range, StageOptions
 
 __all__ = ["LevelsStageOptions"]
 
+#: Between black and white: a float32 tells levels apart there.
+_LEAST_CONTRAST = 1e-4
 _Level = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -51,9 +53,9 @@ degrade:
 
     @model_validator(mode="after")
     def _black_below_white(self) -> LevelsStageOptions:
-        if self.in_black[1] >= self.in_white[0]:
+        if self.in_white[0] - self.in_black[1] < _LEAST_CONTRAST:
             raise ValueError(
-                f"in_black: expected values below those of in_white, got {list(self.in_black)} and "
-                f"{list(self.in_white)}"
+                f"in_black: expected values at least {_LEAST_CONTRAST:g} below those of in_white, "
+                f"got {list(self.in_black)} and {list(self.in_white)}"
             )
         return self
