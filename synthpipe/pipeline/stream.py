@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -41,6 +43,8 @@ class Pass:
         self._pool = pool
         self._prefetcher = Prefetcher(root, prefetch) if prefetch else None
         self._last: BaseNode[Produced] = self._prefetcher or root
+        # A thread in the middle of a batch when the interpreter goes would end the process with SIGABRT.
+        self._thread = weakref.finalize(self, _stop_thread, self._prefetcher)
 
     def start(self, state: dict[str, Any] | None) -> None:
         """Begin at the beginning, or where ``state`` was taken."""
@@ -74,12 +78,17 @@ class Pass:
 
     def close(self) -> None:
         """Stop the thread, then the readers."""
-        running = getattr(self._prefetcher, "_it", None)
-        if running is not None:
-            running._shutdown()
-            # The thread may be in the middle of a batch; the readers must live until it is through.
-            running._thread.join()
+        # The thread may be in the middle of a batch; the readers must live until it is through.
+        self._thread()
         self._tiles.close()
+
+
+def _stop_thread(prefetcher: Prefetcher[Produced] | None) -> None:
+    running = getattr(prefetcher, "_it", None)
+    if running is not None:
+        running._shutdown()
+        if running._thread is not threading.current_thread():  # which may collect garbage
+            running._thread.join()
 
 
 class Stream(Iterator[Batch]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -456,6 +458,19 @@ def test_a_device_that_is_not_there_is_refused_in_words(tmp_path: Path) -> None:
         build_stream(options, device="nonsense")
     with build_stream(options, device="auto") as stream:
         assert next(stream)["gt"].device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_script_that_ends_with_an_open_stream_ends_well(tmp_path: Path) -> None:
+    shards = write_corpus(tmp_path, [9])
+    options = small_options(shards, degrade={"type": "classical", "jpeg_quality": [50, 90]}, prefetch=3)
+    script = (
+        "from synthpipe.pipeline import build_stream\n"
+        f"stream = build_stream({options!r})\n"
+        "for _ in range(3): next(stream)\n"
+    )
+    for _ in range(3):  # it was an abort in five of six
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+        assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_closed_stream_says_so(tmp_path: Path) -> None:
