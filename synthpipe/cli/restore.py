@@ -12,7 +12,7 @@ from synthpipe.cli.folders.image_folder import FolderJob, convert_images, writte
 from synthpipe.cli.folders.result_names import PageKey
 from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
 from synthpipe.cli.places import local_path, place
-from synthpipe.errors import CheckpointError, ImageError, OptionError, ShapeError
+from synthpipe.errors import ImageError, OptionError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,15 +153,9 @@ def _method(args: argparse.Namespace) -> Method:
 
 
 def _load(args: argparse.Namespace) -> Denoiser:
-    from synthpipe import checkpoints
-    from synthpipe.denoisers import Denoiser
+    from synthpipe.transforms.denoise import load_denoiser
 
-    model = checkpoints.load(args.weights)
-    if not isinstance(model, Denoiser):
-        raise CheckpointError(
-            f"{args.weights}: holds a {checkpoints.read_header(args.weights)['kind']!r} model, expected a denoiser"
-        )
-    return model.requires_grad_(False).to(args.device)
+    return load_denoiser(args.weights).requires_grad_(False).to(args.device)
 
 
 def _tiled(model: Denoiser, tile: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -16,15 +16,14 @@ from synthpipe.config.degrade import (
 )
 from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.filter import FilterOptions
-from synthpipe.denoisers.base import Denoiser
 from synthpipe.density.scorer import DensityScorer
-from synthpipe.errors import CheckpointError, OptionError
+from synthpipe.errors import OptionError
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.chains.build import build_node, build_row
 from synthpipe.transforms.chains.chain import make_chain
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
-from synthpipe.transforms.denoise import Denoise
+from synthpipe.transforms.denoise import Denoise, load_denoiser
 from synthpipe.transforms.density import DensityFilter, DensityScore, clean_threshold, tile_places
 
 __all__ = ["build_degrade", "build_denoise", "build_filter"]
@@ -61,10 +60,7 @@ def build_denoise(options: DenoiseOptions) -> Denoise:
         CheckpointError: weights that are missing, damaged, or of no denoiser.
         OptionError: a hole for a denoiser that has none.
     """
-    model = checkpoints.load(options.weights)
-    if not isinstance(model, Denoiser):
-        kind = checkpoints.read_header(options.weights)["kind"]
-        raise CheckpointError(f"{options.weights}: holds a {kind!r} model, expected a denoiser")
+    model = load_denoiser(options.weights)
     if options.hole is not None and not hasattr(model, "hole"):
         raise OptionError(
             f"denoise.hole: {options.weights} is no blind-spot network but a {type(model).__name__}; leave hole out"

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from synthpipe import checkpoints
 from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
-from synthpipe.errors import ShapeError
+from synthpipe.errors import CheckpointError, ShapeError
 from synthpipe.images import check_images, quantize_8bit
 from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.tiling import apply_tiled
 
-__all__ = ["Denoise"]
+__all__ = ["Denoise", "load_denoiser"]
 
 #: Pixels in one call of the network, unless a single tile has more: memory stays bounded whatever the batch.  On a CPU
 #: the features of few pixels take memory that was used just before, which is faster; a GPU wants many at once.
 _CPU_PIXELS, _GPU_PIXELS = 1 << 16, 1 << 20
+
+
+def load_denoiser(weights: str | Path) -> Denoiser:
+    """The denoiser of any kind that a file or a name of shipped weights holds, on the CPU.
+
+    Raises:
+        CheckpointError: weights that are missing, damaged, or of no denoiser.
+    """
+    model = checkpoints.load(weights)
+    if not isinstance(model, Denoiser):
+        kind = checkpoints.read_header(weights)["kind"]
+        raise CheckpointError(f"{weights}: holds a {kind!r} model, expected a denoiser")
+    return model
 
 
 class Denoise(DeviceTransform):

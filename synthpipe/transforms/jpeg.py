@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from synthpipe.errors import ShapeError
 from synthpipe.images import divide_by_255
 
-__all__ = ["CHROMA_TABLE", "LUMA_TABLE", "JpegRoundTrip", "jpeg_round_trip"]
+__all__ = ["CHROMA_TABLE", "LUMA_TABLE", "JpegRoundTrip", "jpeg_round_trip", "quantiser"]
 
 #: Divisors of each frequency at quality 50 (T.81 annex K); of luma, then of chroma.
 LUMA_TABLE = (
@@ -82,10 +82,10 @@ class JpegRoundTrip(nn.Module):
         ycc = torch.einsum("ij,bjhw->bihw", self.to_ycc.to(x), levels)
         ycc[:, 0] -= 128
         ycc = F.pad(ycc.round(), (0, -width % 16, 0, -height % 16), mode="replicate")
-        luma = self._code_plane(ycc[:, :1], _quantiser(self.luma, quality, x.dtype))
+        luma = self._code_plane(ycc[:, :1], quantiser(self.luma, quality, x.dtype))
         # libjpeg rounds ties down in even and up in odd columns, when averaging and when interpolating alike.
         halved = (F.avg_pool2d(ycc[:, 1:], 2) + _alternating(ycc.shape[-1] // 2, 1 / 4, 2 / 4, x)).floor()
-        chroma = self._code_plane(halved, _quantiser(self.chroma, quality, x.dtype))
+        chroma = self._code_plane(halved, quantiser(self.chroma, quality, x.dtype))
         # Its default ("fancy") upsampling has the weights 3/4 and 1/4, which is what bilinear gives for x2.
         chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False)
         chroma = (chroma + _alternating(chroma.shape[-1], 8 / 16, 7 / 16, x)).floor()
@@ -110,8 +110,8 @@ def _alternating(length: int, even: float, odd: float, like: Tensor) -> Tensor:
     return even + (odd - even) * place
 
 
-def _quantiser(table: Tensor, quality: Tensor, dtype: torch.dtype) -> Tensor:
-    """libjpeg's scaling of a table by quality; ``(B, 8, 8)``."""
+def quantiser(table: Tensor, quality: Tensor, dtype: torch.dtype) -> Tensor:
+    """libjpeg's scaling of a table ``(8, 8)`` int64 by quality ``(B,)`` int64, 1..100; ``(B, 8, 8)``."""
     percent = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality)
     return ((table * percent[:, None, None] + 50) // 100).clamp(1, 255).to(dtype)
 

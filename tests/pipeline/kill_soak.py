@@ -15,10 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from tests.pipeline import killed_run
-from tests.pipeline.test_stream_resume import run_and_kill
 from tests.stream_corpus import small_options, write_corpus
 
-__all__ = ["soak"]
+__all__ = ["CHAIN", "SHUFFLED", "soak"]
+
+#: Draws of every kind: sizes, kinds, noise of each pixel, a codec, a choice with a curriculum, a shuffled row.
+CHAIN: list[dict[str, Any]] = [
+    {"type": "resize", "factor": [0.5, 1.2], "filter": {"area": 1, "bicubic": 1}, "probability": 0.8},
+    {"type": "noise", "kinds": {"gaussian": 1, "poisson": 1}, "sigma": [0.0, 0.1]},
+    {"type": "resize", "to": "lr", "filter": "bilinear"},
+    {
+        "type": "choice",
+        "of": [
+            {"weight": [[0, 1], [40, 0]], "chain": [], "name": "plain"},
+            {"weight": 0.5, "chain": [{"type": "jpeg", "quality": [30, 95]}], "name": "jpeg"},
+        ],
+    },
+]
+SHUFFLED = [*CHAIN, {"type": "shuffle", "of": [{"type": "quantise", "levels": [4, 64]}, {"type": "jpeg"}]}]
 
 
 def soak(folder: Path, changes: dict[str, Any], kills: int, seed: int = 0) -> int:
@@ -39,7 +53,7 @@ def soak(folder: Path, changes: dict[str, Any], kills: int, seed: int = 0) -> in
     places = random.Random(seed)
     log, lines = folder / "log", 0
     for _ in range(kills):
-        run_and_kill(folder, options, 10**9, kill_at=lines + places.randint(4, 19))
+        killed_run.run_and_kill(folder, options, 10**9, kill_at=lines + places.randint(4, 19))
         lines = log.read_text().count("\n")
     written = log.read_text().splitlines()
     last = max(int(line.split()[0]) for line in written)
@@ -55,8 +69,6 @@ def soak(folder: Path, changes: dict[str, Any], kills: int, seed: int = 0) -> in
 
 def main() -> None:
     """Run it."""
-    from tests.pipeline.test_stream_chains import SHUFFLED
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--workers", type=int, default=2)

@@ -8,13 +8,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import torch
 
 from synthpipe.pipeline import build_stream
 from tests.stream_corpus import NoisyHalf
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def main(folder: Path, options: dict[str, object], batches: int) -> None:
@@ -34,6 +39,19 @@ def main(folder: Path, options: dict[str, object], batches: int) -> None:
             if number % 3 == 2:
                 torch.save({"stream": stream.state_dict(), "done": number + 1}, folder / "state.tmp")
                 os.replace(folder / "state.tmp", state_file)
+
+
+def run_and_kill(folder: Path, options: Path, batches: int, kill_at: int) -> None:
+    """Run this script and kill it with SIGKILL once its log has ``kill_at`` lines."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, __file__, str(folder), str(options), str(batches)]
+    log = folder / "log"
+    with subprocess.Popen(script, env=environment, start_new_session=True) as process:
+        while process.poll() is None:
+            if log.exists() and log.read_text().count("\n") >= kill_at:
+                os.killpg(process.pid, signal.SIGKILL)
+            time.sleep(0.002)
+        assert process.returncode == -signal.SIGKILL
 
 
 if __name__ == "__main__":

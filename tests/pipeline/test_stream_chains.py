@@ -11,8 +11,6 @@ import pytest
 import torch
 
 from synthpipe.config.chain import LeafStageOption
-from synthpipe.config.degrade import DegradeOptions
-from synthpipe.config.reader import Options, parse_options
 from synthpipe.errors import OptionError, ShapeError, StreamError
 from synthpipe.images import to_float
 from synthpipe.pipeline.build import build_stream
@@ -22,27 +20,12 @@ from synthpipe.pipeline.tally import Tally
 from synthpipe.seeds import sample_seed
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.batch import select_samples
-from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.captured import CapturedFunction
 from synthpipe.transforms.chains.chain import DeviceChain
-from tests.pipeline.kill_soak import soak
+from tests.pipeline.kill_soak import CHAIN, SHUFFLED, soak
 from tests.recorded import record_on_cpu
 from tests.stream_corpus import same_batches, small_options, take, write_corpus
-
-#: Draws of every kind: sizes, kinds, noise of each pixel, a codec, a choice with a curriculum, a shuffled row.
-CHAIN: list[dict[str, Any]] = [
-    {"type": "resize", "factor": [0.5, 1.2], "filter": {"area": 1, "bicubic": 1}, "probability": 0.8},
-    {"type": "noise", "kinds": {"gaussian": 1, "poisson": 1}, "sigma": [0.0, 0.1]},
-    {"type": "resize", "to": "lr", "filter": "bilinear"},
-    {
-        "type": "choice",
-        "of": [
-            {"weight": [[0, 1], [40, 0]], "chain": [], "name": "plain"},
-            {"weight": 0.5, "chain": [{"type": "jpeg", "quality": [30, 95]}], "name": "jpeg"},
-        ],
-    },
-]
-SHUFFLED = [*CHAIN, {"type": "shuffle", "of": [{"type": "quantise", "levels": [4, 64]}, {"type": "jpeg"}]}]
+from tests.transforms.chains.chain_of import chain_of
 
 #: Every stage there is, each on some of the tiles; what has to be given beside the type.
 NEEDED: dict[str, dict[str, Any]] = {
@@ -59,10 +42,6 @@ EVERY = [
     *({"type": name, "probability": 0.3, **NEEDED.get(name, {})} for name in sorted(STAGES)),
 ]
 CUT = PatchCut(24, 8, 2, 2, 2)
-
-
-class Block(Options):
-    degrade: DegradeOptions
 
 
 def pairs(batches: list[dict[str, Any]]) -> dict[tuple[str, bytes], Counter[bytes]]:
@@ -135,7 +114,7 @@ def test_what_the_readers_say_that_they_have_seen_counts_images(shards: list[str
             seen.extend(batch["seen"].tolist())
             return super().compute(batch)
 
-    built = build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2)
+    built = chain_of(CHAIN, 2)
     options = small_options(shards, pool=0, batch_size=2)
     with build_stream(options, degrade=Watch(built.node, 2)) as stream:
         take(stream, 40)
@@ -186,10 +165,10 @@ def record_of(keys: str, first_seen: int = 0) -> dict[str, Any]:
 
 def both_ways(device: str, capture: Any) -> None:
     """A chain image by image on the CPU, and on a canvas in one graph: the same pairs within rounding."""
-    built = build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2)
+    built = chain_of(CHAIN, 2)
     assert isinstance(built, DeviceChain)
     apart = DeviceStage(torch.device("cpu"), StageSteps(degrade=built), CUT, 4)
-    again = DeviceChain(build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2).node, 2, canvas=True)
+    again = DeviceChain(chain_of(CHAIN, 2).node, 2, canvas=True)
     whole = DeviceStage(torch.device(device), StageSteps(degrade=again), CUT, 4, capture)
     for keys, seen in (("abcd", 0), ("efg", 30), ("hijk", 100)):  # the second fills up a short batch
         tallies = Tally(9, 1.0), Tally(9, 1.0)
@@ -239,7 +218,7 @@ class Changed(BatchTransform):
 
 @pytest.mark.parametrize(("hands_on", "reseeds"), [(True, True), (True, False), (False, False)])
 def test_transforms_that_drop_and_move_rows_leave_schedules_to_their_samples(hands_on: bool, reseeds: bool) -> None:
-    built = build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2)
+    built = chain_of(CHAIN, 2)
     met: dict[bytes, int] = {}
 
     class Watched(DeviceChain):
@@ -254,7 +233,7 @@ def test_transforms_that_drop_and_move_rows_leave_schedules_to_their_samples(han
 
 
 def test_a_transform_that_hands_on_neither_seeds_nor_images_seen_is_named() -> None:
-    built = build_degrade(parse_options({"degrade": CHAIN}, Block).degrade, 2)
+    built = chain_of(CHAIN, 2)
     stage = DeviceStage(torch.device("cpu"), StageSteps(transforms=[Changed(False, True)], degrade=built), CUT, 4)
     with pytest.raises(ShapeError, match="changed seeds and left out 'seen'"):
         stage(record_of("abcd"), Tally(9, 1.0))
@@ -263,7 +242,7 @@ def test_a_transform_that_hands_on_neither_seeds_nor_images_seen_is_named() -> N
 @pytest.mark.parametrize("canvas", [False, True])
 def test_nan_from_a_stage_drops_its_tile_and_counts_it(canvas: bool) -> None:
     chain = [{"type": "resize", "to": "lr"}, {"type": "noise", "kinds": {"gaussian": 1}, "sigma": 0.1}]
-    built = build_degrade(parse_options({"degrade": chain}, Block).degrade, 2)
+    built = chain_of(chain, 2)
 
     class Broken(DeviceChain):
         def compute(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +15,6 @@ from synthpipe.pipeline.build import build_stream
 from synthpipe.pipeline.stream import Stream
 from tests.pipeline import killed_run
 from tests.stream_corpus import NoisyHalf, noise_image, png, same_batches, small_options, take, write_corpus, write_tar
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def open_stream(shards: list[str], **changes: Any) -> Stream:
@@ -180,19 +173,6 @@ def test_a_state_fits_the_same_shards_in_another_place(tmp_path: Path) -> None:
         assert all(torch.equal(a["lq"], b["lq"]) for a, b in zip(take(moved, 3), batches, strict=True))
 
 
-def run_and_kill(folder: Path, options: Path, batches: int, kill_at: int) -> None:
-    """Run the script and kill it with SIGKILL once its log has ``kill_at`` lines."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    script = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(folder), str(options), str(batches)]
-    log = folder / "log"
-    with subprocess.Popen(script, env=environment, start_new_session=True) as process:
-        while process.poll() is None:
-            if log.exists() and log.read_text().count("\n") >= kill_at:
-                os.killpg(process.pid, signal.SIGKILL)
-            time.sleep(0.002)
-        assert process.returncode == -signal.SIGKILL
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_run_killed_in_mid_epoch_equals_one_never_killed(tmp_path: Path, workers: int) -> None:
@@ -203,7 +183,7 @@ def test_a_run_killed_in_mid_epoch_equals_one_never_killed(tmp_path: Path, worke
     options.write_text(json.dumps(given))
     (tmp_path / "whole").mkdir()
     killed_run.main(tmp_path / "whole", given, 150)
-    run_and_kill(tmp_path, options, 150, kill_at=8)
+    killed_run.run_and_kill(tmp_path, options, 150, kill_at=8)
     before = (tmp_path / "log").read_text().splitlines()
     killed_run.main(tmp_path, given, 150)
     lines = (tmp_path / "log").read_text().splitlines()

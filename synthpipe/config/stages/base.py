@@ -1,16 +1,16 @@
-"""What the options of all stages share: ranges, schedules, and how often a stage is applied."""
+"""What the options of all stages share: ranges, weights, schedules, and how often a stage is applied."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, WithJsonSchema, model_validator
 
 from synthpipe.config.reader import Options
 from synthpipe.errors import excerpt
 
-__all__ = ["PROBABILITY_MEANING", "Range", "Schedule", "StageOptions"]
+__all__ = ["PROBABILITY_MEANING", "Range", "Schedule", "StageOptions", "Weight", "Weights"]
 
 _ENDS = 2
 _Number = TypeVar("_Number", int, float)
@@ -42,6 +42,24 @@ class _OrOneNumber:
 
 #: ``[low, high]`` of numbers of a type with its bounds, or one number for both: ``Range[float]``.
 Range = Annotated[tuple[_Number, _Number], BeforeValidator(_pair), AfterValidator(_ascending), _OrOneNumber()]
+
+#: How often one of several is drawn, in proportion to the sum of the weights.
+Weight = Annotated[float, Field(ge=0)]
+
+
+class Weights(Options):
+    """Weights by name, the fields of a subclass, of which at least one is above 0."""
+
+    @model_validator(mode="after")
+    def _some_weight(self) -> Self:
+        if not any(self.weights().values()):
+            raise ValueError(f"all weights are 0; give one of them a number above 0: {', '.join(self.weights())}")
+        return self
+
+    def weights(self) -> dict[str, float]:
+        """By name, in the order of the fields."""
+        return {name: float(getattr(self, name)) for name in type(self).model_fields}
+
 
 #: Samples seen that a float64 tells from the next number, and the largest weight.
 _LATEST, _HEAVIEST = 1 << 53, 1e9

@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from synthpipe.config.places import File
-from synthpipe.config.reader import Options
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
 __all__ = ["BlurKinds", "BlurStageOptions", "OddSides"]
 
@@ -25,34 +24,27 @@ def _odd(value: tuple[int, int]) -> tuple[int, int]:
 
 #: ``[low, high]`` of odd numbers.
 OddSides = Annotated[Range[Annotated[int, Field(ge=1, le=_LARGEST_KERNEL)]], AfterValidator(_odd)]
-_Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Sigma = Annotated[float, Field(ge=0, le=50)]
 _Beta = Annotated[float, Field(ge=0.05, le=20)]
 
 
-class BlurKinds(Options):
+class BlurKinds(Weights):
     """How often each kind of kernel is drawn, in proportion to the sum; kinds that are left out never."""
 
-    isotropic: _Weight = Field(0.0, description="round Gaussian, exp(-d^2 / 2) at d = distance / sigma")
-    anisotropic: _Weight = Field(
+    isotropic: Weight = Field(0.0, description="round Gaussian, exp(-d^2 / 2) at d = distance / sigma")
+    anisotropic: Weight = Field(
         0.0, description="Gaussian with sigma along angle and sigma_y across; d is then the distance in its axes"
     )
-    generalized_isotropic: _Weight = Field(0.0, description="exp(-d^(2 beta) / 2), round")
-    generalized_anisotropic: _Weight = Field(0.0, description="exp(-d^(2 beta) / 2)")
-    plateau_isotropic: _Weight = Field(0.0, description="1 / (1 + d^(2 beta)), round")
-    plateau_anisotropic: _Weight = Field(0.0, description="1 / (1 + d^(2 beta))")
-    sinc: _Weight = Field(0.0, description="ideal low-pass filter, round: rings at edges")
-    lens: _Weight = Field(0.0, description="out of focus: a disc, or a polygon of the aperture's blades")
-    motion: _Weight = Field(0.0, description="a straight line, or the path of a shaken camera")
-    box: _Weight = Field(0.0, description="mean of a square window")
-    median: _Weight = Field(0.0, description="median of a square window")
-    bank: _Weight = Field(0.0, description="one of the kernels in the file bank")
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> BlurKinds:
-        if not any(self.model_dump().values()):
-            raise ValueError("kinds: all weights are 0; give one of them more, as in {isotropic: 1}")
-        return self
+    generalized_isotropic: Weight = Field(0.0, description="exp(-d^(2 beta) / 2), round")
+    generalized_anisotropic: Weight = Field(0.0, description="exp(-d^(2 beta) / 2)")
+    plateau_isotropic: Weight = Field(0.0, description="1 / (1 + d^(2 beta)), round")
+    plateau_anisotropic: Weight = Field(0.0, description="1 / (1 + d^(2 beta))")
+    sinc: Weight = Field(0.0, description="ideal low-pass filter, round: rings at edges")
+    lens: Weight = Field(0.0, description="out of focus: a disc, or a polygon of the aperture's blades")
+    motion: Weight = Field(0.0, description="a straight line, or the path of a shaken camera")
+    box: Weight = Field(0.0, description="mean of a square window")
+    median: Weight = Field(0.0, description="median of a square window")
+    bank: Weight = Field(0.0, description="one of the kernels in the file bank")
 
 
 class BlurStageOptions(StageOptions):

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from synthpipe.config.reader import Options
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
 __all__ = ["ChannelShiftKinds", "ChannelShiftStageOptions"]
 
 _Pixels = Annotated[float, Field(ge=-64, le=64)]
 
 
-class ChannelShiftKinds(Options):
+class ChannelShiftKinds(Weights):
     """How often each kind is drawn, in proportion to the sum; kinds that are left out never."""
 
-    one: float = Field(0.0, ge=0, description="weight of one of R, G and B that moves, each as often as the others")
-    two: float = Field(0.0, ge=0, description="weight of two of them that move, each by a shift of its own")
-    chroma: float = Field(0.0, ge=0, description="weight of colour that moves against the luma, as on video tape")
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> ChannelShiftKinds:
-        if self.one + self.two + self.chroma <= 0:
-            raise ValueError("kinds: all weights are 0; give one of them more, as in {chroma: 1}")
-        return self
+    one: Weight = Field(0.0, description="weight of one of R, G and B that moves, each as often as the others")
+    two: Weight = Field(0.0, description="weight of two of them that move, each by a shift of its own")
+    chroma: Weight = Field(0.0, description="weight of colour that moves against the luma, as on video tape")
 
 
 class ChannelShiftStageOptions(StageOptions):

@@ -4,57 +4,41 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from synthpipe.config.reader import Options
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
 __all__ = ["DitherKinds", "DitherPalettes", "DitherStageOptions"]
 
 
-class DitherKinds(Options):
+class DitherKinds(Weights):
     """How often each kind of dithering is drawn, in proportion to the sum; kinds that are left out never."""
 
-    none: float = Field(0.0, ge=0, description="weight of the nearest colour, without dithering: bands")
-    bayer: float = Field(0.0, ge=0, description="weight of Bayer's ordered dithering, a regular grid")
-    blue_noise: float = Field(0.0, ge=0, description="weight of thresholds that lie apart evenly (void and cluster)")
-    white_noise: float = Field(0.0, ge=0, description="weight of thresholds drawn for each pixel and channel")
-    floyd_steinberg: float = Field(
+    none: Weight = Field(0.0, description="weight of the nearest colour, without dithering: bands")
+    bayer: Weight = Field(0.0, description="weight of Bayer's ordered dithering, a regular grid")
+    blue_noise: Weight = Field(0.0, description="weight of thresholds that lie apart evenly (void and cluster)")
+    white_noise: Weight = Field(0.0, description="weight of thresholds drawn for each pixel and channel")
+    floyd_steinberg: Weight = Field(
         0.0,
-        ge=0,
         description="weight of error diffusion, which moves edges up and left, by 0.3 pixels with 2 greys, 0.03 with "
         "216 colours; the whole chain then runs image by image, by Pillow",
     )
 
-    @model_validator(mode="after")
-    def _some_weight(self) -> DitherKinds:
-        if not any(weight for _, weight in self):
-            raise ValueError("kinds: all weights are 0; give one of them more, as in {bayer: 1}")
-        return self
 
-
-class DitherPalettes(Options):
+class DitherPalettes(Weights):
     """How often each kind of palette is drawn, in proportion to the sum; kinds that are left out never."""
 
-    uniform: float = Field(
+    uniform: Weight = Field(
         0.0,
-        ge=0,
         description="weight of equally many, equally spaced levels of R, G and B: the cube that `colours` holds",
     )
-    web: float = Field(0.0, ge=0, description="weight of the 216 colours of old browsers, whatever `colours` says")
-    grey: float = Field(0.0, ge=0, description="weight of equally spaced greys; the image loses its colour")
-    median_cut: float = Field(
+    web: Weight = Field(0.0, description="weight of the 216 colours of old browsers, whatever `colours` says")
+    grey: Weight = Field(0.0, description="weight of equally spaced greys; the image loses its colour")
+    median_cut: Weight = Field(
         0.0,
-        ge=0,
         description="weight of a palette made for the image, as GIF has it; the whole chain then runs image by image, "
         "by Pillow",
     )
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> DitherPalettes:
-        if not any(weight for _, weight in self):
-            raise ValueError("palettes: all weights are 0; give one of them more, as in {uniform: 1}")
-        return self
 
 
 class DitherStageOptions(StageOptions):

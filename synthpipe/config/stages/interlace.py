@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from synthpipe.config.reader import Options
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
 __all__ = ["InterlaceKinds", "InterlaceStageOptions"]
 
 
-class InterlaceKinds(Options):
+class InterlaceKinds(Weights):
     """How often each fault is drawn, in proportion to the sum."""
 
-    combing: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="weight of two fields of different moments: lines of one are moved"
-    )
-    doubling: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="weight of one field alone, each of its lines shown twice"
-    )
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> InterlaceKinds:
-        if not self.combing and not self.doubling:
-            raise ValueError("kinds: all weights are 0; give one of them more, as in {combing: 1}")
-        return self
+    combing: Weight = Field(0.0, description="weight of two fields of different moments: lines of one are moved")
+    doubling: Weight = Field(0.0, description="weight of one field alone, each of its lines shown twice")
 
 
 class InterlaceStageOptions(StageOptions):

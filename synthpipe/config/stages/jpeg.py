@@ -6,14 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight
 
 __all__ = ["JpegStageOptions", "Sampling"]
 
 #: How chroma is stored: at the full size, at half the width and height, and so on.
 Sampling = Literal["420", "422", "444", "411", "440"]
-
-_Weight = Annotated[float, Field(ge=0)]
 
 
 def _names(value: Any) -> Any:
@@ -30,7 +28,7 @@ def _in_one_order(value: dict[Sampling, float]) -> dict[Sampling, float]:
 
 
 _Samplings = Annotated[
-    dict[Sampling, _Weight],
+    dict[Sampling, Weight],
     BeforeValidator(_names),
     AfterValidator(_in_one_order),
     WithJsonSchema(

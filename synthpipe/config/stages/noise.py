@@ -2,57 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from synthpipe.config.reader import Options
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
 __all__ = ["NoiseChannels", "NoiseKinds", "NoiseStageOptions"]
 
 _NO_COVARIANCE = ("poisson", "uniform", "salt_and_pepper")
 
-_Weight = Annotated[float, Field(ge=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Width = Annotated[float, Field(ge=0.2, le=8)]
 _Photons = Annotated[float, Field(ge=1, le=1_000_000)]
 
 
-class _Weights(Options):
-    """Weights of which at least one is above 0."""
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> Self:
-        if sum(self.weights().values()) <= 0:
-            raise ValueError(f"expected a weight above 0 for one of {', '.join(self.weights())}, all are 0")
-        return self
-
-    def weights(self) -> dict[str, float]:
-        """By name, in the order of the fields."""
-        return {name: float(getattr(self, name)) for name in type(self).model_fields}
-
-
-class NoiseKinds(_Weights):
+class NoiseKinds(Weights):
     """Weights of the kinds of noise, one of which each sample draws."""
 
-    gaussian: _Weight = Field(0.0, description="white: sigma for every pixel")
-    poisson: _Weight = Field(0.0, description="of counted photons; scale and photons are its options")
-    poisson_gaussian: _Weight = Field(0.0, description="Gaussian of variance gain x + sigma^2 at brightness x")
-    uniform: _Weight = Field(0.0, description="all numbers of a range alike, of standard deviation sigma")
-    salt_and_pepper: _Weight = Field(0.0, description="a share of the pixels turns white or black")
-    correlated: _Weight = Field(0.0, description="Gaussian, blurred with width and brought back to sigma")
-    film: _Weight = Field(0.0, description="grains of width: sigma in mid-tones, none in black and white")
-    speckle: _Weight = Field(0.0, description="Gaussian of sigma times brightness")
+    gaussian: Weight = Field(0.0, description="white: sigma for every pixel")
+    poisson: Weight = Field(0.0, description="of counted photons; scale and photons are its options")
+    poisson_gaussian: Weight = Field(0.0, description="Gaussian of variance gain x + sigma^2 at brightness x")
+    uniform: Weight = Field(0.0, description="all numbers of a range alike, of standard deviation sigma")
+    salt_and_pepper: Weight = Field(0.0, description="a share of the pixels turns white or black")
+    correlated: Weight = Field(0.0, description="Gaussian, blurred with width and brought back to sigma")
+    film: Weight = Field(0.0, description="grains of width: sigma in mid-tones, none in black and white")
+    speckle: Weight = Field(0.0, description="Gaussian of sigma times brightness")
 
 
-class NoiseChannels(_Weights):
+class NoiseChannels(Weights):
     """Weights of how the noise of R, G and B hangs together."""
 
-    independent: _Weight = Field(0.0, description="each for itself")
-    grey: _Weight = Field(0.0, description="the same in all three: changes the luma alone")
-    chroma: _Weight = Field(0.0, description="each for itself less the luma of all: changes the colours alone")
-    covariance: _Weight = Field(
+    independent: Weight = Field(0.0, description="each for itself")
+    grey: Weight = Field(0.0, description="the same in all three: changes the luma alone")
+    chroma: Weight = Field(0.0, description="each for itself less the luma of all: changes the colours alone")
+    covariance: Weight = Field(
         0.0,
         description="a drawn covariance, for kinds of Gaussian fields: the square of the high end of sigma times "
         "|U^T D U|, D uniform in [0, 1] and U a random rotation, as BSRGAN's",

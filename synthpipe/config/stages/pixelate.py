@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from synthpipe.config.reader import Options
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
 __all__ = ["PixelateKinds", "PixelateStageOptions"]
 
 
-class PixelateKinds(Options):
+class PixelateKinds(Weights):
     """How often each way of making a block of one colour is drawn, in proportion to the sum."""
 
-    average: float = Field(0.0, ge=0, allow_inf_nan=False, description="weight of the mean over the block")
-    nearest: float = Field(
+    average: Weight = Field(0.0, description="weight of the mean over the block")
+    nearest: Weight = Field(
         0.0,
-        ge=0,
-        allow_inf_nan=False,
         description="weight of the pixel in the block's middle; of even blocks the one behind it, which moves content",
     )
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> PixelateKinds:
-        if not self.average and not self.nearest:
-            raise ValueError("kinds: all weights are 0; give one of them more, as in {average: 1}")
-        return self
 
 
 class PixelateStageOptions(StageOptions):

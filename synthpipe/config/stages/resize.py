@@ -6,42 +6,34 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 
-from synthpipe.config.reader import Options
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
 __all__ = ["DirectionOptions", "ResizeFilters", "ResizeStageOptions"]
 
 _Factor = Annotated[float, Field(gt=0, le=32)]
 
 
-class ResizeFilters(Options):
+class ResizeFilters(Weights):
     """How often each filter is drawn, in proportion to the sum; those that are left out never."""
 
-    nearest: float = Field(
+    nearest: Weight = Field(
         0.0,
-        ge=0,
         description="weight of the pixel under the centre of the new one; moves content by up to half a pixel",
     )
-    area: float = Field(
-        0.0, ge=0, description="weight of the mean of all pixels that the new one touches, as torch's `area`"
+    area: Weight = Field(
+        0.0, description="weight of the mean of all pixels that the new one touches, as torch's `area`"
     )
-    box: float = Field(0.0, ge=0, description="weight of the mean over the new pixel, as OpenCV's INTER_AREA")
-    bilinear: float = Field(0.0, ge=0, description="weight of the triangle")
-    hermite: float = Field(0.0, ge=0, description="weight of the cubic of radius 1")
-    hamming: float = Field(0.0, ge=0, description="weight of Pillow's Hamming filter")
-    bicubic: float = Field(
-        0.0, ge=0, description="weight of Keys' cubic, a = -0.5 with antialias (as Pillow), -0.75 without (as OpenCV)"
+    box: Weight = Field(0.0, description="weight of the mean over the new pixel, as OpenCV's INTER_AREA")
+    bilinear: Weight = Field(0.0, description="weight of the triangle")
+    hermite: Weight = Field(0.0, description="weight of the cubic of radius 1")
+    hamming: Weight = Field(0.0, description="weight of Pillow's Hamming filter")
+    bicubic: Weight = Field(
+        0.0, description="weight of Keys' cubic, a = -0.5 with antialias (as Pillow), -0.75 without (as OpenCV)"
     )
-    mitchell: float = Field(0.0, ge=0, description="weight of Mitchell and Netravali's cubic")
-    b_spline: float = Field(0.0, ge=0, description="weight of the cubic B-spline, which blurs")
-    gaussian: float = Field(0.0, ge=0, description="weight of a Gaussian with a deviation of half a pixel")
-    lanczos: float = Field(0.0, ge=0, description="weight of Lanczos' filter of 3 lobes")
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> ResizeFilters:
-        if not self.drawn():
-            raise ValueError("filter: all weights are 0; give one of them more, as in {bicubic: 1}")
-        return self
+    mitchell: Weight = Field(0.0, description="weight of Mitchell and Netravali's cubic")
+    b_spline: Weight = Field(0.0, description="weight of the cubic B-spline, which blurs")
+    gaussian: Weight = Field(0.0, description="weight of a Gaussian with a deviation of half a pixel")
+    lanczos: Weight = Field(0.0, description="weight of Lanczos' filter of 3 lobes")
 
     def drawn(self) -> dict[str, float]:
         """Weights above 0, by name."""
@@ -60,18 +52,12 @@ _Filters = Annotated[
 ]
 
 
-class DirectionOptions(Options):
+class DirectionOptions(Weights):
     """Weights of enlarging, reducing, and keeping the size."""
 
-    up: float = Field(0.0, ge=0, description="weight of enlarging: the factor is drawn from 1 to the high end")
-    down: float = Field(0.0, ge=0, description="weight of reducing: the factor is drawn from the low end to 1")
-    keep: float = Field(0.0, ge=0, description="weight of a factor of 1")
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> DirectionOptions:
-        if self.up + self.down + self.keep <= 0:
-            raise ValueError("direction: all weights are 0; give up, down or keep more")
-        return self
+    up: Weight = Field(0.0, description="weight of enlarging: the factor is drawn from 1 to the high end")
+    down: Weight = Field(0.0, description="weight of reducing: the factor is drawn from the low end to 1")
+    keep: Weight = Field(0.0, description="weight of a factor of 1")
 
 
 class ResizeStageOptions(StageOptions):

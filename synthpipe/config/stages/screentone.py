@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from synthpipe.config.reader import Options
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
 __all__ = ["ScreentoneKinds", "ScreentoneStageOptions"]
 
 
-class ScreentoneKinds(Options):
+class ScreentoneKinds(Weights):
     """How often each kind is drawn, in proportion to the sum; kinds that are left out never."""
 
-    luma: float = Field(
-        0.0, ge=0, description="weight of black dots for the luma; the image loses its colour, as manga"
-    )
-    rgb: float = Field(0.0, ge=0, description="weight of dots of cyan, magenta and yellow, at 15, 75 and 0 degrees")
-    cmyk: float = Field(0.0, ge=0, description="weight of these and of black at 45 degrees, which takes over the greys")
-
-    @model_validator(mode="after")
-    def _some_weight(self) -> ScreentoneKinds:
-        if self.luma + self.rgb + self.cmyk <= 0:
-            raise ValueError("kinds: all weights are 0; give one of them more, as in {luma: 1}")
-        return self
+    luma: Weight = Field(0.0, description="weight of black dots for the luma; the image loses its colour, as manga")
+    rgb: Weight = Field(0.0, description="weight of dots of cyan, magenta and yellow, at 15, 75 and 0 degrees")
+    cmyk: Weight = Field(0.0, description="weight of these and of black at 45 degrees, which takes over the greys")
 
 
 class ScreentoneStageOptions(StageOptions):

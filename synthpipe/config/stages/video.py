@@ -6,14 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from synthpipe.config.stages.base import Range, StageOptions
+from synthpipe.config.stages.base import Range, StageOptions, Weight
 
 __all__ = ["VideoCodec", "VideoStageOptions"]
 
 #: The codecs, by the names that option files use.
 VideoCodec = Literal["h264", "hevc", "mpeg2", "mpeg4", "vp9"]
 
-_Weight = Annotated[float, Field(ge=0)]
 _Crf = Range[Annotated[int, Field(ge=1, le=51)]]
 _Quantiser = Range[Annotated[int, Field(ge=1, le=31)]]
 
@@ -29,7 +28,7 @@ def _in_one_order(value: dict[VideoCodec, float]) -> dict[VideoCodec, float]:
 
 
 _Codecs = Annotated[
-    dict[VideoCodec, _Weight],
+    dict[VideoCodec, Weight],
     BeforeValidator(_one_codec),
     AfterValidator(_in_one_order),
     WithJsonSchema(

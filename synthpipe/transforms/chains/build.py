@@ -35,8 +35,7 @@ from synthpipe.config.stages.saturation import SaturationStageOptions
 from synthpipe.config.stages.screentone import ScreentoneStageOptions
 from synthpipe.config.stages.video import VideoStageOptions
 from synthpipe.config.stages.webp import WebpStageOptions
-from synthpipe.denoisers.base import Denoiser
-from synthpipe.errors import CheckpointError, OptionError
+from synthpipe.errors import OptionError
 from synthpipe.transforms.chains.choice import Choice, Shuffle, Sometimes
 from synthpipe.transforms.chains.node import Node, Row, Step
 from synthpipe.transforms.chains.schedule import Schedule
@@ -61,6 +60,7 @@ from synthpipe.transforms.chains.stages.webp import Webp
 from synthpipe.transforms.chains.stages.whole import WholeDegradation
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
+from synthpipe.transforms.denoise import load_denoiser
 
 __all__ = ["build_node", "build_row", "build_stage"]
 
@@ -100,7 +100,7 @@ def build_stage(options: LeafStageOption) -> Stage:
     """The operation of one place, on the CPU."""
     match options:
         case DenoiseStageOptions():
-            return DenoiseStage(options, None if options.weights is None else _denoiser(options.weights))
+            return DenoiseStage(options, None if options.weights is None else load_denoiser(options.weights))
         case InterlaceStageOptions():
             return Interlace(options)
         case PixelateStageOptions():
@@ -136,14 +136,6 @@ def build_stage(options: LeafStageOption) -> Stage:
             return Webp(options)
         case _:
             assert_never(options)
-
-
-def _denoiser(weights: str) -> Denoiser:
-    model = checkpoints.load(weights)
-    if not isinstance(model, Denoiser):
-        kind = checkpoints.read_header(weights)["kind"]
-        raise CheckpointError(f"{weights}: holds a {kind!r} model, expected a denoiser")
-    return model
 
 
 def _branch(options: BranchOptions, prefix: str, scale: int) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -20,18 +20,15 @@ from synthpipe.transforms.base import BatchTransform, DeviceTransform
 from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.choice import Choice, Sometimes
-from synthpipe.transforms.chains.node import Draws, Item, Node
+from synthpipe.transforms.chains.node import Draws, Item, Node, Trace
 from synthpipe.transforms.chains.schedule import Schedule
-from synthpipe.transforms.chains.stage import Context, Extent, Params, Size
+from synthpipe.transforms.chains.stage import Context, Extent, Size
 
 __all__ = ["Chain", "DeviceChain", "HostChain", "make_chain"]
 
 _MOST_THREADS = 8
 #: Bytes at multiples of which torch begins tensors.
 _ALIGNMENT = 64
-
-#: Told of each stage that was applied: row of the sample, place of the stage, settings, image ``(1, 3, h, w)``.
-Trace = Callable[[int, str, Params, Tensor], None]
 
 
 class Chain(BatchTransform):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,15 @@ from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.schedule import Schedule
 from synthpipe.transforms.chains.stage import Context, Extent, Params, Size, Stage
 
-__all__ = ["APPLIED", "Draws", "Item", "Node", "Row", "Step", "union"]
+__all__ = ["APPLIED", "Draws", "Item", "Node", "Row", "Step", "Trace", "union"]
 
 #: What each place of a chain drew, by its name.
 Draws = Mapping[str, Params]
 
-#: How often a stage is applied, in what it drew; only where it is not always.
+#: Told of each stage that was applied: row of the sample, place of the stage, settings, image ``(1, 3, h, w)``.
+Trace = Callable[[int, str, Params, Tensor], None]
+
+#: Name of the setting that says whether a stage is applied; only where its probability is below 1.
 APPLIED = "applied"
 
 
@@ -44,7 +47,7 @@ class Item:
     x: Tensor
     draws: Draws
     context: Context
-    trace: Callable[[int, str, Params, Tensor], None] | None = field(default=None)
+    trace: Trace | None = None
 
 
 class Node(nn.Module, ABC):

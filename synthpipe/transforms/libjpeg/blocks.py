@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BlockCoder", "quantiser"]
+__all__ = ["BlockCoder"]
 
 _BITS = 13  # of the constants
 _MORE = 2  # bits that are kept between the passes
@@ -44,7 +44,7 @@ class BlockCoder(nn.Module):
 
         Args:
             plane: ``(B, C, H, W)`` float32, whole numbers -128..127, sides multiples of 8.
-            table: ``(B, 8, 8)`` float64, the divisor of each frequency, see :func:`quantiser`.
+            table: ``(B, 8, 8)`` float64: the divisor of each frequency.
         """
         batch, channels, height, width = plane.shape
         blocks = plane.double().reshape(batch, channels, height // 8, 8, width // 8, 8)
@@ -61,12 +61,6 @@ class BlockCoder(nn.Module):
     def _pass(self, values: Tensor, matrix: Tensor) -> Tensor:
         """A pass along the last axis, rounded: exact, since matrix and values are whole numbers over powers of 2."""
         return F.linear(values, matrix, self.rounding).floor()
-
-
-def quantiser(table: Tensor, quality: Tensor) -> Tensor:
-    """libjpeg's scaling of a table ``(8, 8)`` int64 by quality ``(B,)`` int64, 1..100; ``(B, 8, 8)`` float64."""
-    percent = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    return ((table * percent[:, None, None] + 50) // 100).clamp(1, 255).double()
 
 
 def _fix(value: float) -> int:

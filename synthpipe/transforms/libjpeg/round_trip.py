@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from synthpipe.images import divide_by_255
 from synthpipe.transforms.chains.canvas import Canvas
-from synthpipe.transforms.jpeg import CHROMA_TABLE, LUMA_TABLE
-from synthpipe.transforms.libjpeg.blocks import BlockCoder, quantiser
+from synthpipe.transforms.jpeg import CHROMA_TABLE, LUMA_TABLE, quantiser
+from synthpipe.transforms.libjpeg.blocks import BlockCoder
 from synthpipe.transforms.libjpeg.chroma import enlarged, reduced
 
 __all__ = ["FACTORS", "LibjpegRoundTrip"]
@@ -54,9 +54,10 @@ class LibjpegRoundTrip(nn.Module):
         luma, blue_red = _luma_chroma(levels.pixels)
         bottom, right = -height % 8, -width % 8
         coded = self.coder(
-            canvas.holding(luma).extended(0, bottom, 0, right, "replicate"), quantiser(self.luma, quality)
+            canvas.holding(luma).extended(0, bottom, 0, right, "replicate"),
+            quantiser(self.luma, quality, torch.float64),
         )
-        table = quantiser(self.chroma, quality)
+        table = quantiser(self.chroma, quality, torch.float64)
         chroma = self._chroma(canvas.holding(blue_red), table, self.samplings[0])
         for name in self.samplings[1:]:
             other = self._chroma(canvas.holding(blue_red), table, name)

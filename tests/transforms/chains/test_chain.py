@@ -14,7 +14,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flows.draws import SeededNoise
 from synthpipe.transforms.chains.chain import DeviceChain, HostChain
 from tests.capturable import check_capturable
-from tests.transforms.chains.test_choice import chain_of
+from tests.transforms.chains.chain_of import chain_of
 
 CHAIN: list[dict[str, Any]] = [
     {"type": "quantise", "levels": [2, 9], "probability": 0.5},

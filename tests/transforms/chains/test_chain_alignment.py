@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from synthpipe.config.presets import preset_chain
-from tests.transforms.chains.test_choice import chain_of
+from tests.transforms.chains.chain_of import chain_of
 
 SIDE, SCALE = 96, 4
 #: Noise moves nothing, and hides what does.

@@ -9,25 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from synthpipe.config.degrade import DegradeOptions
-from synthpipe.config.reader import Options, parse_options
 from synthpipe.errors import OptionError, ShapeError
-from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.chains.chain import Chain, HostChain
 from synthpipe.transforms.chains.laws import between, log_between, pick, whole_between
 from synthpipe.transforms.chains.schedule import Schedule
+from tests.transforms.chains.chain_of import chain_of
 
 COUNT = 20_000
-
-
-class Block(Options):
-    degrade: DegradeOptions
-
-
-def chain_of(degrade: Any, scale: int = 1) -> Chain:
-    built = build_degrade(parse_options({"degrade": degrade}, Block).degrade, scale)
-    assert isinstance(built, Chain)
-    return built
 
 
 def draws_of(chain: Chain, seen: int = 0) -> Any:

@@ -8,24 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from synthpipe.config.degrade import DegradeOptions
-from synthpipe.config.reader import Options, parse_options
+from synthpipe.config.reader import parse_options
 from synthpipe.config.stages.quantise import QuantiseStageOptions
-from synthpipe.transforms.build import build_degrade
-from synthpipe.transforms.chains.chain import Chain
 from synthpipe.transforms.chains.explained import degrade_traced, forced, readable, ways_of
 from synthpipe.transforms.chains.stage import Context, Size
 from synthpipe.transforms.chains.stages.quantise import Quantise
-
-
-class Block(Options):
-    degrade: DegradeOptions
-
-
-def built(degrade: Any, scale: int = 1) -> Chain:
-    chain = build_degrade(parse_options({"degrade": degrade}, Block).degrade, scale)
-    assert isinstance(chain, Chain)
-    return chain
+from tests.transforms.chains.chain_of import chain_of
 
 
 def way(name: str, *stages: Any) -> dict[str, Any]:
@@ -44,11 +32,11 @@ CHAIN = [
 
 
 def test_ways_are_those_of_the_outermost_choices() -> None:
-    names = [found.name for found in ways_of(built(CHAIN).node)]
+    names = [found.name for found in ways_of(chain_of(CHAIN).node)]
     assert names == ["choice/a", "choice/b", "shuffle/choice/x", "shuffle/choice/y"]
-    sometimes = [found.name for found in ways_of(built([INNER]).node)]
+    sometimes = [found.name for found in ways_of(chain_of([INNER]).node)]
     assert sometimes == ["choice/low", "choice/high"]
-    assert ways_of(built([quantise(3)]).node) == []
+    assert ways_of(chain_of([quantise(3)]).node) == []
 
 
 def rounded(x: Tensor, levels: int) -> Tensor:
@@ -56,7 +44,7 @@ def rounded(x: Tensor, levels: int) -> Tensor:
 
 
 def test_a_forced_way_is_gone_by_all_and_leaves_the_rest_as_drawn() -> None:
-    chain = built(CHAIN)
+    chain = chain_of(CHAIN)
     seeds = torch.arange(40) * 7919
     gt = torch.rand(40, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     draws = chain.draws({"seed": seeds})
@@ -77,7 +65,7 @@ def test_a_forced_way_is_gone_by_all_and_leaves_the_rest_as_drawn() -> None:
 
 
 def test_the_trace_is_the_batch_of_many_taken_apart() -> None:
-    chain = built([{"type": "noise", "kinds": {"gaussian": 1}, "probability": 0.6}, *CHAIN])
+    chain = chain_of([{"type": "noise", "kinds": {"gaussian": 1}, "probability": 0.6}, *CHAIN])
     gt = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     seeds, seen = torch.arange(12) * 104729, torch.arange(12)
     together = chain({"gt": gt, "seed": seeds, "seen": seen})["lq"]
@@ -92,7 +80,7 @@ def test_the_trace_is_the_batch_of_many_taken_apart() -> None:
 
 
 def test_settings_are_words_and_numbers() -> None:
-    noise = built([{"type": "noise", "kinds": {"poisson": 1}, "channels": {"grey": 1}}]).node
+    noise = chain_of([{"type": "noise", "kinds": {"poisson": 1}, "channels": {"grey": 1}}]).node
     [step] = noise.steps()
     drawn = step.stage.draw(torch.full((2, step.stage.numbers), 0.5, dtype=torch.float64))
     said = readable(step.stage, drawn, 1)
@@ -125,7 +113,7 @@ DRAWING_MANY = [
     "options", DRAWING_MANY, ids=lambda options: "-".join((options["type"], *options.get("kinds", ())))
 )
 def test_what_is_not_said_changes_nothing(options: dict[str, Any]) -> None:
-    [step] = built([options]).node.steps()
+    [step] = chain_of([options]).node.steps()
     stage = step.stage
     x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(3))
     many = torch.rand(60, stage.numbers, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
@@ -158,6 +146,6 @@ def test_what_is_not_said_changes_nothing(options: dict[str, Any]) -> None:
     ],
 )
 def test_what_a_kind_uses_is_said(options: dict[str, Any], said: set[str]) -> None:
-    [step] = built([options]).node.steps()
+    [step] = chain_of([options]).node.steps()
     drawn = step.stage.draw(torch.full((1, step.stage.numbers), 0.25, dtype=torch.float64))
     assert set(readable(step.stage, drawn)) == said

@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +17,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from synthpipe.config.degrade import DegradeOptions
-from synthpipe.config.reader import Options, parse_options
-from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.chains.stages.blur import KINDS as BLUR_KINDS
 from synthpipe.transforms.chains.stages.noise import CHANNELS
 from synthpipe.transforms.chains.stages.noise import KINDS as NOISE_KINDS
 from synthpipe.transforms.chains.stages.resize import FILTERS
 from tests.basicsr_runs import require_basicsr
+from tests.transforms.chains.chain_of import chain_of
 
 require_basicsr()
 
@@ -52,13 +49,9 @@ OUR_NAMES = {
 Draws = Mapping[str, Mapping[str, np.ndarray]]
 
 
-class _Block(Options):
-    degrade: DegradeOptions
-
-
 def drawn(preset: str, count: int, scale: int = 4) -> dict[str, dict[str, np.ndarray]]:
     """What a chain draws for ``count`` samples: by place, by name."""
-    chain: Any = build_degrade(parse_options({"degrade": preset}, _Block).degrade, scale)
+    chain = chain_of(preset, scale)
     parts = []
     for start in range(0, count, 50_000):
         seeds = torch.arange(start, min(start + 50_000, count), dtype=torch.int64)
@@ -331,7 +324,7 @@ def test_bsrgan_nearest_is_the_moved_kernel_of_the_paper() -> None:
         {"type": "blur", "kinds": {"isotropic": 1}, "size": 21, "sigma": sigma},
         {"type": "resize", "to": "lr", "filter": "bilinear", "antialias": False},
     ]
-    chain: Any = build_degrade(parse_options({"degrade": stages}, _Block).degrade, scale)
+    chain = chain_of(stages, scale)
     made: Tensor = chain({"gt": image, "seed": torch.zeros(1, dtype=torch.int64)})["lq"]
     line = np.exp(-((np.arange(-10, 11) / sigma) ** 2) / 2)
     kernel = np.pad(np.outer(line, line) / np.outer(line, line).sum(), 2)

@@ -8,15 +8,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from synthpipe.config.chain import ChainOptions
-from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError
-from synthpipe.transforms.chains.build import build_row
 from synthpipe.transforms.chains.canvas import Canvas
-from synthpipe.transforms.chains.chain import Chain, DeviceChain, HostChain, make_chain
+from synthpipe.transforms.chains.chain import DeviceChain, HostChain
 from synthpipe.transforms.chains.explained import readable
 from synthpipe.transforms.chains.stage import Context, Size, Stage
 from tests.capturable import check_capturable
+from tests.transforms.chains.chain_of import chain_of
 from tests.transforms.chains.stage_battery import drawn, image_of, photo_like
 
 MANY = {"area": 1, "box": 1, "bilinear": 1, "bicubic": 1, "lanczos": 1}
@@ -34,11 +32,6 @@ DITHER: list[dict[str, Any]] = [
     {"type": "dither", "kinds": {"none": 1, "bayer": 1, "blue_noise": 1, "white_noise": 1}, "palettes": palettes}
     for palettes in ({"uniform": 1}, {"web": 1}, {"grey": 1})
 ]
-
-
-def chain_of(stages: list[dict[str, Any]], scale: int) -> Chain:
-    options = parse_options({"type": "chain", "stages": stages}, ChainOptions)
-    return make_chain(build_row(options.stages, "", scale), scale)
 
 
 def stage_of(options: dict[str, Any]) -> Stage:

@@ -94,7 +94,7 @@ class Blur(Stage):
     def __init__(self, options: BlurStageOptions, bank: Tensor | None = None) -> None:
         super().__init__()
         self.options = options
-        self._weights = [getattr(options.kinds, name) for name in KINDS]
+        self._weights = list(options.kinds.weights().values())
         self._possible = [kind for kind, weight in enumerate(self._weights) if weight > 0]
         self.register_buffer("bank", bank, persistent=False)
         self._side = max(self._largest(kind) for kind in self._possible)

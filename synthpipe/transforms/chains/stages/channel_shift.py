@@ -9,15 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
+from synthpipe.config.stages.channel_shift import ChannelShiftKinds, ChannelShiftStageOptions
 from synthpipe.errors import OptionError
 from synthpipe.images import luma
 from synthpipe.transforms.chains.canvas import Canvas
-from synthpipe.transforms.chains.laws import between, pick
+from synthpipe.transforms.chains.laws import between, pick, whole_between
 from synthpipe.transforms.chains.stage import Context, Extent, Params, Size, Stage
 
-__all__ = ["ChannelShift"]
+__all__ = ["KINDS", "ChannelShift"]
 
+#: What ``kind`` counts from 0.
+KINDS = tuple(ChannelShiftKinds.model_fields)
 _ONE, _TWO, _CHROMA = range(3)
 
 
@@ -28,7 +30,7 @@ class ChannelShift(Stage):
     """
 
     numbers = 6
-    words: ClassVar = {"kind": ("one", "two", "chroma")}
+    words: ClassVar = {"kind": KINDS}
     aligned = False
 
     def __init__(self, options: ChannelShiftStageOptions) -> None:
@@ -36,10 +38,9 @@ class ChannelShift(Stage):
         self.options = options
 
     def draw(self, u: Tensor) -> Params:
-        """``kind`` (0 one, 1 two, 2 chroma) and pixels ``x`` and ``y`` of R, G, B ``(B, 3)``, 0 where one stays."""
-        kinds = self.options.kinds
-        kind = pick([kinds.one, kinds.two, kinds.chroma], u[:, 0])
-        singled = (u[:, 1] * 3).long().clamp(max=2)  # the one that moves, or that stays of two that do
+        """``kind`` (in :data:`KINDS`) and pixels ``x`` and ``y`` of R, G, B ``(B, 3)``, 0 where one stays."""
+        kind = pick(list(self.options.kinds.weights().values()), u[:, 0])
+        singled = whole_between((0, 2), u[:, 1])  # the one that moves, or that stays of two that do
         channel = torch.arange(3, device=u.device)
         is_it = channel == singled[:, None]
         moves = torch.where(kind[:, None] == _TWO, ~is_it, is_it | (kind[:, None] == _CHROMA))

@@ -51,12 +51,12 @@ class Dither(Stage):
     def draw(self, u: Tensor) -> Params:
         """``kind`` and ``palette`` by number, ``colours``, ``levels``, ``strength``, and the grid's place."""
         o = self.options
-        palette = pick([weight for _, weight in o.palettes], u[:, 1])
+        palette = pick(list(o.palettes.weights().values()), u[:, 1])
         colours = whole_between(o.colours, u[:, 2])
         cube = (colours.double() ** (1 / 3) + 1e-9).floor().long().clamp(min=2)
         cube = torch.where(palette == PALETTES.index("web"), _WEB_LEVELS, cube)
         return {
-            "kind": pick([weight for _, weight in o.kinds], u[:, 0]),
+            "kind": pick(list(o.kinds.weights().values()), u[:, 0]),
             "palette": palette,
             "colours": torch.where(palette < PALETTES.index("grey"), cube**3, colours),
             "levels": torch.where(palette == PALETTES.index("grey"), colours, cube),

@@ -33,7 +33,7 @@ class Interlace(Stage):
 
     def draw(self, u: Tensor) -> Params:
         """``kind`` (its number in :data:`KINDS`), ``field`` (0 or 1: which lines are at fault), ``shift`` (pixels)."""
-        kind = pick((self.options.kinds.combing, self.options.kinds.doubling), u[:, 0])
+        kind = pick(list(self.options.kinds.weights().values()), u[:, 0])
         shift = whole_between(self.options.shift, u[:, 2])
         return {"kind": kind, "field": whole_between((0, 1), u[:, 1]), "shift": torch.where(kind == _COMBING, shift, 0)}
 

@@ -90,8 +90,8 @@ class Noise(Stage):
             "salt": between(o.salt, u[:, 8]),
         }
         params = {
-            "kind": pick([*o.kinds.weights().values()], u[:, 0]),
-            "channels": pick([*o.channels.weights().values()], u[:, 1]),
+            "kind": pick(list(o.kinds.weights().values()), u[:, 0]),
+            "channels": pick(list(o.channels.weights().values()), u[:, 1]),
             **{name: value for name, value in drawn.items() if any(kind in self._kinds for kind in _USES[name])},
         }
         if o.channels.covariance > 0:

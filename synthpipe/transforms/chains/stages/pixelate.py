@@ -43,7 +43,7 @@ class Pixelate(Stage):
         block = whole_between(self.options.block, u[:, 1])
         begin = (u[:, 2:4] * block[:, None]).floor().long().minimum(block[:, None] - 1)
         return {
-            "kind": pick((self.options.kinds.average, self.options.kinds.nearest), u[:, 0]),
+            "kind": pick(list(self.options.kinds.weights().values()), u[:, 0]),
             "block": block,
             "begin": begin,
         }

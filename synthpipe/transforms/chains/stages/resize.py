@@ -12,7 +12,7 @@ from torch import Tensor
 from synthpipe.config.stages.resize import ResizeFilters, ResizeStageOptions
 from synthpipe.errors import OptionError
 from synthpipe.transforms.chains.canvas import Canvas
-from synthpipe.transforms.chains.laws import pick
+from synthpipe.transforms.chains.laws import between, log_between, pick
 from synthpipe.transforms.chains.resampling import Axis, nearest, resample_last, weights
 from synthpipe.transforms.chains.srgb import decode_srgb, encode_srgb
 from synthpipe.transforms.chains.stage import Context, Extent, Params, Size, Stage
@@ -54,7 +54,7 @@ class Resize(Stage):
         side = pick([weight for weight, _ in self._sides], u[:, 0])
         factor = torch.ones_like(u[:, 1])
         for number, (_, limits) in enumerate(self._sides):
-            factor = torch.where(side == number, _between(self.options.law, limits, u[:, 1]), factor)
+            factor = torch.where(side == number, _factor(self.options.law, limits, u[:, 1]), factor)
         return {"factor": factor, "filter": pick(self._weights, u[:, 2])}
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
@@ -135,13 +135,13 @@ def _sides(options: ResizeStageOptions) -> list[tuple[float, tuple[float, float]
     return [(direction.up, (1.0, high)), (direction.down, (low, 1.0)), (direction.keep, (1.0, 1.0))]
 
 
-def _between(law: str, limits: tuple[float, float], u: Tensor) -> Tensor:
+def _factor(law: str, limits: tuple[float, float], u: Tensor) -> Tensor:
     low, high = limits
     if law == "log":
-        return (u * (math.log(high) - math.log(low)) + math.log(low)).exp().clamp(low, high)
+        return log_between(limits, u).clamp(low, high)
     if law == "inverse":
         return (1 / (u * (1 / low - 1 / high) + 1 / high)).clamp(low, high)
-    return u * (high - low) + low
+    return between(limits, u)
 
 
 def _scaled(side: int, factor: float) -> int:

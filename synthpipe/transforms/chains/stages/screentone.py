@@ -46,7 +46,7 @@ class Screentone(Stage):
         """``kind`` by number, ``period`` and ``softness`` in pixels, ``angle`` in degrees, ``strength``, ``phase``."""
         o = self.options
         return {
-            "kind": pick([weight for _, weight in o.kinds], u[:, 0]),
+            "kind": pick(list(o.kinds.weights().values()), u[:, 0]),
             "period": between(o.period, u[:, 1]),
             "angle": between(o.angle, u[:, 2]),
             "softness": between(o.softness, u[:, 3]),
