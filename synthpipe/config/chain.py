@@ -167,7 +167,7 @@ degrade:
         return self
 
 
-#: Stages of a shuffled row, whose sizes in all orders are looked at.
+#: Most stages of a shuffled row: the sizes behind every set of them are computed before any image is read.
 MOST_SHUFFLED = 10
 
 

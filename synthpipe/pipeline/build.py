@@ -101,7 +101,7 @@ def build_stream(
 
 @dataclass(frozen=True)
 class StreamParts:
-    """What a stream does to its images, for who wants to do it to one of them.
+    """What a stream does to its images, to be done again to one of them.
 
     Args:
         settings: where they are and how tiles are cut; ``cut`` says which patches.

@@ -76,7 +76,7 @@ class BatchTransform(ABC):
         """
 
     def ways(self, seed: Tensor, seen: Tensor) -> Counter[str]:
-        """How many of these samples go each of several ways, by name; empty where there is one.
+        """How many of these samples go each of several ways, by name; empty where there is only one.
 
         Args:
             seed: ``(B,)`` int64, on the CPU.

@@ -16,8 +16,8 @@ reductions are OpenCV's, not antialiased.
 * JPEG of quality 30 to 95: with probability 0.75 within the drawn order, and always as the last of all.
 
 Left out: the noise of a camera (probability 0.25 there), which takes the image back to raw data by measured colour
-matrices and tone curves and develops it again; no stage here does that.  ``{type: noise, kinds: poisson_gaussian}`` in
-the list is raw noise without development.
+matrices and tone curves and develops it again; no stage here does that.  ``{type: noise,
+kinds: {poisson_gaussian: 1}}`` in the list is raw noise without development.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Weights(Options):
         return {name: float(getattr(self, name)) for name in type(self).model_fields}
 
 
-#: Samples seen that a float64 tells from the next number, and the largest weight.
+#: Largest count of samples seen, up to which float64 holds all whole numbers, and largest weight.
 _LATEST, _HEAVIEST = 1 << 53, 1e9
 _Knot = tuple[Annotated[int, Field(ge=0, le=_LATEST)], Annotated[float, Field(ge=0, le=_HEAVIEST)]]
 _KNOT_SCHEMA = {

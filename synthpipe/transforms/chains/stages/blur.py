@@ -65,7 +65,7 @@ _LARGEST_IN_BANK = 101
 class Blur(Stage):
     """Each sample with a kernel, or a median, of its own.
 
-    Draws, all ``(B,)``; what the drawn kind has not is 0:
+    Draws, all ``(B,)``, 0 where the drawn kind does not use it:
 
     ========================  ==================================================================================
     ``kind``                  its number in :data:`KINDS`
@@ -79,7 +79,7 @@ class Blur(Stage):
     ``index``                 of the kernel in the bank
     ========================  ==================================================================================
 
-    Only those are there that a kind of weight above 0 has, and the first seven always.
+    The first seven are always there, the others where a kind that uses them has a weight above 0.
 
     Args:
         options: weights and ranges.

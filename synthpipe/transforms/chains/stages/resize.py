@@ -92,7 +92,7 @@ class Resize(Stage):
         return encode_srgb(made) if self.options.linear_light else made
 
     def extent(self, before: Extent, lr: Size) -> Extent:
-        """Between the ends of the factor's range; raises :class:`OptionError` for sizes that are none."""
+        """Between the ends of the factor's range; raises :class:`OptionError` for sides below 1 or above 16384."""
         low, high = self._limits
         start = Extent(lr, lr) if self.options.to == "lr" else before
         least = Size(*(_scaled(side, low) for side in start.least))
