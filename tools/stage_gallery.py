@@ -18,8 +18,8 @@ from demo_photos import photograph
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from synthpipe.config.degrade import DegradeOptions
-from synthpipe.config.reader import Options, parse_options
+from synthpipe.config.chain import ChainOptions
+from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError
 from synthpipe.images import to_uint8
 from synthpipe.transforms.build import build_degrade
@@ -66,14 +66,10 @@ _SIDE, _ZOOM, _COLUMNS, _CAPTION = 84, 2, 6, 46
 _FACE = (60, 185)
 
 
-class _Block(Options):
-    degrade: DegradeOptions
-
-
 def degraded(crop: np.ndarray, stage: dict[str, Any]) -> np.ndarray:
     """The crop after one stage: uint8 ``(h, w, 3)``."""
     back = {"type": "resize", "to": "lr", "filter": "nearest"}
-    chain = build_degrade(parse_options({"degrade": [stage, back]}, _Block).degrade, 1)
+    chain = build_degrade(parse_options({"stages": [stage, back]}, ChainOptions), 1)
     x = torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255
     made = chain({"gt": x, "seed": torch.tensor([3])})["lq"]
     return np.asarray(to_uint8(made)[0].permute(1, 2, 0).numpy())

@@ -18,7 +18,7 @@ __all__ = ["KINDS", "Pixelate"]
 #: What ``kind`` counts from 0.
 KINDS = tuple(PixelateKinds.model_fields)
 
-_AVERAGE, _NEAREST = 0, 1
+_NEAREST = KINDS.index("nearest")
 
 
 class Pixelate(Stage):
