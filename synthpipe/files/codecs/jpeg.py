@@ -11,8 +11,8 @@ __all__ = ["jpeg_round_trip"]
 def jpeg_round_trip(levels: np.ndarray, quality: int, sampling: str) -> np.ndarray:
     """What is left of an image that was a JPEG file; leaves the interpreter free meanwhile.
 
-    The codec is the one that comes with imagecodecs, not Pillow's: it takes two thirds of the time, knows 4:1:1 and
-    4:4:0, and is libjpeg-turbo everywhere (another libjpeg upsamples chroma in another way).
+    The codec is the one that comes with imagecodecs, not Pillow's: it knows 4:1:1 and 4:4:0, and is libjpeg-turbo
+    everywhere (another libjpeg upsamples chroma in another way).
 
     Args:
         levels: ``(h, w, 3)`` uint8, RGB.
