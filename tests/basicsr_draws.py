@@ -11,11 +11,13 @@ import math
 import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from synthpipe.basicsr_plugin.compat import patched, prepare
 
@@ -29,48 +31,11 @@ __all__ = [
     "sinc_draws",
 ]
 
+_FILE = yaml.safe_load((Path(__file__).parent.parent / "tools" / "bench" / "real_esrgan.yml").read_text("utf-8"))
+MODEL_OPTIONS: dict[str, Any] = {**_FILE["model"], "gt_size": 256}
+DATASET_OPTIONS: dict[str, Any] = _FILE["dataset"]
 #: BasicSR's names of kernels, in the order of the published option file.
-BLUR_KINDS = ("iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso")
-
-#: Of ``train_realesrgan_x4plus.yml``.
-MODEL_OPTIONS: dict[str, Any] = {
-    "scale": 4,
-    "gt_size": 256,
-    "resize_prob": [0.2, 0.7, 0.1],
-    "resize_range": [0.15, 1.5],
-    "gaussian_noise_prob": 0.5,
-    "noise_range": [1, 30],
-    "poisson_scale_range": [0.05, 3],
-    "gray_noise_prob": 0.4,
-    "jpeg_range": [30, 95],
-    "second_blur_prob": 0.8,
-    "resize_prob2": [0.3, 0.4, 0.3],
-    "resize_range2": [0.3, 1.2],
-    "gaussian_noise_prob2": 0.5,
-    "noise_range2": [1, 25],
-    "poisson_scale_range2": [0.05, 2.5],
-    "gray_noise_prob2": 0.4,
-    "jpeg_range2": [30, 95],
-}
-DATASET_OPTIONS: dict[str, Any] = {
-    "blur_kernel_size": 21,
-    "kernel_list": list(BLUR_KINDS),
-    "kernel_prob": [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
-    "sinc_prob": 0.1,
-    "blur_sigma": [0.2, 3],
-    "betag_range": [0.5, 4],
-    "betap_range": [1, 2],
-    "blur_kernel_size2": 21,
-    "kernel_list2": list(BLUR_KINDS),
-    "kernel_prob2": [0.45, 0.25, 0.12, 0.03, 0.12, 0.03],
-    "sinc_prob2": 0.1,
-    "blur_sigma2": [0.2, 1.5],
-    "betag_range2": [0.5, 4],
-    "betap_range2": [1, 2],
-    "final_sinc_prob": 0.8,
-    "use_hflip": True,
-    "use_rot": False,
-}
+BLUR_KINDS = tuple(DATASET_OPTIONS["kernel_list"])
 
 #: Side of ``gt``: never made, but sizes are fractions of it, and cut to whole numbers.
 _SIDE = 4_000_000

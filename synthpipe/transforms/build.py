@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
-import torch
-
 from synthpipe import checkpoints
 from synthpipe.config.degrade import (
     ChainOptions,
     ChoiceOptions,
-    ClassicalDegradeOptions,
-    DeFlowDegradeOptions,
     DegradeOptions,
 )
 from synthpipe.config.denoise import DenoiseOptions
@@ -19,10 +13,8 @@ from synthpipe.config.filter import FilterOptions
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import OptionError
 from synthpipe.transforms.base import BatchTransform
-from synthpipe.transforms.chains.build import build_node, build_row
+from synthpipe.transforms.chains.build import build_node, build_row, build_whole
 from synthpipe.transforms.chains.chain import make_chain
-from synthpipe.transforms.classical import ClassicalDegrade
-from synthpipe.transforms.deflow import DeFlowDegrade
 from synthpipe.transforms.denoise import Denoise, load_denoiser
 from synthpipe.transforms.density import DensityFilter, DensityScore, clean_threshold, tile_places
 
@@ -32,25 +24,19 @@ __all__ = ["build_degrade", "build_denoise", "build_filter"]
 def build_degrade(options: DegradeOptions, scale: int) -> BatchTransform:
     """The transform, on the CPU (``.to(device)`` moves it); ``scale`` is the ratio of ``gt`` to ``lq``.
 
-    A new degradation is one case here and one member of :data:`synthpipe.config.degrade.DegradeOptions`; the type
-    checker refuses one without the other.
+    A new degradation is one case of ``build_whole`` and one member of :data:`synthpipe.config.degrade.DegradeOptions`;
+    the type checker refuses one without the other.
 
     Raises:
         CheckpointError: DeFlow weights that are missing, damaged or of another kind.
     """
     match options:
-        case DeFlowDegradeOptions():
-            model = checkpoints.load(options.weights, kind="deflow")
-            dtype = torch.bfloat16 if options.precision == "bf16" else None
-            return DeFlowDegrade(model, scale, options.strength, options.samples, dtype)
-        case ClassicalDegradeOptions():
-            return ClassicalDegrade(options, scale)
         case ChainOptions():
             return make_chain(build_row(options.stages, "", scale), scale)
         case ChoiceOptions():
             return make_chain(build_node(options, "choice", scale), scale)
         case _:
-            assert_never(options)
+            return build_whole(options, scale)
 
 
 def build_denoise(options: DenoiseOptions) -> Denoise:

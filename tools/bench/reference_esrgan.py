@@ -9,56 +9,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 
 from synthpipe.basicsr_plugin.compat import patched, prepare
 
 __all__ = ["PUBLISHED", "ReferenceRealEsrgan"]
 
-_KERNELS = ["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]
-_KERNEL_WEIGHTS = [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
-
-#: Of ``train_realesrgan_x4plus.yml``: the keys of the model and of its data set.
-PUBLISHED: Mapping[str, Any] = {
-    "scale": 4,
-    "resize_prob": [0.2, 0.7, 0.1],
-    "resize_range": [0.15, 1.5],
-    "gaussian_noise_prob": 0.5,
-    "noise_range": [1, 30],
-    "poisson_scale_range": [0.05, 3],
-    "gray_noise_prob": 0.4,
-    "jpeg_range": [30, 95],
-    "second_blur_prob": 0.8,
-    "resize_prob2": [0.3, 0.4, 0.3],
-    "resize_range2": [0.3, 1.2],
-    "gaussian_noise_prob2": 0.5,
-    "noise_range2": [1, 25],
-    "poisson_scale_range2": [0.05, 2.5],
-    "gray_noise_prob2": 0.4,
-    "jpeg_range2": [30, 95],
-    "kernel_list": _KERNELS,
-    "kernel_prob": _KERNEL_WEIGHTS,
-    "sinc_prob": 0.1,
-    "blur_sigma": [0.2, 3],
-    "betag_range": [0.5, 4],
-    "betap_range": [1, 2],
-    "kernel_list2": _KERNELS,
-    "kernel_prob2": _KERNEL_WEIGHTS,
-    "sinc_prob2": 0.1,
-    "blur_sigma2": [0.2, 1.5],
-    "betag_range2": [0.5, 4],
-    "betap_range2": [1, 2],
-    "final_sinc_prob": 0.8,
-    "blur_kernel_size": 21,
-    "blur_kernel_size2": 21,
-    "use_hflip": False,
-    "use_rot": False,
-}
+_FILE = yaml.safe_load((Path(__file__).parent / "real_esrgan.yml").read_text(encoding="utf-8"))
+#: The keys of the model and of its data set; images are not mirrored.
+PUBLISHED: Mapping[str, Any] = {**_FILE["model"], **_FILE["dataset"], "use_hflip": False}
 
 
 class ReferenceRealEsrgan:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 import torch
+from torch import nn
 
 from synthpipe import checkpoints
 from synthpipe.config.chain import (
@@ -36,6 +37,7 @@ from synthpipe.config.stages.screentone import ScreentoneStageOptions
 from synthpipe.config.stages.video import VideoStageOptions
 from synthpipe.config.stages.webp import WebpStageOptions
 from synthpipe.errors import OptionError
+from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.chains.choice import Choice, Shuffle, Sometimes
 from synthpipe.transforms.chains.node import Node, Row, Step
 from synthpipe.transforms.chains.schedule import Schedule
@@ -62,7 +64,7 @@ from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 from synthpipe.transforms.denoise import load_denoiser
 
-__all__ = ["build_node", "build_row", "build_stage"]
+__all__ = ["build_node", "build_row", "build_stage", "build_whole"]
 
 
 def build_row(options: Sequence[StageOption], prefix: str, scale: int) -> Row:
@@ -110,8 +112,8 @@ def build_stage(options: LeafStageOption) -> Stage:
         case BlurStageOptions():
             return Blur(options, read_bank(options.bank) if options.bank is not None else None)
         case DeFlowStageOptions():
-            model = checkpoints.load(options.weights, kind="deflow")
-            return DeFlowStage(model, options.strength, torch.bfloat16 if options.precision == "bf16" else None)
+            model, dtype = _deflow(options)
+            return DeFlowStage(model, options.strength, dtype)
         case NoiseStageOptions():
             return Noise(options)
         case JpegStageOptions():
@@ -138,19 +140,34 @@ def build_stage(options: LeafStageOption) -> Stage:
             assert_never(options)
 
 
+def build_whole(options: DeFlowDegradeOptions | ClassicalDegradeOptions, scale: int) -> DeviceTransform:
+    """A degradation that is no chain, the reduction by ``scale`` included; on the CPU.
+
+    Raises:
+        CheckpointError: weights that are missing, damaged or of another kind.
+    """
+    match options:
+        case DeFlowDegradeOptions():
+            model, dtype = _deflow(options)
+            return DeFlowDegrade(model, scale, options.strength, options.samples, dtype)
+        case ClassicalDegradeOptions():
+            return ClassicalDegrade(options, scale)
+        case _:
+            assert_never(options)
+
+
 def _branch(options: BranchOptions, prefix: str, scale: int) -> Row:
     match options.chain:
         case ChainOptions():
             return build_row(options.chain.stages, prefix, scale)
-        case DeFlowDegradeOptions():
-            if options.chain.samples > 1:
+        case whole:
+            transform = build_whole(whole, scale)
+            if transform.samples > 1:
                 raise OptionError(f"{prefix}deflow: samples is for `deflow` as the only degradation; leave it out")
-            model = checkpoints.load(options.chain.weights, kind="deflow")
-            dtype = torch.bfloat16 if options.chain.precision == "bf16" else None
-            whole = WholeDegradation(DeFlowDegrade(model, scale, options.chain.strength, 1, dtype), scale)
-            return Row([Step(whole, f"{prefix}deflow", Schedule([(0, 1.0)]))])
-        case ClassicalDegradeOptions():
-            whole = WholeDegradation(ClassicalDegrade(options.chain, scale), scale)
-            return Row([Step(whole, f"{prefix}classical", Schedule([(0, 1.0)]))])
-        case _:
-            assert_never(options.chain)
+            return Row([Step(WholeDegradation(transform, scale), f"{prefix}{whole.type}", Schedule([(0, 1.0)]))])
+
+
+def _deflow(options: DeFlowDegradeOptions | DeFlowStageOptions) -> tuple[nn.Module, torch.dtype | None]:
+    """The model, and the dtype of what depends on its condition alone."""
+    model = checkpoints.load(options.weights, kind="deflow")
+    return model, torch.bfloat16 if options.precision == "bf16" else None
