@@ -17,6 +17,7 @@ from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import CheckpointError, SynthPipeError, excerpt, shortened
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.glow import Glow
+from synthpipe.kernels.bank import KernelBank
 
 __all__ = ["build_model", "kind_of"]
 
@@ -31,6 +32,7 @@ _KINDS: dict[str, type[nn.Module]] = {
     "map_denoiser": MapDenoiser,
     "flow_prior": FlowPriorDenoiser,
     "glow": Glow,
+    "kernels": KernelBank,
 }
 
 

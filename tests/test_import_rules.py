@@ -26,6 +26,7 @@ RANKS = {
     "flows": 1,
     "denoisers": 1,
     "density": 1,
+    "kernels": 1,
     "config": 2,
     "registry": 3,
     "weights_file": 3,

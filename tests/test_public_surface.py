@@ -45,6 +45,7 @@ PUBLIC: dict[str, set[str]] = {
     "synthpipe.checkpoints": {"fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save"},
     "synthpipe.denoisers": {"Denoiser", "Problem", "restore"},
     "synthpipe.density": {"DensityEstimator", "dde_loss"},
+    "synthpipe.kernels": set(),
     "synthpipe.flows": {"CLEAN", "FrozenDeFlow", "NOISY", "bits_per_dim"},
     "synthpipe.flows.frozen": {"EncodedImages", "FrozenDeFlow"},
     "synthpipe.transforms": {

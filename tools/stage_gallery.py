@@ -60,6 +60,7 @@ STAGES = """
 - {type: screentone, kinds: {cmyk: 1}, period: 4, angle: 20}
 - {type: pixelate, block: 4}
 - {type: interlace, shift: 3}
+- {type: kernels, weights: kernels_city100, strength: 2}
 - {type: deflow, weights: deflow_small, strength: 2}
 """
 _SIDE, _ZOOM, _COLUMNS, _CAPTION = 84, 2, 6, 46

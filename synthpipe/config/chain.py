@@ -10,18 +10,19 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 
+from synthpipe.config.classical import ClassicalDegradeOptions
 from synthpipe.config.presets import PRESETS, preset_chain
 from synthpipe.config.reader import Options
 from synthpipe.config.stages.base import Schedule, StageOptions
 from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
-from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.denoise import DenoiseStageOptions
 from synthpipe.config.stages.dither import DitherStageOptions
 from synthpipe.config.stages.halo import HaloStageOptions
 from synthpipe.config.stages.interlace import InterlaceStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
+from synthpipe.config.stages.kernels import KernelsStageOptions
 from synthpipe.config.stages.levels import LevelsStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.pixelate import PixelateStageOptions
@@ -231,6 +232,7 @@ LeafStageOption = (
     | HaloStageOptions
     | InterlaceStageOptions
     | JpegStageOptions
+    | KernelsStageOptions
     | LevelsStageOptions
     | NoiseStageOptions
     | PixelateStageOptions

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from synthpipe.config.chain import ChainOptions, ChoiceOptions, ShortForms, as_degrade
-from synthpipe.config.stages.classical import (
+from synthpipe.config.classical import (
     BlurOptions,
     ClassicalDegradeOptions,
     GaussianNoiseOptions,

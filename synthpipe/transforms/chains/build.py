@@ -18,15 +18,16 @@ from synthpipe.config.chain import (
     ShuffleOptions,
     StageOption,
 )
+from synthpipe.config.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.blur import BlurStageOptions
 from synthpipe.config.stages.channel_shift import ChannelShiftStageOptions
-from synthpipe.config.stages.classical import ClassicalDegradeOptions
 from synthpipe.config.stages.deflow import DeFlowDegradeOptions, DeFlowStageOptions
 from synthpipe.config.stages.denoise import DenoiseStageOptions
 from synthpipe.config.stages.dither import DitherStageOptions
 from synthpipe.config.stages.halo import HaloStageOptions
 from synthpipe.config.stages.interlace import InterlaceStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
+from synthpipe.config.stages.kernels import KernelsStageOptions
 from synthpipe.config.stages.levels import LevelsStageOptions
 from synthpipe.config.stages.noise import NoiseStageOptions
 from synthpipe.config.stages.pixelate import PixelateStageOptions
@@ -50,6 +51,7 @@ from synthpipe.transforms.chains.stages.dither import Dither
 from synthpipe.transforms.chains.stages.halo import Halo
 from synthpipe.transforms.chains.stages.interlace import Interlace
 from synthpipe.transforms.chains.stages.jpeg import Jpeg
+from synthpipe.transforms.chains.stages.kernels import KernelsStage
 from synthpipe.transforms.chains.stages.levels import Levels
 from synthpipe.transforms.chains.stages.noise import Noise
 from synthpipe.transforms.chains.stages.pixelate import Pixelate
@@ -114,6 +116,8 @@ def build_stage(options: LeafStageOption) -> Stage:
         case DeFlowStageOptions():
             model, dtype = _deflow(options)
             return DeFlowStage(model, options.strength, dtype)
+        case KernelsStageOptions():
+            return KernelsStage(checkpoints.load(options.weights, kind="kernels"), options.strength)
         case NoiseStageOptions():
             return Noise(options)
         case JpegStageOptions():

@@ -30,6 +30,7 @@ SMALL: tuple[tuple[str, dict[str, Any]], ...] = (
         },
     ),
     ("glow", {"levels": 2, "steps": 1, "hidden": 4, "window": 8, "priors": "tails"}),
+    ("kernels", {"number": 2, "side": 3}),
     ("map_denoiser", {"width": 4, "depth": 2}),
     ("map_denoiser", {"width": 4, "depth": 2, "level_map": False, "sigma_range": [0.1, 0.1]}),
     ("plain_denoiser", {"width": 4, "depth": 2}),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "IN_PLACE",
     "box_kernels",
     "gaussian_line",
     "gaussian_shape",
@@ -21,6 +22,7 @@ __all__ = [
     "lens_side",
     "motion_kernels",
     "motion_side",
+    "off_centre",
     "plateau_shape",
     "sinc_kernels",
     "squared_distances",
@@ -32,6 +34,8 @@ __all__ = [
 _LEAST_SIGMA = 1e-4
 #: Pixels: a lens of this radius has one of the fine places within reach, as a triangle, too, however it is turned.
 _LEAST_RADIUS = 0.125
+#: Pixels from the middle at which a given kernel has its centre of mass, where content keeps its place.
+IN_PLACE = 0.01
 #: Places along a pixel at which a lens's edge is looked at.
 _FINE = 4
 
@@ -45,6 +49,13 @@ def within(kernels: Tensor, size: Tensor) -> Tensor:
     """0 outside the middle ``size`` x ``size`` pixels, an odd number ``(B,)``."""
     inside = offsets(kernels.shape[-1], kernels.device).abs() <= (size // 2)[:, None]
     return torch.where(inside[:, :, None] & inside[:, None, :], kernels, 0)
+
+
+def off_centre(kernels: Tensor) -> float:
+    """The largest distance of a centre of mass from the middle, pixels; kernels with the sum 1."""
+    place = offsets(kernels.shape[-1], kernels.device)
+    x, y = (kernels * place).sum((1, 2)), (kernels * place[:, None]).sum((1, 2))
+    return float(torch.hypot(x, y).max())
 
 
 def unit_sum(kernels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from synthpipe.errors import OptionError
 from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.filtering.convolve import filter_canvas, filter_image, filter_lines
 from synthpipe.transforms.chains.filtering.kernels import (
+    IN_PLACE,
     box_kernels,
     gaussian_line,
     gaussian_shape,
@@ -25,6 +26,7 @@ from synthpipe.transforms.chains.filtering.kernels import (
     lens_side,
     motion_kernels,
     motion_side,
+    off_centre,
     plateau_shape,
     sinc_kernels,
     squared_distances,
@@ -57,8 +59,6 @@ _SHAPES: Mapping[str, tuple[int, ...]] = {
 
 #: Real-ESRGAN's cutoffs of sinc kernels, by their size.
 _CUTOFF_SMALL, _CUTOFF_LARGE, _LARGE_FROM = (math.pi / 3, math.pi), (math.pi / 5, math.pi), 13
-#: Pixels from the middle at which a kernel of a bank has its centre of mass, where content keeps its place.
-_IN_PLACE = 0.01
 _LARGEST_IN_BANK = 101
 
 
@@ -98,7 +98,7 @@ class Blur(Stage):
         self._possible = [kind for kind, weight in enumerate(self._weights) if weight > 0]
         self.register_buffer("bank", bank, persistent=False)
         self._side = max(self._largest(kind) for kind in self._possible)
-        self.aligned = bank is None or _BANK not in self._possible or _off_centre(bank) <= _IN_PLACE
+        self.aligned = bank is None or _BANK not in self._possible or off_centre(bank) <= IN_PLACE
 
     def draw(self, u: Tensor) -> Params:
         """As the class says."""
@@ -277,10 +277,3 @@ def _about_one(limits: tuple[float, float], half: Tensor, u: Tensor) -> Tensor:
     if not low <= 1 <= high:
         return between(limits, u)
     return torch.where(half < 0.5, between((low, 1.0), u), between((1.0, high), u))
-
-
-def _off_centre(kernels: Tensor) -> float:
-    """The largest distance of a centre of mass from the middle, pixels."""
-    place = torch.arange(kernels.shape[-1], dtype=kernels.dtype) - kernels.shape[-1] // 2
-    x, y = (kernels * place).sum((1, 2)), (kernels * place[:, None]).sum((1, 2))
-    return float(torch.hypot(x, y).max())

@@ -1,0 +1,71 @@
+"""Learned blur: one kernel of a bank for each sample, at a strength of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.errors import ShapeError
+from synthpipe.kernels.bank import KernelBank, at_strength
+from synthpipe.transforms.chains.canvas import Canvas
+from synthpipe.transforms.chains.filtering.convolve import filter_canvas, filter_image
+from synthpipe.transforms.chains.filtering.kernels import IN_PLACE, off_centre
+from synthpipe.transforms.chains.filtering.reach import check_reach
+from synthpipe.transforms.chains.laws import between
+from synthpipe.transforms.chains.stage import Context, Extent, Params, Size, Stage
+
+__all__ = ["KernelsStage"]
+
+
+class KernelsStage(Stage):
+    """x + t (k * x - x): k of the bank, t of the range; beyond the image lies its mirror.
+
+    Args:
+        model: a bank.
+        strength: ``(low, high)`` of t.
+
+    Raises:
+        ShapeError: ``model`` is no bank.
+        CheckpointError: its kernels or weights are none; see :meth:`KernelBank.check`.
+    """
+
+    numbers = 2
+
+    kernels: Tensor
+    rising: Tensor
+
+    def __init__(self, model: nn.Module, strength: Sequence[float] = (0.0, 1.5)) -> None:
+        super().__init__()
+        if not isinstance(model, KernelBank):
+            raise ShapeError(f"KernelsStage: expected a KernelBank, got {type(model).__name__}")
+        model.check()
+        low, high = strength
+        self._limits = (float(low), float(high))
+        self.register_buffer("kernels", model.kernels.detach().clone(), persistent=False)
+        shares = model.shares().cumsum(0)
+        self.register_buffer("rising", shares / shares[-1], persistent=False)
+        self.aligned = off_centre(self.kernels.double()) * self._limits[1] <= IN_PLACE
+
+    def draw(self, u: Tensor) -> Params:
+        """``index`` of the kernel in the bank and ``strength``, both ``(B,)``."""
+        index = torch.searchsorted(self.rising, u[:, 0].contiguous(), right=True)
+        return {"index": index.clamp(max=len(self.kernels) - 1), "strength": between(self._limits, u[:, 1])}
+
+    def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
+        """Each with its own kernel."""
+        return filter_canvas(canvas, self._drawn(params), "reflect")
+
+    def on_image(self, x: Tensor, params: Params, context: Context) -> Tensor:
+        """One image by one kernel; as it is at the strength 0."""
+        return filter_image(x, self._drawn(params)[0], "reflect")
+
+    def extent(self, before: Extent, lr: Size) -> Extent:
+        """The same; raises :class:`OptionError` for images that the kernels cover several times over."""
+        check_reach("kernels", self.kernels.shape[-1], "a smaller side when they are estimated", before)
+        return before
+
+    def _drawn(self, params: Params) -> Tensor:
+        device = self.kernels.device
+        return at_strength(self.kernels.index_select(0, params["index"].to(device)), params["strength"].to(device))
