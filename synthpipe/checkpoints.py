@@ -23,19 +23,22 @@ from synthpipe.errors import CheckpointError, SynthPipeError, shortened
 from synthpipe.model_limits import BuildBudget, require_plain_settings
 from synthpipe.registry import build_model, kind_of
 
-__all__ = ["fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save"]
+__all__ = ["fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save", "shipped"]
 
 #: Tensors that do not fit which a message names.
 _MOST_TOLD = 4
 
 
-def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None) -> Path:
+def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None, *, half: bool = False) -> Path:
     """Write ``model`` (which carries ``config`` and ``size_multiple``) to ``path``, atomically.
 
     Args:
         path: the ``.safetensors`` file to write.
         model: a registered model.
         info: anything JSON can hold that belongs on the model card: data, terms, figures.
+        half: store large tensors of float32 in half precision (:func:`synthpipe.weights_file.halved`), for a file of
+            half the size.  :func:`load` gives float32 all the same, of the rounded numbers, whose :func:`fingerprint`
+            is another than the model's own.
 
     Raises:
         CheckpointError: the model is not a registered kind.
@@ -48,6 +51,8 @@ def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None)
         "info": info or {},
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    if half:
+        tensors = weights_file.halved(tensors)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(
@@ -67,12 +72,18 @@ def resolve(path: str | Path) -> Path:
     """
     if Path(path).is_file():
         return Path(path)
-    shipped = Path(str(resources.files("synthpipe"))) / "weights"
-    candidate = shipped / f"{path}.safetensors"
-    if candidate.is_file():
-        return candidate
-    names = sorted(file.stem for file in shipped.glob("*.safetensors"))
-    raise CheckpointError(f"no weights at {str(path)!r}: expected a .safetensors file or one of the shipped {names}")
+    names = shipped()
+    if str(path) in names:
+        return names[str(path)]
+    raise CheckpointError(
+        f"no weights at {str(path)!r}: expected a .safetensors file or one of the shipped {sorted(names)}"
+    )
+
+
+def shipped() -> dict[str, Path]:
+    """The weights that ship with the package, by name."""
+    folder = Path(str(resources.files("synthpipe"))) / "weights"
+    return {file.stem: file for file in folder.glob("*.safetensors")}
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -165,7 +176,7 @@ def fingerprint(path: str | Path) -> str:
 
 
 def fingerprint_of(model: nn.Module) -> str:
-    """What :func:`fingerprint` gives for the file that ``model`` would be saved to.
+    """What :func:`fingerprint` gives for the file that ``model`` would be saved to, in whole precision.
 
     A model whose ``config`` says more than what it computes has an ``identity`` beside it.
     """

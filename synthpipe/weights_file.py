@@ -14,12 +14,17 @@ from torch import Tensor
 from synthpipe.errors import CheckpointError, excerpt, shortened
 from synthpipe.json_text import parse_json
 
-__all__ = ["HEADER_KEY", "MAX_HEADER_BYTES", "read_header", "read_weights", "write_header"]
+__all__ = ["HEADER_KEY", "MAX_HEADER_BYTES", "halved", "read_header", "read_weights", "write_header"]
 
 #: In the metadata of the safetensors format.
 HEADER_KEY = "synthpipe"
 #: Of the format's own header, with ours in it.
 MAX_HEADER_BYTES = 1 << 24
+
+#: Numbers of a tensor from which on it is worth halving; smaller ones, biases and logarithms of scales, stay whole.
+_LEAST_HALVED = 256
+#: Rounding of float16, relative to the number.
+_HALF_ROUNDING = 2.0**-11
 
 _REQUIRED: dict[str, type] = {"kind": str, "config": dict, "synthpipe": str, "size_multiple": int, "info": dict}
 _DTYPES = {
@@ -39,6 +44,24 @@ _DTYPES = {
 def write_header(header: dict[str, Any]) -> dict[str, str]:
     """The format's metadata that :func:`read_header` reads."""
     return {HEADER_KEY: json.dumps(header, sort_keys=True)}
+
+
+def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Large tensors of float32 as float16, all others as they are.
+
+    A number is off by at most 2^-11 of the largest one of its tensor.  A tensor stays as it is where float16 cannot
+    hold that (numbers beyond 65504, or all of them near 0), and where it has fewer than 256 numbers.
+    """
+    return {name: _half_or_whole(value) for name, value in tensors.items()}
+
+
+def _half_or_whole(value: Tensor) -> Tensor:
+    if value.dtype != torch.float32 or value.numel() < _LEAST_HALVED:
+        return value
+    half = value.to(torch.float16)
+    # Infinity is no smaller than anything, so that what float16 cannot hold stays whole.
+    near_enough = (half.to(torch.float32) - value).abs().max() <= _HALF_ROUNDING * value.abs().max()
+    return half if bool(near_enough) else value
 
 
 def read_header(path: Path) -> dict[str, Any]:

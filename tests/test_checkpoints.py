@@ -77,6 +77,48 @@ def test_shipped_weights_load_by_name_and_make_noise() -> None:
     assert residual.mean().abs() < 2
 
 
+def test_half_precision_is_half_the_file_and_another_image_by_a_tenth_of_a_grey_level(tmp_path: Path) -> None:
+    model = checkpoints.load("deflow_small", kind="deflow")
+    path = checkpoints.save(tmp_path / "half.safetensors", model, {"terms": "none"}, half=True)
+    assert path.stat().st_size < 0.55 * checkpoints.resolve("deflow_small").stat().st_size
+    loaded = checkpoints.load(path)
+    for name, value in model.state_dict().items():
+        stored = loaded.state_dict()[name]
+        assert stored.dtype == value.dtype, name
+        # float16 keeps 11 binary digits of the largest number; 255 numbers or fewer are kept whole.
+        error = (stored.double() - value.double()).abs().max() if value.numel() else 0
+        assert error <= (2.0**-11 * value.double().abs().max() if value.numel() >= 256 else 0), name
+    x = torch.rand(2, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    made = [m.degrade(x, [torch.Generator().manual_seed(n) for n in (1, 2)]) for m in (model, loaded)]
+    assert 0 < 255 * (made[1] - made[0]).abs().max() < 0.3  # where it adds noise of 5
+    assert checkpoints.read_header(path)["info"] == {"terms": "none"}
+
+
+def test_half_precision_is_what_its_fingerprint_says(tmp_path: Path) -> None:
+    model = perturbed()
+    with torch.no_grad():
+        large = next(p for p in model.parameters() if p.numel() >= 256)
+        large.view(-1)[0] += 1e-6
+    half = checkpoints.save(tmp_path / "a.safetensors", model, half=True)
+    first = checkpoints.fingerprint(half)
+    assert first != checkpoints.fingerprint_of(model)
+    assert first == checkpoints.fingerprint_of(checkpoints.load(half))
+    # Once rounded, nothing is lost: whole or halved again it is the same model.
+    for name, again in (("b", False), ("c", True)):
+        path = checkpoints.save(tmp_path / f"{name}.safetensors", checkpoints.load(half), half=again)
+        assert checkpoints.fingerprint(path) == first
+
+
+@pytest.mark.parametrize("factor", [1e7, 1e-7])
+def test_numbers_that_half_precision_cannot_hold_stay_whole(tmp_path: Path, factor: float) -> None:
+    model = perturbed()
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.numel() >= 256).mul_(factor)
+    loaded = checkpoints.load(checkpoints.save(tmp_path / "w.safetensors", model, half=True))
+    name = next(name for name, p in model.named_parameters() if p.numel() >= 256)
+    assert torch.equal(loaded.state_dict()[name], model.state_dict()[name])
+
+
 def rewrite_header(path: Path, **changes: object) -> Path:
     header = {**checkpoints.read_header(path), **changes}
     tensors = checkpoints.load(path).state_dict()

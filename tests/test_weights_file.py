@@ -62,7 +62,8 @@ def test_shipped_weights_are_bit_for_bit_those_of_the_file_and_draw_as_a_model_d
     with safe_open(checkpoints.resolve(name), "pt") as file:
         assert set(model.state_dict()) == set(file.keys())
         for key, value in model.state_dict().items():
-            assert torch.equal(value, file.get_tensor(key)), key
+            # Large tensors may be stored in half precision, whose numbers float32 holds exactly.
+            assert torch.equal(value, file.get_tensor(key).to(value.dtype)), key
     header = checkpoints.read_header(name)
     torch.manual_seed(3)
     build_model(header["kind"], header["config"])

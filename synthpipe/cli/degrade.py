@@ -106,7 +106,7 @@ def _by_weights(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     from synthpipe.config.presets import PRESETS
     from synthpipe.flows.frozen import FrozenDeFlow
 
-    if args.weights in PRESETS:
+    if args.weights in PRESETS and args.weights not in checkpoints.shipped():
         raise OptionError(
             f"{args.weights}: is a preset and no weights; write {{scale: 4, degrade: {args.weights}}} into a file "
             "whose name ends in .yml, and give that"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 
 from synthpipe.config.classical import ClassicalDegradeOptions
-from synthpipe.config.presets import PRESETS, preset_chain
+from synthpipe.config.presets import PRESETS, ZOO, preset_chain
 from synthpipe.config.reader import Options
 from synthpipe.config.stages.base import Schedule, StageOptions
 from synthpipe.config.stages.blur import BlurStageOptions
@@ -90,6 +90,35 @@ class ShortForms:
         return {"anyOf": [handler(core), {"type": "array"}, *presets]}
 
 
+#: What ``of`` of a choice may be in place of ways: all of :data:`synthpipe.config.presets.ZOO`.
+_ZOO = "zoo"
+
+
+def _as_ways(value: Any) -> Any:
+    """The short forms of the ways of a choice in full: a name is the preset of that name, called so."""
+    if value == _ZOO:
+        value = list(ZOO)
+    elif isinstance(value, str):
+        raise ValueError(f"expected a list of ways, {{name: weight, ...}} of presets, or {_ZOO}, got {value!r}")
+    if isinstance(value, dict):
+        return [{"name": name, "weight": weight, "chain": name} for name, weight in value.items()]
+    if isinstance(value, list | tuple):
+        return [{"name": way, "chain": way} if isinstance(way, str) else way for way in value]
+    return value
+
+
+class _ShortWays:
+    """In the JSON schema of the ways: ``zoo``, names of presets among them, and weights by such names will do."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Any of the three."""
+        ways, names = handler(core), sorted(PRESETS)
+        weight = handler.resolve_ref_schema(ways["items"])["properties"]["weight"]
+        by_name = {"propertyNames": {"enum": names}, "additionalProperties": {"anyOf": weight["anyOf"]}}
+        way = {"anyOf": [ways["items"], {"enum": names}]}
+        return {"anyOf": [{"enum": [_ZOO]}, {**ways, "items": way}, {"type": "object", **by_name}]}
+
+
 def _plain_name(value: str) -> str:
     """Places in a chain are told apart by their names, which slashes join."""
     if "/" in value or not value.isprintable() or not 0 < len(value) <= _LONGEST_NAME:
@@ -141,10 +170,17 @@ degrade:
       - {weight: 1, chain: []}
       - {weight: [[0, 0], [100000, 1]], chain: [{type: jpeg, quality: [40, 90]}]}
 """,
+        """\
+# every learned degradation that ships, equally often; or some, by weights: {canon_5d2: 2, bsrgan: 1}
+degrade: {type: choice, of: zoo}
+""",
     )
 
     type: Literal["choice"] = Field("choice", description="chooses one of several ways for each sample")
-    of: tuple[BranchOptions, ...] = Field(description="the ways, at least one")
+    of: Annotated[tuple[BranchOptions, ...], BeforeValidator(_as_ways), _ShortWays()] = Field(
+        description="the ways, at least one; the name of a preset is short for a way of this name, {name: weight, ...} "
+        "for several; zoo: every learned degradation that ships, equally often"
+    )
 
     @property
     def names(self) -> tuple[str, ...]:

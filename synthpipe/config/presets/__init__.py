@@ -1,4 +1,4 @@
-"""Chains by name, written from papers: the value of ``degrade`` may be such a name."""
+"""Chains by name, written from papers or learned: the value of ``degrade`` may be such a name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any
 
 from synthpipe.config.presets.bsrgan import bsrgan_chain
 from synthpipe.config.presets.real_esrgan import real_esrgan_chain
+from synthpipe.config.presets.zoo import ZOO, zoo_chain
 
-__all__ = ["PRESETS", "preset_chain"]
+__all__ = ["PRESETS", "ZOO", "preset_chain"]
 
 #: What makes the stages of each preset, as they stand in an option file.
 PRESETS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
     "real-esrgan": real_esrgan_chain,
     "bsrgan": bsrgan_chain,
     "bsrgan-x2": partial(bsrgan_chain, 2),
+    **{name: partial(zoo_chain, name) for name in ZOO},
 }
 
 

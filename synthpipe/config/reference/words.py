@@ -76,7 +76,8 @@ def _list(node: Node) -> str:
         return "list"
     inner = type_words(node["items"])
     some = "non-empty list" if node.get("minItems", 0) > 0 else "list"
-    return f"{some} of {_plural(inner)}" if not inner.startswith("one of") else f"{some}, each {inner}"
+    plain = not inner.startswith("one of") and ", or " not in inner
+    return f"{some} of {_plural(inner)}" if plain else f"{some}, each {inner}"
 
 
 def _plural(words: str) -> str:

@@ -1,0 +1,47 @@
+"""The zoo: learned degradations that ship with the package, by name.
+
+The only list of them; a card in ``synthpipe/weights`` says of each what it was trained on and how near it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["ZOO", "ZooEntry", "zoo_chain"]
+
+
+@dataclass(frozen=True)
+class ZooEntry:
+    """One of them.
+
+    Args:
+        what: the images that it makes, a few words.
+        stages: the chain as it stands in an option file, from ``gt`` to ``lq``.  Behind a reduction it works, too: the
+            resize at its beginning leaves an image of the LR size as it is.
+        scale: what it is for; None: any.
+        sigma: of the noise that it adds to flat grey of 0.1 to 0.9, of 255: the least and the most over brightness.
+    """
+
+    what: str
+    stages: tuple[Mapping[str, Any], ...]
+    scale: int | None
+    sigma: tuple[float, float]
+
+
+def _camera(what: str, weights: str, sigma: tuple[float, float]) -> ZooEntry:
+    """Noise, by a DeFlow at the LR size."""
+    return ZooEntry(what, ({"type": "resize", "to": "lr"}, {"type": "deflow", "weights": weights}), None, sigma)
+
+
+#: By name, which is also that of the weights where there is one file of them.
+ZOO: Mapping[str, ZooEntry] = MappingProxyType(
+    {"canon_5d2": _camera("JPEG files of a Canon 5D Mark II at ISO 6400", "deflow_small", (2.0, 5.0))}
+)
+
+
+def zoo_chain(name: str) -> list[dict[str, Any]]:
+    """The stages of an entry; ``KeyError`` where there is none of this name."""
+    return [dict(stage) for stage in ZOO[name].stages]
