@@ -23,6 +23,7 @@ RANKS = {
     "pixel_limit": 0.1,
     "noise_statistics": 0.1,
     "noise_fit": 0.2,
+    "flat_noise": 0.2,
     "flows": 1,
     "denoisers": 1,
     "density": 1,

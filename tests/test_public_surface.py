@@ -46,6 +46,7 @@ PUBLIC: dict[str, set[str]] = {
     "synthpipe.denoisers": {"Denoiser", "Problem", "restore"},
     "synthpipe.density": {"DensityEstimator", "dde_loss"},
     "synthpipe.kernels": set(),
+    "synthpipe.flat_noise": {"FlatNoise", "LAGS", "NODES", "measure_flat_noise", "noise_level"},
     "synthpipe.flows": {"CLEAN", "FrozenDeFlow", "NOISY", "bits_per_dim"},
     "synthpipe.flows.frozen": {"EncodedImages", "FrozenDeFlow"},
     "synthpipe.transforms": {

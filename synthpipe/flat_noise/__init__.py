@@ -1,0 +1,5 @@
+"""The noise of photographs without references, from their flat areas."""
+
+from synthpipe.flat_noise.measure import LAGS, NODES, FlatNoise, measure_flat_noise, noise_level
+
+__all__ = ["LAGS", "NODES", "FlatNoise", "measure_flat_noise", "noise_level"]

@@ -1,0 +1,124 @@
+"""Flat blocks of one image, and the power that noise has in each of their DCT coefficients.
+
+Legend: N blocks, F = 256 frequencies of a block.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from synthpipe.errors import ShapeError
+from synthpipe.flat_noise.spectrum import FREQUENCIES, SIDE, dct_matrix, radius
+
+__all__ = ["FlatPart", "check_image", "flat_parts"]
+
+#: For blocks of like brightness: pixels of flat area, their brightness, the power of the noise ``(3, 3, F)`` float64.
+FlatPart = tuple[float, float, Tensor]
+
+#: Blocks at most, by taking fewer of the positions; strides are odd, so that no phase of JPEG's 8x8 grid is preferred.
+_MOST_BLOCKS = 1 << 14
+_STRIDE = 5
+#: Blocks of like brightness are judged together: so many parts at most, of so many blocks at least.
+_PARTS, _LEAST_PART = 16, 200
+#: Share of the blocks of a part that are taken for flat, and how few may do.
+_SHARE, _FEWEST = 0.1, 24
+_ROUNDS = 3
+#: Block frequencies up to this radius judge flatness.
+_JUDGING_RADIUS = 8
+#: A block is clipped where more of a channel's values than this share are at 0, or above 247 of 255.
+_AT_ZERO, _AT_TOP = 0.1, 0.03
+_DARKEST, _BRIGHTEST = 8 / 255, 247.5 / 255
+#: Median of the square of a standard normal number.
+_MEDIAN_SQUARE = 0.45493642
+
+
+def check_image(image: Tensor, least: int) -> None:
+    if image.ndim != 3 or image.shape[0] != 3 or min(image.shape[1:]) < least:
+        raise ShapeError(
+            f"flat noise: expected an image (3, H, W) of at least {least}x{least} pixels, got {tuple(image.shape)}"
+        )
+
+
+def flat_parts(image: Tensor) -> list[FlatPart]:
+    """For each part of like brightness: pixels of flat area, its brightness, and the power ``(3, 3, F)``."""
+    check_image(image, least=SIDE)
+    coefficients, area = _blocks(image)
+    count = coefficients.shape[1]
+    if count < _FEWEST:
+        return []
+    brightness = coefficients[:, :, 0].mean(0) / SIDE
+    found = []
+    for part in brightness.argsort().tensor_split(max(1, min(_PARTS, count // _LEAST_PART))):
+        chosen = _flat_blocks(coefficients[:, part])
+        spectrum = torch.zeros(3, 3, FREQUENCIES, dtype=torch.float64)
+        for half, blocks in zip(_halves(), chosen, strict=True):
+            spectrum[:, :, half] = _robust_covariance(coefficients[:, part[blocks]][:, :, half]).double().cpu()
+        blocks = torch.cat(chosen)
+        pixels = area * len(blocks) / 2
+        found.append((pixels, float(brightness[part[blocks]].mean()), spectrum))
+    return found
+
+
+def _blocks(image: Tensor) -> tuple[Tensor, int]:
+    """DCT coefficients ``(3, N, F)`` of the blocks that are not clipped, and the pixels that each stands for."""
+    x = image.float() / 255 if image.dtype == torch.uint8 else image.float()
+    stride = _STRIDE
+    while math.prod((side - SIDE) // stride + 1 for side in x.shape[1:]) > _MOST_BLOCKS:
+        stride += 2
+    blocks = x.unfold(1, SIDE, stride).unfold(2, SIDE, stride).reshape(3, -1, SIDE, SIDE)
+    quarters = blocks.reshape(3, -1, 4, 4, 4, 4).mean((3, 5)).flatten(2)
+    clipped = (quarters < _DARKEST).any(2)
+    clipped |= (blocks <= 0).flatten(2).float().mean(2) > _AT_ZERO
+    clipped |= (blocks > _BRIGHTEST).flatten(2).float().mean(2) > _AT_TOP
+    blocks = blocks[:, ~clipped.any(0)]
+    waves = dct_matrix().to(blocks)
+    return (waves @ blocks @ waves.T).flatten(2), min(stride, SIDE) ** 2
+
+
+def _flat_blocks(coefficients: Tensor) -> list[Tensor]:
+    """Numbers of the flat blocks of ``(3, N, F)`` for measuring the even and for measuring the odd frequencies."""
+    count = coefficients.shape[1]
+    kept = min(count, max(_FEWEST, int(_SHARE * count)))
+    distance = radius().to(coefficients.device)
+    judging = ((distance > 0) & (distance <= _JUDGING_RADIUS)).to(coefficients)
+    squares = coefficients.square()
+    weight = judging.expand(3, -1)
+    even, odd = _halves()
+    for _ in range(_ROUNDS):
+        found = torch.zeros_like(weight)
+        chosen = []
+        for measured, judge in ((even, odd), (odd, even)):
+            strangeness = torch.einsum("cf,cnf->n", weight[:, judge], squares[:, :, judge])
+            chosen.append(strangeness.topk(kept, largest=False).indices)
+            found[:, measured] = squares[:, chosen[-1]][:, :, measured].median(1).values
+        # The root: power where structure is strongest, low frequencies, still decides.
+        weight = judging / found.clamp(min=1e-2 * found.mean(1, keepdim=True)).clamp(min=1e-12).sqrt()
+    return chosen
+
+
+def _robust_covariance(coefficients: Tensor) -> Tensor:
+    """Covariance of the channels at each frequency, ``(3, N, F)`` -> ``(3, 3, F)``, by medians over blocks."""
+    power = _robust_power(coefficients)
+    covariance = torch.diag_embed(power.T).permute(1, 2, 0).clone()
+    for a, b in ((0, 1), (1, 2), (0, 2)):
+        both = torch.stack([coefficients[a] + coefficients[b], coefficients[a] - coefficients[b]])
+        plus, minus = _robust_power(both)
+        bound = (power[a] * power[b]).sqrt()
+        covariance[a, b] = covariance[b, a] = ((plus - minus) / 4).clamp(-bound, bound)
+    return covariance
+
+
+def _robust_power(coefficients: Tensor) -> Tensor:
+    """``(C, N, F)`` -> ``(C, F)``."""
+    power: Tensor = coefficients.square().median(1).values / _MEDIAN_SQUARE
+    return power
+
+
+def _halves() -> tuple[Tensor, Tensor]:
+    """Numbers of the even and of the odd frequencies, by the sum of both directions."""
+    place = torch.arange(FREQUENCIES)
+    odd = (place // SIDE + place) % 2 == 1
+    return (~odd).nonzero()[:, 0], odd.nonzero()[:, 0]

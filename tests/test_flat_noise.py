@@ -1,0 +1,130 @@
+"""Noise of flat areas: noise of known covariance and correlation, on images whose content is known."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from synthpipe.errors import ShapeError
+from synthpipe.flat_noise import measure_flat_noise, noise_level
+
+COVARIANCE = torch.tensor([[9.0, 3.0, 2.0], [3.0, 6.0, 3.0], [2.0, 3.0, 12.0]]) / 255**2
+MIDDLE = 4
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def white(height: int, width: int, covariance: Tensor = COVARIANCE, seed: int = 0) -> Tensor:
+    """Noise ``(3, H, W)`` of a covariance of the channels."""
+    draws = torch.randn(3, height * width, generator=generator(seed))
+    return (torch.linalg.cholesky(covariance) @ draws).unflatten(1, (height, width))
+
+
+def autoregressive(noise: Tensor, across: float, down: float) -> Tensor:
+    """Correlation ``across ** dx * down ** dy``, by recursion over columns and rows; variances stay."""
+    result = noise.clone()
+    for column in range(1, noise.shape[2]):
+        result[:, :, column] = across * result[:, :, column - 1] + math.sqrt(1 - across**2) * noise[:, :, column]
+    noise = result.clone()
+    for row in range(1, noise.shape[1]):
+        result[:, row] = down * result[:, row - 1] + math.sqrt(1 - down**2) * noise[:, row]
+    return result
+
+
+def sigma_ratio(covariance: Tensor, truth: Tensor) -> Tensor:
+    return (covariance.diagonal(dim1=-2, dim2=-1) / truth.diagonal(dim1=-2, dim2=-1).double()).sqrt()
+
+
+def test_white_noise_of_known_covariance() -> None:
+    found = measure_flat_noise([0.5 + white(300, 300)])
+    at = int(found.counts.argmax())
+    assert found.counts[at] > 4_000
+    torch.testing.assert_close(found.covariance[at], COVARIANCE.double(), rtol=0.1, atol=0.3 / 255**2)
+    away = found.autocorrelation.clone()
+    away[:, MIDDLE, MIDDLE] = 0
+    assert away.abs().max() < 0.06
+    assert (found.autocorrelation[:, MIDDLE, MIDDLE] == 1).all()
+    assert found.level == pytest.approx(math.sqrt(27 / 3) / 255, rel=0.05)
+
+
+@pytest.mark.parametrize(("across", "down"), [(0.4, 0.4), (0.7, 0.5)])
+def test_correlated_noise(across: float, down: float) -> None:
+    found = measure_flat_noise([0.5 + autoregressive(white(400, 400), across, down)])
+    at = int(found.counts.argmax())
+    assert (sigma_ratio(found.covariance[at], COVARIANCE) - 1).abs().max() < 0.1
+    mean = found.autocorrelation.mean(0)
+    for lag in range(1, 5):
+        assert float(mean[MIDDLE, MIDDLE + lag]) == pytest.approx(across**lag, abs=0.06)
+        assert float(mean[MIDDLE - lag, MIDDLE]) == pytest.approx(down**lag, abs=0.06)
+    assert float(mean[MIDDLE + 1, MIDDLE + 1]) == pytest.approx(across * down, abs=0.06)
+
+
+def test_shading_texture_and_edges_beside_flat_areas_do_not_count() -> None:
+    content = torch.linspace(0.3, 0.7, 320).expand(3, 320, 320).clone()
+    texture = 0.1 * torch.randn(3, 160, 320, generator=generator(1))
+    content[:, :160] += torch.nn.functional.avg_pool2d(texture, 3, 1, 1)
+    content[:, 200:, 100:103] = 0.1
+    found = measure_flat_noise([content + white(320, 320)])
+    used = found.counts > 0.2 * found.counts.max()
+    assert int(used.sum()) >= 3
+    assert (sigma_ratio(found.covariance[used], COVARIANCE) - 1).abs().max() < 0.15
+
+
+def test_noise_that_grows_with_brightness() -> None:
+    ramp = torch.linspace(0.1, 0.9, 600).expand(3, 400, 600)
+    unit = white(400, 600, torch.eye(3))
+    found = measure_flat_noise([ramp + unit * (0.0002 * ramp).sqrt()])
+    sigma = found.covariance.diagonal(dim1=1, dim2=2).mean(1).sqrt()
+    for node, value in zip(found.nodes.tolist()[1:-1], sigma.tolist()[1:-1], strict=True):
+        assert value == pytest.approx(math.sqrt(0.0002 * node), rel=0.08)
+
+
+def test_clipped_areas_are_left_out() -> None:
+    content = torch.full((3, 200, 400), 0.4)
+    content[:, :, 200:] = 1.0
+    found = measure_flat_noise([(content + white(200, 400)).clamp(0, 1)])
+    assert found.level == pytest.approx(3 / 255, rel=0.07)
+    with pytest.raises(ShapeError, match="no flat"):
+        measure_flat_noise([torch.ones(3, 64, 64)])
+
+
+def test_a_pile_is_pooled_by_area_and_empty_nodes_follow_their_neighbours() -> None:
+    dark, bright = 0.2 + white(200, 200), 0.8 + 2 * white(200, 200, seed=1)
+    found = measure_flat_noise([dark, bright])
+    assert found.pixels == round(float(found.counts.sum()))
+    variance = found.covariance.diagonal(dim1=1, dim2=2).mean(1) * 255**2 / 9
+    assert variance[1] == pytest.approx(1, rel=0.12)
+    assert variance[6] == pytest.approx(4, rel=0.12)
+    empty = variance[2:6]
+    assert (empty.diff() > 0).all()
+    assert variance[0] == pytest.approx(float(variance[1]), rel=0.05)
+
+
+def test_bytes_and_floats_agree_and_json_holds_all() -> None:
+    image = ((0.5 + white(128, 128)).clamp(0, 1) * 255).round().to(torch.uint8)
+    of_bytes, of_floats = measure_flat_noise([image]), measure_flat_noise([image / 255])
+    assert of_bytes.level == pytest.approx(of_floats.level, rel=1e-4)
+    assert json.loads(json.dumps(of_bytes.as_dict()))["level"] == of_bytes.level
+    # Rounding to bytes adds a variance of 1 / 12.
+    assert of_bytes.level * 255 == pytest.approx(math.sqrt(9 + 1 / 12), rel=0.1)
+
+
+def test_level_of_one_image() -> None:
+    levels = [noise_level(0.5 + strength * white(96, 128)) for strength in (1, 2, 4)]
+    for strength, level in zip((1, 2, 4), levels, strict=True):
+        assert level == pytest.approx(3 * strength / 255, rel=0.12)
+    assert noise_level(torch.full((3, 96, 96), 0.5)) == pytest.approx(0, abs=1e-6)
+    assert noise_level(torch.ones(3, 96, 96)) is None
+    assert noise_level(torch.full((3, 10, 96), 0.5)) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64), (64, 64), (3, 8, 64)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="expected an image"):
+        measure_flat_noise([torch.zeros(shape)])
