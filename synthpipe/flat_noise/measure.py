@@ -145,7 +145,8 @@ def _lean_on_neighbours(covariance: Tensor, counts: Tensor) -> Tensor:
 def _positive(covariance: Tensor) -> Tensor:
     """The nearest covariances: those of pairs of channels, each by itself, need not fit together."""
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors @ torch.diag_embed(values.clamp(min=0)) @ vectors.mT
+    nearest: Tensor = vectors @ torch.diag_embed(values.clamp(min=0)) @ vectors.mT
+    return nearest
 
 
 def _level(nodes: Tensor, covariance: Tensor) -> float:

@@ -71,7 +71,8 @@ def autocorrelation(power: Tensor) -> Tensor:
 def radius() -> Tensor:
     """``(F,)``: distance of each frequency from the mean, in steps of 1/32 cycle per pixel."""
     place = torch.arange(FREQUENCIES)
-    return ((place // SIDE).square() + (place % SIDE).square()).sqrt()
+    distance: Tensor = ((place // SIDE).square() + (place % SIDE).square()).sqrt()
+    return distance
 
 
 def dct_matrix() -> Tensor:
