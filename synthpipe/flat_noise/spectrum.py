@@ -63,7 +63,7 @@ def autocorrelation(power: Tensor) -> Tensor:
     lags = solved.reshape(3, _FITTED_LAGS, _FITTED_LAGS)
     away = torch.arange(-LAGS, LAGS + 1).abs()
     lags = lags[:, away][:, :, away]
-    correlation = (lags / lags[:, LAGS, LAGS, None, None].clamp(min=1e-20)).clamp(-1, 1)
+    correlation: Tensor = (lags / lags[:, LAGS, LAGS, None, None].clamp(min=1e-20)).clamp(-1, 1)
     correlation[:, LAGS, LAGS] = 1.0  # of images without noise too
     return correlation
 
