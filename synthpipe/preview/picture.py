@@ -27,7 +27,9 @@ _PALE = 232
 Cell = NDArray[np.uint8] | None
 
 
-def draw_grid(titles: Sequence[str], rows: Sequence[Sequence[Cell]], zoom: int = 4) -> NDArray[np.uint8]:
+def draw_grid(
+    titles: Sequence[str], rows: Sequence[Sequence[Cell]], zoom: int = 4, no_image: str = _NO_IMAGE
+) -> NDArray[np.uint8]:
     """Lay crops out in rows and titled columns.
 
     Args:
@@ -35,6 +37,7 @@ def draw_grid(titles: Sequence[str], rows: Sequence[Sequence[Cell]], zoom: int =
         rows: each as many images as there are titles, ``(h, w, 3)`` uint8 of the first one's size, or of ``zoom`` times
             that size already; None, but for the first, where there is none.
         zoom: each pixel becomes a square of this many, so that noise is seen as it is.
+        no_image: what is written where there is none.
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -69,7 +72,7 @@ def draw_grid(titles: Sequence[str], rows: Sequence[Sequence[Cell]], zoom: int =
             else:
                 times = height // cell.shape[0]
                 place[:] = cell.repeat(times, 0).repeat(times, 1)
-    return _write_texts(grid[: -_GUTTER or None], titles, width, empty)
+    return _write_texts(grid[: -_GUTTER or None], titles, width, empty, no_image)
 
 
 def _fits(cell: Cell, shape: tuple[int, ...], zoom: int) -> bool:
@@ -78,7 +81,7 @@ def _fits(cell: Cell, shape: tuple[int, ...], zoom: int) -> bool:
 
 
 def _write_texts(
-    grid: NDArray[np.uint8], titles: Sequence[str], width: int, empty: Sequence[tuple[int, int]]
+    grid: NDArray[np.uint8], titles: Sequence[str], width: int, empty: Sequence[tuple[int, int]], no_image: str
 ) -> NDArray[np.uint8]:
     """Titles over the columns, and a word in the middle of each empty cell."""
     picture = Image.fromarray(grid)
@@ -90,6 +93,6 @@ def _write_texts(
             text = "…" + text.removeprefix("…")[1:]
         draw.text((column * (width + _GUTTER) + 2, _TITLE_HEIGHT // 2), text, fill=_INK, font=font, anchor="lm")
     for place in empty:
-        if draw.textlength(_NO_IMAGE, font=font) <= width:
-            draw.text(place, _NO_IMAGE, fill=_INK, font=font, anchor="mm")
+        if draw.textlength(no_image, font=font) <= width:
+            draw.text(place, no_image, fill=_INK, font=font, anchor="mm")
     return np.array(picture)

@@ -38,7 +38,19 @@ def _camera(what: str, weights: str, sigma: tuple[float, float]) -> ZooEntry:
 
 #: By name, which is also that of the weights where there is one file of them.
 ZOO: Mapping[str, ZooEntry] = MappingProxyType(
-    {"canon_5d2": _camera("JPEG files of a Canon 5D Mark II at ISO 6400", "deflow_small", (2.0, 5.0))}
+    {
+        "canon_5d2": _camera("JPEG files of a Canon 5D Mark II at ISO 6400", "deflow_small", (2.0, 5.0)),
+        "iphone_x": ZooEntry(
+            "the wide lens of an iPhone X, at any strength of its blur and sharpening, and its noise",
+            (
+                {"type": "resize", "to": "lr"},
+                {"type": "kernels", "weights": "kernels_city100", "strength": [0, 1.5]},
+                {"type": "noise", "kinds": {"gaussian": 1}, "sigma": [0.001, 0.008]},
+            ),
+            2,
+            (0.25, 2.0),
+        ),
+    }
 )
 
 
