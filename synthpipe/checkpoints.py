@@ -36,9 +36,9 @@ def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None,
         path: the ``.safetensors`` file to write.
         model: a registered model.
         info: anything JSON can hold that belongs on the model card: data, terms, figures.
-        half: store large tensors of float32 in half precision (:func:`synthpipe.weights_file.halved`), for a file of
-            half the size.  :func:`load` gives float32 all the same, of the rounded numbers, whose :func:`fingerprint`
-            is another than the model's own.
+        half: store large parameters in half precision (:func:`synthpipe.weights_file.halved`), for a file of half the
+            size; buffers, which hold what was measured, lose nothing.  :func:`load` gives float32 all the same, of
+            the rounded numbers, whose :func:`fingerprint` is another than the model's own.
 
     Raises:
         CheckpointError: the model is not a registered kind.
@@ -52,7 +52,7 @@ def save(path: str | Path, model: nn.Module, info: dict[str, Any] | None = None,
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     if half:
-        tensors = weights_file.halved(tensors)
+        tensors = weights_file.halved(tensors, exact={name for name, _ in model.named_buffers()})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(

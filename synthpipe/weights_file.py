@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +47,25 @@ def write_header(header: dict[str, Any]) -> dict[str, str]:
     return {HEADER_KEY: json.dumps(header, sort_keys=True)}
 
 
-def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def halved(tensors: dict[str, Tensor], exact: Container[str] = ()) -> dict[str, Tensor]:
     """Large tensors of float32 as float16, all others as they are.
 
     A number is off by at most 2^-11 of the largest one of its tensor.  A tensor stays as it is where float16 cannot
     hold that (numbers beyond 65504, or all of them near 0), and where it has fewer than 256 numbers.
+
+    Args:
+        tensors: by name.
+        exact: names of those that become float16 only where nothing is lost.
     """
-    return {name: _half_or_whole(value) for name, value in tensors.items()}
+    return {name: _half_or_whole(value, 0.0 if name in exact else _HALF_ROUNDING) for name, value in tensors.items()}
 
 
-def _half_or_whole(value: Tensor) -> Tensor:
+def _half_or_whole(value: Tensor, error: float) -> Tensor:
     if value.dtype != torch.float32 or value.numel() < _LEAST_HALVED:
         return value
     half = value.to(torch.float16)
     # Infinity is no smaller than anything, so that what float16 cannot hold stays whole.
-    near_enough = (half.to(torch.float32) - value).abs().max() <= _HALF_ROUNDING * value.abs().max()
+    near_enough = (half.to(torch.float32) - value).abs().max() <= error * value.abs().max()
     return half if bool(near_enough) else value
 
 
