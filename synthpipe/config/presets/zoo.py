@@ -1,6 +1,8 @@
-"""The zoo: learned degradations that ship with the package, by name.
+"""The zoo: degradations of the real world that ship with the package, by name.
 
-The only list of them; a card in ``synthpipe/weights`` says of each what it was trained on and how near it comes.
+The only list of them.  Most are learned, and a card in ``synthpipe/weights`` says of each what it was trained on and how
+near it comes; what is known to the bit, the codec of the web, is itself (``recipes/zoo`` has what a flow makes of it).
+All can be part of a captured graph.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ class ZooEntry:
         stages: the chain as it stands in an option file, from ``gt`` to ``lq``.  Behind a reduction it works, too: the
             resize at its beginning leaves an image of the LR size as it is.
         scale: what it is for; None: any.
-        sigma: of the noise that it adds to flat grey of 0.1 to 0.9, of 255: the least and the most over brightness.
+        sigma: of the noise that it adds to flat grey of 0.1 to 0.9, of 255: the least and the most over brightness and
+            draws.
     """
 
     what: str
@@ -49,6 +52,12 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
             ),
             2,
             (0.25, 2.0),
+        ),
+        "web": ZooEntry(
+            "JPEG of the web, saved once or twice",
+            ({"type": "resize", "to": "lr"}, {"type": "jpeg", "quality": [30, 80], "times": [1, 2]}),
+            None,
+            (0.0, 0.0),
         ),
     }
 )
