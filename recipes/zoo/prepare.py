@@ -3,8 +3,8 @@
     python recipes/zoo/prepare.py --data ../shared/data --out runs/zoo
 
 The data root holds ``clean_train/`` and ``clean_test/`` (photographs), ``real_noise_sidd/`` (crops of a telephone, two
-scenes) and ``real_unpaired/`` (two photographs on film).  For each member ``OUT/MEMBER/train/{clean,noisy}`` are the two
-piles and ``OUT/MEMBER/held_back/{noisy,clean}`` what judges: pairs, or the degraded side alone.
+scenes) and ``real_unpaired/`` (two photographs on film).  For each member ``OUT/MEMBER/train/{clean,noisy}`` are the
+two piles and ``OUT/MEMBER/held_back/{noisy,clean}`` what judges: pairs, or the degraded side alone.
 
 =====  ======================================  =================================  =====================================
 name   clean pile                              degraded pile                      held back
@@ -72,12 +72,13 @@ def web(photos: Sequence[Path], test: Sequence[Path], out: Path, seed: int) -> N
         save_squares(made, path.stem, folder)
     for number, path in enumerate(test):
         pixels = read(path)
-        save(recompressed(pixels, np.random.default_rng([seed, 10_000 + number])), out / "held_back" / "noisy" / path.name)
+        made = recompressed(pixels, np.random.default_rng([seed, len(photos) + number]))
+        save(made, out / "held_back" / "noisy" / path.name)
         save(pixels, out / "held_back" / "clean" / path.name)
 
 
 def recompressed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """As the web does: once or twice, quality drawn, JPEG more often than WebP; between the two a crop by any offset."""
+    """As the web does: once or twice, quality drawn, JPEG more often than WebP, the first grid at any offset."""
     for last in (False, True) if rng.random() < 0.5 else (True,):
         quality, form = int(rng.integers(*QUALITY, endpoint=True)), "JPEG" if rng.random() < 0.75 else "WEBP"
         if not last:  # its grid lies anywhere on the last one's

@@ -1,8 +1,7 @@
 """The zoo: degradations of the real world that ship with the package, by name.
 
-The only list of them.  Most are learned, and a card in ``synthpipe/weights`` says of each what it was trained on and how
-near it comes; what is known to the bit, the codec of the web, is itself (``recipes/zoo`` has what a flow makes of it).
-All can be part of a captured graph.
+The only list of them.  Most are learned, and a card in ``synthpipe/weights`` says of each what it was trained on and
+how near it comes; what is known to the bit, the codec of the web, is itself.  All can be part of a captured graph.
 """
 
 from __future__ import annotations
