@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,8 @@ _AMPLIFY = 8
 _BORDER = 16
 #: Windows of each photograph, of which the most telling is shown.
 _CANDIDATES = 40
+#: Side of a crop in LR pixels, unless the photographs are smaller: the greatest and the least.
+_CROP, _LEAST_CROP = 64, 16
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def draw_side_by_side(
     *,
     scale: int = 4,
     rows: int = 3,
-    crop: int = 64,
+    crop: int | None = None,
     zoom: int = 4,
     seed: int = 0,
     seen: int = 0,
@@ -88,7 +90,7 @@ def draw_side_by_side(
         photos: folder of clean photographs.
         scale: HR side over LR side.
         rows: photographs to show.
-        crop: side in LR pixels.
+        crop: side in LR pixels; None: 64, or less where the photographs are smaller.
         zoom: enlargement by whole pixels.
         seed: which photographs, and all randomness of the degradations.
         seen: how many samples a schedule takes as read before.
@@ -102,10 +104,16 @@ def draw_side_by_side(
     built = {name: build_degrade(options, scale).to(device) for name, options in degradations.items()}
     passed_over: Counter[str] = Counter()
     skipped: list[str] = []
-    shown = crop + 2 * _BORDER + -crop % _BORDER
+    rng = np.random.default_rng(seed)
+    least = scale * _shown(_LEAST_CROP if crop is None else crop)
+    photographs = _photographs(Path(photos), least, rows, rng, passed_over, skipped)
+    if not photographs:
+        raise ImageError(f"{photos}: no photograph for the picture; {_reason(skipped, passed_over)}", "none")
+    crop = _fitting_crop(photographs, scale) if crop is None else crop
     cells: list[list[Cell]] = []
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in built}
-    for number, gt in enumerate(_windows(Path(photos), shown * scale, scale, seed, rows, passed_over, skipped)):
+    for number, photograph in enumerate(photographs):
+        gt = _best_window(photograph, _shown(crop) * scale, scale, rng)[None]
         clean = _inside(images.quantize_8bit(images.downscale_bicubic(gt, scale)), crop)
         seeds = sample_seed(seed, number, "side by side")
         made = {
@@ -116,8 +124,6 @@ def draw_side_by_side(
         cells.append([None, *(_pixels(0.5 + _AMPLIFY * (lq - clean)) for lq in made.values())])
         for name, lq in made.items():
             pairs[name].append((lq, clean))
-    if not cells:
-        raise ImageError(f"{photos}: no photograph for the picture; {_reason(skipped, passed_over)}", "none")
     picture = draw_grid(["clean", *built], cells, zoom, f"difference x{_AMPLIFY}")
     added = {name: measure_noise(of_name) for name, of_name in pairs.items()}
     return SideBySide(picture, added, len(cells) // 2, skipped, dict(passed_over))
@@ -127,11 +133,11 @@ def _reason(skipped: Sequence[str], passed_over: Counter[str]) -> str:
     return "; ".join(skipped[:3]) if skipped else expected_images(passed_over)
 
 
-def _windows(
-    folder: Path, side: int, scale: int, seed: int, count: int, passed_over: Counter[str], skipped: list[str]
-) -> Iterator[Tensor]:
-    """``(1, 3, side, side)`` in [0, 1], the most telling window of each of ``count`` photographs."""
-    rng = np.random.default_rng(seed)
+def _photographs(
+    folder: Path, least: int, count: int, rng: np.random.Generator, passed_over: Counter[str], skipped: list[str]
+) -> list[Tensor]:
+    """Up to ``count``, ``(3, H, W)`` in [0, 1] with sides of at least ``least``, in a drawn order."""
+    found: list[Tensor] = []
     paths = list_images(folder, passed_over)
     for number in rng.permutation(len(paths)):
         try:
@@ -139,13 +145,23 @@ def _windows(
         except ImageError as error:
             skipped.append(str(error))
             continue
-        if min(pixels.shape[:2]) < side:
-            skipped.append(f"{paths[number]}: {pixels.shape[0]}x{pixels.shape[1]} is smaller than {side}")
+        if min(pixels.shape[:2]) < least:
+            skipped.append(f"{paths[number]}: {pixels.shape[0]}x{pixels.shape[1]} is smaller than {least}")
             continue
-        yield _best_window(images.to_float(torch.from_numpy(pixels).permute(2, 0, 1)), side, scale, rng)[None]
-        count -= 1
-        if not count:
-            return
+        found.append(images.to_float(torch.from_numpy(pixels).permute(2, 0, 1)))
+        if len(found) == count:
+            break
+    return found
+
+
+def _shown(crop: int) -> int:
+    """LR pixels of a side that are degraded: the crop and its border, whole blocks of codecs."""
+    return crop + 2 * _BORDER + -crop % _BORDER
+
+
+def _fitting_crop(photographs: Sequence[Tensor], scale: int) -> int:
+    smallest = min(min(photograph.shape[1:]) for photograph in photographs) // scale
+    return min(_CROP, (smallest - 2 * _BORDER) // _BORDER * _BORDER)
 
 
 def _best_window(image: Tensor, side: int, scale: int, rng: np.random.Generator) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,17 @@ def test_what_an_entry_learned_ships_with_its_card(name: str) -> None:
         path = checkpoints.resolve(weights)
         card = path.with_suffix(".md").read_text()
         assert "## Terms" in card
+
+
+def test_the_guide_lists_what_there_is() -> None:
+    guide = (Path(__file__).parents[2] / "recipes" / "guides" / "zoo.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z0-9_]+)` \| (.+) \|$", guide, re.MULTILINE))
+    assert list(rows) == list(ZOO)
+    for name, entry in ZOO.items():
+        what, scale, noise = rows[name].split(" | ")
+        low, high = entry.sigma
+        assert (what, scale) == (entry.what, "any" if entry.scale is None else str(entry.scale))
+        assert noise == ("none" if high == 0 else f"{low:g} to {high:g}")
 
 
 def test_all_of_it_can_be_captured() -> None:

@@ -74,6 +74,16 @@ def test_names_stand_for_what_an_option_file_says() -> None:
         degradations_by_name("zoo,canon_5d", 2)
 
 
+def test_small_photographs_give_small_crops(photos: Path) -> None:
+    def side(scale: int) -> int:
+        made = draw_side_by_side({"plain": options_of(PLAIN).degrade}, photos, scale=scale, rows=1, zoom=1)
+        return (made.picture.shape[1] - 4) // 2
+
+    # 256 pixels: 128 at scale 2 hold 64 and a border of 16 on each side, 64 at scale 4 hold 32.
+    assert side(2) == 64
+    assert side(4) == 32
+
+
 def test_photographs_that_cannot_be_shown_are_told(photos: Path) -> None:
     Image.new("RGB", (50, 50)).save(photos / "small.png")
     (photos / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
