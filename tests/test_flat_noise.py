@@ -128,3 +128,32 @@ def test_level_of_one_image() -> None:
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="expected an image"):
         measure_flat_noise([torch.zeros(shape)])
+
+
+def test_areas_of_texture_alone_do_not_count() -> None:
+    """Dark and bright areas hold noise alone, the middle ones strong texture everywhere."""
+    content = torch.full((3, 240, 400), 0.3)
+    content[:, :, 300:] = 0.75
+    blotches = 0.06 * torch.randn(1, 240, 200, generator=generator(3))
+    content[:, :, 100:300] = 0.5 + torch.nn.functional.avg_pool2d(blotches, 5, 1, 2) * 5
+    found = measure_flat_noise([content + white(240, 400)])
+    assert found.level == pytest.approx(3 / 255, rel=0.1)
+    assert (sigma_ratio(found.covariance, COVARIANCE) - 1).abs().max() < 0.2
+
+
+def test_a_drawn_border_without_noise_does_not_hide_the_photograph() -> None:
+    content = torch.full((3, 240, 400), 0.3)
+    image = content + white(240, 400)
+    image[:, :, 200:] = 0.5
+    sigma = measure_flat_noise([(image * 255).round() / 255]).covariance.diagonal(dim1=1, dim2=2).mean(1).sqrt()
+    assert float(sigma[1]) == pytest.approx(3 / 255, rel=0.1)
+
+
+def test_noise_of_a_jpeg_grid_is_measured_at_all_its_phases() -> None:
+    """Noise that is stronger in every eighth column: the mean over columns is told."""
+    unit = white(400, 400, torch.eye(3))
+    strength = torch.full((400,), 2.0)
+    strength[::8] = 6.0
+    found = measure_flat_noise([0.5 + unit * strength / 255])
+    mean = math.sqrt((7 * 4 + 36) / 8)
+    assert found.level * 255 == pytest.approx(mean, rel=0.12)

@@ -6,6 +6,7 @@ Legend: N blocks, F = 256 frequencies of a block.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,16 +16,16 @@ from synthpipe.flat_noise.spectrum import FREQUENCIES, SIDE, dct_matrix, radius
 
 __all__ = ["FlatPart", "check_image", "flat_parts"]
 
-#: For blocks of like brightness: pixels of flat area, their brightness, the power of the noise ``(3, 3, F)`` float64.
-FlatPart = tuple[float, float, Tensor]
 
 #: Blocks at most, by taking fewer of the positions; strides are odd, so that no phase of JPEG's 8x8 grid is preferred.
 _MOST_BLOCKS = 1 << 14
 _STRIDE = 5
 #: Blocks of like brightness are judged together: so many parts at most, of so many blocks at least.
-_PARTS, _LEAST_PART = 16, 200
-#: Share of the blocks of a part that are taken for flat, and how few may do.
-_SHARE, _FEWEST = 0.1, 24
+_PARTS, _LEAST_PART = 16, 1000
+#: Share of the blocks of a part that are taken for flat: the least, in any case, and the most; and how few may do.
+_LEAST_SHARE, _MOST_SHARE, _FEWEST = 0.02, 0.3, 24
+#: Blocks are taken for as flat as the least share up to so many times its low-frequency power.
+_TOLERANCE = 1.25
 _ROUNDS = 3
 #: Block frequencies up to this radius judge flatness.
 _JUDGING_RADIUS = 8
@@ -35,7 +36,19 @@ _DARKEST, _BRIGHTEST = 8 / 255, 247.5 / 255
 _MEDIAN_SQUARE = 0.45493642
 
 
+class FlatPart(NamedTuple):
+    """What the flat blocks of like brightness in one image say."""
+
+    #: Pixels of flat area.
+    pixels: float
+    #: Mean of R, G, B, on the [0, 1] scale.
+    brightness: float
+    #: ``(3, 3, F)`` float64: covariance of the channels in each coefficient; mean over F: in a pixel.
+    power: Tensor
+
+
 def check_image(image: Tensor, least: int) -> None:
+    """Refuse what is not ``(3, H, W)`` with sides of ``least`` pixels: ShapeError."""
     if image.ndim != 3 or image.shape[0] != 3 or min(image.shape[1:]) < least:
         raise ShapeError(
             f"flat noise: expected an image (3, H, W) of at least {least}x{least} pixels, got {tuple(image.shape)}"
@@ -43,7 +56,11 @@ def check_image(image: Tensor, least: int) -> None:
 
 
 def flat_parts(image: Tensor) -> list[FlatPart]:
-    """For each part of like brightness: pixels of flat area, its brightness, and the power ``(3, 3, F)``."""
+    """Flat blocks of ``(3, H, W)``, uint8 or float in [0, 1], by parts of like brightness; it may have none.
+
+    Raises:
+        ShapeError: another shape, or below 16x16.
+    """
     check_image(image, least=SIDE)
     coefficients, area = _blocks(image)
     count = coefficients.shape[1]
@@ -53,12 +70,11 @@ def flat_parts(image: Tensor) -> list[FlatPart]:
     found = []
     for part in brightness.argsort().tensor_split(max(1, min(_PARTS, count // _LEAST_PART))):
         chosen = _flat_blocks(coefficients[:, part])
-        spectrum = torch.zeros(3, 3, FREQUENCIES, dtype=torch.float64)
+        power = torch.zeros(3, 3, FREQUENCIES, dtype=torch.float64)
         for half, blocks in zip(_halves(), chosen, strict=True):
-            spectrum[:, :, half] = _robust_covariance(coefficients[:, part[blocks]][:, :, half]).double().cpu()
+            power[:, :, half] = _robust_covariance(coefficients[:, part[blocks]][:, :, half]).double().cpu()
         blocks = torch.cat(chosen)
-        pixels = area * len(blocks) / 2
-        found.append((pixels, float(brightness[part[blocks]].mean()), spectrum))
+        found.append(FlatPart(area * len(blocks) / 2, float(brightness[part[blocks]].mean()), power))
     return found
 
 
@@ -81,7 +97,7 @@ def _blocks(image: Tensor) -> tuple[Tensor, int]:
 def _flat_blocks(coefficients: Tensor) -> list[Tensor]:
     """Numbers of the flat blocks of ``(3, N, F)`` for measuring the even and for measuring the odd frequencies."""
     count = coefficients.shape[1]
-    kept = min(count, max(_FEWEST, int(_SHARE * count)))
+    fewest, most = max(_FEWEST, int(_LEAST_SHARE * count)), max(_FEWEST, int(_MOST_SHARE * count))
     distance = radius().to(coefficients.device)
     judging = ((distance > 0) & (distance <= _JUDGING_RADIUS)).to(coefficients)
     squares = coefficients.square()
@@ -92,7 +108,10 @@ def _flat_blocks(coefficients: Tensor) -> list[Tensor]:
         chosen = []
         for measured, judge in ((even, odd), (odd, even)):
             strangeness = torch.einsum("cf,cnf->n", weight[:, judge], squares[:, :, judge])
-            chosen.append(strangeness.topk(kept, largest=False).indices)
+            order = strangeness.argsort()
+            limit = _TOLERANCE * strangeness[order[fewest - 1]]
+            kept = min(max(int((strangeness <= limit).sum()), fewest), most)
+            chosen.append(order[:kept])
             found[:, measured] = squares[:, chosen[-1]][:, :, measured].median(1).values
         # The root: power where structure is strongest, low frequencies, still decides.
         weight = judging / found.clamp(min=1e-2 * found.mean(1, keepdim=True)).clamp(min=1e-12).sqrt()

@@ -9,6 +9,7 @@ texture.  The estimate goes by 16x16 blocks in the DCT domain, brightness by bri
 * the power of a coefficient is the *median* of its squares over the flat blocks, divided by that of a squared normal
   number: blocks with texture, up to half of them, do not raise it.  Covariances of channels come from the powers of
   their sums and differences;
+* a part of the brightness range whose variance is far above what the others allow is texture and counts little;
 * the few lowest frequencies hold shading, so that they get no more than the next ones let expect.
 
 Everything is on the [0, 1] scale.  The figures mean the same as those of aligned pairs
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
-from synthpipe.flat_noise.flat_blocks import check_image, flat_parts
+from synthpipe.flat_noise.flat_blocks import FlatPart, check_image, flat_parts
 from synthpipe.flat_noise.spectrum import FREQUENCIES, LAGS, SIDE, autocorrelation, diagonal, without_shading
 
 __all__ = ["LAGS", "NODES", "FlatNoise", "measure_flat_noise", "noise_level"]
@@ -38,6 +39,12 @@ NODES = 8
 
 #: Pixels of flat area that neighbouring nodes count for.
 _SHRINKAGE = 100.0
+#: Sigma grows by a factor of at most exp(this) over the whole range of brightness, by parts within the tone range.
+_GROWTH, _TONE_RANGE = 1.5, (0.06, 0.85)
+#: Variance that rounding to 8 bits alone may leave.
+_ROUNDING = 1.5 / 12 / 255**2
+#: Variance that a part may have above the bound, as a factor, and to which power trust falls beyond.
+_ALLOWED, _DISTRUST = 1.2, 4
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,10 @@ def measure_flat_noise(images: Iterable[Tensor]) -> FlatNoise:
     seen = 0
     for image in images:
         seen += 1
-        for pixels, brightness, spectrum in flat_parts(image):
-            weight = pixels * _node_weights(brightness)
-            power += weight[:, None, None, None] * spectrum
+        parts = flat_parts(image)
+        for part, trust in zip(parts, _trust(parts), strict=True):
+            weight = trust * part.pixels * _node_weights(part.brightness)
+            power += weight[:, None, None, None] * part.power
             counts += weight
     if not counts.any():
         raise ShapeError(f"measure_flat_noise: no flat, unclipped area of 16x16 pixels in {seen} images")
@@ -122,6 +130,30 @@ def noise_level(image: Tensor) -> float | None:
         return measure_flat_noise([image]).level
     except ShapeError:
         return None
+
+
+def _trust(parts: list[FlatPart]) -> list[float]:
+    """Share, 0 to 1, in which each part of like brightness counts: little where it holds much more than others allow.
+
+    Texture only adds to a variance, and noise changes little between like brightnesses: each part sets a bound for all
+    others.  Noise near black and white, where tone curves press it, says nothing of others; drawn areas have none.
+    """
+    if not parts:
+        return []
+    variance = torch.tensor([float(_variances(part).mean()) for part in parts]).clamp(min=1e-12)
+    brightness = torch.tensor([part.brightness for part in parts])
+    apart = (brightness[:, None] - brightness).abs()
+    bound = variance * (2 * _GROWTH * apart).exp()
+    pressed = (brightness < _TONE_RANGE[0]) | (brightness > _TONE_RANGE[1])
+    bound[:, pressed | (variance < _ROUNDING)] = math.inf
+    lowest = bound.min(1).values.minimum(variance)
+    trust: list[float] = ((_ALLOWED * lowest / variance).clamp(max=1) ** _DISTRUST).tolist()
+    return trust
+
+
+def _variances(part: FlatPart) -> Tensor:
+    """Of R, G, B without the mean of blocks, ``(3,)``."""
+    return part.power.diagonal(dim1=0, dim2=1)[1:].mean(0)
 
 
 def _node_weights(brightness: float) -> Tensor:
