@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from synthpipe.flows.frozen import FrozenDeFlow
+    from synthpipe.flows.pile_levels import AskedLevel
     from synthpipe.transforms.page_images import PageImage
 
 __all__ = ["add_parser", "run"]
@@ -63,6 +64,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all randomness (default 0)")
     parser.add_argument("--strength", type=float, help="1 is the trained degradation, 0 none (default 1)")
+    parser.add_argument(
+        "--level",
+        type=float,
+        help="noise level in units of sigma of 255, for weights that know one (default: drawn from those of their "
+        "noisy images)",
+    )
     parser.add_argument("--tile", type=int, help="largest side that a DeFlow degrades at once (default 512)")
     parser.add_argument("--overlap", type=int, help="pixels seen around each tile (default 32)")
     parser.add_argument(
@@ -105,6 +112,7 @@ def _by_weights(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     from synthpipe import checkpoints
     from synthpipe.config.presets import PRESETS
     from synthpipe.flows.frozen import FrozenDeFlow
+    from synthpipe.flows.pile_levels import AskedLevel
 
     if args.weights in PRESETS and args.weights not in checkpoints.shipped():
         raise OptionError(
@@ -121,7 +129,8 @@ def _by_weights(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     args.device = find_device(args)
     model: Any = checkpoints.load(args.weights, kind="deflow")
     frozen = FrozenDeFlow(model).to(args.device)
-    return lambda x, seed: _degrade_image(frozen, x, seed, args)
+    level = AskedLevel(frozen, args.level)
+    return lambda x, seed: _degrade_image(frozen, x, seed, args, level)
 
 
 def _by_options(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
@@ -132,7 +141,7 @@ def _by_options(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     from synthpipe.transforms.build import build_degrade
     from synthpipe.transforms.whole_images import degrade_image
 
-    for name in ("strength", "tile", "overlap"):
+    for name in ("strength", "level", "tile", "overlap"):
         if getattr(args, name) is not None:
             raise OptionError(f"--{name}: is for weights; leave it out, the option file says what is done")
     options = degrade_options(read_yaml(args.weights), args.weights)
@@ -147,7 +156,7 @@ def _by_options(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     return lambda x, seed: degrade_image(degrade, x.to(args.device), seed, seen).cpu()
 
 
-def _degrade_image(model: FrozenDeFlow, x: Tensor, seed: int, args: argparse.Namespace) -> Tensor:
+def _degrade_image(model: FrozenDeFlow, x: Tensor, seed: int, args: argparse.Namespace, asked: AskedLevel) -> Tensor:
     """``(1, 3, H, W)`` on the CPU, tile by tile on the device."""
     import torch
 
@@ -155,10 +164,13 @@ def _degrade_image(model: FrozenDeFlow, x: Tensor, seed: int, args: argparse.Nam
     from synthpipe.transforms.tiling import apply_tiled
 
     seeds = torch.tensor([seed], device=args.device)
+    # One level for all tiles of an image.
+    one = torch.empty(1, 1, device=args.device)
+    level = asked.draw(SeededNoise(seeds, "degrade level").uniform(one, 0)[:, 0]) if asked.drawn else None
 
     def degrade(tile: Tensor, index: int) -> Tensor:
         """One tile, ``(1, 3, h, w)`` in and out, with the draws that belong to its number."""
         noise = SeededNoise(seeds, f"degrade tile {index}")
-        return model.degrade(tile.to(args.device), noise, args.strength).cpu()
+        return model.degrade(tile.to(args.device), noise, args.strength, level=level).cpu()
 
     return apply_tiled(degrade, x, args.tile, args.overlap, model.size_multiple)

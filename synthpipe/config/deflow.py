@@ -127,6 +127,11 @@ class DeFlowModelOptions(PresetOptions):
     whiten: bool = Field(False, description="start each level at the whitening of the first batch; published false")
     normalization: NormalizationOptions | None = Field(None, description="statistics of both domains; null: none")
     unconditional: bool = Field(False, description="set the reduced image to zero, an ablation of the paper")
+    level: bool = Field(
+        False,
+        description="noise follows a level, too, measured on flat areas of each noisy image; so a pile of several ISO "
+        "settings trains one model, and use can ask for a level; needs covariance: colour and folders",
+    )
 
 
 class UnpairedOptions(ReadingOptions):
@@ -167,4 +172,9 @@ schedule: {kind: cosine, warmup_steps: 100}
     kind: Literal["deflow"] = Field("deflow", description="chooses this kind of training")
     model: DeFlowModelOptions = Field(DeFlowModelOptions(), description="the flow")
     activation_checkpointing: bool = Field(False, description=CHECKPOINTING_MEANING)
+    calibrate: bool = Field(
+        False,
+        description="after the last step, correct what the model adds by what flat areas of the noisy images show: "
+        "covariance of R, G, B by brightness and level, correlation over two pixels; needs folders",
+    )
     data: UnpairedOptions = Field(description="the two piles of images")

@@ -40,19 +40,24 @@ class ColourNet(nn.Module):
     Args:
         out_channels: of the result.
         hidden: width.
+        beside: further numbers of each image that it follows, the same at all positions.
     """
 
-    def __init__(self, out_channels: int, hidden: int = 16) -> None:
+    def __init__(self, out_channels: int, hidden: int = 16, beside: int = 0) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, hidden, 1)
+        self.conv1 = nn.Conv2d(3 + beside, hidden, 1)
         self.conv2 = nn.Conv2d(hidden, out_channels, 1)
         nn.init.zeros_(self.conv2.weight)
         assert self.conv2.bias is not None
         nn.init.zeros_(self.conv2.bias)
 
-    def forward(self, cond: Tensor) -> Tensor:
-        """``(B, 3 + F, H, W)`` -> ``(B, out, H, W)``."""
-        out: Tensor = self.conv2(self.conv1(cond[:, :3]).relu())
+    def forward(self, cond: Tensor, numbers: Tensor | None = None) -> Tensor:
+        """``(B, 3 + F, H, W)``, and the images' ``numbers`` ``(B, beside)``, -> ``(B, out, H, W)``."""
+        given = cond[:, :3]
+        if numbers is not None:
+            maps = numbers.to(given.dtype)[:, :, None, None].expand(-1, -1, *given.shape[2:])
+            given = torch.cat([given, maps], dim=1)
+        out: Tensor = self.conv2(self.conv1(given).relu())
         return out
 
 

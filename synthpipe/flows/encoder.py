@@ -14,7 +14,8 @@ of two; negative where the level is smaller than ``lr``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from synthpipe.errors import ShapeError
 from synthpipe.flows.base import Checkpointed
 
-__all__ = ["RRDBEncoder", "SmallEncoder"]
+__all__ = ["RRDBEncoder", "SmallEncoder", "build_encoder", "resized_colour"]
 
 _SLOPE = 0.2  # of every LeakyReLU here, as in ESRGAN
 
@@ -256,3 +257,24 @@ def _nearest(x: Tensor, doublings: int) -> Tensor:
 
 def _bilinear(x: Tensor, doublings: int) -> Tensor:
     return F.interpolate(x, scale_factor=2.0**doublings, mode="bilinear", align_corners=False)
+
+
+def build_encoder(options: Mapping[str, Any], scale: int, levels: int) -> RRDBEncoder | SmallEncoder:
+    """The encoder that ``{"type": "rrdb" | "small", ...}`` names, the rest being its arguments.
+
+    Raises:
+        ShapeError: another type.
+    """
+    known: dict[str, type[RRDBEncoder] | type[SmallEncoder]] = {"rrdb": RRDBEncoder, "small": SmallEncoder}
+    own = {name: value for name, value in options.items() if name != "type"}
+    kind = options.get("type")
+    if kind not in known:
+        raise ShapeError(f"DeFlow: encoder type must be one of {sorted(known)}, got {kind!r}")
+    return known[kind](scale=scale, levels=levels, **own)
+
+
+def resized_colour(lr: Tensor, size: Sequence[int]) -> Tensor:
+    """``lr`` at a level's size: bilinear above its own, averaged below."""
+    if lr.shape[2] >= size[0]:
+        return F.adaptive_avg_pool2d(lr, (size[0], size[1]))
+    return F.interpolate(lr, size=tuple(size), mode="bilinear", align_corners=False)

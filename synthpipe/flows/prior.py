@@ -21,7 +21,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flows.coupling import ColourNet
 from synthpipe.small_systems import inverse_and_log_det
 
-__all__ = ["ColourShift", "DiagonalShift", "DomainShift", "FullShift", "standard_normal_log_prob"]
+__all__ = ["ColourShift", "DiagonalShift", "DomainShift", "FullShift", "build_shift", "standard_normal_log_prob"]
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -34,7 +34,9 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
 class DomainShift(nn.Module, ABC):
     """The contract: densities of both domains, sampling of u, and the posterior that takes u away.
 
-    All maps take ``cond`` ``(B, F, H, W)``, the features at the latent's level, and may ignore it.
+    All maps take ``cond`` ``(B, F, H, W)``, the features at the latent's place in the flow, and ``log_level`` ``(B,)``,
+    the log of each image's noise level over the pile's median (:class:`PileLevels`; None: no level); both may be
+    ignored.
     """
 
     #: Standard normal channels that :meth:`remove` and :meth:`draw_clean` need beyond C.
@@ -45,15 +47,15 @@ class DomainShift(nn.Module, ABC):
         self.mean = nn.Parameter(torch.zeros(channels, 1, 1))
 
     @abstractmethod
-    def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
+    def log_prob_noisy(self, z: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``log N(z; mu, I + S)``, ``(B, C, H, W)`` -> ``(B,)`` in nats."""
 
     @abstractmethod
-    def shift(self, eps: Tensor, cond: Tensor) -> Tensor:
+    def shift(self, eps: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """u from standard normal ``eps``, both ``(B, C, H, W)``."""
 
     @abstractmethod
-    def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+    def remove(self, z: Tensor, eps: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """A draw of ``z_x | z_y = z``, ``(B, C, H, W)``; standard normal ``eps`` has ``extra_draws`` channels more."""
 
     @abstractmethod
@@ -68,9 +70,13 @@ class DomainShift(nn.Module, ABC):
         """z_clean ``(B, C, H, W)`` from standard normal ``eps`` of ``extra_draws`` more channels."""
         return eps
 
-    def log_prob(self, z: Tensor, domain: Tensor, cond: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, domain: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """Per sample, the density of its own domain (``domain`` ``(B,)``, 0 clean, 1 noisy); ``(B,)`` in nats."""
-        return torch.where(domain == 0, self.log_prob_clean(z, cond), self.log_prob_noisy(z, cond))
+        return torch.where(domain == 0, self.log_prob_clean(z, cond), self.log_prob_noisy(z, cond, log_level))
+
+    def draws_like(self, z: Tensor) -> Tensor:
+        """Something ``(B, C + extra_draws, H, W)`` of the shape of the draws for the latent ``z`` ``(B, C, H, W)``."""
+        return z.new_empty(len(z), z.shape[1] + self.extra_draws, *z.shape[2:])
 
 
 class FullShift(DomainShift):
@@ -86,7 +92,7 @@ class FullShift(DomainShift):
         super().__init__(channels)
         self.factor = nn.Parameter(torch.eye(channels) * init)
 
-    def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
+    def log_prob_noisy(self, z: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``log N(z; mu, I + A A^T)``, ``(B, C, H, W)`` -> ``(B,)`` in nats, at full precision under autocast too."""
         with torch.autocast(z.device.type, enabled=False):
             factor = self.factor.to(z.dtype)
@@ -100,12 +106,12 @@ class FullShift(DomainShift):
             log_det: Tensor = cholesky.diagonal().log().sum() * centred.shape[2]
         return standard_normal_log_prob(white) - log_det
 
-    def shift(self, eps: Tensor, cond: Tensor) -> Tensor:
+    def shift(self, eps: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``A eps + mu``, both ``(B, C, H, W)``."""
         with torch.autocast(eps.device.type, enabled=False):
             return torch.einsum("ij,bjhw->bihw", self.factor.to(eps.dtype), eps) + self.mean.to(eps.dtype)
 
-    def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+    def remove(self, z: Tensor, eps: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``gain (z - mu) + root eps`` with the posterior's matrices, ``(B, C, H, W)``."""
         # S may be singular, so no Cholesky: S = Q diag(s) Q^T gives all three matrices at once, in float64.
         factor = self.factor.double()
@@ -137,22 +143,22 @@ class DiagonalShift(DomainShift):
             raise ShapeError(f"{type(self).__name__}: init must be above 0, got {init}; only a full shift starts at 0")
         self.raw = nn.Parameter(torch.full((channels, 1, 1), math.log(math.expm1(init**2))))
 
-    def variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
+    def variance(self, cond: Tensor, dtype: torch.dtype, log_level: Tensor | None = None) -> Tensor:
         """Variance of u: ``(C, 1, 1)``, or ``(B, C, H, W)`` where it depends on the features."""
         return F.softplus(self.raw.to(dtype))
 
-    def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
+    def log_prob_noisy(self, z: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``log N(z; mu, I + S)``, channel by channel: ``(B, C, H, W)`` -> ``(B,)`` in nats."""
-        log_prob = _normal_log_prob(z - self.mean.to(z.dtype), 1 + self.variance(cond, z.dtype))
+        log_prob = _normal_log_prob(z - self.mean.to(z.dtype), 1 + self.variance(cond, z.dtype, log_level))
         return log_prob.flatten(1).sum(1)
 
-    def shift(self, eps: Tensor, cond: Tensor) -> Tensor:
+    def shift(self, eps: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``sqrt(S) eps + mu``, both ``(B, C, H, W)``."""
-        return eps * self.variance(cond, eps.dtype).sqrt() + self.mean.to(eps.dtype)
+        return eps * self.variance(cond, eps.dtype, log_level).sqrt() + self.mean.to(eps.dtype)
 
-    def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+    def remove(self, z: Tensor, eps: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``(z - mu) / (1 + S) + sqrt(S / (1 + S)) eps``, ``(B, C, H, W)``."""
-        variance = self.variance(cond, z.dtype)
+        variance = self.variance(cond, z.dtype, log_level)
         return (z - self.mean.to(z.dtype)) / (1 + variance) + eps * (variance / (1 + variance)).sqrt()
 
     def norm(self) -> float:
@@ -176,15 +182,25 @@ class ColourShift(DiagonalShift):
         hidden: width of the net that gives p and V.
         init: standard deviation of u at the start, above 0.
         components: K; they start with standard deviations spaced by factors of 4 below 1.
+        with_level: S follows the noise level, too: ``diag(level^2 softplus(raw + net(colour, log level)))``, the level
+            being that of the image over the pile's median.
     """
 
     extra_draws = 1  # picks the component
 
     #: log V stays within this of its start.
     _LIMIT = 6.0
+    #: Log-levels beyond this, a factor of 4 from the median, are followed in proportion alone.
+    _WIDEST = 1.4
 
     def __init__(
-        self, channels: int, cond_channels: int, hidden: int = 32, init: float = 1.0, components: int = 3
+        self,
+        channels: int,
+        cond_channels: int,
+        hidden: int = 32,
+        init: float = 1.0,
+        components: int = 3,
+        with_level: bool = False,
     ) -> None:
         super().__init__(channels, init)
         self.components = components
@@ -195,21 +211,33 @@ class ColourShift(DiagonalShift):
         )
         nn.init.zeros_(self.clean_net[2].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.clean_net[2].bias)  # type: ignore[arg-type]
-        self.colour_net = ColourNet(channels)
+        self.with_level = with_level
+        self.colour_net = ColourNet(channels, beside=int(with_level))
 
-    def variance(self, cond: Tensor, dtype: torch.dtype) -> Tensor:
-        """``(B, C, H, W)``, above 0, by the colour: the first three channels of ``cond`` ``(B, 3 + F, H, W)``."""
-        return F.softplus(self.raw.to(dtype) + self.colour_net(cond).to(dtype))
+    def variance(self, cond: Tensor, dtype: torch.dtype, log_level: Tensor | None = None) -> Tensor:
+        """``(B, C, H, W)``, above 0, by the colour: the first three channels of ``cond`` ``(B, 3 + F, H, W)``.
+
+        Raises:
+            ShapeError: no ``log_level`` where it follows the level.
+        """
+        if not self.with_level:
+            return F.softplus(self.raw.to(dtype) + self.colour_net(cond).to(dtype))
+        if log_level is None:
+            raise ShapeError("ColourShift: this shift follows the noise level, got none")
+        # Between the levels of a pile, and beyond them, the net only corrects what proportion gives.
+        followed = log_level.clamp(-self._WIDEST, self._WIDEST)[:, None]
+        square = (2 * log_level.to(dtype)).exp()[:, None, None, None]
+        return square * F.softplus(self.raw.to(dtype) + self.colour_net(cond, followed).to(dtype))
 
     def log_prob_clean(self, z: Tensor, cond: Tensor) -> Tensor:
         """``log sum_k p_k N(z; 0, V_k)`` over all positions: ``(B, C, H, W)`` -> ``(B,)`` in nats."""
         weights, clean = self._mixture(cond, z.dtype)
         return torch.logsumexp(weights + self._by_component(z, clean), dim=1).flatten(1).sum(1)
 
-    def log_prob_noisy(self, z: Tensor, cond: Tensor) -> Tensor:
+    def log_prob_noisy(self, z: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``log sum_k p_k N(z; mu, V_k + S)`` over all positions: ``(B, C, H, W)`` -> ``(B,)`` in nats."""
         weights, clean = self._mixture(cond, z.dtype)
-        total = clean + self.variance(cond, z.dtype)[:, None]
+        total = clean + self.variance(cond, z.dtype, log_level)[:, None]
         return torch.logsumexp(weights + self._by_component(z - self.mean.to(z.dtype), total), dim=1).flatten(1).sum(1)
 
     def draw_clean(self, eps: Tensor, cond: Tensor) -> Tensor:
@@ -217,10 +245,10 @@ class ColourShift(DiagonalShift):
         weights, clean = self._mixture(cond, eps.dtype)
         return eps[:, :-1] * _pick(clean, weights, eps[:, -1:]).sqrt()
 
-    def remove(self, z: Tensor, eps: Tensor, cond: Tensor) -> Tensor:
+    def remove(self, z: Tensor, eps: Tensor, cond: Tensor, log_level: Tensor | None = None) -> Tensor:
         """``(B, C, H, W)``; the last channel of ``eps`` ``(B, C + 1, H, W)`` picks from the components' posterior."""
         weights, clean = self._mixture(cond, z.dtype)
-        centred, variance = z - self.mean.to(z.dtype), self.variance(cond, z.dtype)
+        centred, variance = z - self.mean.to(z.dtype), self.variance(cond, z.dtype, log_level)
         posterior = torch.log_softmax(weights + self._by_component(centred, clean + variance[:, None]), dim=1)
         chosen = _pick(clean, posterior, eps[:, -1:])
         kept = chosen / (chosen + variance)
@@ -237,6 +265,23 @@ class ColourShift(DiagonalShift):
     def _by_component(z: Tensor, variance: Tensor) -> Tensor:
         """Log-density of each component, summed over channels: ``(B, C, H, W)`` -> ``(B, K, H, W)``."""
         return _normal_log_prob(z[:, None].expand_as(variance), variance).sum(2)
+
+
+def build_shift(covariance: str, channels: int, cond: int, init: float, with_level: bool = False) -> DomainShift:
+    """The shift of a latent of ``channels`` with ``cond`` channels of features, by the name of its covariance.
+
+    Raises:
+        ShapeError: an unknown name, or a level where the covariance cannot follow it.
+    """
+    if with_level and covariance != "colour":
+        raise ShapeError(f"DeFlow: level needs covariance 'colour', which alone can follow it, got {covariance!r}")
+    if covariance == "full":
+        return FullShift(channels, init)
+    if covariance == "diagonal":
+        return DiagonalShift(channels, init)
+    if covariance == "colour":
+        return ColourShift(channels, cond, init=init, with_level=with_level)
+    raise ShapeError(f"DeFlow: covariance must be 'full', 'diagonal' or 'colour', got {covariance!r}")
 
 
 def _pick(variance: Tensor, log_weights: Tensor, normal: Tensor) -> Tensor:

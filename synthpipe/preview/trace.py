@@ -73,7 +73,9 @@ def _deflow(degrade: DeFlowDegrade, batch: Batch) -> tuple[Tensor, list[PlaceNot
     lq = degrade.compute({"gt": batch["gt"], "seed": batch["seed"].to(batch["gt"].device)})["lq"]
     reduced = quantize_8bit(downscale_bicubic(batch["gt"], degrade.scale))
     notes = [PlaceNote("reduced", True, {}, reduced)]
+    levels = degrade.levels(batch["seed"])
     for number, strength in enumerate(degrade.strengths(batch["seed"])[0]):
         name = f"deflow {number + 1}" if degrade.samples > 1 else "deflow"
-        notes.append(PlaceNote(name, True, {"strength": strength}, lq[number : number + 1]))
+        drawn = {"strength": strength} if levels is None else {"strength": strength, "level": levels[0][number]}
+        notes.append(PlaceNote(name, True, drawn, lq[number : number + 1]))
     return lq, notes

@@ -124,6 +124,17 @@ class Objective(nn.Module, ABC, Generic[M]):
     def initialize(self, batch: Batch, seeds: Tensor) -> None:
         """Data-dependent initialisation on the first batch of a new run; nothing by default."""
 
+    def prepare(self, data: BatchSource) -> None:
+        """Take what the model keeps of its data, before :meth:`initialize` of a new run; nothing by default."""
+
+    def starting_point(self, model: M) -> M:
+        """Loaded weights as a run takes them up; as they are by default."""
+        return model
+
+    def finish(self, model: M, data: BatchSource) -> dict[str, Any]:
+        """Last changes of the averaged ``model`` of a finished run, and what to say of them in its header."""
+        return {}
+
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         """Optimizer groups; one with every trained parameter by default."""
         return [{"params": [p for p in self.model.parameters() if p.requires_grad], "lr": options.lr}]

@@ -18,7 +18,8 @@ from synthpipe.errors import OptionError, TrainingError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import to_float
 from synthpipe.seeds import picture_generators
-from synthpipe.training.base import Objective, RunParts, noise_of
+from synthpipe.training.base import BatchSource, Objective, RunParts, noise_of
+from synthpipe.training.data.flat_calibration import calibrate
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -31,15 +32,20 @@ class DeFlowObjective(Objective[DeFlow]):
 
     Args:
         model: the flow; anything with its ``nll``, ``bits_per_dim``, ``initialize`` and ``degrade`` will do.
+        calibrate: at the end of a run, correct the model by the flat areas of its piles.
     """
 
     capturable = True
+
+    def __init__(self, model: DeFlow, calibrate: bool = False) -> None:
+        super().__init__(model)
+        self._calibrate = calibrate
 
     def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, averaged over ``batch["x"]`` ``(B, 3, H, W)`` uint8 with ``batch["domain"]`` ``(B,)``."""
         x, domain = to_float(batch["x"]), batch["domain"]
         # Of 8-bit images and domains of our own, which `initialize` has looked at; no step waits for the device.
-        nll = self.model.nll(x, domain, noise_of(seeds, x.device), check_values=False)
+        nll = self.model.nll(x, domain, noise_of(seeds, x.device), check_values=False, **_level_of(batch))
         bits = self.model.bits_per_dim(nll, x.shape)  # (B,)
         clean, noisy = (_mean_of(bits.detach(), domain == number) for number in (CLEAN, NOISY))
         return bits.mean(), {"bpd_clean": clean, "bpd_noisy": noisy}
@@ -47,7 +53,34 @@ class DeFlowObjective(Objective[DeFlow]):
     def initialize(self, batch: Batch, seeds: Tensor) -> None:
         """Data-dependent ActNorm scales from the first batch."""
         x = to_float(batch["x"])
-        self.model.initialize(x, batch["domain"], noise_of(seeds, x.device))
+        self.model.initialize(x, batch["domain"], noise_of(seeds, x.device), **_level_of(batch))
+
+    def prepare(self, data: BatchSource) -> None:
+        """The levels of the pile, where the model follows them."""
+        if getattr(self.model, "pile", None) is not None:
+            assert isinstance(data, UnpairedData)
+            assert self.model.pile is not None
+            self.model.pile.see(list(data.levels.values()))
+
+    def starting_point(self, model: DeFlow) -> DeFlow:
+        """Without a correction, which belongs to the weights that it was measured on; with levels where ours has them.
+
+        A model that knew none then starts as one whose noise is proportional to the level.
+        """
+        model.correct(None)
+        if "level" not in self.model.config or "level" in model.config or model.config["covariance"] != "colour":
+            return model
+        levelled = DeFlow(**model.config, level=True)
+        state, own = model.state_dict(), levelled.state_dict()
+        for name, value in own.items():
+            before = state.get(name)
+            if before is None:
+                continue
+            if before.shape == value.shape:
+                value.copy_(before)
+            else:  # the first convolution of a shift's colour net, which has one input more
+                value.zero_()[:, : before.shape[1]] = before
+        return levelled
 
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         """Everything at ``lr``; the conditioning network (``model.encoder``) at ``encoder_lr`` where that is set."""
@@ -63,6 +96,13 @@ class DeFlowObjective(Objective[DeFlow]):
         rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in ids]
         return [{"params": rest, "lr": options.lr}, {"params": own, "lr": options.encoder_lr}]
 
+    def finish(self, model: DeFlow, data: BatchSource) -> dict[str, Any]:
+        """With ``calibrate``: give ``model`` its correction."""
+        if not self._calibrate:
+            return {}
+        assert isinstance(data, UnpairedData)
+        return {"calibration": calibrate(model, data)}
+
     def numbers(self) -> dict[str, float]:
         """Norms of the learned shifts, where the model offers them: a covariance that stays at 0 never trains."""
         norms = getattr(self.model, "shift_norms", None)
@@ -75,6 +115,10 @@ class DeFlowObjective(Objective[DeFlow]):
         generators = picture_generators(seed, len(clean))
         degraded = model.degrade(clean, generators).to(clean).clamp(0, 1)
         return picture_grid(torch.stack([clean, degraded, noisy], dim=1), gap=2)
+
+
+def _level_of(batch: Batch) -> dict[str, Tensor]:
+    return {"level": batch["level"]} if "level" in batch else {}
 
 
 def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
@@ -94,9 +138,10 @@ def build_objective(options: TrainDeFlowOptions) -> DeFlowObjective:
             f"data.crop: expected a multiple of {model.size_multiple}, which this model needs, got {options.data.crop}"
         )
     model.checkpoint_activations(options.activation_checkpointing)
-    return DeFlowObjective(model)
+    return DeFlowObjective(model, options.calibrate)
 
 
 def build_run(options: TrainDeFlowOptions) -> RunParts:
     """A DeFlow, and crops of two unpaired domains."""
-    return RunParts(partial(build_objective, options), partial(UnpairedData, options.data, options.seed))
+    data = partial(UnpairedData, options.data, options.seed, with_levels=options.model.level)
+    return RunParts(partial(build_objective, options), data)

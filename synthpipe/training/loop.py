@@ -108,9 +108,11 @@ class Trainer:
                 self.objective.load_companions(saved.get("companions", {}))
         elif options.init_weights is not None:
             self.objective.model.load_state_dict(_weights_to_start_from(options.init_weights, self.objective))
+            self.objective.prepare(data)
         else:
             self.first_batch = data.next_batch()
             whole = join_batches(self._from_all(self.first_batch))
+            self.objective.prepare(data)
             self.objective.initialize(fabric.to_device(whole), step_seeds(options.seed, 0, whole["slot"]))
         optimizer = build_optimizer(options, self.objective)
         self.wrapped, self.optimizer = fabric.setup(self.objective, optimizer)
@@ -309,6 +311,7 @@ class Trainer:
                 "seed": self.options.seed,
                 "skipped_steps": self.bad_steps.in_all,
                 "figures": self.last_numbers,
+                **self.objective.finish(self.averaged.module, data),
             }
             checkpoints.save(path, self.averaged.module, info)
             logger.info(
@@ -409,6 +412,8 @@ def lr_factor(options: ScheduleOptions, step: int, max_steps: int) -> float:
 
 def _weights_to_start_from(path: str, objective: Objective[Any]) -> dict[str, Tensor]:
     model = checkpoints.load(path)
+    if type(model) is type(objective.model):
+        model = objective.starting_point(model)
     theirs, ours = getattr(model, "config", None), getattr(objective.model, "config", None)
     if type(model) is not type(objective.model) or theirs != ours:
         raise OptionError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.draws import SeededNoise
 from synthpipe.flows.frozen import FrozenDeFlow
+from synthpipe.flows.pile_levels import AskedLevel
 from synthpipe.images import check_images, downscale_bicubic, quantize_8bit
 from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.batch import Batch, repeated
@@ -34,13 +36,16 @@ class DeFlowDegrade(DeviceTransform):
             (:class:`synthpipe.flows.FrozenDeFlow`).
         scale: height of ``gt`` over height of ``lq``; 1 degrades at full size (a denoiser's pairs).
         strength: see :meth:`synthpipe.flows.DeFlow.degrade`; ``(low, high)`` draws one for each tile, uniformly.
+        level: of the noise in units of sigma of 255, ``(low, high)`` or ``"pile"``, for weights that know levels: see
+            :class:`synthpipe.flows.AskedLevel`.
         samples: degradations of each tile, which share its features and latents.  Above 1 the batch that comes out has
             so many rows for each that came in, one after the other.
         condition_dtype: see :class:`synthpipe.flows.FrozenDeFlow`; ``torch.bfloat16`` is faster and slightly another
             degradation.
 
     Raises:
-        ShapeError: ``model`` is no DeFlow, or is untrained, or ``scale``, ``strength`` or ``samples`` is out of range.
+        ShapeError: ``model`` is no DeFlow, or is untrained, or ``scale``, ``strength``, ``samples`` or ``level`` is out
+            of range.
 
     >>> import torch
     >>> from synthpipe import checkpoints
@@ -60,6 +65,7 @@ class DeFlowDegrade(DeviceTransform):
         strength: float | Sequence[float] = 1.0,
         samples: int = 1,
         condition_dtype: torch.dtype | None = None,
+        level: float | Sequence[float] | Literal["pile"] | None = None,
     ) -> None:
         if not isinstance(model, DeFlow):
             raise ShapeError(f"DeFlowDegrade: expected a DeFlow, got {type(model).__name__}")
@@ -72,6 +78,7 @@ class DeFlowDegrade(DeviceTransform):
         if not numbers or not 0 <= limits[0] <= limits[1] < math.inf:
             raise ShapeError(f"DeFlowDegrade: strength must be at least 0, or (low, high), got {strength!r}")
         self.frozen = FrozenDeFlow(model, condition_dtype)
+        self._level = AskedLevel(self.frozen, level)
         self.scale = scale
         self.strength = strength
         self._limits: tuple[float, float] = limits[0], limits[1]
@@ -93,7 +100,8 @@ class DeFlowDegrade(DeviceTransform):
         clean = quantize_8bit(downscale_bicubic(gt, self.scale))
         numbers = range(self.samples)
         noises = [SeededNoise(seeds, self.salt, number) for number in numbers]
-        lq = self.frozen.degrade_samples(clean, noises, [self._strength(seeds, number) for number in numbers])
+        strengths = [self._strength(seeds, number) for number in numbers]
+        lq = self.frozen.degrade_samples(clean, noises, strengths, [self._drawn(seeds, number) for number in numbers])
         return {**{key: repeated(value, self.samples) for key, value in batch.items()}, "lq": lq}
 
     def to(self, device: torch.device | str) -> DeFlowDegrade:
@@ -106,6 +114,24 @@ class DeFlowDegrade(DeviceTransform):
         drawn = [torch.as_tensor(self._strength(seeds, number)).expand(len(seeds)) for number in range(self.samples)]
         rows: list[list[float]] = torch.stack(drawn, 1).tolist()
         return rows
+
+    def levels(self, seeds: Tensor) -> list[list[float]] | None:
+        """As :meth:`strengths`, the level in units of sigma of 255; None where the weights know none."""
+        if not self._level.drawn:
+            return None
+        drawn = [self._drawn(seeds.to(self._device), number) for number in range(self.samples)]
+        rows: list[list[float]] = (255 * torch.stack([level for level in drawn if level is not None], 1)).tolist()
+        return rows
+
+    @property
+    def _device(self) -> torch.device:
+        return self.frozen.split.weight.device
+
+    def _drawn(self, seeds: Tensor, sample: int) -> Tensor | None:
+        if not self._level.drawn:
+            return None
+        like = torch.empty(len(seeds), 1, device=seeds.device)
+        return self._level.draw(SeededNoise(seeds, f"{self.salt} level", sample).uniform(like, _STRENGTH)[:, 0])
 
     def _strength(self, seeds: Tensor, sample: int) -> float | Tensor:
         low, high = self._limits

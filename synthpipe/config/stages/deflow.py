@@ -19,6 +19,7 @@ _Precision = Annotated[
     WithJsonSchema({"enum": ["32", 32, "bf16"]}),
 ]
 _Strength = Annotated[float, Field(ge=0, le=4)]
+_Level = Annotated[float, Field(gt=0, le=128)]
 
 
 class _DeFlowOptions(Options):
@@ -39,10 +40,18 @@ class _DeFlowOptions(Options):
         "processor has it, and a slightly different degradation",
     )
 
+    level: _Level | tuple[_Level, _Level] | Literal["pile"] | None = Field(
+        None,
+        description="noise level, for weights that know one (trained with model.level), in units of sigma of 255; "
+        "[low, high]: drawn log-uniformly for each degraded tile; pile: drawn from the levels of the noisy images of "
+        "the training; null: pile where the weights know levels",
+    )
+
     @model_validator(mode="after")
-    def _strength_ascends(self) -> _DeFlowOptions:
-        if isinstance(self.strength, tuple) and self.strength[0] > self.strength[1]:
-            raise ValueError(f"strength: expected [low, high], got {list(self.strength)}")
+    def _limits_ascend(self) -> _DeFlowOptions:
+        for name, limits in (("strength", self.strength), ("level", self.level)):
+            if isinstance(limits, tuple) and limits[0] > limits[1]:
+                raise ValueError(f"{name}: expected [low, high], got {list(limits)}")
         return self
 
 

@@ -20,11 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
-from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, NOISY, SPLIT, TOP, DeFlow, resized_colour
+from synthpipe.flows.deflow import CLEAN, CONDITION, DEQUANTIZATION, LEVEL, NOISY, SPLIT, TOP, DeFlow
 from synthpipe.flows.draws import Generators, Noise, SeededNoise, as_noise
+from synthpipe.flows.encoder import resized_colour
 from synthpipe.flows.frozen.encoder import freeze_encoder
 from synthpipe.flows.frozen.first_convs import MapPart, conv_layout
 from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, LevelCondition
+from synthpipe.flows.pile_levels import log_level_in_use
 from synthpipe.flows.prior import DiagonalShift, DomainShift
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
@@ -42,8 +44,10 @@ class EncodedImages:
     levels: list[LevelCondition]
     #: Features of the first and the last level, where the latents are.
     maps: tuple[list[MapPart], list[MapPart]]
-    #: Standard deviations of the shift, where it has one for each channel; the same for all draws.
+    #: Standard deviations of the shift where it has one for each channel and follows no level: the same for all draws.
     spreads: tuple[Tensor | None, Tensor | None]
+    #: The images themselves, for a correction.
+    images: Tensor
     domain: int
     height: int
     width: int
@@ -101,11 +105,17 @@ class FrozenDeFlow(nn.Module):
         self.split = FrozenSplit(model.split)
         self.shifts = copy.deepcopy(model.shifts)
         self.normalization = copy.deepcopy(model.normalization)
+        self.pile, self.correction = copy.deepcopy(model.pile), copy.deepcopy(model.correction)
         self.eval().requires_grad_(False)
 
     @_in_use
     def degrade(
-        self, x: Tensor, generators: Generators | Noise, strength: float | Tensor = 1.0, refuse_nonfinite: bool = True
+        self,
+        x: Tensor,
+        generators: Generators | Noise,
+        strength: float | Tensor = 1.0,
+        refuse_nonfinite: bool = True,
+        level: float | Tensor | None = None,
     ) -> Tensor:
         """Clean images to noisy ones of the same content; the same images as :meth:`DeFlow.degrade` from equal seeds.
 
@@ -114,27 +124,37 @@ class FrozenDeFlow(nn.Module):
             generators: one per image, one for all, or noise of any origin.
             strength: latents move by ``strength * u``; one number, or ``(B,)``.
             refuse_nonfinite: raise where an image comes out with NaN or infinity.
+            level: of the noise on the [0, 1] scale, one or ``(B,)``, for a model with ``level``; None: drawn for each
+                image from those of the pile.
 
         Returns:
             ``(B, 3, H, W)``, not clipped.
 
         Raises:
-            ShapeError: wrong shape or NaN, coming in or going out.
+            ShapeError: wrong shape or NaN, coming in or going out; a ``level`` for a model without.
         """
         check_images(x, "FrozenDeFlow.degrade")
-        y = self.degrade_with(x, as_noise(generators), strength)
+        y = self.degrade_with(x, as_noise(generators), strength, level)
         return self._checked(y, "FrozenDeFlow.degrade") if refuse_nonfinite else y
 
     @_in_use
-    def degrade_with(self, x: Tensor, noise: Noise, strength: float | Tensor = 1.0) -> Tensor:
+    def degrade_with(
+        self, x: Tensor, noise: Noise, strength: float | Tensor = 1.0, level: float | Tensor | None = None
+    ) -> Tensor:
         """As :meth:`degrade`, with noise of any origin and without a question to the device: it can be captured.
 
         NaN that comes in goes out.
         """
-        return self.degrade_samples(x, [noise], [strength])
+        return self.degrade_samples(x, [noise], [strength], [level])
 
     @_in_use
-    def clean(self, y: Tensor, generators: Generators | Noise, temperature: float = 1.0) -> Tensor:
+    def clean(
+        self,
+        y: Tensor,
+        generators: Generators | Noise,
+        temperature: float = 1.0,
+        level: float | Tensor | None = None,
+    ) -> Tensor:
         """Noisy images to clean ones, as :meth:`DeFlow.clean`.
 
         Raises:
@@ -142,12 +162,13 @@ class FrozenDeFlow(nn.Module):
         """
         check_images(y, "FrozenDeFlow.clean")
         noise = as_noise(generators)
+        log_level = log_level_in_use(self.pile, level, y, noise, LEVEL)
         encoded = self.encode(y, NOISY, noise)
 
         moved = []
         for z, shift, maps, purpose in zip(encoded.latents, self._shifts(), encoded.maps, (SPLIT, TOP), strict=True):
-            like = z.new_empty(len(z), z.shape[1] + shift.extra_draws, *z.shape[2:])
-            moved.append(shift.remove(z, temperature * noise.normal(like, purpose), _whole(maps, z.dtype)))
+            eps = temperature * noise.normal(shift.draws_like(z), purpose)
+            moved.append(shift.remove(z, eps, _whole(maps, z.dtype), log_level))
         return self._checked(self._decode(encoded, moved), "FrozenDeFlow.clean")
 
     @_in_use
@@ -173,27 +194,44 @@ class FrozenDeFlow(nn.Module):
         levels = [level.condition(parts) for level, parts in zip(self._levels(), maps, strict=True)]
         latents = self._latents(padded, levels)
         of_latents = maps[0], maps[-1]
-        spreads = self._spread(0, maps[0], x.dtype), self._spread(1, maps[-1], x.dtype)
-        return EncodedImages(latents, levels, of_latents, spreads, domain, height, width)
+        spreads: tuple[Tensor | None, Tensor | None] = (None, None)
+        if self.pile is None:
+            spreads = self._spread(0, maps[0], x.dtype), self._spread(1, maps[-1], x.dtype)
+        return EncodedImages(latents, levels, of_latents, spreads, x, domain, height, width)
 
     @_in_use
-    def degrade_encoded(self, encoded: EncodedImages, noise: Noise, strength: float | Tensor = 1.0) -> Tensor:
+    def degrade_encoded(
+        self,
+        encoded: EncodedImages,
+        noise: Noise,
+        strength: float | Tensor = 1.0,
+        level: float | Tensor | None = None,
+    ) -> Tensor:
         """One draw of the degradation of images that :meth:`encode` has seen; the rest as :meth:`degrade`."""
         if isinstance(strength, Tensor):
             strength = strength.to(encoded.latents[0])[:, None, None, None]
+        log_level = log_level_in_use(self.pile, level, encoded.images, noise, LEVEL)
+        spreads = encoded.spreads
+        if log_level is not None:
+            first, last = encoded.maps
+            dtype = encoded.images.dtype
+            spreads = self._spread(0, first, dtype, log_level), self._spread(1, last, dtype, log_level)
 
         moved = []
-        for z, shift, spread, purpose in zip(
-            encoded.latents, self._shifts(), encoded.spreads, (SPLIT, TOP), strict=True
-        ):
+        for z, shift, spread, purpose in zip(encoded.latents, self._shifts(), spreads, (SPLIT, TOP), strict=True):
             eps = noise.normal(z, purpose)
             u = shift.shift(eps, z) if spread is None else eps * spread + shift.mean
             moved.append(z + strength * u)
-        return self._decode(encoded, moved)
+        y = self._decode(encoded, moved)
+        return y if self.correction is None else self.correction(encoded.images, y, log_level)
 
     @_in_use
     def degrade_samples(
-        self, x: Tensor, noises: Sequence[Noise], strengths: Sequence[float | Tensor] | float | Tensor = 1.0
+        self,
+        x: Tensor,
+        noises: Sequence[Noise],
+        strengths: Sequence[float | Tensor] | float | Tensor = 1.0,
+        levels: Sequence[float | Tensor | None] | None = None,
     ) -> Tensor:
         """Several degradations of each image, which share everything but the shift; each further one is a decode.
 
@@ -202,6 +240,7 @@ class FrozenDeFlow(nn.Module):
             noises: one for each sample.  Condition and dequantisation are drawn from the first, so that the first
                 sample is what :meth:`degrade_with` gives for it.
             strengths: as of :meth:`degrade`, one for all samples or a list with one for each.
+            levels: as of :meth:`degrade`, one for each sample.
 
         Returns:
             ``(B * samples, 3, H, W)``, those of one image together.
@@ -212,7 +251,8 @@ class FrozenDeFlow(nn.Module):
         of_latents = {purpose: shape for purpose, shape in shapes.items() if purpose != CONDITION}
         noises = [_ahead(noise, of_latents if place else shapes, x.dtype) for place, noise in enumerate(noises)]
         encoded = self.encode(x, CLEAN, noises[0])
-        samples = [self.degrade_encoded(encoded, *drawn) for drawn in zip(noises, strengths, strict=True)]
+        levels = [None] * len(noises) if levels is None else levels
+        samples = [self.degrade_encoded(encoded, *drawn) for drawn in zip(noises, strengths, levels, strict=True)]
         return samples[0] if len(samples) == 1 else torch.stack(samples, 1).flatten(0, 1)
 
     def _drawn_shapes(self, x: Tensor) -> dict[int, tuple[int, int, int]]:
@@ -230,11 +270,15 @@ class FrozenDeFlow(nn.Module):
         *_, error_msgs = args
         error_msgs.append(f"{prefix or 'a '}FrozenDeFlow takes no weights: load them into a DeFlow, and freeze that")
 
-    def _spread(self, place: int, maps: Sequence[MapPart], dtype: torch.dtype) -> Tensor | None:
+    def _spread(
+        self, place: int, maps: Sequence[MapPart], dtype: torch.dtype, log_level: Tensor | None = None
+    ) -> Tensor | None:
         """Standard deviations of the shift of one latent; None where it has a full covariance."""
         shift = self._shifts()[place]
         # They follow the colour at most, and that is the first map.
-        return shift.variance(maps[0][0].to(dtype), dtype).sqrt() if isinstance(shift, DiagonalShift) else None
+        if not isinstance(shift, DiagonalShift):
+            return None
+        return shift.variance(maps[0][0].to(dtype), dtype, log_level).sqrt()
 
     def _features(self, lr: Tensor, size: Sequence[int]) -> list[list[MapPart]]:
         """The maps of each level, the reduced image's colour first where scales follow it."""

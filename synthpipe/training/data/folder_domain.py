@@ -176,6 +176,15 @@ class FolderDomain:
         """How often a file was decoded so far."""
         return self._cache.reads
 
+    @property
+    def files(self) -> list[str]:
+        """The usable files; those that turn out broken are among them."""
+        return [str(path) for path in self._paths]
+
+    def image(self, number: int) -> Tensor | None:
+        """One of the :attr:`files`, whole, ``(3, H, W)`` uint8, after ``downscale``; None where it is broken."""
+        return self._image_or_none(number)
+
     def crop(self, step: int, slot: int) -> tuple[Tensor, str]:
         """The crop of one slot at one step, ``(3, crop, crop)`` uint8, and the file it is from.
 

@@ -45,7 +45,7 @@ class FolderReader:
     """
 
     def __init__(self, domain: FolderDomain, slots: range, workers: int, prefetch: int) -> None:
-        self._domain, self._slots, self._ahead = domain, slots, prefetch
+        self.domain, self._slots, self._ahead = domain, slots, prefetch
         self._pool = ThreadPoolExecutor(workers, f"synthpipe-{domain.name}") if workers else None
         self._pending: deque[Future[Crops]] = deque()
         self._step = 0
@@ -67,7 +67,7 @@ class FolderReader:
 
     def describe(self) -> dict[str, Any]:
         """Where the images are from, how many are used, what was skipped, and what those read so far have given up."""
-        domain = self._domain
+        domain = self.domain
         return {
             "folders": list(domain.options.places),
             "images": len(domain),
@@ -77,7 +77,7 @@ class FolderReader:
 
     def state_dict(self) -> dict[str, Any]:
         """The number of the next step, of which crops are a function, and what the files were."""
-        return {"step": self._step, "files": self._domain.fingerprint}
+        return {"step": self._step, "files": self.domain.fingerprint}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to the step of ``state``.
@@ -85,10 +85,10 @@ class FolderReader:
         Raises:
             TrainingError: the folders hold other images than when the state was saved.
         """
-        if state["files"] != self._domain.fingerprint:
+        if state["files"] != self.domain.fingerprint:
             raise TrainingError(
-                f"{self._domain.name}: the images in {', '.join(self._domain.options.places)} are not those of the "
-                f"run that is to be resumed ({len(self._domain)} usable now); put them back, or start a new run_dir"
+                f"{self.domain.name}: the images in {', '.join(self.domain.options.places)} are not those of the "
+                f"run that is to be resumed ({len(self.domain)} usable now); put them back, or start a new run_dir"
             )
         self._drop_pending()
         self._step = resumed_step(state)
@@ -100,7 +100,7 @@ class FolderReader:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _crops(self, step: int, slots: range) -> Crops:
-        pairs = [self._domain.crop(step, slot) for slot in slots]
+        pairs = [self.domain.crop(step, slot) for slot in slots]
         return torch.stack([crop for crop, _ in pairs]), [key for _, key in pairs]
 
     def _drop_pending(self) -> None:

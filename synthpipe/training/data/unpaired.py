@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import statistics
+
 import torch
+from torch import Tensor
 
 from synthpipe.config.deflow import UnpairedOptions
-from synthpipe.errors import OptionError
-from synthpipe.training.data.readers import Crops, DomainReaders, read_domain
+from synthpipe.errors import OptionError, TrainingError
+from synthpipe.flat_noise import noise_level
+from synthpipe.seeds import sample_seed
+from synthpipe.training.data.folder_domain import FolderDomain
+from synthpipe.training.data.readers import Crops, DomainReaders, FolderReader, read_domain
 from synthpipe.transforms.batch import Batch
 
 __all__ = ["CLEAN", "NOISY", "UnpairedData"]
+
+logger = logging.getLogger("synthpipe.training")
 
 CLEAN, NOISY = 0, 1
 
@@ -21,15 +30,20 @@ class UnpairedData(DomainReaders):
     Args:
         options: the two domains and how they are cropped.
         seed: of the run.
+        with_levels: measure the noise level of every noisy image (:func:`synthpipe.flat_noise.noise_level`), and give
+            ``"level"`` ``(B,)`` float32 on the [0, 1] scale with each batch: that of the noisy image in each slot, for
+            the clean image in that slot as well.  Images without a flat area count as the median of the others.
         rank: this process.
         world_size: number of processes; together they take ``batch_size`` crops per step, all different.
 
     Raises:
-        OptionError: ``batch_size`` cannot be shared evenly.
-        TrainingError: a domain without usable images.
+        OptionError: ``batch_size`` cannot be shared evenly; levels of images in shards.
+        TrainingError: a domain without usable images; no noisy image has a flat area where a level is asked for.
     """
 
-    def __init__(self, options: UnpairedOptions, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, options: UnpairedOptions, seed: int, rank: int = 0, world_size: int = 1, with_levels: bool = False
+    ) -> None:
         half, rest = divmod(options.batch_size, 2 * world_size)
         if rest:
             raise OptionError(
@@ -41,23 +55,81 @@ class UnpairedData(DomainReaders):
             name: read_domain(name, domain, options, options.crop, self._slots, seed, rank, world_size)
             for name, domain in (("clean", options.clean), ("noisy", options.noisy))
         }
+        self._options, self._seed = options, seed
+        #: Of each noisy image by its file, on the [0, 1] scale; empty where they were not measured.
+        self.levels = _levels_of(self.noisy) if with_levels else {}
+
+    @property
+    def noisy(self) -> FolderDomain:
+        """The noisy images, whole.
+
+        Raises:
+            OptionError: they are in shards.
+        """
+        reader = self._readers["noisy"]
+        if not isinstance(reader, FolderReader):
+            raise OptionError(
+                "data.noisy: noise is measured on whole images, which shards are not read for; give a folder, or leave "
+                "out model.level and calibrate"
+            )
+        return reader.domain
+
+    def clean_tiles(self, count: int, side: int) -> Tensor:
+        """``count`` crops ``(count, 3, side, side)`` uint8 of clean images that no step uses; smaller if they must be.
+
+        Raises:
+            OptionError: the clean images are in shards.
+        """
+        if self._options.clean.shards is not None:
+            raise OptionError("data.clean: calibrate needs a folder, got shards; leave calibrate out")
+        options, seed = self._options, sample_seed(self._seed, 0, "calibrate")
+        try:
+            domain = FolderDomain("clean", options.clean, options, max(side, options.crop), count, seed)
+        except TrainingError:
+            domain = FolderDomain("clean", options.clean, options, options.crop, count, seed)
+        return torch.stack([domain.crop(0, slot)[0] for slot in range(count)])
 
     def next_batch(self) -> Batch:
         """This process's part of the next step's batch."""
-        return _batch(self._readers["clean"].next(), self._readers["noisy"].next(), self._slots)
+        return self._batch(self._readers["clean"].next(), self._readers["noisy"].next(), self._slots)
 
     def example(self, count: int) -> Batch | None:
         """``count`` images of each domain that no step uses, the same at every call; None with shards."""
         clean, noisy = (reader.example(count) for reader in self._readers.values())
         if clean is None or noisy is None:
             return None
-        return _batch(clean, noisy, range(count))
+        return self._batch(clean, noisy, range(count))
+
+    def _batch(self, clean: Crops, noisy: Crops, slots: range) -> Batch:
+        batch = {
+            "x": torch.cat([clean[0], noisy[0]]),
+            "domain": torch.tensor([CLEAN] * len(slots) + [NOISY] * len(slots)),
+            "key": clean[1] + noisy[1],
+            "slot": [2 * slot + domain for domain in (CLEAN, NOISY) for slot in slots],
+        }
+        if self.levels:
+            batch["level"] = torch.tensor([self.levels[file] for file in noisy[1]] * 2)
+        return batch
 
 
-def _batch(clean: Crops, noisy: Crops, slots: range) -> Batch:
-    return {
-        "x": torch.cat([clean[0], noisy[0]]),
-        "domain": torch.tensor([CLEAN] * len(slots) + [NOISY] * len(slots)),
-        "key": clean[1] + noisy[1],
-        "slot": [2 * slot + domain for domain in (CLEAN, NOISY) for slot in slots],
-    }
+def _levels_of(domain: FolderDomain) -> dict[str, float]:
+    """Level of each image by its file, those without a flat area at the median of the others."""
+    found = {}
+    for number, file in enumerate(domain.files):
+        image = domain.image(number)
+        found[file] = None if image is None else noise_level(image)
+    known = [level for level in found.values() if level is not None]
+    if not known:
+        raise TrainingError(
+            f"data.noisy: none of {len(found)} images has a flat area on which its noise can be measured; set "
+            "model.level: false"
+        )
+    middle = statistics.median(known)
+    logger.info(
+        "noisy: levels %.2f to %.2f of 255, median %.2f, %d images without a flat area",
+        255 * min(known),
+        255 * max(known),
+        255 * middle,
+        len(found) - len(known),
+    )
+    return {file: middle if level is None else level for file, level in found.items()}

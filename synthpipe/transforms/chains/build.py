@@ -115,7 +115,7 @@ def build_stage(options: LeafStageOption) -> Stage:
             return Blur(options, read_bank(options.bank) if options.bank is not None else None)
         case DeFlowStageOptions():
             model, dtype = _deflow(options)
-            return DeFlowStage(model, options.strength, dtype)
+            return DeFlowStage(model, options.strength, dtype, options.level)
         case KernelsStageOptions():
             return KernelsStage(checkpoints.load(options.weights, kind="kernels"), options.strength)
         case NoiseStageOptions():
@@ -153,7 +153,7 @@ def build_whole(options: DeFlowDegradeOptions | ClassicalDegradeOptions, scale: 
     match options:
         case DeFlowDegradeOptions():
             model, dtype = _deflow(options)
-            return DeFlowDegrade(model, scale, options.strength, options.samples, dtype)
+            return DeFlowDegrade(model, scale, options.strength, options.samples, dtype, options.level)
         case ClassicalDegradeOptions():
             return ClassicalDegrade(options, scale)
         case _:
@@ -174,4 +174,6 @@ def _branch(options: BranchOptions, prefix: str, scale: int) -> Row:
 def _deflow(options: DeFlowDegradeOptions | DeFlowStageOptions) -> tuple[nn.Module, torch.dtype | None]:
     """The model, and the dtype of what depends on its condition alone."""
     model = checkpoints.load(options.weights, kind="deflow")
+    if options.level is not None and getattr(model, "pile", None) is None:
+        raise OptionError(f"level: the weights {options.weights!r} know no noise level; leave level out")
     return model, torch.bfloat16 if options.precision == "bf16" else None
