@@ -114,13 +114,8 @@ class DeFlowNetwork(DataInitialized):
             for width, cond in zip(widths, cond_channels, strict=True)
         )
         self.split = SplitPrior(widths[0], coupling == "additive")
-        split_channels = widths[0] - self.split.kept
-        self.shifts = nn.ModuleList(
-            [
-                build_shift(covariance, split_channels, cond_channels[0], covariance_init, level),
-                build_shift(covariance, widths[-1], cond_channels[-1], covariance_init, level),
-            ]
-        )
+        of_latents = (widths[0] - self.split.kept, cond_channels[0]), (widths[-1], cond_channels[-1])
+        self.shifts = nn.ModuleList(build_shift(covariance, *sizes, covariance_init, level) for sizes in of_latents)
         self.normalization = None if normalization is None else DomainNormalization(**normalization)
         self.pile = PileLevels() if level else None
         self.correction: FlatCorrection | None = None

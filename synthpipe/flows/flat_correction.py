@@ -115,12 +115,14 @@ def covariance_map(source: Tensor, target: Tensor) -> Tensor:
     Cuturi 2019, "Computational optimal transport", remark 2.31).
     """
     root, inverse = _root(source), torch.linalg.inv(_root(source))
-    return inverse @ _root(root @ target @ root) @ inverse
+    found: Tensor = inverse @ _root(root @ target @ root) @ inverse
+    return found
 
 
 def _root(x: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(x)
-    return (vectors * values.clamp(min=1e-30).sqrt()[..., None, :]) @ vectors.mT
+    root: Tensor = (vectors * values.clamp(min=1e-30).sqrt()[..., None, :]) @ vectors.mT
+    return root
 
 
 def filtered(residual: Tensor, filters: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from synthpipe.errors import ShapeError
 from synthpipe.flows.draws import Noise
 
-__all__ = ["AskedLevel", "PileLevels", "log_level_in_use", "log_level_to_train"]
+__all__ = ["AskedLevel", "PileLevels", "level_in_use", "log_level_in_use", "log_level_to_train"]
 
 
 class PileLevels(nn.Module):
@@ -125,7 +125,15 @@ def log_level_to_train(pile: PileLevels | None, level: Tensor | None) -> Tensor 
 def log_level_in_use(
     pile: PileLevels | None, level: Tensor | float | None, x: Tensor, noise: Noise, purpose: int
 ) -> Tensor | None:
-    """What the shifts follow, ``(B,)``, from the level asked for; None for a model without levels.
+    """What the shifts follow, ``(B,)``, from the level asked for; arguments and errors as of :func:`level_in_use`."""
+    found = level_in_use(pile, level, x, noise, purpose)
+    return None if pile is None or found is None else pile.log_ratio(found)
+
+
+def level_in_use(
+    pile: PileLevels | None, level: Tensor | float | None, x: Tensor, noise: Noise, purpose: int
+) -> Tensor | None:
+    """Levels ``(B,)`` on the [0, 1] scale, as they are asked for or drawn; None for a model without levels.
 
     Args:
         pile: of the model.
@@ -152,4 +160,4 @@ def log_level_in_use(
         level = torch.full((len(x),), float(level), dtype=x.dtype, device=x.device)
     elif level.shape != (len(x),):
         raise ShapeError(f"DeFlow: expected one noise level per image, ({len(x)},), got {tuple(level.shape)}")
-    return pile.log_ratio(level.to(x))
+    return level.to(x)

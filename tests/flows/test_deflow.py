@@ -51,6 +51,12 @@ def tiny(**changes) -> DeFlow:
     with torch.no_grad():  # means of u that no statistical test takes for 0
         for shift in model.shifts:
             shift.mean += torch.linspace(-1, 1, len(shift.mean), dtype=torch.float64)[:, None, None]
+        if model.pile is not None:
+            model.pile.see([0.01, 0.02, 0.04])
+        if model.correction is not None:
+            for values in (model.correction.maps, model.correction.filters):
+                values += 0.1 * torch.randn(values.shape)
+            model.correction.levels.copy_(torch.linspace(-0.5, 0.5, len(model.correction.levels)))
     return model
 
 

@@ -44,6 +44,14 @@ class TestOnCuda:
         on_gpu = model.cuda().degrade(x.cuda(), generators(0, 1))
         assert_close(on_gpu.cpu(), on_cpu, atol=1e-8, rtol=0)
 
+    def test_level_and_correction_give_the_images_of_the_cpu(self) -> None:
+        correction = {"brightness": 3, "levels": 2, "side": 3}
+        model, x = tiny(covariance="colour", level=True, correction=correction), images(2, 24, 16)
+        for level in (None, 0.015):
+            on_cpu = model.cpu().degrade(x, generators(0, 1), level=level)
+            on_gpu = model.cuda().degrade(x.cuda(), generators(0, 1), level=level)
+            assert_close(on_gpu.cpu(), on_cpu, atol=1e-8, rtol=0)
+
     def test_round_trip_in_float32_is_not_rounded_to_tf32(self) -> None:
         model = tiny(steps=4).float().cuda()
         x = images(2, 64, 64).float().cuda()

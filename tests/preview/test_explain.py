@@ -24,6 +24,7 @@ from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.density import score_image
 from tests.stream_corpus import noise_image, png, small_options, write_corpus, write_tar
 from tests.tiny_scorer import tiny_scorer
+from tests.transforms.test_deflow import levelled_deflow
 
 #: With a schedule whose value differs from sample to sample, so that a wrong `seen` is another pair.
 CHAIN = [
@@ -234,6 +235,15 @@ def test_a_flow_shows_its_strengths_and_all_its_samples(tmp_path: Path) -> None:
         strengths = [note.settings["strength"] for note in found.tiles[0].places[1:]]
         assert len(set(strengths)) == 2
         assert all(0.2 <= strength < 0.9 for strength in strengths)
+
+
+def test_a_flow_that_knows_levels_shows_them(tmp_path: Path) -> None:
+    weights = str(checkpoints.save(tmp_path / "levels.safetensors", levelled_deflow()))
+    options = options_of(write_corpus(tmp_path, [3]), degrade={"type": "deflow", "weights": weights}, epochs=1)
+    for path, gt, lq in emitted(options, 1):
+        found = explained(options, path, 0)
+        assert holds(found, gt, lq)
+        assert round(found.tiles[0].places[-1].settings["level"], 2) in (2.55, 5.1)
 
 
 def test_names_that_are_taken(tmp_path: Path) -> None:

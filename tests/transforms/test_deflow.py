@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -10,20 +11,31 @@ from scipy import stats
 
 from synthpipe.errors import ShapeError
 from synthpipe.flows import DeFlow
+from synthpipe.flows.draws import SeededNoise
 from synthpipe.images import downscale_bicubic, quantize_8bit
 from synthpipe.seeds import sample_seed
 from synthpipe.transforms.deflow import DeFlowDegrade
 from tests.capturable import check_capturable
 
 
-def tiny_deflow() -> DeFlow:
-    model = DeFlow(
-        scale=2, levels=2, steps=1, transition_steps=1, hidden=4, encoder={"type": "small", "features": 4, "depth": 1}
-    )
+def tiny_deflow(**changes: Any) -> DeFlow:
+    options = {"scale": 2, "levels": 2, "steps": 1, "transition_steps": 1, "hidden": 4, **changes}
+    model = DeFlow(encoder={"type": "small", "features": 4, "depth": 1}, **options)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape))
     model.mark_initialized()
+    if model.pile is not None:
+        model.pile.see([0.01, 0.02])
+    return model
+
+
+def levelled_deflow() -> DeFlow:
+    """Follows a level, and is corrected."""
+    correction = {"brightness": 3, "levels": 2, "side": 3}
+    model = tiny_deflow(covariance="colour", level=True, correction=correction)
+    assert model.correction is not None
+    model.correction.maps.add_(0.1 * torch.randn(model.correction.maps.shape))
     return model
 
 
@@ -105,6 +117,8 @@ def test_it_can_be_a_graph() -> None:
     for degrade in (
         DeFlowDegrade(tiny_deflow(), scale=2),
         DeFlowDegrade(tiny_deflow(), scale=2, strength=(0.2, 1.0), samples=2),
+        DeFlowDegrade(levelled_deflow(), scale=2),
+        DeFlowDegrade(levelled_deflow(), scale=2, level=(2.0, 5.0), samples=2),
     ):
         check_capturable(degrade, tensors, other, atol=1e-5)
 
@@ -125,6 +139,37 @@ def test_strength_of_a_range_is_drawn_for_each_tile() -> None:
     assert torch.equal(DeFlowDegrade(model, scale=2, strength=[0.25, 0.75])(batch)["lq"], ranged(batch)["lq"])
     same = DeFlowDegrade(model, scale=2, strength=(0.75, 0.75))(batch)["lq"]
     torch.testing.assert_close(same, high, atol=1e-6, rtol=0)
+
+
+def test_a_level_asked_for_is_that_of_the_flow() -> None:
+    model, batch = levelled_deflow(), batch_of(3)
+    degrade = DeFlowDegrade(model, scale=2, level=5.1)
+    clean = quantize_8bit(downscale_bicubic(batch["gt"], 2))
+    expected = degrade.frozen.degrade_with(clean, SeededNoise(batch["seed"], "deflow"), level=0.02)
+    torch.testing.assert_close(degrade(batch)["lq"], expected)
+    told = degrade.levels(batch["seed"])
+    assert told is not None
+    assert [row[0] for row in told] == pytest.approx([5.1] * 3)
+
+
+@pytest.mark.parametrize(("level", "allowed"), [((2.0, 5.0), None), ("pile", {2.55, 5.1}), (None, {2.55, 5.1})])
+def test_levels_drawn_are_those_used_and_told(level: Any, allowed: set[float] | None) -> None:
+    model, batch = levelled_deflow(), batch_of(6)
+    degrade = DeFlowDegrade(model, scale=2, level=level, samples=2)
+    told = degrade.levels(batch["seed"])
+    assert told is not None
+    values = {round(value, 4) for row in told for value in row}
+    assert len(values) > 1
+    assert values <= allowed if allowed else all(2 <= value < 5 for value in values)
+    one = {"gt": batch["gt"][1:2], "seed": batch["seed"][1:2], "key": ["b"]}
+    fixed = DeFlowDegrade(model, scale=2, level=told[1][0])(one)["lq"]
+    torch.testing.assert_close(degrade(batch)["lq"][2:3], fixed, atol=1e-5, rtol=0)
+
+
+def test_weights_without_levels_refuse_one() -> None:
+    with pytest.raises(ShapeError, match="know no noise level"):
+        DeFlowDegrade(tiny_deflow(), scale=2, level=3.0)
+    assert DeFlowDegrade(tiny_deflow(), scale=2).levels(torch.arange(2)) is None
 
 
 def test_samples_of_a_tile_share_its_latents_and_nothing_else() -> None:

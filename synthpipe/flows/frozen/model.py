@@ -26,7 +26,7 @@ from synthpipe.flows.encoder import resized_colour
 from synthpipe.flows.frozen.encoder import freeze_encoder
 from synthpipe.flows.frozen.first_convs import MapPart, conv_layout
 from synthpipe.flows.frozen.steps import FrozenLevel, FrozenSplit, LevelCondition
-from synthpipe.flows.pile_levels import log_level_in_use
+from synthpipe.flows.pile_levels import level_in_use, log_level_in_use
 from synthpipe.flows.prior import DiagonalShift, DomainShift
 from synthpipe.images import check_images, downscale_bicubic, pad_to_multiple, quantize_8bit
 
@@ -250,8 +250,10 @@ class FrozenDeFlow(nn.Module):
         shapes = self._drawn_shapes(x)
         of_latents = {purpose: shape for purpose, shape in shapes.items() if purpose != CONDITION}
         noises = [_ahead(noise, of_latents if place else shapes, x.dtype) for place, noise in enumerate(noises)]
+        asked = [None] * len(noises) if levels is None else levels
+        # Before the condition, as the plain model does.
+        levels = [level_in_use(self.pile, level, x, *drawn, LEVEL) for level, *drawn in zip(asked, noises, strict=True)]
         encoded = self.encode(x, CLEAN, noises[0])
-        levels = [None] * len(noises) if levels is None else levels
         samples = [self.degrade_encoded(encoded, *drawn) for drawn in zip(noises, strengths, levels, strict=True)]
         return samples[0] if len(samples) == 1 else torch.stack(samples, 1).flatten(0, 1)
 

@@ -37,7 +37,7 @@ GROUP_IMAGES = 12
 #: Pixels of a group at a node that count as much as what the other groups, scaled to its level, say there.
 PRIOR_PIXELS = 20_000
 #: Clean crops that are looked at, those of them that are degraded, their side, and how many at once.
-CANDIDATES, TILES, TILE, BATCH = 256, 48, 192, 4
+CANDIDATES, TILES, TILE, BATCH = 128, 24, 192, 4
 #: Side of the filters; 1 would leave the spatial correlation as it is.
 SIDE = 5
 #: Largest factor by which the correction enlarges noise in any direction of colour, or reduces it.
@@ -98,7 +98,7 @@ def calibrate(model: DeFlow, data: UnpairedData) -> dict[str, Any]:
         return torch.cat(
             [
                 frozen.degrade_with(part.to(device), SeededNoise(seeds.to(device), "calibrate"), level=asked).cpu()
-                for part, seeds in zip(x.split(BATCH), torch.arange(len(x)).split(BATCH), strict=True)
+                for part, seeds in zip(torch.split(x, BATCH), torch.split(torch.arange(len(x)), BATCH), strict=True)
             ]
         )
 
@@ -196,8 +196,7 @@ def correction_for(degrade: Degrade, tiles: Tensor, pile: PileNoise, log_levels:
         made = _autocorrelations(residual, weights)
         filters = torch.stack([_fit_filters(at_node, pile.autocorrelation[number]) for at_node in made])
         correction.filters[number] = filters
-        residuals = filtered(residual, filters.expand(len(residual), *filters.shape))  # (N, 3, K, H, W)
-        correction.maps[number] = _fit_maps(residuals, weights, pile.covariance[number])
+        correction.maps[number] = _fit_maps(residual, filters, weights, pile.covariance[number])
     return correction
 
 
@@ -207,22 +206,28 @@ def _node_weights(tiles: Tensor, nodes: Tensor) -> Tensor:
     return node_weights(local_brightness(tiles.double()), nodes.double()) * flat[:, None]
 
 
-def _fit_maps(residuals: Tensor, weights: Tensor, wanted: Tensor) -> Tensor:
-    """``(K, 3, 3)`` from the covariance of ``residuals`` ``(N, 3, K, H, W)``, one at each node, to the wanted one."""
+def _fit_maps(residual: Tensor, filters: Tensor, weights: Tensor, wanted: Tensor) -> Tensor:
+    """``(K, 3, 3)`` from the covariance at each node of the filtered ``residual`` ``(N, 3, H, W)`` to that wanted."""
     area = weights.sum((0, 2, 3))
-    made = torch.einsum("nkhw,nikhw,njkhw->kij", weights, residuals, residuals) / area.clamp(min=1)[:, None, None]
-    made = _filled(made, area)
+    sums = []
+    for node in range(len(filters)):
+        after = filtered(residual, filters[node].expand(len(residual), 1, *filters.shape[1:]))[:, :, 0]
+        values = after.transpose(0, 1).flatten(1)
+        sums.append((values * weights[:, node].flatten()) @ values.T)
+    made = _filled(torch.stack(sums) / area.clamp(min=1)[:, None, None], area)
     wanted = wanted - torch.eye(3, dtype=wanted.dtype) * _ROUNDING
     maps = covariance_map(_floored(made), _floored(wanted))
     values, vectors = torch.linalg.eigh(maps)
-    return (vectors * values.clamp(1 / WIDEST, WIDEST)[:, None, :]) @ vectors.mT
+    bounded: Tensor = (vectors * values.clamp(1 / WIDEST, WIDEST)[:, None, :]) @ vectors.mT
+    return bounded
 
 
 def _floored(covariance: Tensor) -> Tensor:
     """With no direction of less than a thousandth of the mean variance, and none below a hundredth of rounding's."""
     values, vectors = torch.linalg.eigh(covariance)
     least = (values.mean(-1, keepdim=True) * 1e-3).clamp(min=_ROUNDING / 100)
-    return (vectors * torch.maximum(values, least)[..., None, :]) @ vectors.mT
+    floored: Tensor = (vectors * torch.maximum(values, least)[..., None, :]) @ vectors.mT
+    return floored
 
 
 def _filled(values: Tensor, area: Tensor) -> Tensor:
@@ -243,7 +248,8 @@ def _autocorrelations(residual: Tensor, weights: Tensor) -> Tensor:
         _autocorrelation(residual, weights[:, k], lags) if pixels > 0 else everywhere
         for k, pixels in enumerate(area.tolist())
     ]
-    return own * torch.stack(at_nodes) + (1 - own) * everywhere
+    found: Tensor = own * torch.stack(at_nodes) + (1 - own) * everywhere
+    return found
 
 
 def _autocorrelation(residual: Tensor, flat: Tensor, lags: int) -> Tensor:
@@ -257,7 +263,7 @@ def _autocorrelation(residual: Tensor, flat: Tensor, lags: int) -> Tensor:
 
     sums, pairs = products(masked), products(flat[:, None])
     near = torch.arange(-lags, lags + 1)
-    found = (sums / pairs.clamp(min=1))[:, near[:, None], near[None]]
+    found: Tensor = (sums / pairs.clamp(min=1))[:, near[:, None], near[None]]
     return found / found[:, lags : lags + 1, lags : lags + 1]
 
 
@@ -288,8 +294,8 @@ def _fit_filters(made: Tensor, wanted: Tensor) -> Tensor:
         out = F.conv2d(source[None], pairs[:, None], groups=3)[0]  # (3, S, S)
         out = out / out[:, half : half + 1, half : half + 1]
         value = (out - wanted).square().sum() + 1e-3 * (quadrant - start).square().sum()
-        value.backward()
+        torch.autograd.backward(value)
         return value
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return filters().detach()

@@ -28,6 +28,13 @@ VARIANTS = {
     "normalised, clamped": {"normalization": {**STATISTICS, "clamp": True}},
     "noise stays": {"dequantize_output": True, "quant": 32},
     "unconditional": {"unconditional": True, "coupling": "additive"},
+    "level": {"coupling": "additive", "covariance": "colour", "level": True},
+    "level, corrected": {
+        "covariance": "colour",
+        "level": True,
+        "correction": {"brightness": 3, "levels": 2, "side": 3},
+    },
+    "corrected": {"correction": {"brightness": 2, "levels": 1, "side": 1}},
 }
 
 

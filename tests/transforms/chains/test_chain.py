@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,15 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from synthpipe.errors import ShapeError
+from synthpipe import checkpoints
+from synthpipe.errors import OptionError, ShapeError
 from synthpipe.flows.draws import SeededNoise
+from synthpipe.flows.frozen import FrozenDeFlow
+from synthpipe.images import quantize_8bit
 from synthpipe.transforms.chains.chain import DeviceChain, HostChain
 from tests.capturable import check_capturable
 from tests.transforms.chains.chain_of import chain_of
+from tests.transforms.test_deflow import levelled_deflow
 
 CHAIN: list[dict[str, Any]] = [
     {"type": "quantise", "levels": [2, 9], "probability": 0.5},
@@ -56,6 +61,21 @@ def test_a_chain_is_pillows_reduction_and_a_rounding() -> None:
     found = chain({"gt": x, "seed": torch.tensor([1])})["lq"][0].permute(1, 2, 0).mul(255).round().numpy()
     expected = np.asarray(Image.fromarray(image).resize((24, 16), Image.Resampling.BICUBIC)).astype(float)
     assert np.abs(found - expected).max() <= 1
+
+
+def test_deflow_as_a_stage_takes_a_level_or_a_range(tmp_path: Path) -> None:
+    model = levelled_deflow()
+    weights = str(checkpoints.save(tmp_path / "levels.safetensors", model))
+    given = batch(2)
+    levels = quantize_8bit(given["gt"])
+    found = chain_of([{"type": "deflow", "weights": weights, "level": 5.1}])(given)["lq"]
+    expected = FrozenDeFlow(model).degrade_with(levels, SeededNoise(given["seed"], "deflow"), level=0.02)
+    assert_close(found, expected, atol=1e-5, rtol=0)
+    ranged = chain_of([{"type": "deflow", "weights": weights, "level": [2, 5]}])
+    drawn = ranged.node.steps()[0].stage.draw(torch.rand(64, 2, dtype=torch.float64))["level"]
+    assert 2 <= float(drawn.min()) < float(drawn.max()) < 5
+    with pytest.raises(OptionError, match="know no noise level"):
+        chain_of([{"type": "deflow", "weights": "deflow_small", "level": 3}])
 
 
 def test_deflow_as_a_stage_is_the_model_at_that_size() -> None:
