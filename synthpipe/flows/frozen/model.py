@@ -252,7 +252,7 @@ class FrozenDeFlow(nn.Module):
         noises = [_ahead(noise, of_latents if place else shapes, x.dtype) for place, noise in enumerate(noises)]
         asked = [None] * len(noises) if levels is None else levels
         # Before the condition, as the plain model does.
-        levels = [level_in_use(self.pile, level, x, *drawn, LEVEL) for level, *drawn in zip(asked, noises, strict=True)]
+        levels = [level_in_use(self.pile, level, x, noise, LEVEL) for level, noise in zip(asked, noises, strict=True)]
         encoded = self.encode(x, CLEAN, noises[0])
         samples = [self.degrade_encoded(encoded, *drawn) for drawn in zip(noises, strengths, levels, strict=True)]
         return samples[0] if len(samples) == 1 else torch.stack(samples, 1).flatten(0, 1)

@@ -259,12 +259,15 @@ def _autocorrelation(residual: Tensor, flat: Tensor, lags: int) -> Tensor:
 
     def products(x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(x, s=shape).abs().square().sum(0)
-        return torch.fft.irfft2(spectrum, s=shape)
+        sums: Tensor = torch.fft.irfft2(spectrum, s=shape)
+        return sums
 
     sums, pairs = products(masked), products(flat[:, None])
     near = torch.arange(-lags, lags + 1)
     found: Tensor = (sums / pairs.clamp(min=1))[:, near[:, None], near[None]]
-    return found / found[:, lags : lags + 1, lags : lags + 1]
+    middle = found[:, lags : lags + 1, lags : lags + 1]
+    correlation: Tensor = found / middle
+    return correlation
 
 
 def _fit_filters(made: Tensor, wanted: Tensor) -> Tensor:
