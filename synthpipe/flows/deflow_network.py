@@ -55,6 +55,8 @@ class DeFlowNetwork(DataInitialized):
         ShapeError: arguments that do not fit together.
     """
 
+    correction: FlatCorrection | None
+
     def __init__(
         self,
         *,
@@ -118,9 +120,7 @@ class DeFlowNetwork(DataInitialized):
         self.shifts = nn.ModuleList(build_shift(covariance, *sizes, covariance_init, level) for sizes in of_latents)
         self.normalization = None if normalization is None else DomainNormalization(**normalization)
         self.pile = PileLevels() if level else None
-        self.correction: FlatCorrection | None = None
-        if correction is not None:
-            self.correct(FlatCorrection(**correction))
+        self.correct(None if correction is None else FlatCorrection(**correction))
 
     def correct(self, correction: FlatCorrection | None) -> None:
         """From now on :meth:`degrade` corrects what it adds; None: no longer."""
