@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from synthpipe.errors import ShapeError
-from synthpipe.noise_fit import fit_gaussian, fit_poisson_gaussian
+from synthpipe.noise_fit import fit_coloured_noise, fit_gaussian, fit_poisson_gaussian
 from synthpipe.noise_statistics import (
     LOCAL_MEAN_WINDOW,
     akld,
@@ -251,7 +251,7 @@ def test_nothing_to_measure_is_refused():
         residual_of(grey(), grey(), mean_window=64)
     with pytest.raises(ShapeError, match="two lists"):
         akld([grey()], [])
-    for fit in (fit_gaussian, fit_poisson_gaussian):
+    for fit in (fit_gaussian, fit_poisson_gaussian, fit_coloured_noise):
         with pytest.raises(ShapeError, match="at least one pair"):
             fit([])
 
@@ -294,6 +294,32 @@ def test_poisson_gaussian_fit_is_not_decided_by_misplaced_edges():
 def test_poisson_gaussian_fit_of_a_single_brightness_is_a_constant():
     found = fit_poisson_gaussian([(grey() + 0.02 * white(), grey())])
     assert found.a[0] * 0.5 + found.b[0] == pytest.approx(4e-4, rel=0.05)
+
+
+def test_coloured_fit_recovers_line_channels_and_neighbours():
+    a, b = (4e-3, 1e-3, 2e-3), (1e-4, 3e-4, 4e-4)
+    correlation = torch.tensor([[1, 0.6, 0.1], [0.6, 1, 0.3], [0.1, 0.3, 1]], dtype=torch.float64)
+    binomial = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64)
+    kernel = binomial[:, None] * binomial / 6  # sum of squares 1; the correlation is that of (1, 4, 6, 4, 1) both ways
+    eps = torch.nn.functional.conv2d(white(515, 515)[:, None], kernel[None, None])[:, 0]
+    mixed = torch.einsum("ij,jhw->ihw", torch.linalg.cholesky(correlation), eps)
+    reference = torch.linspace(0.02, 0.98, 513, dtype=torch.float64).expand(3, 513, 513)
+    line = [torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (a, b)]
+    found = fit_coloured_noise([(reference + (line[0] * reference + line[1]).sqrt() * mixed, reference)])
+    for x in (0.1, 0.5, 0.9):
+        for c in range(3):
+            # Blocks of neighbours that hang together scatter more, and Huber cuts more of them off.
+            assert found.a[c] * x + found.b[c] == pytest.approx(a[c] * x + b[c], rel=0.15)
+    np.testing.assert_allclose(found.correlation, correlation.numpy(), atol=0.03)
+    made = torch.tensor(found.kernel, dtype=torch.float64)
+    own = torch.nn.functional.conv2d(made[None, None], made[None, None], padding=2)[0, 0]
+    expected = torch.tensor([1, 4, 6, 4, 1], dtype=torch.float64) / 6
+    np.testing.assert_allclose(own, expected[:, None] * expected, atol=0.05)
+
+
+def test_coloured_fit_of_small_pictures_is_refused():
+    with pytest.raises(ShapeError, match="at least 64x64"):
+        fit_coloured_noise([(grey(32, 80) + 0.02 * white(32, 80), grey(32, 80))])
 
 
 def rows_of(shared):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from synthpipe.config.reader import Options
@@ -55,20 +56,52 @@ class GaussianNoiseOptions(Options):
             raise ValueError(f"sigma: expected [low, high], got {list(self.sigma)}")
         if self.covariance is not None:
             matrix = np.array(self.covariance)
-            if not np.allclose(matrix, matrix.T, rtol=0, atol=1e-9) or np.linalg.eigvalsh(matrix).min() < -1e-9:
+            if not _is_covariance(matrix):
                 raise ValueError(f"covariance: expected a symmetric matrix without negative eigenvalues, got {matrix}")
         return self
+
+
+_LARGEST_COLOUR_KERNEL = 31
 
 
 class PoissonGaussianNoiseOptions(Options):
     """Signal-dependent Gaussian noise: variance ``a * x + b`` per channel at brightness x in [0, 1].
 
-    Negative variances (a falling line that crosses zero) count as none.
+    Negative variances (a falling line that crosses zero) count as none.  White and independent in R, G, B, unless
+    ``correlation`` and ``kernel`` say otherwise: :func:`synthpipe.noise_fit.fit_coloured_noise` fits all four to pairs.
     """
 
     type: Literal["poisson_gaussian"] = Field("poisson_gaussian", description="chooses signal-dependent noise")
     a: _Triple = Field(description="R, G, B: by how much the variance grows from black to white, on the [0, 1] scale")
     b: _Triple = Field(description="R, G, B: the variance at black, on the [0, 1] scale")
+    correlation: tuple[_Triple, _Triple, _Triple] | None = Field(
+        None, description="3x3 correlation of R, G and B; null: each for itself"
+    )
+    kernel: tuple[tuple[float, ...], ...] | None = Field(
+        None,
+        description="rows of a square of odd side, at most 31, that white noise is convolved with before it gets its "
+        "variance; only its shape counts; null: neighbours are independent",
+    )
+
+    @model_validator(mode="after")
+    def _colours_exist(self) -> PoissonGaussianNoiseOptions:
+        if self.correlation is not None:
+            matrix = np.array(self.correlation)
+            if not (_is_covariance(matrix) and np.allclose(matrix.diagonal(), 1, rtol=0, atol=1e-6)):
+                raise ValueError(f"correlation: expected a covariance with ones on its diagonal, got {matrix}")
+        if self.kernel is not None:
+            side = len(self.kernel)
+            square = all(len(row) == side for row in self.kernel)
+            if not square or side % 2 == 0 or side > _LARGEST_COLOUR_KERNEL or not np.any(self.kernel):
+                raise ValueError(
+                    f"kernel: expected a square of odd side, at most {_LARGEST_COLOUR_KERNEL}, that is not all zero, "
+                    f"got rows of {[len(row) for row in self.kernel]}"
+                )
+        return self
+
+
+def _is_covariance(matrix: NDArray[np.float64]) -> bool:
+    return bool(np.allclose(matrix, matrix.T, rtol=0, atol=1e-9) and np.linalg.eigvalsh(matrix).min() >= -1e-9)
 
 
 class ClassicalDegradeOptions(Options):
@@ -90,6 +123,17 @@ degrade: {type: classical, jpeg_quality: [50, 95]}
 degrade:
   type: classical
   noise: {type: poisson_gaussian, a: [0.00092, 0.00092, 0.00092], b: [0.00006, 0.00006, 0.00006]}
+""",
+        """\
+# the same with neighbours and channels that hang together, as those of a developed photograph
+degrade:
+  type: classical
+  noise:
+    type: poisson_gaussian
+    a: [0.0003, 0.0003, 0.0003]
+    b: [0.0001, 0.0001, 0.0001]
+    correlation: [[1, 0.5, 0.5], [0.5, 1, 0.5], [0.5, 0.5, 1]]
+    kernel: [[0.1, 0.3, 0.1], [0.3, 1, 0.3], [0.1, 0.3, 0.1]]
 """,
         """\
 # white Gaussian noise of 1 to 10 of 255

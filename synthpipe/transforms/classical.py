@@ -31,7 +31,8 @@ _SETTINGS, _EPS = range(2)
 class ClassicalDegrade(DeviceTransform):
     """Adds ``lq``: ``gt`` reduced by ``scale``, then blurred, made noisy and JPEG-compressed as the options say.
 
-    Noise is ``N(0, sigma^2)``, or ``N(0, C)`` over R, G, B at each pixel, or ``N(0, a x + b)`` at brightness x.
+    Noise is ``N(0, sigma^2)``, or ``N(0, C)`` over R, G, B at each pixel, or ``N(0, a x + b)`` at brightness x, where
+    neighbours and channels may be correlated.
 
     Shapes: ``gt`` ``(B, 3, H, W)`` in [0, 1] -> ``lq`` ``(B, 3, H / scale, W / scale)``, not clipped to [0, 1] and
     not rounded to 8 bits unless JPEG is on.
@@ -119,6 +120,7 @@ class _Noise(nn.Module):
     """What is added to an image, with the constants of its law where the image is."""
 
     root: Tensor
+    kernel: Tensor
     a: Tensor
     b: Tensor
 
@@ -133,6 +135,11 @@ class _Noise(nn.Module):
                 pass
             case PoissonGaussianNoiseOptions():
                 constants = {name: torch.tensor(getattr(options, name))[:, None, None] for name in ("a", "b")}
+                if options.correlation is not None:
+                    constants["root"] = _square_root(options.correlation)
+                if options.kernel is not None:
+                    kernel = torch.tensor(options.kernel, dtype=torch.float64)
+                    constants["kernel"] = kernel / kernel.square().sum().sqrt()
             case _:
                 assert_never(options)
         for name, value in constants.items():
@@ -142,6 +149,10 @@ class _Noise(nn.Module):
         """For ``x`` ``(B, 3, H, W)``, of its shape."""
         eps = params["eps"].to(x)
         if isinstance(self.options, PoissonGaussianNoiseOptions):
+            if self.options.kernel is not None:
+                eps = _coloured(eps, self.kernel.to(x))
+            if self.options.correlation is not None:
+                eps = torch.einsum("ij,bjhw->bihw", self.root.to(x), eps)
             return (self.a.to(x) * x.clamp(0, 1) + self.b.to(x)).clamp(min=0).sqrt() * eps
         if self.options.covariance is not None:
             return torch.einsum("ij,bjhw->bihw", self.root.to(x), eps)
@@ -150,6 +161,18 @@ class _Noise(nn.Module):
 
 def _between(limits: tuple[float, float], u: Tensor) -> Tensor:
     return u * (limits[1] - limits[0]) + limits[0]
+
+
+def _coloured(eps: Tensor, kernel: Tensor) -> Tensor:
+    """White noise ``(B, C, H, W)`` convolved as if it went on around the image: borders keep their variance."""
+    radius = kernel.shape[-1] // 2
+    height, width = eps.shape[-2:]
+    # By place and not by padding, which refuses a kernel wider than the image.
+    rows = torch.arange(-radius, height + radius, device=eps.device) % height
+    columns = torch.arange(-radius, width + radius, device=eps.device) % width
+    padded = eps.index_select(2, rows).index_select(3, columns)
+    # conv2d correlates; turned about, the kernel convolves.
+    return F.conv2d(padded.flatten(0, 1)[:, None], kernel.flip(0, 1)[None, None]).view(eps.shape)
 
 
 def _square_root(covariance: tuple[tuple[float, float, float], ...]) -> Tensor:

@@ -21,6 +21,8 @@ from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.jpeg import jpeg_round_trip
 from tests.capturable import check_capturable
 
+PLAIN_NOISE = {"type": "poisson_gaussian", "a": (0.004, 0.002, 0.001), "b": (1e-4, 2e-4, 3e-4)}
+
 
 def make(scale=1, **options):
     return build_degrade(parse_options({"type": "classical", **options}, ClassicalDegradeOptions), scale)
@@ -108,6 +110,22 @@ def test_falling_poisson_gaussian_stops_at_zero():
     assert torch.equal(lq, torch.full((1, 3, 8, 8), 0.9))
 
 
+def test_coloured_noise_has_the_asked_variance_and_correlations():
+    a, b = (0.004, 0.002, 0.001), (1e-4, 2e-4, 3e-4)
+    correlation = [[1, 0.6, 0.1], [0.6, 1, 0.3], [0.1, 0.3, 1]]
+    kernel = [[0, 0, 0], [2, 2, 0], [0, 0, 0]]  # the mean of two neighbours: lag-1 correlation 1/2 along rows alone
+    transform = make(noise={"type": "poisson_gaussian", "a": a, "b": b, "correlation": correlation, "kernel": kernel})
+    noise = transform(batch_of(torch.full((1, 3, 400, 400), 0.5), [7]))["lq"][0].double() - 0.5
+    expected = torch.tensor([a[c] * 0.5 + b[c] for c in range(3)]).double()
+    torch.testing.assert_close(noise.var((1, 2)), expected, rtol=0.03, atol=0)
+    # Also at the border, where a kernel meets what is not there.
+    torch.testing.assert_close(noise[:, :, :2].square().mean((1, 2)), expected, rtol=0.15, atol=0)
+    torch.testing.assert_close(noise.flatten(1).corrcoef(), torch.tensor(correlation).double(), rtol=0, atol=0.015)
+    for moved, there in (((0, 1), 0.5), ((1, 0), 0.0), ((0, 2), 0.0)):
+        both = noise * noise.roll(moved, (1, 2)) / expected[:, None, None]
+        assert both.mean() == pytest.approx(there, abs=0.015)
+
+
 @pytest.mark.parametrize("sigma", [0.8, 1.5, 2.5])
 def test_isotropic_blur_of_a_point_has_the_asked_variance(sigma):
     gt = torch.zeros(1, 3, 41, 41)
@@ -186,6 +204,7 @@ def test_quality_stays_within_its_range(low, span, seed):
         {"noise": {"type": "gaussian", "sigma": [0.01, 0.1]}, "jpeg_quality": [30, 95]},
         {"noise": {"type": "gaussian", "covariance": [[4e-4, 1e-4, 0], [1e-4, 3e-4, 0], [0, 0, 2e-4]]}},
         {"noise": {"type": "poisson_gaussian", "a": (0.004, 0.002, 0.001), "b": (1e-4, 2e-4, 3e-4)}},
+        {"noise": {**PLAIN_NOISE, "correlation": [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]], "kernel": [[1.0] * 25] * 25}},
     ],
 )
 def test_it_can_be_a_graph(options):
@@ -202,6 +221,11 @@ def test_it_can_be_a_graph(options):
         ({"noise": {"type": "gaussian", "sigma": [0.2, 0.1]}}, "low, high"),
         ({"noise": {"type": "gaussian", "covariance": [[1, 0, 0], [0, 1, 0], [0.5, 0, 1]]}}, "symmetric"),
         ({"noise": {"type": "gaussian", "covariance": [[0.1, 0.2, 0], [0.2, 0.1, 0], [0, 0, 1]]}}, "negative eigen"),
+        ({"noise": {**PLAIN_NOISE, "correlation": [[2, 0, 0], [0, 1, 0], [0, 0, 1]]}}, "ones on its diagonal"),
+        ({"noise": {**PLAIN_NOISE, "correlation": [[1, 2, 0], [2, 1, 0], [0, 0, 1]]}}, "correlation: expected"),
+        ({"noise": {**PLAIN_NOISE, "kernel": [[1, 1], [1, 1]]}}, "odd side"),
+        ({"noise": {**PLAIN_NOISE, "kernel": [[1, 1, 1], [1, 1]]}}, "rows of"),
+        ({"noise": {**PLAIN_NOISE, "kernel": [[0.0]]}}, "not all zero"),
         ({"blur": {"sigma": [2, 1]}}, "sigma: expected"),
         ({"jpeg_quality": [90, 30]}, "jpeg_quality: expected"),
         ({"jpeg_quality": [0, 30]}, "greater than or equal to 1"),
