@@ -17,6 +17,7 @@ from arms import NOTHING, REAL, Arm, make_arm, real_esrgan, write_stream
 from fits import average_kernel, fitted_noise, strength_bank
 from measures import measure_columns
 from networks import SIZES, Size, make_network, real_batches, stream_batches, train_network
+from PIL import Image
 from scenes import TESTS, Columns, Test, clean_photos, columns_of, piles_of, real_pairs
 from torch import nn
 
@@ -95,9 +96,11 @@ class Workshop:
             MissingError: its weights are not there.
         """
         test = TESTS[job.test]
-        arm = make_arm(test, job.arm, self.shards(), self.sizes, self._values(test))
+        arm = make_arm(test, job.arm, self.shards(test.enlarge), self.sizes, self._values(test))
         more: dict[str, Any] = {"version": _VERSION, "seed": job.seed, "batch": self.sizes.batch}
         more |= {"rate": self.sizes.rate, "scale": test.scale, "shape": asdict(self._shape(job))}
+        if test.enlarge != 1:
+            more["enlarge"] = test.enlarge
         if job.arm == REAL:
             more["pairs"] = job.test
         return arm, arm.digest(more | {"photos": _names_digest(clean_photos(self.data))})
@@ -123,15 +126,13 @@ class Workshop:
         """What networks of a test are asked."""
         return _columns(TESTS[test], self.data, self.sizes.crops, self.sizes.photos)
 
-    def shards(self) -> Path:
+    def shards(self, enlarge: int) -> Path:
         """Shards of the clean photographs, made where there are none, by ``synthpipe shard``."""
-        photos, shards = self.out / "clean", self.out / "shards"
+        photos, shards = (self.out / f"{name}_x{enlarge}" for name in ("clean", "shards"))
         if not (shards / "index.json").is_file():
             photos.mkdir(parents=True, exist_ok=True)
             for path in clean_photos(self.data):
-                link = photos / path.name
-                if not link.exists():
-                    link.symlink_to(path.resolve())
+                _put_photo(path, photos, enlarge)
             if synthpipe_command(["shard", str(photos), str(shards), "--workers", "1"]):
                 raise SystemExit(f"{shards}: `synthpipe shard` failed; see above")
         return shards
@@ -189,6 +190,20 @@ class Workshop:
 
     def _network_path(self, digest: str) -> Path:
         return self.out / "networks" / f"{digest}.pt"
+
+
+def _put_photo(source: Path, folder: Path, enlarge: int) -> None:
+    """A link, or a bicubically enlarged copy."""
+    target = folder / (source.name if enlarge == 1 else f"{source.stem}.png")
+    if target.exists():
+        return
+    if enlarge == 1:
+        target.symlink_to(source.resolve())
+        return
+    with Image.open(source) as image:
+        image = image.convert("RGB")
+        larger = image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.BICUBIC)
+    larger.save(target, compress_level=1)
 
 
 @cache
