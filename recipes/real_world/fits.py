@@ -21,6 +21,8 @@ from synthpipe.noise_statistics import BRIGHTNESS_EDGES, LOCAL_MEAN_WINDOW, meas
 __all__ = ["average_kernel", "fitted_noise", "strength_bank"]
 
 _WINDOW = 64
+#: Windows of frames that noise is fitted to.
+_MOST_WINDOWS = 60
 #: Kernels of the bank that stands for every strength of one kernel.
 _STRENGTHS = 31
 
@@ -33,6 +35,7 @@ def fitted_noise(pairs: Sequence[Pair], scale: int) -> dict[str, Any]:
     """
     if scale > 1:
         return _fitted_in_flat_areas([(lq, _reduced(gt, scale)) for lq, gt in pairs])
+    pairs = pairs[:: max(1, len(pairs) // _MOST_WINDOWS)]
     coloured = asdict(fit_coloured_noise(pairs, LOCAL_MEAN_WINDOW))
     return {
         "gaussian": _gaussian(np.array(fit_gaussian(pairs, LOCAL_MEAN_WINDOW).covariance)),

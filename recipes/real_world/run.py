@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fnmatch import fnmatch
 from multiprocessing import get_context
@@ -51,7 +52,7 @@ def main() -> None:
     report(workshop, args)
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of images; default: as settings.yml says")
     parser.add_argument("--settings", type=Path, help="a file like settings.yml; what it leaves out is as there")
@@ -64,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="--size tiny with one seed: figures mean nothing")
     parser.add_argument("--report", action="store_true", help="tables and pictures of what is finished")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.tiny:
         args.size, args.seeds = "tiny", args.seeds[:1]
     return args

@@ -28,6 +28,7 @@ __all__ = [
     "Test",
     "clean_photos",
     "columns_of",
+    "photos_of",
     "piles_of",
     "real_pairs",
 ]
@@ -38,7 +39,7 @@ Columns = dict[str, list[Pair]]
 
 #: Side of the crops of full frames that are looked at.
 CROP = 256
-#: Windows of each frame that the ceiling of a camera trains on.
+#: Windows of each frame that the ceiling of a camera trains on, at most.
 CEILING_CROPS = 60
 #: Side of the middle of intact photographs that is looked at; a multiple of every scale.
 _PHOTO_CROP = 384
@@ -141,13 +142,17 @@ def real_pairs(test: Test, data: Path) -> list[Pair]:
 
 def piles_of(test: Test, data: Path) -> tuple[list[Tensor], list[Tensor]]:
     """Degraded images that may be learned from, and the clean photographs, all uint8 ``(3, H, W)``."""
-    noisy = [_read(path) for path in list_images(data / test.folder / "pile")]
-    return noisy, [_read(path) for path in clean_photos(data)]
+    return [_read(path) for path in list_images(data / test.folder / "pile")], photos_of(data)
 
 
-def clean_photos(data: Path) -> list[Path]:
-    """Every second photograph of ``clean_train``: what all arms make their pairs of."""
-    return list_images(data / "clean_train")[::2]
+def photos_of(data: Path, others: bool = False) -> list[Tensor]:
+    """The photographs of :func:`clean_photos`, or the others, uint8 ``(3, H, W)``."""
+    return [_read(path) for path in clean_photos(data, others)]
+
+
+def clean_photos(data: Path, others: bool = False) -> list[Path]:
+    """Every second photograph of ``clean_train``: what all arms make their pairs of.  Or the others."""
+    return list_images(data / "clean_train")[int(others) :: 2]
 
 
 def _super_resolution_columns(test: Test, data: Path) -> Columns:
@@ -177,9 +182,10 @@ def _camera_columns(test: Test, camera: Camera, data: Path, crops: int) -> Colum
 
 
 def _spread_crops(noisy: Tensor, clean: Tensor, count: int) -> Iterator[Pair]:
-    """Registered crops on a grid over the whole frame, so that every part of it counts."""
+    """Registered crops on a grid over the whole frame, so that every part of it counts; no more than fit."""
     height, width = noisy.shape[1:]
     side = min(CROP + 2 * MARGIN, height, width)
+    count = max(1, min(count, height * width // side**2))
     rows = max(1, round((count * height / width) ** 0.5))
     columns = max(1, round(count / rows))
     for row in range(rows):
