@@ -139,9 +139,8 @@ def fit_coloured_noise(pairs: Iterable[Pair], mean_window: int | None = None) ->
     deviation = products.diagonal().sqrt()
     correlation = [_triple(row) for row in products / deviation / deviation[:, None]]
     kernel = _root_of(lags / lags[_LAGS, _LAGS])
-    return ColouredFit(
-        line.a, line.b, (correlation[0], correlation[1], correlation[2]), tuple(tuple(map(float, row)) for row in kernel)
-    )
+    rows = tuple(tuple(map(float, row)) for row in kernel)
+    return ColouredFit(line.a, line.b, (correlation[0], correlation[1], correlation[2]), rows)
 
 
 def _autocovariance(x: Tensor) -> Tensor:
@@ -150,7 +149,8 @@ def _autocovariance(x: Tensor) -> Tensor:
     padded = F.pad(x, (0, _LAGS, 0, _LAGS))
     spectrum = torch.fft.rfft2(padded).abs().square().sum(0)
     products = torch.fft.irfft2(spectrum, s=(height + _LAGS, width + _LAGS))
-    return products.roll((_LAGS, _LAGS), (0, 1))[:_SIDE, :_SIDE]
+    centred: Tensor = products.roll((_LAGS, _LAGS), (0, 1))
+    return centred[:_SIDE, :_SIDE]
 
 
 def _root_of(autocorrelation: Tensor) -> Tensor:
@@ -160,7 +160,8 @@ def _root_of(autocorrelation: Tensor) -> Tensor:
     grid[:_SIDE, :_SIDE] = autocorrelation * (taper[:, None] * taper).sqrt()
     power = torch.fft.fft2(grid.roll((-_LAGS, -_LAGS), (0, 1))).real.clamp(min=0)
     kernel = torch.fft.ifft2(power.sqrt()).real.roll((_LAGS, _LAGS), (0, 1))[:_SIDE, :_SIDE]
-    return kernel / kernel.square().sum().sqrt()
+    scaled: Tensor = kernel / kernel.square().sum().sqrt()
+    return scaled
 
 
 def _robust_line(x: Tensor, v: Tensor) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Arms: ``arms.yml`` and what its names stand for, made into option files of ordinary streams."""
+"""Arms: ``arms/*.yml`` and what their names stand for, made into option files of ordinary streams."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def real_esrgan(scale: int) -> list[dict[str, Any]]:
 
 def arm_names(test: Test) -> list[str]:
     """All arms of a test, in the order of the tables."""
-    middle = list(_blocks()[test.arms])
+    middle = list(_blocks(test))
     return [NOTHING, *middle, *([REAL] if test.ceiling else [])]
 
 
@@ -85,7 +85,7 @@ def make_arm(test: Test, name: str, shards: Path, size: Size, values: Mapping[st
     if name in (NOTHING, REAL):
         return Arm(name, None, {})
     files: dict[str, str] = {}
-    degrade = _filled(_blocks()[test.arms][name], values, files)
+    degrade = _filled(_blocks(test)[name], values, files)
     shape = size.shapes[test.scale]
     stream = {
         "shards": str(shards),
@@ -108,8 +108,8 @@ def write_stream(arm: Arm, path: Path) -> None:
         path.write_text(yaml.safe_dump(arm.stream, sort_keys=False, default_flow_style=None, width=110))
 
 
-def _blocks() -> dict[str, dict[str, Any]]:
-    blocks: dict[str, dict[str, Any]] = yaml.safe_load((HERE / "arms.yml").read_text())
+def _blocks(test: Test) -> dict[str, Any]:
+    blocks: dict[str, Any] = yaml.safe_load((HERE / "arms" / f"x{test.scale}.yml").read_text())
     return blocks
 
 

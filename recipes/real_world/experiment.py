@@ -51,7 +51,7 @@ class Workshop:
     Args:
         data: the folder with ``clean_train``, ``clean_test``, ``real_noise_full`` and ``real_sr``.
         out: networks, results, shards, fits and option files.
-        weights: of learned degradations, by test and by name in ``arms.yml``.
+        weights: of learned degradations, by test and by name in ``arms/*.yml``.
         size: a name of :data:`networks.SIZES`.
         device: where networks train and pairs are made.
     """
@@ -159,7 +159,7 @@ class Workshop:
         return net, seconds
 
     def _values(self, test: Test) -> dict[str, Callable[[], Any]]:
-        """What the names of ``arms.yml`` stand for in this test, made when they are asked for."""
+        """What the names of ``arms/*.yml`` stand for in this test, made when they are asked for."""
         values: dict[str, Callable[[], Any]] = {
             name: partial(Path, path) for name, path in self.weights.get(test.name, {}).items()
         }

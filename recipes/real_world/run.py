@@ -3,7 +3,7 @@
     python recipes/real_world/run.py --data ../shared/data
 
 Tests: denoising of real pairs of three cameras, super-resolution of real x4 and x2 photographs, each with intact and
-with compressed photographs beside them.  Arms: see arms.yml; their pairs are made on the fly, by ordinary streams.
+with compressed photographs beside them.  Arms: see arms/*.yml; their pairs are made on the fly, by ordinary streams.
 README.md says what came out.
 
 Each finished (test, arm, seed) is kept in ``--out`` and skipped when the command is given again; arms whose weights are
@@ -73,7 +73,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def make_workshop(args: argparse.Namespace) -> Workshop:
     """Settings and arguments together."""
-    settings: dict[str, Any] = yaml.safe_load((HERE / "settings.yml").read_text())
+    settings: dict[str, Any] = yaml.safe_load((HERE / "arms" / "settings.yml").read_text())
     given: dict[str, Any] = yaml.safe_load(args.settings.read_text()) if args.settings else {}
     weights = {**settings["weights"], **(given.get("weights") or {})}
     data = args.data or Path(given.get("data", settings["data"]))

@@ -82,7 +82,6 @@ class Test:
     Args:
         name: as it is given to ``--only``.
         scale: HR side over LR side.
-        arms: which list of ``arms.yml``.
         folder: below the folder of data.
         camera: of full frames.
         ceiling: whether there are real pairs to train on.
@@ -94,7 +93,6 @@ class Test:
 
     name: str
     scale: int
-    arms: str
     folder: str
     camera: Camera | None = None
     ceiling: bool = True
@@ -104,9 +102,9 @@ class Test:
 TESTS: Mapping[str, Test] = {
     test.name: test
     for test in (
-        Test("real_x4_realsr", 4, "x4", "real_sr/realsr_x4"),
-        *(Test(f"x1_{name}", 1, "x1", "real_noise_full", camera, enlarge=2) for name, camera in CAMERAS.items()),
-        Test("real_x2_city100", 2, "x2", "real_sr/city100_iphone_x2", ceiling=False),
+        Test("real_x4_realsr", 4, "real_sr/realsr_x4"),
+        *(Test(f"x1_{name}", 1, "real_noise_full", camera, enlarge=2) for name, camera in CAMERAS.items()),
+        Test("real_x2_city100", 2, "real_sr/city100_iphone_x2", ceiling=False),
     )
 }
 

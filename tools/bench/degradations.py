@@ -262,9 +262,8 @@ def with_gaussian(clean: Tensor, covariance: Tensor) -> Tensor:
 
 def known_kernels_row(data: Path) -> Row:
     """Photographs reduced and blurred by known kernels; the other half of the photographs is the clean pile."""
-    from synthpipe.kernels.edges import edge_powers
-    from synthpipe.kernels.estimate import estimate_kernels
-
+    edge_powers: Any = importlib.import_module("synthpipe.kernels.edges").edge_powers
+    estimate_kernels: Any = importlib.import_module("synthpipe.kernels.estimate").estimate_kernels
     scenes, fits = (importlib.import_module(name) for name in ("scenes", "fits"))
     clean = scenes.photos_of(data)
     hidden = [reduced(image) for image in scenes.photos_of(data, others=True)]
