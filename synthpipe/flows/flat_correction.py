@@ -92,7 +92,7 @@ def node_weights(x: Tensor, nodes: Tensor) -> Tensor:
     steps = (nodes[1:] - nodes[:-1]).clamp(min=1e-12)
     # How far x is past the first, the second ... node, on the way to the next.
     past = ((x[:, None] - nodes[:-1].view(shape)) / steps.view(shape)).clamp(0, 1)
-    ones = torch.ones_like(past[:, :1])
+    ones = torch.ones_like(x)[:, None]
     return torch.cat([ones, past], 1) - torch.cat([past, torch.zeros_like(ones)], 1)
 
 

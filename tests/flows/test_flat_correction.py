@@ -71,6 +71,7 @@ def test_weights_are_those_of_linear_interpolation() -> None:
     found = node_weights(torch.from_numpy(x)[None], torch.from_numpy(nodes))[0].numpy()
     expected = np.stack([np.interp(x, nodes, row) for row in np.eye(4)])
     assert found == pytest.approx(expected, abs=1e-12)
+    assert torch.equal(node_weights(torch.rand(2, 5), torch.tensor([0.3])), torch.ones(2, 1, 5))
 
 
 def test_brightness_is_the_mean_of_what_lies_in_the_image() -> None:

@@ -1,0 +1,91 @@
+"""The recipe's scripts on a data root of the same layout, made here; its option file is read as it is."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from synthpipe import checkpoints
+from synthpipe.config.deflow import TrainDeFlowOptions
+from synthpipe.config.training import read_train_options
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "deflow_cameras"
+SIGMA = 4.0
+SCENES = {
+    "Canon5D2": ("bag", "bicyc", "circu", "chair", "desk", "recie", "fruit"),
+    "Nikon800": ("bulle", "class", "desch", "flowe", "door", "plant"),
+    "Canon80D": ("GO", "ball", "compr"),
+}
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames with white noise on a smooth reference, high-quality JPEG."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for folder in ("clean_train", "real_noise_full/noisy", "real_noise_full/clean"):
+        (root / folder).mkdir(parents=True)
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(root / "clean_train" / "a.jpg")
+    y, x = np.mgrid[:272, :560] / 200
+    smooth = np.repeat((120 + 60 * np.sin(y) * np.cos(x))[..., None], 3, 2)
+    for camera, scenes in SCENES.items():
+        for scene in scenes:
+            noisy = smooth + SIGMA * rng.standard_normal(smooth.shape)
+            for side, image in (("noisy", noisy), ("clean", smooth)):
+                file = root / "real_noise_full" / side / f"{camera}_{scene}.jpg"
+                Image.fromarray(image.round().clip(0, 255).astype(np.uint8)).save(file, quality=100, subsampling=0)
+    return root
+
+
+def run(script: str, *argv: object) -> None:
+    before = sys.argv
+    sys.argv = [script, *map(str, argv)]
+    try:
+        runpy.run_path(str(RECIPE / script), run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def test_prepare_then_evaluate(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(RECIPE)
+    run("prepare.py", "--data", data_root, "--out", tmp_path, "--crops", 1)
+    pile = sorted(path.name for path in (tmp_path / "Nikon800" / "noisy").iterdir())
+    assert pile == [f"Nikon800_{scene}.jpg" for scene in ("bulle", "class", "desch", "flowe")]
+    # Halves of the 80D: what is judged is not in the pile.
+    left = np.array(Image.open(tmp_path / "Canon80D" / "noisy" / "Canon80D_GO.png"))
+    right = np.array(Image.open(tmp_path / "Canon80D" / "frames" / "GO.png"))
+    whole = np.array(Image.open(data_root / "real_noise_full" / "noisy" / "Canon80D_GO.jpg"))
+    np.testing.assert_array_equal(np.concatenate([left, right], 1), whole)
+    assert left.shape[1] == 272  # 280, at a coding unit
+    corner = json.loads((tmp_path / "Nikon800/judged/door/notes.json").read_text())["corners_yx"][0]
+    crop = np.array(Image.open(tmp_path / "Nikon800/judged/door/noisy/door_00.png"))
+    frame = np.array(Image.open(data_root / "real_noise_full/noisy/Nikon800_door.jpg"))
+    np.testing.assert_array_equal(crop, frame[corner[0] : corner[0] + 256, corner[1] : corner[1] + 256])
+
+    given = ["--cameras", "Nikon800", "--scenes", "door", "--data", tmp_path, "--out", tmp_path]
+    run("evaluate.py", *given, "--weights", "deflow_small")
+    found = json.loads((tmp_path / "evaluation.json").read_text())["scenes"]["Nikon800 door"]
+    assert 255 * found["level"] == pytest.approx(SIGMA, rel=0.1)
+    rows = found["views"]["local mean removed"]
+    # The pile's noise is white and equally strong everywhere: what is drawn from its flat areas is the same.
+    peer = rows["flat-area Gaussian, no flow"]
+    assert [255 * sigma for sigma in peer["sigma"]] == pytest.approx([SIGMA] * 3, rel=0.1)
+    assert abs(peer["lag1_h"]) < 0.05
+    assert peer["channel_correlation"] == pytest.approx([0, 0, 0], abs=0.06)
+    assert "| Nikon800 door | " in capsys.readouterr().out
+
+
+def test_the_option_file_trains_with_levels_and_a_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = read_train_options(RECIPE / "train.yml", ["data.noisy.folder=elsewhere"])
+    assert isinstance(options, TrainDeFlowOptions)
+    assert options.calibrate
+    assert options.model.level
+    assert torch.is_tensor(checkpoints.load(str(options.init_weights)).state_dict()["shifts.0.raw"])
