@@ -42,3 +42,8 @@ degrade:
         description=f"{KERNEL_STRENGTH_MEANING}; a range from none on is safer than the estimate alone, because a "
         "network learns to oversharpen where blur was taken for stronger than it is",
     )
+    sharpening: KernelStrength | None = Field(
+        None,
+        description="[low, high]: the same for what a kernel raises, the camera's sharpening, drawn for itself; "
+        "strength is then of the blur alone; null: as strength",
+    )

@@ -117,7 +117,8 @@ def build_stage(options: LeafStageOption) -> Stage:
             model, dtype = _deflow(options)
             return DeFlowStage(model, options.strength, dtype, options.level)
         case KernelsStageOptions():
-            return KernelsStage(checkpoints.load(options.weights, kind="kernels"), options.strength)
+            bank = checkpoints.load(options.weights, kind="kernels")
+            return KernelsStage(bank, options.strength, options.sharpening)
         case NoiseStageOptions():
             return Noise(options)
         case JpegStageOptions():

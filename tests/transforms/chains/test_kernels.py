@@ -42,6 +42,26 @@ def test_keeps_the_contract_of_stages() -> None:
     stage = KernelsStage(bank(), (0.0, 1.5))
     check_stage(stage)
     check_aligned(stage)
+    apart = KernelsStage(bank(), (0.0, 1.5), (0.0, 3.0))
+    check_stage(apart)
+    check_aligned(apart)
+
+
+def test_sharpening_has_a_strength_of_its_own() -> None:
+    x = photo_like(37, 41, 5)
+    some = bank()  # its second kernel is an unsharp mask, which blurs nothing
+    params = {name: torch.tensor([value], dtype=torch.float64) for name, value in (("strength", 9), ("sharpening", 2))}
+    params["index"] = torch.tensor([1])
+    kernel, image = some.kernels[1].double().numpy(), x[0].double().numpy()
+    filtered = np.stack([ndimage.correlate(plane, kernel, mode="mirror") for plane in image])
+    expected = torch.from_numpy(image + 2 * (filtered - image))
+    stage = KernelsStage(some, (0.0, 1.5), (0.0, 3.0))
+    for made in (stage.on_image(x, params, CONTEXT), stage.on_canvas(Canvas(x), params, CONTEXT).pixels):
+        assert_close(made[0].double(), expected, atol=2e-3, rtol=0)
+    drawn = stage.draw(uniforms_of(torch.arange(20_000), {1: 3})[1])
+    assert float(drawn["sharpening"].mean()) == pytest.approx(1.5, abs=5 * 0.866 / 141)
+    correlation = torch.corrcoef(torch.stack([drawn["strength"], drawn["sharpening"]]))[0, 1]
+    assert abs(float(correlation)) < 5 / 141
 
 
 @pytest.mark.parametrize("index", [0, 1])

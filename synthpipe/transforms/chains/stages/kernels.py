@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from synthpipe.errors import ShapeError
 from synthpipe.kernels.bank import KernelBank, at_strength
+from synthpipe.kernels.sharpening import sharpening_part
 from synthpipe.transforms.chains.canvas import Canvas
 from synthpipe.transforms.chains.filtering.convolve import filter_canvas, filter_image
 from synthpipe.transforms.chains.filtering.kernels import IN_PLACE, off_centre
@@ -25,33 +26,47 @@ class KernelsStage(Stage):
     Args:
         model: a bank.
         strength: ``(low, high)`` of t.
+        sharpening: ``(low, high)`` of what k raises (:func:`sharpening_part`), drawn for itself; None: as t.
 
     Raises:
         ShapeError: ``model`` is no bank.
         CheckpointError: its kernels or weights are none; see :meth:`KernelBank.check`.
     """
 
-    numbers = 2
+    numbers = 3
 
     kernels: Tensor
     rising: Tensor
+    sharpening: Tensor | None
 
-    def __init__(self, model: nn.Module, strength: Sequence[float] = (0.0, 1.5)) -> None:
+    def __init__(
+        self, model: nn.Module, strength: Sequence[float] = (0.0, 1.5), sharpening: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(model, KernelBank):
             raise ShapeError(f"KernelsStage: expected a KernelBank, got {type(model).__name__}")
         model.check()
         low, high = strength
         self._limits = (float(low), float(high))
-        self.register_buffer("kernels", model.kernels.detach().clone(), persistent=False)
+        kernels = model.kernels.detach().clone()
+        raising = None
+        if sharpening is not None:
+            raising = sharpening_part(kernels)
+            kernels = kernels.double() - raising
+            self._sharpening_limits = (float(sharpening[0]), float(sharpening[1]))
+        self.register_buffer("kernels", kernels, persistent=False)
+        self.register_buffer("sharpening", raising, persistent=False)
         shares = model.shares().cumsum(0)
         self.register_buffer("rising", shares / shares[-1], persistent=False)
         self.aligned = off_centre(self.kernels.double()) * self._limits[1] <= IN_PLACE
 
     def draw(self, u: Tensor) -> Params:
-        """``index`` of the kernel in the bank and ``strength``, both ``(B,)``."""
+        """``index`` of the kernel in the bank, ``strength`` and, where it is drawn, ``sharpening``, all ``(B,)``."""
         index = torch.searchsorted(self.rising, u[:, 0].contiguous(), right=True)
-        return {"index": index.clamp(max=len(self.kernels) - 1), "strength": between(self._limits, u[:, 1])}
+        drawn = {"index": index.clamp(max=len(self.kernels) - 1), "strength": between(self._limits, u[:, 1])}
+        if self.sharpening is not None:
+            drawn["sharpening"] = between(self._sharpening_limits, u[:, 2])
+        return drawn
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """Each with its own kernel."""
@@ -68,4 +83,9 @@ class KernelsStage(Stage):
 
     def _drawn(self, params: Params) -> Tensor:
         device = self.kernels.device
-        return at_strength(self.kernels.index_select(0, params["index"].to(device)), params["strength"].to(device))
+        index = params["index"].to(device)
+        drawn = at_strength(self.kernels.index_select(0, index), params["strength"].to(device))
+        if self.sharpening is None:
+            return drawn
+        share = params["sharpening"].to(device, torch.float64)[:, None, None]
+        return drawn + share * self.sharpening.index_select(0, index)
