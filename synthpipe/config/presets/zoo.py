@@ -33,7 +33,7 @@ class ZooEntry:
     sigma: tuple[float, float]
 
 
-def _camera(what: str, weights: str, sigma: tuple[float, float]) -> ZooEntry:
+def _noise(what: str, weights: str, sigma: tuple[float, float]) -> ZooEntry:
     """Noise, by a DeFlow at the LR size."""
     return ZooEntry(what, ({"type": "resize", "to": "lr"}, {"type": "deflow", "weights": weights}), None, sigma)
 
@@ -41,7 +41,7 @@ def _camera(what: str, weights: str, sigma: tuple[float, float]) -> ZooEntry:
 #: By name, which is also that of the weights where there is one file of them.
 ZOO: Mapping[str, ZooEntry] = MappingProxyType(
     {
-        "canon_5d2": _camera("JPEG files of a Canon 5D Mark II at ISO 6400", "deflow_small", (2.0, 5.0)),
+        "canon_5d2": _noise("JPEG files of a Canon 5D Mark II at ISO 6400", "deflow_small", (2.0, 5.0)),
         "iphone_x": ZooEntry(
             "the wide lens of an iPhone X, at any strength of its blur and sharpening, and its noise",
             (
@@ -52,6 +52,7 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
             2,
             (0.25, 2.0),
         ),
+        "autochrome": _noise("the grain of an autochrome, an early colour photograph", "autochrome", (6, 16)),
         "web": ZooEntry(
             "JPEG of the web, saved once or twice",
             ({"type": "resize", "to": "lr"}, {"type": "jpeg", "quality": [30, 80], "times": [1, 2]}),
