@@ -8,15 +8,18 @@ from pydantic import Field, WithJsonSchema, model_validator
 
 from synthpipe.config.places import Folder, Shards, Weights
 from synthpipe.config.reader import MAX_PIXELS_MEANING, Options
+from synthpipe.config.stages.kernels import KERNEL_STRENGTH_MEANING, KernelStrength
 from synthpipe.pixel_limit import MAX_PIXELS
 
 __all__ = [
     "AUGMENT_MEANING",
     "CHECKPOINTING_MEANING",
     "Augment",
+    "BlurOptions",
     "DomainOptions",
     "OptimizerOptions",
     "ReadingOptions",
+    "RunFolderOptions",
     "RunOptions",
     "ScheduleOptions",
     "folders_of",
@@ -26,6 +29,15 @@ __all__ = [
 Augment = Literal["none", "hflip", "flips", "dihedral"]
 CHECKPOINTING_MEANING = "compute most of the flow's inner values again for the gradient, in place of keeping them"
 AUGMENT_MEANING = "random turns of the crops; hflip: left-right; flips: also upside down; dihedral: also transposed"
+
+
+class BlurOptions(Options):
+    """Learned blur of crops, as the stage `kernels` of a chain."""
+
+    weights: Weights = Field(
+        description="a .safetensors file of `kind: kernels`, or the name of shipped weights (kernels_city100)"
+    )
+    strength: KernelStrength = Field((0.0, 1.5), description=KERNEL_STRENGTH_MEANING)
 
 
 class DomainOptions(Options):
@@ -45,6 +57,11 @@ class DomainOptions(Options):
         description="[low, high] within 0.05 to 4: each crop is resized by a factor drawn log-uniformly; needs folder; "
         "null: crops keep their size",
     )
+    blur: BlurOptions | None = Field(
+        None,
+        description="learned blur of each crop, after any resizing, then 8 bits again: for the clean side where the "
+        "noisy one is softer; needs folder; null: none",
+    )
     weight: Literal["area", "uniform"] = Field(
         "area", description="chance of an image to be drawn: by its area, or equal"
     )
@@ -55,6 +72,8 @@ class DomainOptions(Options):
             raise ValueError("expected exactly one of 'folder' and 'shards'")
         if self.shards is not None and (self.downscale != 1 or self.resize_range is not None):
             raise ValueError("'downscale' and 'resize_range' need 'folder': make such shards with `synthpipe shard`")
+        if self.shards is not None and self.blur is not None:
+            raise ValueError("'blur' needs 'folder'")
         if self.resize_range is not None and not 0.05 <= self.resize_range[0] <= self.resize_range[1] <= 4:
             raise ValueError("expected 0.05 <= low <= high <= 4 in 'resize_range'")
         return self
@@ -112,12 +131,17 @@ class ScheduleOptions(Options):
         return self
 
 
-class RunOptions(Options):
-    """Where a run writes, how long it goes on, how weights follow gradients, what it logs and keeps."""
+class RunFolderOptions(Options):
+    """What every run has, whether it goes step by step or computes its result at once."""
 
     kind: str = Field(description="kind of training")
     run_dir: Folder = Field(description="folder of the run: options.yml, log.txt, tb/, samples/, checkpoints/")
     seed: int = Field(10, ge=0, lt=2**63, description="seed of all randomness; one seed gives the same bits")
+
+
+class RunOptions(RunFolderOptions):
+    """Where a run writes, how long it goes on, how weights follow gradients, what it logs and keeps."""
+
     resume: Literal["auto", "never"] = Field(
         "never", description="auto: go on from the last checkpoint in run_dir; never: refuse a run_dir that has one"
     )

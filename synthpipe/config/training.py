@@ -19,10 +19,11 @@ from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.distillation import TrainDistillOptions
 from synthpipe.config.flow_prior import TrainFlowPriorOptions
 from synthpipe.config.glow import TrainGlowOptions
+from synthpipe.config.kernels import TrainKernelsOptions
 from synthpipe.config.map_denoiser import TrainMapDenoiserOptions
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.reader import Options, read_options, read_yaml
-from synthpipe.config.run import RunOptions
+from synthpipe.config.run import RunFolderOptions
 from synthpipe.errors import OptionError, excerpt
 
 __all__ = ["FREE_TO_CHANGE", "SCHEMAS", "changed_options", "read_train_options", "write_options"]
@@ -48,7 +49,7 @@ FREE_TO_CHANGE = frozenset(
 
 
 #: Options of every kind of run; a new kind is one line here.
-_KINDS: tuple[type[RunOptions], ...] = (
+_KINDS: tuple[type[RunFolderOptions], ...] = (
     TrainDeFlowOptions,
     TrainGlowOptions,
     TrainFlowPriorOptions,
@@ -58,12 +59,13 @@ _KINDS: tuple[type[RunOptions], ...] = (
     TrainDistillOptions,
     TrainDDEOptions,
     TrainDDEGeneratorOptions,
+    TrainKernelsOptions,
 )
 #: The schema of each kind, by the value of its key ``kind``.
-SCHEMAS: dict[str, type[RunOptions]] = {schema.model_fields["kind"].default: schema for schema in _KINDS}
+SCHEMAS: dict[str, type[RunFolderOptions]] = {schema.model_fields["kind"].default: schema for schema in _KINDS}
 
 
-def read_train_options(path: str | Path, overrides: Sequence[str] = ()) -> RunOptions:
+def read_train_options(path: str | Path, overrides: Sequence[str] = ()) -> RunFolderOptions:
     """Read an option file of ``synthpipe train`` with the schema that its ``kind`` names.
 
     Args:

@@ -1,7 +1,8 @@
 """The contracts that the training loop asks of an objective and of a source of batches.
 
 Each kind of run has a module here with the stem of its options' module (``training/glow.py`` for ``config/glow.py``).
-It MUST have a function ``build_run(options) -> RunParts``, which is all that :mod:`synthpipe.training.build` asks for.
+It MUST have a function ``build_run(options) -> RunParts``, which is all that :mod:`synthpipe.training.build` asks for;
+where the options are no ``RunOptions``, because the result is computed at once, ``compute(options, stop) -> Path``.
 """
 
 from __future__ import annotations

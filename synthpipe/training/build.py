@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from synthpipe.config.run import RunOptions
+from synthpipe.config.run import RunFolderOptions, RunOptions
 from synthpipe.config.training import SCHEMAS
 from synthpipe.errors import OptionError
 from synthpipe.training.base import RunParts
@@ -15,7 +16,7 @@ from synthpipe.training.loop import Trainer
 __all__ = ["build_run", "train"]
 
 
-def train(options: RunOptions, stop: Callable[[], bool] = lambda: False) -> Path:
+def train(options: RunFolderOptions, stop: Callable[[], bool] = lambda: False) -> Path:
     """Train what ``options`` describe; returns the path of the final weights.
 
     Args:
@@ -26,7 +27,10 @@ def train(options: RunOptions, stop: Callable[[], bool] = lambda: False) -> Path
         OptionError: options that do not fit together.
         TrainingError: a run that cannot start or cannot go on.
     """
-    return Trainer(options, *build_run(options), stop).run()
+    if isinstance(options, RunOptions):
+        return Trainer(options, *build_run(options), stop).run()
+    path: Path = _module_of(options).compute(options, stop)
+    return path
 
 
 def build_run(options: RunOptions) -> RunParts:
@@ -35,9 +39,13 @@ def build_run(options: RunOptions) -> RunParts:
     Raises:
         OptionError: options of no kind that :data:`synthpipe.config.training.SCHEMAS` lists.
     """
+    parts: RunParts = _module_of(options).build_run(options)
+    return parts
+
+
+def _module_of(options: RunFolderOptions) -> ModuleType:
     schema = SCHEMAS.get(options.kind)
     if schema is None or not isinstance(options, schema):
         raise OptionError(f"nothing trains options of type {type(options).__name__} (kind {options.kind!r})")
     stem = schema.__module__.rpartition(".")[2]
-    parts: RunParts = import_module(f"synthpipe.training.{stem}").build_run(options)
-    return parts
+    return import_module(f"synthpipe.training.{stem}")

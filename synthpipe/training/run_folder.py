@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from synthpipe.config.reader import parse_options
-from synthpipe.config.run import RunOptions, folders_of
+from synthpipe.config.run import RunFolderOptions, RunOptions, folders_of
 from synthpipe.config.training import changed_options, write_options
 from synthpipe.errors import OptionError, TrainingError
 from synthpipe.files.decode import encode_png
@@ -49,7 +49,7 @@ class RunFolder:
         self._keep = 1
         self._board: SummaryWriter | None = None
 
-    def check(self, options: RunOptions) -> None:
+    def check(self, options: RunFolderOptions) -> None:
         """Refuse a folder that cannot be written to, or whose pictures would be read as data by a resumed run.
 
         Raises:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
 import synthpipe.config
 from synthpipe.config.reader import parse_options
-from synthpipe.config.run import RunOptions
+from synthpipe.config.run import RunFolderOptions, RunOptions
 from synthpipe.config.training import SCHEMAS
 from synthpipe.errors import OptionError, TrainingError
 from synthpipe.training import train
@@ -22,7 +23,8 @@ from synthpipe.training.build import build_run
 def test_the_table_lists_every_schema_of_a_run() -> None:
     for module in pkgutil.iter_modules(synthpipe.config.__path__):
         importlib.import_module(f"synthpipe.config.{module.name}")
-    written = {schema for schema in RunOptions.__subclasses__() if schema.__module__.startswith("synthpipe.")}
+    kinds = {*RunOptions.__subclasses__(), *RunFolderOptions.__subclasses__()} - {RunOptions}
+    written = {schema for schema in kinds if schema.__module__.startswith("synthpipe.")}
     assert written == set(SCHEMAS.values())
 
 
@@ -31,8 +33,11 @@ def test_a_kind_is_built_by_the_module_with_the_stem_of_its_options(kind: str) -
     schema = SCHEMAS[kind]
     assert schema.model_fields["kind"].default == kind
     stem = schema.__module__.removeprefix("synthpipe.config.")
-    hints = get_type_hints(importlib.import_module(f"synthpipe.training.{stem}").build_run)
-    assert hints == {"options": schema, "return": RunParts}
+    module = importlib.import_module(f"synthpipe.training.{stem}")
+    if issubclass(schema, RunOptions):
+        assert get_type_hints(module.build_run) == {"options": schema, "return": RunParts}
+    else:
+        assert get_type_hints(module.compute) == {"options": schema, "stop": Callable[[], bool], "return": Path}
 
 
 def test_nothing_is_read_before_the_run_begins(run_data: Callable[..., dict[str, Any]]) -> None:

@@ -95,7 +95,11 @@ TOPICS: Mapping[str, Topic] = {
     "degrade_file": Topic("the file of `synthpipe degrade`, in place of weights", _of(DegradeFileOptions)),
     "degrade": Topic("the block `degrade`: what makes low-quality images of clean ones", _of(DegradeOptions)),
     "stages": Topic("the stages of a chain, the list that `degrade` may be", _of(StageOption)),
-    "train": Topic("the file of `synthpipe train`: what all kinds have", _any_training, file=_training_file),
+    "train": Topic(
+        "the file of `synthpipe train`: what all kinds have (`kernels`: its first three)",
+        _any_training,
+        file=_training_file,
+    ),
     **{f"train.{kind}": _kind(kind) for kind in TRAINING},
     "images": Topic("blocks of a training such as `data.clean`: where images come from", _of(DomainOptions)),
     "noise": Topic("the block `data.noise` of a training: noise that is added to images", _of(TrainingNoise)),

@@ -30,6 +30,7 @@ from synthpipe.files.image_size import image_size
 from synthpipe.files.source_files import refuse_overlap
 from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
 from synthpipe.seeds import uniforms
+from synthpipe.training.data.crop_blur import CropBlur
 
 __all__ = ["DecodedCache", "FolderDomain", "list_images"]
 
@@ -130,6 +131,7 @@ class FolderDomain:
         self.skipped: Counter[str] = Counter()
         self.given_up: Counter[str] = Counter()
         self._broken: set[int] = set()
+        self._blur = None if options.blur is None else CropBlur(options.blur)
         self._lock = threading.Lock()
         refuse_overlap(options.places)
         passed_over: Counter[str] = Counter()
@@ -245,7 +247,12 @@ class FolderDomain:
 
     def _source_side(self, factor: float) -> int:
         """Side of the piece that is resized by ``factor``, with a border for the filter where there is one."""
-        return self._crop if factor == 1 else math.ceil((self._crop + 2 * BORDER) / factor)
+        return self._crop if factor == 1 else math.ceil((self._crop + 2 * self._border) / factor)
+
+    @property
+    def _border(self) -> int:
+        """Pixels around a resized crop: for the resizing, and for the blur behind it."""
+        return BORDER if self._blur is None else max(BORDER, self._blur.margin)
 
     def _size_or_reason(self, path: Path) -> tuple[int, int] | str:
         try:
@@ -297,7 +304,9 @@ class FolderDomain:
         left = int(left_draw * (image.shape[2] - side + 1))
         piece = image[:, top : top + side, left : left + side]
         if factor != 1:
-            piece = self._resize(piece)
+            piece = self._resize(piece, draws[6:8])
+        elif self._blur is not None:
+            piece = self._blurred(image, top, left, draws[6:8])
         augment = self._augment
         if augment != "none" and hflip < 0.5:
             piece = piece.flip(2)
@@ -314,8 +323,20 @@ class FolderDomain:
         factor: float = low * (high / low) ** draw
         return factor
 
-    def _resize(self, piece: Tensor) -> Tensor:
+    def _resize(self, piece: Tensor, draws: Sequence[float]) -> Tensor:
         # Back to 8 bits, like the images that are not resized: the flow dequantises by one grey level.
-        side = self._crop + 2 * BORDER
-        resized = F.interpolate(to_float(piece[None]), size=(side, side), mode="bicubic", antialias=True)
-        return to_uint8(resized[0, :, BORDER:-BORDER, BORDER:-BORDER])
+        border = self._border
+        side = self._crop + 2 * border
+        resized = F.interpolate(to_float(piece[None]), size=(side, side), mode="bicubic", antialias=True)[0]
+        if self._blur is not None:
+            resized = self._blur(resized, draws)
+        return to_uint8(resized[:, border:-border, border:-border])
+
+    def _blurred(self, image: Tensor, top: int, left: int, draws: Sequence[float]) -> Tensor:
+        """The crop, blurred with what surrounds it in the image."""
+        assert self._blur is not None, "asked for with a blur alone"
+        margin = self._blur.margin
+        above, before = min(top, margin), min(left, margin)
+        piece = image[:, top - above : top + self._crop + margin, left - before : left + self._crop + margin]
+        soft = self._blur(to_float(piece), draws)
+        return to_uint8(soft[:, above : above + self._crop, before : before + self._crop])

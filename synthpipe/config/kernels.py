@@ -1,0 +1,54 @@
+"""Options of ``kind: kernels``: a bank of blur kernels, estimated from two piles of images."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from synthpipe.config.run import DomainOptions, ReadingOptions, RunFolderOptions
+from synthpipe.kernels.edges import LEAST_SIDE
+
+__all__ = ["KernelsDataOptions", "TrainKernelsOptions"]
+
+
+class KernelsDataOptions(ReadingOptions):
+    """The two piles, and how much of them is looked at."""
+
+    clean: DomainOptions = Field(
+        description="the clean images, reduced as those that the kernels will blur: `downscale: 4` for enlarging by 4"
+    )
+    noisy: DomainOptions = Field(description="the degraded images, which need not show the same things")
+    crop: int = Field(
+        64, ge=LEAST_SIDE, le=1024, description="side of the square crops in pixels; smaller images are left out"
+    )
+    crops: int = Field(2000, ge=1, le=10**6, description="crops of each pile, drawn at random")
+
+
+class TrainKernelsOptions(RunFolderOptions):
+    """``kind: kernels``: a bank of blur kernels of degraded images, against clean ones; computed at once."""
+
+    examples: ClassVar = (
+        """\
+# what small photographs of a camera lost against photographs that are reduced by 4; a minute on one core
+kind: kernels
+run_dir: runs/my_kernels
+data:
+  clean: {folder: /data/clean_photos, downscale: 4}
+  noisy: {folder: /data/small_photos}
+""",
+    )
+
+    kind: Literal["kernels"] = Field("kernels", description="chooses this kind of training")
+    side: int = Field(13, ge=3, le=51, description="side of the kernels in pixels, odd")
+    kernels: int = Field(
+        64, ge=1, le=4096, description="kernels at most, one for each degraded image; of more images some are drawn"
+    )
+    data: KernelsDataOptions = Field(description="the two piles of images")
+
+    @field_validator("side")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"expected an odd number, got {value}; write {value + 1}")
+        return value

@@ -1,0 +1,103 @@
+"""``kind: kernels`` from folders and from shards: what the run writes, and that it is a function of its options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from synthpipe import checkpoints
+from synthpipe.cli import main
+from synthpipe.config.reader import parse_options, read_options
+from synthpipe.config.training import SCHEMAS
+from synthpipe.errors import OptionError, TrainingError
+from synthpipe.images import to_uint8
+from synthpipe.kernels import KernelBank
+from synthpipe.kernels.response import FREQUENCIES, amplitudes
+from synthpipe.training import train
+from tests.kernels.known_kernels import gaussians
+from tests.kernels.pictures import blurred, sharp_pictures
+
+
+def write(folder: Path, pictures: list[Tensor]) -> str:
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(to_uint8(picture).permute(1, 2, 0).numpy()).save(folder / f"{number:03}.png")
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def piles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("piles")
+    soft = blurred(sharp_pictures(10, seed=2), gaussians(0.8)[0], 1, seed=3)
+    return {"clean": write(root / "clean", sharp_pictures(12, seed=1)), "noisy": write(root / "noisy", soft)}
+
+
+@pytest.fixture
+def options(tmp_path: Path, piles: dict[str, str]) -> Callable[..., dict[str, Any]]:
+    def make(**changes: Any) -> dict[str, Any]:
+        data = {name: {"folder": folder} for name, folder in piles.items()}
+        data |= {"crop": 80, "crops": 24, "workers": 0, **changes.pop("data", {})}
+        return {"kind": "kernels", "run_dir": str(tmp_path / "run"), "data": data, **changes}
+
+    return make
+
+
+def run(given: dict[str, Any]) -> KernelBank:
+    model = checkpoints.load(train(parse_options(given, SCHEMAS["kernels"])), kind="kernels")
+    assert isinstance(model, KernelBank)
+    return model
+
+
+def test_a_run_writes_a_bank_with_its_card(options: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    bank = run(options(side=11, kernels=6))
+    assert bank.config["side"] == 11
+    assert 1 <= bank.config["number"] <= 6
+    expected = amplitudes(gaussians(0.8), (0.2, 0.3, 0.4))[0]
+    assert (amplitudes(bank.mean()[None], (0.2, 0.3, 0.4))[0] - expected).abs().max() < 0.08
+    folder = tmp_path / "run"
+    info = checkpoints.read_header(folder / "final.safetensors")["info"]
+    assert info["data"]["noisy"]["images"] == 10
+    assert len(info["names"]) == len(info["amplitudes"]) == bank.config["number"]
+    assert info["names"][0].endswith(".png")
+    assert info["frequencies"] == list(FREQUENCIES)
+    row = amplitudes(bank.kernels[:1])[0].tolist()
+    assert info["amplitudes"][0] == pytest.approx(row, abs=1e-3)
+    assert (folder / "log.txt").read_text().count("amplitude_0.2") == 1
+    assert [path.name for path in (folder / "samples").iterdir()] == ["step_00000024.png"]
+    assert read_options(folder / "options.yml", SCHEMAS["kernels"]).side == 11  # type: ignore[attr-defined]
+
+
+def test_a_run_is_a_function_of_its_options(options: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    first = run(options(run_dir=str(tmp_path / "a")))
+    threaded = run(options(run_dir=str(tmp_path / "b"), data={"workers": 2}))
+    other = run(options(run_dir=str(tmp_path / "c"), seed=11))
+    assert torch.equal(first.kernels, threaded.kernels)
+    assert not torch.equal(first.kernels[0], other.kernels[0])
+
+
+def test_shards_do_as_well(options: Callable[..., dict[str, Any]], piles: dict[str, str], tmp_path: Path) -> None:
+    assert main(["shard", piles["noisy"], str(tmp_path / "shards"), "--min-size", "80"]) == 0
+    data = {"noisy": {"shards": str(tmp_path / "shards")}}
+    found = amplitudes(run(options(data=data)).mean()[None], (0.2, 0.3, 0.4))[0]
+    assert (found - amplitudes(gaussians(0.8), (0.2, 0.3, 0.4))[0]).abs().max() < 0.08
+
+
+def test_what_cannot_be_is_refused(options: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="unknown option 'max_steps'"):
+        parse_options(options(max_steps=5), SCHEMAS["kernels"])
+    with pytest.raises(OptionError, match="expected an odd number, got 12; write 13"):
+        parse_options(options(side=12), SCHEMAS["kernels"])
+    with pytest.raises(TrainingError, match="stopped before all crops were read"):
+        train(parse_options(options(), SCHEMAS["kernels"]), stop=lambda: True)
+    flat = write(tmp_path / "flat", [torch.full((3, 90, 90), 0.5)])
+    with pytest.raises(TrainingError, match="degraded: expected at least 100 isolated edges, got 0"):
+        run(options(data={"noisy": {"folder": flat}}))
+    (tmp_path / "run" / "final.safetensors").write_bytes(b"")
+    with pytest.raises(TrainingError, match="already holds a result; choose another run_dir"):
+        run(options())
