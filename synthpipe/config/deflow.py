@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from synthpipe.config.reader import Options, PresetOptions
-from synthpipe.config.run import CHECKPOINTING_MEANING, DomainOptions, ReadingOptions, RunOptions
+from synthpipe.config.run import (
+    AUGMENT_MEANING,
+    CHECKPOINTING_MEANING,
+    Augment,
+    DomainOptions,
+    ReadingOptions,
+    RunOptions,
+)
 from synthpipe.flows.deflow_official import AIM_STATISTICS
 
 __all__ = [
     "PRESETS",
+    "CleanDomainOptions",
     "DeFlowModelOptions",
     "NormalizationOptions",
     "RRDBEncoderOptions",
@@ -134,10 +142,35 @@ class DeFlowModelOptions(PresetOptions):
     )
 
 
-class UnpairedOptions(ReadingOptions):
-    """Two unpaired domains: every batch is half clean, half noisy."""
+class CleanDomainOptions(DomainOptions):
+    """The clean one of two piles."""
 
-    clean: DomainOptions = Field(description="the clean images")
+    resize_range: tuple[float, float] | Literal["auto"] | None = Field(  # type: ignore[assignment]
+        None,
+        description="[low, high] within 0.05 to 4: each crop is resized by a factor drawn log-uniformly; needs folder; "
+        "auto: a range whose middle makes them as sharp as the noisy images, or none; null: crops keep their size",
+    )
+
+    @model_validator(mode="after")
+    def _check_auto(self) -> CleanDomainOptions:
+        if self.resize_range == "auto" and self.blur is not None:
+            raise ValueError("'resize_range: auto' and 'blur' both make clean images as soft as noisy ones: give one")
+        return self
+
+
+class UnpairedOptions(ReadingOptions):
+    """Two unpaired domains: every batch is half clean, half noisy.  What is ``auto`` is measured on both."""
+
+    augment: Augment | Literal["auto"] = Field(  # type: ignore[assignment]
+        "hflip",
+        description=AUGMENT_MEANING + "; auto: flips where noise differs between rows and columns, else dihedral",
+    )
+    align: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = Field(
+        1,
+        description="crops that are not resized begin at multiples of this, which divides crop; needs folders; auto: "
+        "at JPEG blocks where the noisy images have them, 8 or 16, else 1",
+    )
+    clean: CleanDomainOptions = Field(description="the clean images")
     noisy: DomainOptions = Field(description="the degraded images, which need not show the same things")
     crop: int = Field(160, ge=8, description="side of the square crops in pixels")
     batch_size: int = Field(8, ge=2, description="crops per step over all processes, half of them clean; even")
@@ -146,7 +179,16 @@ class UnpairedOptions(ReadingOptions):
     def _check(self) -> UnpairedOptions:
         if self.batch_size % 2:
             raise ValueError("expected an even 'batch_size': half of a batch is clean, half is noisy")
+        if isinstance(self.align, int) and self.crop % self.align:
+            raise ValueError(f"expected a 'crop' that is a multiple of 'align' {self.align}, got {self.crop}")
+        if (self.measured or self.align != 1) and (self.clean.shards is not None or self.noisy.shards is not None):
+            raise ValueError("'auto' and 'align' need folders: give values, and make crops with `synthpipe shard`")
         return self
+
+    @property
+    def measured(self) -> bool:
+        """Whether something is ``auto``."""
+        return "auto" in (self.augment, self.align, self.clean.resize_range)
 
 
 class TrainDeFlowOptions(RunOptions):

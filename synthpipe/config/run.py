@@ -74,7 +74,7 @@ class DomainOptions(Options):
             raise ValueError("'downscale' and 'resize_range' need 'folder': make such shards with `synthpipe shard`")
         if self.shards is not None and self.blur is not None:
             raise ValueError("'blur' needs 'folder'")
-        if self.resize_range is not None and not 0.05 <= self.resize_range[0] <= self.resize_range[1] <= 4:
+        if isinstance(self.resize_range, tuple) and not 0.05 <= self.resize_range[0] <= self.resize_range[1] <= 4:
             raise ValueError("expected 0.05 <= low <= high <= 4 in 'resize_range'")
         return self
 

@@ -32,7 +32,7 @@ from synthpipe.errors import ShapeError
 from synthpipe.flat_noise.flat_blocks import FlatPart, check_image, flat_parts
 from synthpipe.flat_noise.spectrum import FREQUENCIES, LAGS, SIDE, autocorrelation, diagonal, without_shading
 
-__all__ = ["LAGS", "NODES", "FlatNoise", "measure_flat_noise", "noise_level"]
+__all__ = ["LAGS", "NODES", "FlatNoise", "flat_power", "measure_flat_noise", "noise_level"]
 
 #: Nodes of brightness: the middles of as many equal parts of [0, 1].
 NODES = 8
@@ -79,6 +79,33 @@ def measure_flat_noise(images: Iterable[Tensor]) -> FlatNoise:
     Raises:
         ShapeError: an image of another shape or below 16x16, or no flat area in any of them.
     """
+    power, counts = flat_power(images)
+    covariance = _lean_on_neighbours(power.mean(3), counts)
+    total = torch.einsum("k,kccf->cf", counts, power) / counts.sum()
+    nodes = (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES
+    return FlatNoise(
+        pixels=round(float(counts.sum())),
+        nodes=nodes,
+        covariance=covariance,
+        counts=counts,
+        autocorrelation=autocorrelation(total),
+        level=_level(nodes, covariance),
+    )
+
+
+@torch.no_grad()
+def flat_power(images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """What :func:`measure_flat_noise` goes by: the noise in each coefficient of 16x16 DCT blocks.
+
+    Args:
+        images: as there.
+
+    Returns:
+        ``(K, 3, 3, F)`` float64, covariance of the channels by node and frequency, and ``(K,)``, pixels near each node.
+
+    Raises:
+        ShapeError: as there.
+    """
     power = torch.zeros(NODES, 3, 3, FREQUENCIES, dtype=torch.float64)
     counts = torch.zeros(NODES, dtype=torch.float64)
     seen = 0
@@ -91,18 +118,7 @@ def measure_flat_noise(images: Iterable[Tensor]) -> FlatNoise:
             counts += weight
     if not counts.any():
         raise ShapeError(f"measure_flat_noise: no flat, unclipped area of 16x16 pixels in {seen} images")
-    power = without_shading(power / counts.clamp(min=1e-9)[:, None, None, None])
-    covariance = _lean_on_neighbours(power.mean(3), counts)
-    total = torch.einsum("k,kccf->cf", counts, power) / counts.sum()
-    nodes = (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES
-    return FlatNoise(
-        pixels=round(float(counts.sum())),
-        nodes=nodes,
-        covariance=covariance,
-        counts=counts,
-        autocorrelation=autocorrelation(total),
-        level=_level(nodes, covariance),
-    )
+    return without_shading(power / counts.clamp(min=1e-9)[:, None, None, None]), counts
 
 
 def noise_level(image: Tensor) -> float | None:

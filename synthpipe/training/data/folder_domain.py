@@ -113,6 +113,7 @@ class FolderDomain:
         crop: side of the crops, pixels.
         per_step: crops of one step, over all processes; only a warning depends on it.
         seed: of the run.
+        align: crops that are not resized begin at multiples of so many pixels.
 
     Images too small for a crop are skipped and counted in ``skipped`` under ``"too_small"``, unreadable ones under the
     reason of :class:`synthpipe.errors.ImageError`.  ``given_up`` counts what the images read so far held beside 8-bit
@@ -124,9 +125,17 @@ class FolderDomain:
     """
 
     def __init__(
-        self, name: str, options: DomainOptions, reading: ReadingOptions, crop: int, per_step: int, seed: int
+        self,
+        name: str,
+        options: DomainOptions,
+        reading: ReadingOptions,
+        crop: int,
+        per_step: int,
+        seed: int,
+        align: int = 1,
     ) -> None:
         self.name, self.options, self.seed = name, options, seed
+        self._align = align
         self._crop, self._augment, self._max_pixels = crop, reading.augment, reading.max_pixels
         self.skipped: Counter[str] = Counter()
         self.given_up: Counter[str] = Counter()
@@ -300,8 +309,9 @@ class FolderDomain:
         factor = self._factor(resize)
         side = self._source_side(factor)
         side = min(side, image.shape[1], image.shape[2])
-        top = int(top_draw * (image.shape[1] - side + 1))
-        left = int(left_draw * (image.shape[2] - side + 1))
+        step = self._align if factor == 1 else 1
+        top = step * int(top_draw * ((image.shape[1] - side) // step + 1))
+        left = step * int(left_draw * ((image.shape[2] - side) // step + 1))
         piece = image[:, top : top + side, left : left + side]
         if factor != 1:
             piece = self._resize(piece, draws[6:8])

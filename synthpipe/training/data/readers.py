@@ -142,6 +142,7 @@ def read_domain(
     seed: int,
     rank: int = 0,
     world_size: int = 1,
+    align: int = 1,
 ) -> DomainReader:
     """The reader of one domain.
 
@@ -154,11 +155,12 @@ def read_domain(
         seed: of the run.
         rank: this process.
         world_size: number of processes.
+        align: crops of folders that are not resized begin at multiples of so many pixels.
 
     Raises:
         TrainingError: no usable images.
     """
     if domain.shards is not None:
         return ShardDomainReader(name, domain, reading, crop, len(slots), seed, rank, world_size)
-    folder = FolderDomain(name, domain, reading, crop, world_size * len(slots), seed)
+    folder = FolderDomain(name, domain, reading, crop, world_size * len(slots), seed, align)
     return FolderReader(folder, slots, reading.workers, reading.prefetch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from synthpipe.errors import OptionError, TrainingError
 from synthpipe.flat_noise import noise_level
 from synthpipe.seeds import sample_seed
 from synthpipe.training.data.folder_domain import FolderDomain
+from synthpipe.training.data.pile_choices import choices_of, choose, with_choices
+from synthpipe.training.data.piles import Piles
 from synthpipe.training.data.readers import Crops, DomainReaders, FolderReader, read_domain
 from synthpipe.transforms.batch import Batch
 
@@ -51,13 +54,45 @@ class UnpairedData(DomainReaders):
                 f"{world_size} processes), got {options.batch_size}"
             )
         self._slots = range(rank * half, (rank + 1) * half)
-        self._readers = {
-            name: read_domain(name, domain, options, options.crop, self._slots, seed, rank, world_size)
-            for name, domain in (("clean", options.clean), ("noisy", options.noisy))
-        }
-        self._options, self._seed = options, seed
+        self._seed, self._place = seed, (rank, world_size)
+        #: What values in place of ``auto`` were chosen by; None where nothing was.
+        self.piles: Piles | None
+        options, self.piles = choose(options, seed)
+        self._read(options)
         #: Of each noisy image by its file, on the [0, 1] scale; empty where they were not measured.
         self.levels = _levels_of(self.noisy) if with_levels else {}
+
+    def _read(self, options: UnpairedOptions) -> None:
+        assert isinstance(options.align, int), "nothing is auto any more"
+        self._options, align = options, options.align
+        self._readers = {
+            name: read_domain(name, domain, options, options.crop, self._slots, self._seed, *self._place, align)
+            for name, domain in (("clean", options.clean), ("noisy", options.noisy))
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Folders or shards of both domains; what was measured of the piles and chosen by it."""
+        if self.piles is None:
+            return super().describe()
+        return super().describe() | {"piles": self.piles.as_dict(), "chosen": choices_of(self._options)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where both domains stand, and what was chosen in place of ``auto``."""
+        chosen = {} if self.piles is None else {"chosen": choices_of(self._options)}
+        return super().state_dict() | chosen
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``, with what was chosen then.
+
+        Raises:
+            TrainingError: the folders hold other images than when the state was saved.
+        """
+        chosen = state.get("chosen")
+        if self.piles is not None and chosen is not None and chosen != choices_of(self._options):
+            logger.warning("piles: the run goes on with what it chose at its start: %s", chosen)
+            self.close()
+            self._read(with_choices(self._options, chosen))
+        super().load_state_dict(state)
 
     @property
     def noisy(self) -> FolderDomain:

@@ -1,0 +1,109 @@
+"""Options that are ``auto``, chosen by what two unpaired piles show."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synthpipe.config.deflow import UnpairedOptions
+from synthpipe.config.reader import parse_options
+from synthpipe.config.run import DomainOptions, ReadingOptions
+from synthpipe.errors import TrainingError
+from synthpipe.seeds import sample_seed
+from synthpipe.training.data.folder_domain import FolderDomain
+from synthpipe.training.data.piles import Piles, measure_piles
+
+__all__ = ["choices_of", "choose", "pile_crops", "with_choices"]
+
+logger = logging.getLogger("synthpipe.training")
+
+#: Crops of each pile that are measured, their largest and smallest side, and what their corners are multiples of.
+_CROPS, _LARGEST, _SMALLEST, _STEP = 24, 256, 64, 16
+
+
+def choose(options: UnpairedOptions, seed: int) -> tuple[UnpairedOptions, Piles | None]:
+    """``options`` with values in place of ``auto``, and what they were chosen by; None where nothing is ``auto``.
+
+    A function of its arguments and the files, so that all processes of a run, and the run when it is resumed, choose
+    the same.  What was found and chosen is logged.
+
+    Raises:
+        TrainingError: a pile without usable images.
+    """
+    if not options.measured:
+        return options, None
+    clean = options.clean.model_copy(update={"resize_range": None})
+    noisy = options.noisy.model_copy(update={"resize_range": None})
+    piles = measure_piles(pile_crops("clean", clean, options, seed), pile_crops("noisy", noisy, options, seed))
+    for line in piles.words():
+        logger.info("piles: %s", line)
+    chosen = {
+        "augment": piles.augment if options.augment == "auto" else options.augment,
+        "align": _align(options, piles) if options.align == "auto" else options.align,
+        "resize_range": piles.resize_range if options.clean.resize_range == "auto" else options.clean.resize_range,
+    }
+    logger.info("piles: chosen: augment %(augment)s, align %(align)s, clean.resize_range %(resize_range)s", chosen)
+    return with_choices(options, chosen), piles
+
+
+def choices_of(options: UnpairedOptions) -> dict[str, Any]:
+    """The values of what may be ``auto``: what JSON can hold."""
+    size = options.clean.resize_range
+    return {
+        "augment": options.augment,
+        "align": options.align,
+        "resize_range": list(size) if isinstance(size, tuple) else size,
+    }
+
+
+def with_choices(options: UnpairedOptions, choices: dict[str, Any]) -> UnpairedOptions:
+    """``options`` with the values of :func:`choices_of`.
+
+    Raises:
+        OptionError: values that these options do not take.
+    """
+    values = options.model_dump(mode="json")
+    values |= {"augment": choices["augment"], "align": choices["align"]}
+    values["clean"] |= {"resize_range": choices["resize_range"]}
+    return parse_options(values, UnpairedOptions)
+
+
+def pile_crops(name: str, domain: DomainOptions, reading: ReadingOptions, seed: int) -> list[Tensor]:
+    """Crops ``(3, H, W)`` uint8 of 64 to 256 pixels for :func:`~synthpipe.training.data.piles.measure_piles`, by seed.
+
+    Args:
+        name: of the domain, for messages and in the randomness.
+        domain: where the images are; not resized.
+        reading: how they are read.
+        seed: of the run.
+
+    Raises:
+        TrainingError: no folder, or no image of 64 pixels that can be read.
+    """
+    images = FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed)
+    draws = torch.Generator().manual_seed(sample_seed(seed, 0, f"piles-{name}"))
+    order = torch.randperm(len(images), generator=draws).tolist()
+    crops = []
+    for place in range(_CROPS):
+        image = images.image(order[place % len(order)])
+        if image is None:
+            continue
+        side = min(_LARGEST, *(n // _STEP * _STEP for n in image.shape[1:]))
+        top, left = (
+            _STEP * int(torch.randint((n - side) // _STEP + 1, (1,), generator=draws)) for n in image.shape[1:]
+        )
+        crops.append(image[:, top : top + side, left : left + side].clone())
+    if not crops:
+        raise TrainingError(f"data.{name}: no image can be read that 'auto' could be measured on; give values")
+    return crops
+
+
+def _align(options: UnpairedOptions, piles: Piles) -> int:
+    """The grid's side, or half of it, if crops are multiples of that and are not resized."""
+    if options.noisy.resize_range is not None:
+        return 1
+    sides = (side for side in (piles.align, 8) if piles.align >= side and options.crop % side == 0)
+    return next(sides, 1)
