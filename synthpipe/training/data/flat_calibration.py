@@ -40,7 +40,8 @@ PRIOR_PIXELS = 20_000
 CANDIDATES, TILES, TILE, BATCH = 128, 24, 192, 4
 #: Side of the filters; 1 would leave the spatial correlation as it is.
 SIDE = 5
-#: Largest factor by which the correction enlarges noise in any direction of colour, or reduces it.
+#: Largest factor between what the correction does to noise in any direction of colour and what it does on the
+#: (geometric) mean of the three.  The mean is free: a flow may start from weights of a camera with far weaker noise.
 WIDEST = 4.0
 #: Variance of rounding to 8 bits, which comes after the correction.
 _ROUNDING = 1 / 12 / 255**2
@@ -218,7 +219,9 @@ def _fit_maps(residual: Tensor, filters: Tensor, weights: Tensor, wanted: Tensor
     wanted = wanted - torch.eye(3, dtype=wanted.dtype) * _ROUNDING
     maps = covariance_map(_floored(made), _floored(wanted))
     values, vectors = torch.linalg.eigh(maps)
-    bounded: Tensor = (vectors * values.clamp(1 / WIDEST, WIDEST)[:, None, :]) @ vectors.mT
+    mean = values.log().mean(-1, keepdim=True).exp()
+    values = torch.minimum(torch.maximum(values, mean / WIDEST), mean * WIDEST)
+    bounded: Tensor = (vectors * values[:, None, :]) @ vectors.mT
     return bounded
 
 

@@ -79,8 +79,8 @@ def options(piles: Path, **changes: object) -> UnpairedOptions:
     return parse_options({**domains, "crop": 32, "batch_size": 4, "workers": 0, **changes}, UnpairedOptions)
 
 
-def flow(batch: dict[str, Tensor], level: bool) -> DeFlow:
-    """As it starts, its noise about as strong as the pile's, and neither coloured nor correlated like it."""
+def flow(batch: dict[str, Tensor], level: bool, raw: float = -4.7) -> DeFlow:
+    """As it starts, its noise by default about as strong as the pile's, and neither coloured nor correlated like it."""
     torch.manual_seed(0)
     encoder = {"type": "small", "features": 4, "depth": 1}
     model = DeFlow(
@@ -92,7 +92,7 @@ def flow(batch: dict[str, Tensor], level: bool) -> DeFlow:
     model.initialize(to_float(batch["x"]), batch["domain"], torch.Generator().manual_seed(0), **given)
     with torch.no_grad():
         for shift in model.shifts:
-            shift.raw.fill_(-4.7)  # type: ignore[union-attr,operator]
+            shift.raw.fill_(raw)  # type: ignore[union-attr,operator]
     return model
 
 
@@ -104,11 +104,11 @@ def generated(model: DeFlow, light: float, level: float | None) -> np.ndarray:
     return (residual - residual.mean((2, 3), keepdim=True)).numpy()
 
 
-@pytest.mark.parametrize("light", [80.0, 115.0])
-def test_what_comes_out_has_the_covariance_of_the_pile_at_its_brightness(piles: Path, light: float) -> None:
+@pytest.mark.parametrize(("light", "raw"), [(80.0, -4.7), (115.0, -4.7), (115.0, -8.0)], ids=["dark", "bright", "weak"])
+def test_what_comes_out_has_the_covariance_of_the_pile_at_its_brightness(piles: Path, light: float, raw: float) -> None:
     data = UnpairedData(options(piles), 0, with_levels=True)
     batch = data.next_batch()
-    model = flow(batch, level=True)
+    model = flow(batch, level=True, raw=raw)
     assert model.pile is not None
     model.pile.see(list(data.levels.values()))
     before = np.cov(generated(model, light, 0.02)[:, :, 4:-4, 4:-4].transpose(1, 0, 2, 3).reshape(3, -1))
