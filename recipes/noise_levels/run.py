@@ -2,26 +2,33 @@
 
     python recipes/noise_levels/run.py --data ../shared/data
     python recipes/noise_levels/run.py --synthetic ../shared/data/clean_train --every 50
+    python recipes/noise_levels/run.py --coded ../shared/data/real_noise_full/clean --every 4 --crop 1200
 
 The first compares pairs ``SET/noisy`` and ``SET/clean`` of equal names, the second adds noise of known covariance and
-correlation to clean photographs.
+correlation to clean photographs.  The third adds noise to photographs reduced by 2 and asks what is left of it in pairs
+and in flat areas when either side is coded as JPEG.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from synthpipe.files.decode import decode_image
 from synthpipe.files.image_files import list_images
 from synthpipe.flat_noise import LAGS, FlatNoise, measure_flat_noise
+from synthpipe.images import downscale_bicubic, to_float, to_uint8
 from synthpipe.noise_statistics import (
     BRIGHTNESS_EDGES,
     LOCAL_MEAN_WINDOW,
@@ -33,6 +40,8 @@ from synthpipe.noise_statistics import (
 )
 
 SETS = ("real_noise_full", "real_noise_sidd", "real_noise")
+#: What is coded, and the qualities of the noisy image and of the reference.
+CODINGS = (("neither", None, None), ("the noisy one", 92, None), ("the reference", None, 75), ("both", 92, 75))
 #: The scenes on which the estimator's settings were chosen; the others are judged.
 CHOSEN = (
     "5D2_bag",
@@ -69,11 +78,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder that holds real_noise_full, real_noise_sidd, real_noise")
     parser.add_argument("--synthetic", type=Path, help="folder of clean photographs")
+    parser.add_argument("--coded", type=Path, help="folder of clean photographs whose JPEG coding does not matter")
     parser.add_argument("--every", type=int, default=50, help="take every so many of them")
     parser.add_argument("--crop", type=int, default=0, help="take the middle of so many pixels of each; 0: all")
     arguments = parser.parse_args()
     if arguments.synthetic:
         synthetic(arguments.synthetic, arguments.every, arguments.crop)
+    if arguments.coded:
+        coded(arguments.coded, arguments.every, arguments.crop)
     for name in SETS if arguments.data else ():
         rows = list(real_rows(arguments.data / name))
         for row in rows:
@@ -151,6 +163,34 @@ def compare_known(name: str, clean: Tensor, sigma: float, correlation: float, co
     return Row(
         name, ratio, level, lags_of(found) - lags, correlations_of(mean_covariance(found)) - correlations_of(covariance)
     )
+
+
+def coded(folder: Path, every: int, crop: int) -> None:
+    """Sigma that pairs and flat areas tell where the noisy image, the reference or both are JPEG files."""
+    images = [middle(read(path), crop) for path in list_images(folder)[::every]]
+    images = [to_uint8(downscale_bicubic(to_float(image[None]), 2))[0] for image in images]
+    for sigma in (1.5, 2.5, 4.0):
+        for title, noisy_quality, reference_quality in CODINGS:
+            pairs, flat = [], []
+            for seed, clean in enumerate(images):
+                noise = torch.linalg.cholesky(CAMERA) @ coloured(clean.shape[1:], 0.5, seed).flatten(1)
+                noisy = (clean + sigma * noise.unflatten(1, clean.shape[1:])).round().clamp(0, 255).to(torch.uint8)
+                noisy, reference = jpeg(noisy, noisy_quality, 1), jpeg(clean, reference_quality, 2)
+                truth = measure_noise([(noisy, reference)], LOCAL_MEAN_WINDOW, flat_only=True)
+                pairs.append(sum(value**2 for value in truth.sigma) / 3)
+                flat.append(float(mean_covariance(measure_flat_noise([noisy])).diagonal().mean()))
+            told = [255 * math.sqrt(statistics.median(values)) for values in (pairs, flat)]
+            added = sigma * float(CAMERA.diagonal().mean().sqrt())
+            print(f"| {added:.2f} | {title} | {told[0]:.2f} | {told[1]:.2f} |", flush=True)
+
+
+def jpeg(image: Tensor, quality: int | None, subsampling: int) -> Tensor:
+    """``(3, H, W)`` uint8, coded and decoded; None leaves it."""
+    if quality is None:
+        return image
+    stream = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "jpeg", quality=quality, subsampling=subsampling)
+    return torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1)
 
 
 def coloured(size: torch.Size, correlation: float, seed: int) -> Tensor:

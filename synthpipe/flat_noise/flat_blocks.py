@@ -34,6 +34,9 @@ _AT_ZERO, _AT_TOP = 0.1, 0.03
 _DARKEST, _BRIGHTEST = 8 / 255, 247.5 / 255
 #: Median of the square of a standard normal number.
 _MEDIAN_SQUARE = 0.45493642
+#: Means of squares exceed medians by up to this factor where noise has long tails; it is seen between these radii, and
+#: holds up to the smaller factor below them.
+_MOST_TAIL, _LOW_TAIL, _TAIL_RADII = 1.8, 1.25, (5, 8)
 
 
 class FlatPart(NamedTuple):
@@ -71,9 +74,13 @@ def flat_parts(image: Tensor) -> list[FlatPart]:
     for part in brightness.argsort().tensor_split(max(1, min(_PARTS, count // _LEAST_PART))):
         chosen = _flat_blocks(coefficients[:, part])
         power = torch.zeros(3, 3, FREQUENCIES, dtype=torch.float64)
+        mean = torch.zeros(3, FREQUENCIES, dtype=torch.float64)
         for half, blocks in zip(_halves(), chosen, strict=True):
-            power[:, :, half] = _robust_covariance(coefficients[:, part[blocks]][:, :, half]).double().cpu()
+            flat = coefficients[:, part[blocks]][:, :, half]
+            power[:, :, half] = _robust_covariance(flat).double().cpu()
+            mean[:, half] = flat.square().mean(1).double().cpu()
         blocks = torch.cat(chosen)
+        power = _with_tails(power, mean)
         found.append(FlatPart(area * len(blocks) / 2, float(brightness[part[blocks]].mean()), power))
     return found
 
@@ -120,20 +127,36 @@ def _flat_blocks(coefficients: Tensor) -> list[Tensor]:
 
 def _robust_covariance(coefficients: Tensor) -> Tensor:
     """Covariance of the channels at each frequency, ``(3, N, F)`` -> ``(3, 3, F)``, by medians over blocks."""
-    power = _robust_power(coefficients)
+    power = _median_power(coefficients)
     covariance = torch.diag_embed(power.T).permute(1, 2, 0).clone()
     for a, b in ((0, 1), (1, 2), (0, 2)):
         both = torch.stack([coefficients[a] + coefficients[b], coefficients[a] - coefficients[b]])
-        plus, minus = _robust_power(both)
+        plus, minus = _median_power(both)
         bound = (power[a] * power[b]).sqrt()
         covariance[a, b] = covariance[b, a] = ((plus - minus) / 4).clamp(-bound, bound)
     return covariance
 
 
-def _robust_power(coefficients: Tensor) -> Tensor:
-    """``(C, N, F)`` -> ``(C, F)``."""
+def _median_power(coefficients: Tensor) -> Tensor:
+    """``(C, N, F)`` -> ``(C, F)``, of normal coefficients."""
     power: Tensor = coefficients.square().median(1).values / _MEDIAN_SQUARE
     return power
+
+
+def _with_tails(covariance: Tensor, mean: Tensor) -> Tensor:
+    """Covariances ``(3, 3, F)`` by medians, raised to what means ``(3, F)`` of the squares allow.
+
+    Camera noise is no normal noise: it differs from place to place, and coding sets most high coefficients to 0.  High
+    frequencies, where texture is weak, show how much means exceed medians for this reason; low ones get no more.
+    """
+    power = covariance.diagonal(dim1=0, dim2=1).T  # (3, F)
+    excess = (mean / power.clamp(min=1e-12)).clamp(1, _MOST_TAIL)
+    distance = radius().to(mean.device)
+    known = (distance >= _TAIL_RADII[0]) & (distance < _TAIL_RADII[1])
+    tail = ((power * excess)[:, known].sum(1) / power[:, known].sum(1).clamp(min=1e-12)).clamp(1, _LOW_TAIL)
+    raised = torch.where(distance >= _TAIL_RADII[1], excess, excess.minimum(tail[:, None])).sqrt()
+    raised = torch.where(distance < _TAIL_RADII[0], tail.sqrt()[:, None], raised)
+    return covariance * raised[:, None] * raised
 
 
 def _halves() -> tuple[Tensor, Tensor]:

@@ -41,8 +41,8 @@ NODES = 8
 _SHRINKAGE = 100.0
 #: Sigma grows by a factor of at most exp(this) over the whole range of brightness, by parts within the tone range.
 _GROWTH, _TONE_RANGE = 1.5, (0.06, 0.85)
-#: Variance that rounding to 8 bits alone may leave.
-_ROUNDING = 1.5 / 12 / 255**2
+#: Variance that rounding to 8 bits and coding may leave where they have erased all noise.
+_ERASED = (0.7 / 255) ** 2
 #: Variance that a part may have above the bound, as a factor, and to which power trust falls beyond.
 _ALLOWED, _DISTRUST = 1.2, 4
 
@@ -161,7 +161,7 @@ def _trust(parts: list[FlatPart]) -> list[float]:
     apart = (brightness[:, None] - brightness).abs()
     bound = variance * (2 * _GROWTH * apart).exp()
     pressed = (brightness < _TONE_RANGE[0]) | (brightness > _TONE_RANGE[1])
-    bound[:, pressed | (variance < _ROUNDING)] = math.inf
+    bound[:, pressed | (variance < _ERASED)] = math.inf
     lowest = bound.min(1).values.minimum(variance)
     trust: list[float] = ((_ALLOWED * lowest / variance).clamp(max=1) ** _DISTRUST).tolist()
     return trust
