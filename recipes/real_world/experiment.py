@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Workshop:
         weights: of learned degradations, by test and by name in ``arms/*.yml``.
         size: a name of :data:`networks.SIZES`.
         device: where networks train and pairs are made.
+        steps: of every training; None: as the size says.
     """
 
     data: Path
@@ -61,11 +62,16 @@ class Workshop:
     weights: Mapping[str, Mapping[str, str]]
     size: str
     device: str
+    steps: int | None = None
 
     @property
     def sizes(self) -> Size:
         """Of networks and runs."""
-        return SIZES[self.size]
+        size = SIZES[self.size]
+        if self.steps is None:
+            return size
+        shapes = {scale: replace(shape, steps=self.steps) for scale, shape in size.shapes.items()}
+        return replace(size, shapes=shapes)
 
     def run(self, job: Job) -> dict[str, Any]:
         """The result of a job: read where its settings are those of the kept one, else made."""

@@ -62,6 +62,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at once")
     parser.add_argument("--threads", type=int, default=1, help="of each training")
     parser.add_argument("--size", choices=sorted(SIZES), default="cpu")
+    parser.add_argument("--steps", type=int, help="of every training, in place of the size's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="--size tiny with one seed: figures mean nothing")
     parser.add_argument("--report", action="store_true", help="tables and pictures of what is finished")
@@ -78,7 +79,7 @@ def make_workshop(args: argparse.Namespace) -> Workshop:
     weights = {**settings["weights"], **(given.get("weights") or {})}
     data = args.data or Path(given.get("data", settings["data"]))
     out = args.out if args.size == "cpu" else args.out / args.size
-    return Workshop(data.resolve(), out, weights, args.size, args.device)
+    return Workshop(data.resolve(), out, weights, args.size, args.device, args.steps)
 
 
 def prepare(threads: int) -> None:
