@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from arms import NOTHING, REAL, Arm, make_arm, real_esrgan, write_stream
-from fits import average_kernel, fitted_noise, strength_bank
+from fits import average_kernel, fitted_noise, spectra_bank, strength_bank
 from measures import measure_columns
 from networks import SIZES, Size, make_network, real_batches, stream_batches, train_network
 from PIL import Image
-from scenes import TESTS, Columns, Test, clean_photos, columns_of, piles_of, real_pairs
+from scenes import TESTS, Columns, Test, clean_photos, columns_of, photos_of, piles_by_camera, piles_of, real_pairs
 from torch import nn
 
 from synthpipe.cli import main as synthpipe_command
@@ -171,6 +171,7 @@ class Workshop:
         }
         values["real-esrgan"] = partial(real_esrgan, test.scale)
         values["average_kernels"] = partial(self._average_kernels, test)
+        values["spectra_kernels"] = partial(self._spectra_kernels, test)
         for name in ("gaussian", "coloured"):
             values[name] = partial(self._fitted, test, name)
         return values
@@ -186,6 +187,12 @@ class Workshop:
         path = self.out / "fits" / f"{test.name}_average_kernels.npy"
         if not path.is_file():
             strength_bank(average_kernel(*piles_of(test, self.data), test.scale), _MOST_STRENGTH, path)
+        return path
+
+    def _spectra_kernels(self, test: Test) -> Path:
+        path = self.out / "fits" / f"{test.name}_spectra.safetensors"
+        if not path.is_file():
+            spectra_bank(piles_by_camera(test, self.data), photos_of(self.data), test.scale, path)
         return path
 
     def _shape(self, job: Job) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 from scenes import Pair
 from torch import Tensor
 
+from synthpipe import checkpoints
 from synthpipe.images import crop_to_multiple, downscale_bicubic, luma, to_float, to_uint8
+from synthpipe.kernels import KernelBank
 from synthpipe.noise_fit import fit_coloured_noise, fit_gaussian
 from synthpipe.noise_statistics import BRIGHTNESS_EDGES, LOCAL_MEAN_WINDOW, measure_noise
 
-__all__ = ["average_kernel", "fitted_noise", "strength_bank"]
+__all__ = ["average_kernel", "fitted_noise", "spectra_bank", "strength_bank"]
 
 _WINDOW = 64
 #: Windows of frames that noise is fitted to.
 _MOST_WINDOWS = 60
+_SPECTRA_RADIUS = 12
 #: Kernels of the bank that stands for every strength of one kernel.
 _STRENGTHS = 31
 
@@ -81,13 +84,16 @@ def _reduced(x: Tensor, scale: int) -> Tensor:
 # --- the prototype's kernel ---
 
 
-def average_kernel(degraded: Sequence[Tensor], clean: Sequence[Tensor], scale: int) -> NDArray[np.float64]:
-    """One round kernel ``(13, 13)`` whose amplitude is the ratio of the two piles' average spectra.
+def average_kernel(
+    degraded: Sequence[Tensor], clean: Sequence[Tensor], scale: int, radius: int = 6
+) -> NDArray[np.float64]:
+    """One round kernel ``(2 radius + 1, 2 radius + 1)`` whose amplitude is the ratio of the piles' average spectra.
 
     Args:
         degraded: images ``(3, H, W)``, uint8.
         clean: the same, to be reduced by ``scale``.
         scale: HR side over LR side.
+        radius: of the kernel, pixels; 6, the prototype's, flattens what a camera's sharpening raises.
     """
     reduced = [downscale_bicubic(crop_to_multiple(to_float(x[None]), scale), scale)[0] for x in clean]
     ratio = np.sqrt(_ring_power([to_float(x) for x in degraded]) / _ring_power(reduced))
@@ -96,12 +102,19 @@ def average_kernel(degraded: Sequence[Tensor], clean: Sequence[Tensor], scale: i
     ratio = ratio.clip(0.02, 1.5)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(_WINDOW), np.fft.fftfreq(_WINDOW))) * _WINDOW
     amplitude = np.interp(frequency, np.arange(len(ratio)), ratio)
-    middle, radius = _WINDOW // 2, 6
+    middle = _WINDOW // 2
     kernel = np.fft.fftshift(np.fft.ifft2(amplitude).real)
     kernel = kernel[middle - radius : middle + radius + 1, middle - radius : middle + radius + 1]
     taper = np.hanning(2 * radius + 3)[1:-1]
     kernel = kernel * np.sqrt(np.outer(taper, taper))
     return kernel / kernel.sum()
+
+
+def spectra_bank(piles: Mapping[str, Sequence[Tensor]], clean: Sequence[Tensor], scale: int, path: Path) -> Path:
+    """Weights of kind ``kernels``: one kernel ``(25, 25)`` of average spectra for each pile, by its name."""
+    kernels = [average_kernel(pile, clean, scale, _SPECTRA_RADIUS) for pile in piles.values()]
+    bank = KernelBank.of(torch.from_numpy(np.stack(kernels)).float())
+    return checkpoints.save(path, bank, {"names": list(piles)})
 
 
 def _ring_power(images: Sequence[Tensor]) -> NDArray[np.float64]:

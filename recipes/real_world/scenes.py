@@ -29,6 +29,7 @@ __all__ = [
     "clean_photos",
     "columns_of",
     "photos_of",
+    "piles_by_camera",
     "piles_of",
     "real_pairs",
 ]
@@ -140,7 +141,16 @@ def real_pairs(test: Test, data: Path) -> list[Pair]:
 
 def piles_of(test: Test, data: Path) -> tuple[list[Tensor], list[Tensor]]:
     """Degraded images that may be learned from, and the clean photographs, all uint8 ``(3, H, W)``."""
-    return [_read(path) for path in list_images(data / test.folder / "pile")], photos_of(data)
+    return [image for pile in piles_by_camera(test, data).values() for image in pile], photos_of(data)
+
+
+def piles_by_camera(test: Test, data: Path) -> dict[str, list[Tensor]]:
+    """Degraded images by the camera that their names begin with; of one camera all together, as ``all``."""
+    piles: dict[str, list[Tensor]] = {}
+    for path in list_images(data / test.folder / "pile"):
+        camera = path.stem.split("_")[0]
+        piles.setdefault("all" if camera.isdigit() else camera, []).append(_read(path))
+    return piles
 
 
 def photos_of(data: Path, others: bool = False) -> list[Tensor]:
