@@ -12,9 +12,9 @@
 * ``x1_CAMERA``, ``real_x4_CAMERA``, ``real_x4_realsr`` (both cameras), ``real_x2_city100``: PSNR of the judged half in
   dB, of networks trained on pairs of our best arm and on those of the best hand-made one, or of the prototype at x4.
   Our arm is the one ahead on the half that chooses.  ``share`` is the part of the gap between bicubic and real pairs.
-* ``kernel_canon``, ``kernel_nikon``, ``kernel_iphone``: the largest error of the mean amplitude of the bank's kernels
-  at 0.2, 0.3, 0.4 and 0.47 cycles per pixel against what pairs say (MANIFEST.md beside the data), and that of the one
-  kernel of average spectra.  ``kernel_synthetic``: the same against kernels that are known.
+* ``kernel_canon``, ``kernel_nikon``, ``kernel_iphone``: the largest error of the amplitude of the pile's kernel at 0.2,
+  0.3, 0.4 and 0.47 cycles per pixel against what pairs say (MANIFEST.md beside the data), and that of the kernel of
+  average spectra.  ``kernel_synthetic``: the same against Gaussians that are known.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from synthpipe import checkpoints
 from synthpipe.config.degrade import DeFlowDegradeOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.errors import SynthPipeError
-from synthpipe.files.image_files import list_images, read_image
 from synthpipe.flat_noise import noise_level
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_float, to_uint8
-from synthpipe.kernels import KernelBank
+from synthpipe.kernels.edges import edge_powers
+from synthpipe.kernels.estimate import estimate_kernels
 from synthpipe.kernels.response import amplitudes
 from synthpipe.noise_fit import fit_gaussian
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, akld, histogram_kld, measure_noise, residual_of
@@ -175,22 +175,22 @@ class Bench:
     # --- blur ---
 
     def kernel_row(self, camera: str) -> Row:
-        """The bank's mean amplitude against that of real pairs."""
+        """The kernel of a camera's pile, estimated as by `synthpipe train` with `kind: kernels`, against real pairs."""
         test = self.tests["real_x2_city100" if camera == "iphone" else "real_x4_realsr"]
-        bank = checkpoints.load(self.workshop.weights[test.name]["kernels"], kind="kernels")
-        assert isinstance(bank, KernelBank)
-        names = checkpoints.read_header(self.workshop.weights[test.name]["kernels"])["info"].get("names")
-        mine = [n for n, name in enumerate(names or []) if name.startswith(camera)] or list(range(len(bank.kernels)))
-        found = amplitudes(bank.kernels[mine], PLACES).mean(0)
-        degraded, clean = self._piles(test, camera)
-        average = torch.from_numpy(self.fits.average_kernel(degraded, clean, test.scale))
-        return kernel_errors(found, amplitudes(average[None], PLACES)[0], torch.tensor(MEASURED[camera]))
+        piles = importlib.import_module("scenes").piles_by_camera(test, self.data)
+        pile = piles[camera if camera in piles else "all"]
+        photos = importlib.import_module("scenes").photos_of(self.data)
+        found = pile_kernel([reduced(x, test.scale) for x in photos], [to_float(x) for x in pile])
+        average = torch.from_numpy(self.fits.average_kernel(pile, photos, test.scale))
+        return kernel_errors(
+            found, amplitudes(average[None], PLACES)[0], torch.tensor(MEASURED[camera], dtype=torch.float64)
+        )
 
-    def _piles(self, test: Any, camera: str) -> tuple[list[Tensor], list[Tensor]]:
-        paths = list_images(self.data / test.folder / "pile")
-        own = [path for path in paths if path.name.startswith(camera)] or paths
-        degraded = [torch.from_numpy(read_image(path)).permute(2, 0, 1) for path in own]
-        return degraded, importlib.import_module("scenes").photos_of(self.data)
+
+def pile_kernel(clean: Sequence[Tensor], degraded: Sequence[Tensor]) -> Tensor:
+    """Amplitudes at :data:`PLACES` of the kernel of a pile of images ``(3, H, W)`` in [0, 1]."""
+    sharp, blurry = ({str(n): edge_powers(x) for n, x in enumerate(pile)} for pile in (clean, degraded))
+    return amplitudes(estimate_kernels(sharp, blurry, SIDE).pile[None], PLACES)[0]
 
 
 def _best(rows: Mapping[str, Row], arms: Sequence[str], column: str | None, message: str) -> str:
@@ -262,27 +262,23 @@ def with_gaussian(clean: Tensor, covariance: Tensor) -> Tensor:
 
 def known_kernels_row(data: Path) -> Row:
     """Photographs reduced and blurred by known kernels; the other half of the photographs is the clean pile."""
-    edge_powers: Any = importlib.import_module("synthpipe.kernels.edges").edge_powers
-    estimate_kernels: Any = importlib.import_module("synthpipe.kernels.estimate").estimate_kernels
     scenes, fits = (importlib.import_module(name) for name in ("scenes", "fits"))
     clean = scenes.photos_of(data)
-    hidden = [reduced(image) for image in scenes.photos_of(data, others=True)]
-    sharp = {str(n): edge_powers(reduced(image)) for n, image in enumerate(clean)}
+    sharp, hidden = ([reduced(x, 4) for x in photos] for photos in (clean, scenes.photos_of(data, others=True)))
     each = {}
     for sigma in KNOWN:
         kernel = gaussian(sigma)
         pile = [blurred(image, kernel) for image in hidden]
-        estimate = estimate_kernels(sharp, {str(n): edge_powers(image) for n, image in enumerate(pile)}, SIDE)
         average = torch.from_numpy(fits.average_kernel([to_uint8(x) for x in pile], clean, 4))
-        found, peer = (amplitudes(k[None], PLACES)[0] for k in (estimate.pile, average))
-        each[f"gaussian {sigma}"] = kernel_errors(found, peer, amplitudes(kernel[None], PLACES)[0])
+        peer, truth = (amplitudes(k[None], PLACES)[0] for k in (average, kernel))
+        each[f"gaussian {sigma}"] = kernel_errors(pile_kernel(sharp, pile), peer, truth)
     worst: dict[str, Any] = {side: max(row[side] for row in each.values()) for side in ("ours", "peer")}
     return {**worst, "unit": "amplitude", "ratio": worst["ours"] / worst["peer"], "details": {"kernels": each}}
 
 
-def reduced(image: Tensor) -> Tensor:
-    """``(3, H, W)`` uint8 -> ``(3, H / 4, W / 4)`` in [0, 1]."""
-    return quantize_8bit(downscale_bicubic(crop_to_multiple(to_float(image[None]), 4), 4))[0]
+def reduced(image: Tensor, scale: int) -> Tensor:
+    """``(3, H, W)`` uint8 -> ``(3, H / scale, W / scale)`` in [0, 1]."""
+    return quantize_8bit(downscale_bicubic(crop_to_multiple(to_float(image[None]), scale), scale))[0]
 
 
 def blurred(image: Tensor, kernel: Tensor) -> Tensor:
