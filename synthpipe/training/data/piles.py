@@ -34,6 +34,10 @@ _RESIZED, _RESIZED_SIDE = 16, 192
 #: Cycles per pixel between which sharpness shows, in so many rings; structure must exceed this share of the noise.
 _FROM, _TO, _RINGS = 0.08, 0.4, 8
 _LEAST_SIGNAL = 1.0
+#: By how much another factor than 1 must fit better, in variance of the natural logarithm of power.
+_BETTER = 0.04
+#: Share of the blocks, those of the strongest structure, that sharpness is seen in.
+_STRONG = 0.2
 _BRIGHTNESS_BINS = 16
 #: A brightness is covered where the clean pile has this share of the noisy pile's.
 _COVERED = 0.1
@@ -168,35 +172,46 @@ def _range(softness: float) -> tuple[float, float] | None:
 
 def _softness(clean: Sequence[Tensor], noisy: Sequence[Tensor]) -> float:
     """The factor whose resizing of ``clean`` gives structure that falls with frequency as that of ``noisy``."""
-    power = _power(noisy)
+    power, scale = _structure(noisy)
     try:
         noise_by_node, counts = flat_power(noisy)
-        noise = torch.einsum("k,kabf->f", counts, noise_by_node) / 9 / counts.sum()
+        noise = scale * torch.einsum("k,kabf->f", counts, noise_by_node) / 9 / counts.sum()
     except ShapeError:
         noise = torch.zeros_like(power)
     structure, noise = _rings(power - noise), _rings(noise)
     seen = structure > _LEAST_SIGNAL * noise
-    if int(seen.sum()) < 3:
+    if int(seen.sum()) < _RINGS // 2:
         return 1.0
     wanted = structure[seen].log()
     chosen = [_middle(crop, _RESIZED_SIDE) for crop in clean[:_RESIZED]]
     misfits = []
     for factor in _FACTORS:
-        got = _rings(_power([_resized(crop, factor) for crop in chosen]))[seen].clamp(min=1e-12).log()
+        got = _rings(_structure([_resized(crop, factor) for crop in chosen])[0])[seen].clamp(min=1e-12).log()
         misfits.append(float((wanted - got).var()))
+    # Reducing changes little in photographs that are sharp already, so that the best factor alone would be chance.
+    if misfits[_FACTORS.index(1.0)] - min(misfits) < _BETTER:
+        return 1.0
     return _FACTORS[misfits.index(min(misfits))]
 
 
-def _power(crops: Sequence[Tensor]) -> Tensor:
-    """Mean squares of the grey value's 16x16 DCT coefficients, ``(F,)`` float64."""
+def _structure(crops: Sequence[Tensor]) -> tuple[Tensor, float]:
+    """Mean squares of the grey value's 16x16 DCT coefficients, ``(F,)`` float64, over blocks of strong structure.
+
+    Each counts in units of its own low frequencies, which choose it: so all have a say, and few sharp edges not all of
+    it.  Also the mean of one over these units, by which the power of noise in them is multiplied.
+    """
     waves = dct_matrix()
-    total, count = torch.zeros(SIDE * SIDE, dtype=torch.float64), 0
+    squares = []
     for crop in crops:
         grey = to_float(crop).mean(0).double()
         blocks = grey.unfold(0, SIDE, SIDE).unfold(1, SIDE, SIDE).reshape(-1, SIDE, SIDE)
-        total += (waves @ blocks @ waves.T).square().sum(0).flatten()
-        count += len(blocks)
-    return total / count
+        squares.append((waves @ blocks @ waves.T).square().flatten(1))
+    power = torch.cat(squares)
+    frequency = radius() / (2 * SIDE)
+    unit = power[:, (frequency > 0) & (frequency < _FROM)].mean(1)
+    strong = unit.topk(max(1, round(_STRONG * len(unit)))).indices
+    inverse = 1 / unit[strong].clamp(min=1e-9)
+    return (inverse[:, None] * power[strong]).mean(0), float(inverse.mean())
 
 
 def _rings(power: Tensor) -> Tensor:

@@ -70,6 +70,12 @@ def test_the_factor_by_which_the_noisy_pile_is_softer(clean: list[Tensor], facto
         assert found.resize_range == (1.0, pytest.approx(factor**2, rel=0.3))
 
 
+def test_halves_of_one_pile_are_alike() -> None:
+    for seed in range(3):
+        halves = [[to_bytes(leaves(1000 * seed + 100 * half + number)) for number in range(6)] for half in range(2)]
+        assert measure_piles(*halves).resize_range is None
+
+
 def test_a_sharper_noisy_pile_reduces_the_clean_one() -> None:
     clean = [to_bytes(enlarged(leaves(seed), 1.6)) for seed in range(8)]
     found = measure_piles(clean, [to_bytes(leaves(100 + seed)) for seed in range(8)])
