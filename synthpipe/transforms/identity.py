@@ -14,7 +14,9 @@ from synthpipe.errors import OptionError
 __all__ = ["options_identity", "options_identity_by_name"]
 
 #: Options that earlier versions did not have, with what was done then: states of these versions go on to fit.
-_LATER: dict[str, Any] = {"samples": 1, "precision": "32"}
+_LATER: dict[str, Any] = {"samples": 1, "precision": "32", "level": None}
+#: Those of them that chains did not have at first either.
+_LATER_IN_CHAINS = {"level": None}
 
 #: Options that name a file whose content decides.
 _FILES = ("bank",)
@@ -35,7 +37,7 @@ def options_identity(options: Options, *, leave_out: frozenset[str] = frozenset(
         options = ChainOptions(stages=(options,))
     described = options.model_dump(mode="json", exclude=set(leave_out))
     for name, value in _LATER.items():
-        if described.get(name) == value:
+        if name in described and described[name] == value:
             del described[name]
     return {name: _of_field(options, name, value) for name, value in described.items()}
 
@@ -43,10 +45,16 @@ def options_identity(options: Options, *, leave_out: frozenset[str] = frozenset(
 def _by_content(value: Any, described: Any) -> Any:
     """The plain form ``described`` of ``value`` with the content of weights and files in place of their names."""
     if isinstance(value, Options):
-        return {name: _of_field(value, name, described[name]) for name in described}
+        known = {name: field for name, field in described.items() if not _as_before(name, field)}
+        return {name: _of_field(value, name, field) for name, field in known.items()}
     if isinstance(value, tuple):
         return [_by_content(*pair) for pair in zip(value, described, strict=True)]
     return described
+
+
+def _as_before(name: str, described: Any) -> bool:
+    """Whether an option of a stage is as all chains were before there was this option."""
+    return name in _LATER_IN_CHAINS and described == _LATER_IN_CHAINS[name]
 
 
 def _of_field(options: Options, name: str, described: Any) -> Any:

@@ -14,11 +14,14 @@ import pytest
 import torch
 
 from synthpipe import checkpoints
+from synthpipe.config.reader import parse_options
+from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import StreamError
 from synthpipe.flows import DeFlow
 from synthpipe.pipeline import Stream, build_stream
 from synthpipe.shards.shard_index import INDEX_NAME
 from synthpipe.shards.shard_names import build_index
+from synthpipe.transforms.identity import options_identity
 from tests.stream_corpus import same_batches, small_options, take, write_corpus
 from tests.tiny_scorer import tiny_scorer
 
@@ -107,6 +110,19 @@ def test_a_state_of_version_1_of_weights_with_another_name_is_refused(shards: li
     weights = shutil.copy(checkpoints.resolve("deflow_small"), tmp_path / "other.safetensors")
     with with_deflow(shards, str(weights)) as stream, pytest.raises(StreamError, match="degrade: state"):
         stream.load_state_dict(state)
+
+
+@pytest.mark.parametrize("in_a_chain", [False, True])
+def test_a_level_that_is_not_asked_for_is_not_in_states_as_before_there_were_levels(in_a_chain: bool) -> None:
+    def described(**more: float) -> str:
+        stage = {"type": "deflow", "weights": "deflow_small", **more}
+        given = [{"type": "resize", "to": "lr"}, stage] if in_a_chain else stage
+        options = parse_options({"shards": ["s.tar"], "gt_size": 64, "degrade": given}, StreamOptions).degrade
+        assert options is not None
+        return json.dumps(options_identity(options))
+
+    assert '"level"' not in described()
+    assert '"level": 4.0' in described(level=4)
 
 
 def index(folder: Path) -> None:

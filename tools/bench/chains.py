@@ -47,6 +47,7 @@ CPU = torch.device("cpu")
 #: What a stage cannot do without, beside its type.
 NEEDED: dict[str, dict[str, Any]] = {
     "deflow": {"weights": "deflow_small"},
+    "kernels": {"weights": "kernels_city100"},
     "noise": {"kinds": {"gaussian": 1}},
     "resize": {"to": "lr"},
 }
