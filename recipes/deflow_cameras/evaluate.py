@@ -6,6 +6,8 @@ r"""Noise of three cameras against what their weights make, scene by scene: JSON
 Weights have seen the noisy sides of other scenes of their camera (of the 80D: the left halves of the same frames).  For
 each judged scene the noise level is estimated on its noisy frame, as a user would, and asked for.  Rows beside it:
 
+* as pairs are made: the same images, with the error that the data set's own JPEG coding of the reference (quality 75,
+  chroma halved) brings into every real pair; the reference is coded once more, off its grid, to get it;
 * no correction: the same weights without what the flat areas of the pile said;
 * flat-area Gaussian: drawn from the same flat-area statistics without a flow;
 * baselines that are fitted to the judged pairs themselves (``comparison.py``).
@@ -18,22 +20,29 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from comparison import VIEWS, Generator, baselines, by_transform, figures, generate, load_pairs, many, read, table
 from flat_gaussian import flat_gaussian, pile_noise
+from PIL import Image
 from prepare import CAMERAS, Camera
+from torch import Tensor
 
 from synthpipe import __version__, checkpoints
 from synthpipe.flat_noise import noise_level
 from synthpipe.flows import DeFlow
+from synthpipe.images import quantize_8bit, to_float, to_uint8
 from synthpipe.seeds import sample_seed
 from synthpipe.transforms.deflow import DeFlowDegrade
 
-OURS, PLAIN, PEER = "DeFlow", "DeFlow, no correction", "flat-area Gaussian, no flow"
+OURS, CODED, PLAIN, PEER = "DeFlow", "DeFlow, as pairs are made", "DeFlow, no correction", "flat-area Gaussian, no flow"
+#: Rows and columns that a reference is moved by before it is coded again, and the quality of the data set's files.
+MOVE, QUALITY = (3, 5), 75
 #: Judged by the recipe's targets: flat pixels, but KLD and AKLD, which are of all pixels.
 FLAT, ALL = "flat pixels, local mean removed", "local mean removed"
 
@@ -90,16 +99,27 @@ def judged_scenes(camera: Camera, args: argparse.Namespace) -> dict[str, dict[st
     return found
 
 
+def coded(image: Tensor) -> Tensor:
+    """``(3, H, W)`` in [0, 1] after JPEG with chroma at half the size."""
+    moved = to_uint8(image[None])[0].roll(MOVE, (1, 2)).permute(1, 2, 0).numpy()
+    file = io.BytesIO()
+    Image.fromarray(moved).save(file, "JPEG", quality=QUALITY, subsampling=2)
+    decoded = torch.from_numpy(np.array(Image.open(file)))
+    return to_float(decoded.permute(2, 0, 1)).roll((-MOVE[0], -MOVE[1]), (1, 2))
+
+
 def figures_of(unpaired: dict[str, Generator], folder: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """All rows in all views."""
     clean, noisy, names = load_pairs(folder, args.limit)
     seeds = [[sample_seed(args.seed, draw, name) for name in names] for draw in range(2)]
 
-    def draws(rows: dict[str, Generator]) -> dict[str, list[torch.Tensor]]:
+    def draws(rows: dict[str, Generator]) -> dict[str, list[Tensor]]:
         return {label: [generate(generator, clean, s, 4) for s in seeds] for label, generator in rows.items()}
 
     made, views = draws(unpaired), {}
-    fitted: dict[int | None, dict[str, list[torch.Tensor]]] = {}
+    lost = clean - torch.stack([coded(image) for image in clean])
+    made[CODED] = [quantize_8bit(drawn + lost) for drawn in made[OURS]]
+    fitted: dict[int | None, dict[str, list[Tensor]]] = {}
     for view, (window, flat) in VIEWS.items():
         if window not in fitted:
             fitted[window] = draws(baselines(clean, noisy, window))
@@ -139,7 +159,7 @@ def targets(scenes: dict[str, Any]) -> str:
     bounds = ["15%", "15%", "0.10", "0.12", "0.40", "0.60"]
     lines.append("| *target* | | | " + " | ".join(f"*{bound}*" for bound in bounds) + " |")
     for name, scene in scenes.items():
-        for label in (OURS, PLAIN, PEER):
+        for label in (OURS, CODED, PLAIN, PEER):
             far = distances(scene["views"], label)
             cells = [f"{far[names[0]]:+.1%}", f"{far[names[1]]:+.1%}"]
             cells += [many([far[key]], 1, 2) for key in names[2:]]
