@@ -48,7 +48,7 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
             "the wide lens of an iPhone X, at any strength of its blur and sharpening, and its noise",
             (
                 {"type": "resize", "to": "lr"},
-                {"type": "kernels", "weights": "kernels_city100", "strength": [0, 1.5]},
+                {"type": "kernels", "weights": "kernels_city100", "strength": [0, 1.5], "sharpening": [0, 2]},
                 {"type": "noise", "kinds": {"gaussian": 1}, "sigma": [0.001, 0.008]},
             ),
             2,
