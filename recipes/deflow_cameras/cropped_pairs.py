@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ CROP = 256
 GRID = 16
 
 
-def link_all(files: list[Path], folder: Path) -> None:
+def link_all(files: Sequence[Path], folder: Path) -> None:
     """Exactly these links, and nothing else; links that are right stay untouched (a training run may be reading)."""
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {file.name: file.resolve(strict=True) for file in files}

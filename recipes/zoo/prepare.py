@@ -19,12 +19,16 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deflow_cameras"))
+from cropped_pairs import link_all, read
 
 Pixels = NDArray[np.uint8]
 
@@ -106,18 +110,6 @@ def film(source: Path, photos: Sequence[Path], out: Path) -> None:
     save(pixels[:, middle:], out / "held_back" / "noisy" / "right.png")
 
 
-def link_all(files: Sequence[Path], folder: Path) -> None:
-    """Exactly these links, and nothing else; links that are right stay untouched (a training run may be reading)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {file.name: file.resolve(strict=True) for file in files}
-    for old in folder.iterdir():
-        if old.name not in wanted or old.resolve() != wanted[old.name]:
-            old.unlink()
-    for name, file in wanted.items():
-        if not (folder / name).exists():
-            (folder / name).symlink_to(file)
-
-
 def save_squares(pixels: Pixels, stem: str, folder: Path) -> None:
     for row in range(pixels.shape[0] // SQUARE):
         for column in range(pixels.shape[1] // SQUARE):
@@ -128,11 +120,6 @@ def save_squares(pixels: Pixels, stem: str, folder: Path) -> None:
 def save(pixels: Pixels, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.ascontiguousarray(pixels)).save(path)
-
-
-def read(source: Path | io.BytesIO) -> Pixels:
-    with Image.open(source) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 if __name__ == "__main__":

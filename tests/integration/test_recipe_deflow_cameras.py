@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from PIL import Image
 from synthpipe import checkpoints
 from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.training import read_train_options
+from tests.integration.recipe_script import run_script
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "deflow_cameras"
 SIGMA = 4.0
@@ -43,20 +42,11 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(script: str, *argv: object) -> None:
-    before = sys.argv
-    sys.argv = [script, *map(str, argv)]
-    try:
-        runpy.run_path(str(RECIPE / script), run_name="__main__")
-    finally:
-        sys.argv = before
-
-
 def test_prepare_then_evaluate(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(RECIPE)
-    run("prepare.py", "--data", data_root, "--out", tmp_path, "--crops", 1)
+    run_script(RECIPE / "prepare.py", "--data", data_root, "--out", tmp_path, "--crops", 1)
     pile = sorted(path.name for path in (tmp_path / "Nikon800" / "noisy").iterdir())
     assert pile == [f"Nikon800_{scene}.jpg" for scene in ("bulle", "class", "desch", "flowe")]
     # Halves of the 80D: what is judged is not in the pile.
@@ -71,7 +61,7 @@ def test_prepare_then_evaluate(
     np.testing.assert_array_equal(crop, frame[corner[0] : corner[0] + 256, corner[1] : corner[1] + 256])
 
     given = ["--cameras", "Nikon800", "--scenes", "door", "--data", tmp_path, "--out", tmp_path]
-    run("evaluate.py", *given, "--weights", "deflow_small")
+    run_script(RECIPE / "evaluate.py", *given, "--weights", "deflow_small")
     found = json.loads((tmp_path / "evaluation.json").read_text())["scenes"]["Nikon800 door"]
     assert 255 * found["level"] == pytest.approx(SIGMA, rel=0.1)
     rows = found["views"]["local mean removed"]

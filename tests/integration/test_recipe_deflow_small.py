@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.integration.recipe_script import run_script
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "deflow_small"
 SIGMA = 6.0
-
-
-def run(script, *argv):
-    before = sys.argv
-    sys.argv = [script, *map(str, argv)]
-    try:
-        runpy.run_path(str(RECIPE / script), run_name="__main__")
-    finally:
-        sys.argv = before
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +38,7 @@ def data_root(tmp_path_factory):
 
 def test_prepare_then_evaluate(data_root, tmp_path, capsys):
     out = tmp_path / "recipe"
-    run("prepare.py", "--data", data_root, "--out", out, "--crops", 2)
+    run_script(RECIPE / "prepare.py", "--data", data_root, "--out", out, "--crops", 2)
     noisy = sorted(path.name for path in (out / "train" / "noisy").iterdir())
     assert noisy == [f"Canon5D2_{scene}.jpg" for scene in ("bag", "bicyc", "circu")]
     crops = sorted(path.name for path in (out / "held_back" / "clean").iterdir())
@@ -59,7 +50,7 @@ def test_prepare_then_evaluate(data_root, tmp_path, capsys):
         expected = np.array(frame)[y : y + 256, x : x + 256]
     np.testing.assert_array_equal(np.array(Image.open(out / "held_back" / "clean" / "Canon5D2_desk_01.png")), expected)
 
-    run("evaluate.py", "--pairs", out / "held_back", "--out", out)
+    run_script(RECIPE / "evaluate.py", "--pairs", out / "held_back", "--out", out)
     rows = json.loads((out / "evaluation.json").read_text())["views"]["local mean removed"]
     assert [255 * s for s in rows["real noise"]["sigma"]] == pytest.approx([SIGMA] * 3, rel=0.05)
     assert rows["real noise"]["kld"] == 0
