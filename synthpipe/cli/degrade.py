@@ -11,7 +11,14 @@ from synthpipe.cli.device import find_device
 from synthpipe.cli.folders.image_folder import FolderJob, convert_images, written_back
 from synthpipe.cli.folders.result_names import PageKey
 from synthpipe.cli.folders.validation_pairs import PAIR_FOLDERS, pairs, print_pairs
-from synthpipe.cli.page_options import MOST_SEEN, PageReading, add_folder_arguments, check_at_least, check_places
+from synthpipe.cli.page_options import (
+    MOST_SEEN,
+    PageReading,
+    add_folder_arguments,
+    check_at_least,
+    check_at_most,
+    check_places,
+)
 from synthpipe.errors import OptionError
 
 if TYPE_CHECKING:
@@ -111,6 +118,7 @@ def _by_weights(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     """By a trained DeFlow, tile by tile, of the reduced image and a seed."""
     from synthpipe import checkpoints
     from synthpipe.config.presets import PRESETS
+    from synthpipe.config.stages.deflow import MOST_LEVEL, MOST_STRENGTH
     from synthpipe.flows.frozen import FrozenDeFlow
     from synthpipe.flows.pile_levels import AskedLevel
 
@@ -124,6 +132,7 @@ def _by_weights(args: argparse.Namespace) -> Callable[[Tensor, int], Tensor]:
     for name, value in {"scale": 1, "strength": 1.0, "tile": 512, "overlap": 32}.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    check_at_most(args, {"strength": MOST_STRENGTH, "level": MOST_LEVEL})
     if args.tile < 4 * args.overlap:
         raise OptionError(f"--tile: expected at least 4 times the overlap of {args.overlap}, got {args.tile}")
     args.device = find_device(args)

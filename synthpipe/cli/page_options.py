@@ -24,6 +24,7 @@ __all__ = [
     "add_in_place_argument",
     "add_page_arguments",
     "check_at_least",
+    "check_at_most",
     "check_places",
 ]
 
@@ -130,13 +131,22 @@ def check_at_least(args: argparse.Namespace, limits: Mapping[str, float]) -> Non
             raise OptionError(f"--{name.replace('_', '-')}: expected at least {low}, got {value}")
 
 
+def check_at_most(args: argparse.Namespace, limits: Mapping[str, float]) -> None:
+    """Refuse arguments above their limits; those that were not given (None) pass, and so do those of other commands.
+
+    Raises:
+        OptionError: names the argument.
+    """
+    for name, high in limits.items():
+        value = getattr(args, name, None)
+        if value is not None and not value <= high:
+            raise OptionError(f"--{name.replace('_', '-')}: expected at most {high}, got {value}")
+
+
 def check_places(args: argparse.Namespace) -> None:
     """Refuse ``epoch``, ``seen`` and ``world_size`` to which no stream comes; raises :class:`OptionError`."""
     check_at_least(args, {name: low for name, low in _FIRST_PLACES.items() if hasattr(args, name)})
-    for name, high in _LAST_PLACES.items():
-        value = getattr(args, name, None)
-        if value is not None and value > high:
-            raise OptionError(f"--{name.replace('_', '-')}: expected at most {high}, got {value}")
+    check_at_most(args, _LAST_PLACES)
 
 
 def _range(text: str) -> int | None:

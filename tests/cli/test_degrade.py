@@ -138,6 +138,8 @@ def test_nothing_usable_is_a_failure(weights, tmp_path, capsys):
     ("argv", "message"),
     [
         (["--scale", 0], "--scale: expected at least 1, got 0"),
+        (["--strength", 50], "--strength: expected at most 4, got 50"),
+        (["--level", 300], "--level: expected at most 128, got 300"),
         (["--tile", 100, "--overlap", 32], "4 times the overlap"),
         (["--device", "gpu9"], "--device: 'gpu9'"),
     ],

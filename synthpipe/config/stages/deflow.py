@@ -10,7 +10,10 @@ from synthpipe.config.places import Weights
 from synthpipe.config.reader import Options
 from synthpipe.config.stages.base import StageOptions
 
-__all__ = ["DeFlowDegradeOptions", "DeFlowStageOptions"]
+__all__ = ["MOST_LEVEL", "MOST_STRENGTH", "DeFlowDegradeOptions", "DeFlowStageOptions"]
+
+#: The largest that can be asked for; the level in units of sigma of 255.
+MOST_STRENGTH, MOST_LEVEL = 4, 128
 
 # YAML reads `precision: 32` as a number.
 _Precision = Annotated[
@@ -18,8 +21,8 @@ _Precision = Annotated[
     BeforeValidator(lambda value: "32" if value == 32 else value),
     WithJsonSchema({"enum": ["32", 32, "bf16"]}),
 ]
-_Strength = Annotated[float, Field(ge=0, le=4)]
-_Level = Annotated[float, Field(gt=0, le=128)]
+_Strength = Annotated[float, Field(ge=0, le=MOST_STRENGTH)]
+_Level = Annotated[float, Field(gt=0, le=MOST_LEVEL)]
 
 
 class _DeFlowOptions(Options):
