@@ -53,7 +53,15 @@ PUBLIC: dict[str, set[str]] = {
     "synthpipe.denoisers": {"Denoiser", "Problem", "restore"},
     "synthpipe.density": {"DensityEstimator", "dde_loss"},
     "synthpipe.kernels": set(),
-    "synthpipe.flat_noise": {"FlatNoise", "LAGS", "NODES", "measure_flat_noise", "noise_level"},
+    "synthpipe.flat_noise": {
+        "FlatNoise",
+        "LAGS",
+        "NODES",
+        "NoiseEstimate",
+        "estimate_noise",
+        "measure_flat_noise",
+        "noise_level",
+    },
     "synthpipe.flows": {"CLEAN", "FrozenDeFlow", "NOISY", "bits_per_dim"},
     "synthpipe.flows.frozen": {"EncodedImages", "FrozenDeFlow"},
     "synthpipe.transforms": {

@@ -1,0 +1,88 @@
+"""The noise of one image: noise of known covariance and correlation, on images whose content is known."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from synthpipe.errors import ShapeError
+from synthpipe.flat_noise import estimate_noise
+
+MIDDLE = 4
+
+
+def white(channels: int, height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.randn(channels, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def autoregressive(noise: Tensor, across: float, down: float) -> Tensor:
+    """Correlation ``across ** dx * down ** dy``, by recursion over columns and rows; variances stay."""
+    result = noise.clone()
+    for column in range(1, noise.shape[2]):
+        result[:, :, column] = across * result[:, :, column - 1] + math.sqrt(1 - across**2) * noise[:, :, column]
+    noise = result.clone()
+    for row in range(1, noise.shape[1]):
+        result[:, row] = down * result[:, row - 1] + math.sqrt(1 - down**2) * noise[:, row]
+    return result
+
+
+@pytest.mark.parametrize("sigma", [3.0, 6.0, 12.0, 25.0])
+def test_white_noise_on_a_flat_field(sigma: float) -> None:
+    image = ((0.5 + sigma / 255 * white(3, 200, 240)) * 255).round().clamp(0, 255).to(torch.uint8)
+    found = estimate_noise(image)
+    assert found is not None
+    assert found.level * 255 == pytest.approx(sigma, rel=0.15)
+    assert (found.sigma * 255 / sigma - 1).abs().max() < 0.15
+    assert max(abs(value) for value in found.lag1) < 0.1
+    assert found.channel_correlation.abs().max() < 0.1
+    assert (found.autocorrelation[:, MIDDLE, MIDDLE] == 1).all()
+    assert 0 <= found.certainty <= 1
+
+
+@pytest.mark.parametrize(("across", "down"), [(0.4, 0.4), (0.7, 0.5)])
+def test_correlated_noise(across: float, down: float) -> None:
+    found = estimate_noise(0.5 + 6 / 255 * autoregressive(white(3, 256, 256), across, down))
+    assert found is not None
+    assert found.level * 255 == pytest.approx(6, rel=0.15)
+    assert found.lag1 == pytest.approx((across, down), abs=0.1)
+    mean = found.autocorrelation.mean(0)
+    assert found.lag1 == pytest.approx((float(mean[MIDDLE, MIDDLE + 1]), float(mean[MIDDLE + 1, MIDDLE])))
+
+
+def test_correlation_of_channels() -> None:
+    mixed = white(3, 200, 200)
+    mixed[1] = 0.8 * mixed[0] + 0.6 * mixed[1]
+    found = estimate_noise(0.5 + 8 / 255 * mixed)
+    assert found is not None
+    torch.testing.assert_close(found.channel_correlation.float(), torch.tensor([0.8, 0.0, 0.0]), atol=0.12, rtol=0)
+
+
+def test_grey_images_are_three_equal_channels() -> None:
+    image = 0.5 + 6 / 255 * white(1, 128, 128)
+    grey, colour = estimate_noise(image), estimate_noise(image.expand(3, -1, -1))
+    assert grey is not None
+    assert colour is not None
+    torch.testing.assert_close(grey.autocorrelation, colour.autocorrelation)
+    assert grey.level == pytest.approx(colour.level)
+    assert grey.channel_correlation.tolist() == pytest.approx([1, 1, 1], abs=0.05)
+
+
+def test_json_holds_all() -> None:
+    found = estimate_noise(0.5 + 6 / 255 * white(3, 64, 64))
+    assert found is not None
+    assert json.loads(json.dumps(found.as_dict()))["level"] == found.level
+
+
+def test_nothing_is_said_of_clipped_and_tiny_images() -> None:
+    assert estimate_noise(torch.ones(3, 96, 96)) is None
+    assert estimate_noise(torch.full((3, 12, 96), 0.5)) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (64, 64), (2, 64, 64)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="expected one image"):
+        estimate_noise(torch.zeros(shape))
