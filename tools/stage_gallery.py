@@ -41,6 +41,7 @@ STAGES = """
 - {type: noise, kinds: {correlated: 1}, sigma: 0.08, width: 1.2}
 - {type: noise, kinds: {film: 1}, channels: {grey: 1}, sigma: 0.08, width: 0.8}
 - {type: noise, kinds: {salt_and_pepper: 1}, channels: {grey: 1}, share: 0.04}
+- {type: sensor, sigma: 0.1, luma_width: 0.6, chroma_width: 1.2}
 - {type: jpeg, quality: 12}
 - {type: jpeg, quality: 12, times: 3}
 - {type: webp, quality: 5}

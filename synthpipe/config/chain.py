@@ -24,7 +24,7 @@ from synthpipe.config.stages.interlace import InterlaceStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
 from synthpipe.config.stages.kernels import KernelsStageOptions
 from synthpipe.config.stages.levels import LevelsStageOptions
-from synthpipe.config.stages.noise import NoiseStageOptions
+from synthpipe.config.stages.noise import NoiseStageOptions, SensorStageOptions
 from synthpipe.config.stages.pixelate import PixelateStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
@@ -276,6 +276,7 @@ LeafStageOption = (
     | ResizeStageOptions
     | SaturationStageOptions
     | ScreentoneStageOptions
+    | SensorStageOptions
     | VideoStageOptions
     | WebpStageOptions
 )

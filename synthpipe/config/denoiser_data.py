@@ -6,11 +6,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from synthpipe.config.noise import TrainingNoise
+from synthpipe.config.noise import AnyTrainingNoise, TrainingNoise
 from synthpipe.config.reader import Options
 from synthpipe.config.run import DomainOptions, ReadingOptions
 
-__all__ = ["ImageDataOptions", "NoisyDataOptions", "PlainDenoiserModelOptions"]
+__all__ = [
+    "ImageDataOptions",
+    "NoisyDataOptions",
+    "PairedDataOptions",
+    "PlainDenoiserModelOptions",
+    "ScaledDenoiserModelOptions",
+]
 
 
 class ImageDataOptions(ReadingOptions):
@@ -27,6 +33,14 @@ class NoisyDataOptions(ImageDataOptions):
     noise: TrainingNoise | None = Field(None, description="noise added to the images; null: they are noisy already")
 
 
+class PairedDataOptions(ImageDataOptions):
+    """Images that are noisy as they are, or made noisy on the fly by a law or by any degradation."""
+
+    noise: AnyTrainingNoise | None = Field(
+        None, description="what makes the images noisy; null: they are noisy already"
+    )
+
+
 class PlainDenoiserModelOptions(Options):
     """A plain residual network."""
 
@@ -37,3 +51,21 @@ class PlainDenoiserModelOptions(Options):
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the network."""
         return self.model_dump()
+
+
+class ScaledDenoiserModelOptions(PlainDenoiserModelOptions):
+    """A plain residual network, or one at several sizes of the image."""
+
+    depth: int = Field(
+        8,
+        ge=2,
+        description="3x3 convolutions; a pixel sees 2 * depth + 1 pixels across; with scales: blocks of two "
+        "convolutions at each size",
+    )
+    scales: int = Field(
+        0,
+        ge=0,
+        le=5,
+        description="how often the image is halved: the network then works at 1/2, 1/4, ... of the size on the way "
+        "down and up again, for noise that is many pixels long; 0: at the size of the image alone",
+    )

@@ -1,4 +1,4 @@
-"""Options of the synthetic noise that a training adds to images; it is neither clipped nor rounded."""
+"""Options of the noise that a training adds to images: a law, neither clipped nor rounded, or any degradation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options
 
 __all__ = [
+    "AnyTrainingNoise",
+    "DegradeTrainingNoise",
     "GaussianTrainingNoise",
     "ImpulseTrainingNoise",
     "PoissonTrainingNoise",
@@ -77,7 +80,27 @@ class ImpulseTrainingNoise(_Range):
     )
 
 
+class DegradeTrainingNoise(Options):
+    """Whatever a degradation of an option file does at scale 1: learned noise of a camera, JPEG, a choice of many."""
+
+    type: Literal["degrade"] = Field("degrade", description="chooses a degradation")
+    degrade: DegradeOptions = Field(
+        description="a list of stages, the name of a preset, or a block, as `degrade` of a stream; at scale 1"
+    )
+
+
+#: The noise whose law is known to the last parameter.
 TrainingNoise = Annotated[
     GaussianTrainingNoise | PoissonTrainingNoise | SignalDependentTrainingNoise | ImpulseTrainingNoise,
+    Field(discriminator="type"),
+]
+
+#: All of them, for trainings that need pairs and no law.
+AnyTrainingNoise = Annotated[
+    GaussianTrainingNoise
+    | PoissonTrainingNoise
+    | SignalDependentTrainingNoise
+    | ImpulseTrainingNoise
+    | DegradeTrainingNoise,
     Field(discriminator="type"),
 ]

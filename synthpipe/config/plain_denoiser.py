@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from synthpipe.config.denoiser_data import NoisyDataOptions, PlainDenoiserModelOptions
+from synthpipe.config.denoiser_data import PairedDataOptions, ScaledDenoiserModelOptions
 from synthpipe.config.run import RunOptions
 
 __all__ = ["TrainPlainDenoiserOptions"]
@@ -23,6 +23,17 @@ data:
   images: {folder: /data/clean_photos}
   noise: {type: gaussian, sigma: [0.0, 0.2]}
 """,
+        """\
+# a denoiser of cameras: the noise is made by learned degradations, so that no pairs are needed
+kind: plain_denoiser
+run_dir: runs/camera
+level: false
+loss: log_mse
+model: {width: 32, depth: 2, scales: 3}
+data:
+  images: {folder: /data/clean_photos, resize_range: [0.5, 2.0]}
+  noise: {type: degrade, degrade: {type: choice, of: {canon_5d2: 1, nikon_d800: 1, canon_80d: 1}}}
+""",
     )
 
     kind: Literal["plain_denoiser"] = Field("plain_denoiser", description="chooses this kind of training")
@@ -32,8 +43,16 @@ data:
         "of the noisy images",
     )
     masked: float = Field(0.01, ge=0.001, le=0.05, description="noise2void: share of the pixels masked in each crop")
-    model: PlainDenoiserModelOptions = Field(PlainDenoiserModelOptions(), description="the denoiser")
-    data: NoisyDataOptions = Field(description="the images")
+    loss: Literal["mse", "log_mse"] = Field(
+        "mse",
+        description="clean: mse: the mean square error; log_mse: the mean logarithm of each image's own, so that weak "
+        "noise counts as much as strong",
+    )
+    level: bool = Field(
+        True, description="clean: whether the network is told the noise level of each image; noise2void never is"
+    )
+    model: ScaledDenoiserModelOptions = Field(ScaledDenoiserModelOptions(), description="the denoiser")
+    data: PairedDataOptions = Field(description="the images")
 
     @model_validator(mode="after")
     def _check(self) -> TrainPlainDenoiserOptions:
@@ -42,4 +61,6 @@ data:
                 "expected 'data.noise' with target 'clean', which trains on clean images made noisy; images that are "
                 "noisy already can be learnt from with target 'noise2void'"
             )
+        if self.target == "noise2void" and (self.loss != "mse" or not self.level):
+            raise ValueError("'loss' and 'level' are for target 'clean'; leave them out with noise2void")
         return self

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synthpipe.denoisers.base import Denoiser
+from synthpipe.denoisers.scaled_net import ScaledNet
 from synthpipe.errors import ShapeError
 
 __all__ = ["PlainDenoiser", "ResidualNet"]
@@ -69,24 +70,35 @@ class PlainDenoiser(Denoiser):
     Args:
         channels: 1 or 3.
         width: channels inside.
-        depth: convolutions.
+        depth: convolutions; with ``scales`` residual blocks at each size.
         level: false: the result does not depend on ``sigma``, for training where no level is known.
+        scales: 0: a :class:`ResidualNet` at the size of the image; from 1 on: a :class:`ScaledNet` that halves it so
+            many times.
 
     Raises:
         ShapeError: settings that make no network.
     """
 
-    def __init__(self, channels: int = 3, width: int = 32, depth: int = 8, level: bool = True) -> None:
+    def __init__(self, channels: int = 3, width: int = 32, depth: int = 8, level: bool = True, scales: int = 0) -> None:
         super().__init__()
         self.config = {"channels": channels, "width": width, "depth": depth, "level": level}
         self.channels = channels
-        self.net = ResidualNet(channels, width, depth, level)
         self._depth = depth
+        if scales:
+            self.config["scales"] = scales
+            self.net: ResidualNet | ScaledNet = ScaledNet(channels, width, depth, scales, level)
+        else:
+            self.net = ResidualNet(channels, width, depth, level)
 
     @property
     def reach(self) -> int:
-        """``depth`` pixels."""
-        return self._depth
+        """``depth`` pixels, or what a :class:`ScaledNet` says."""
+        return self.net.reach if isinstance(self.net, ScaledNet) else self._depth
+
+    @property
+    def grid(self) -> int:
+        """1, or the pixels that a :class:`ScaledNet` takes together."""
+        return self.net.grid if isinstance(self.net, ScaledNet) else 1
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` with noise of ``sigma`` ``(B,)`` -> clean ones, not clipped."""

@@ -11,7 +11,7 @@ from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.chains.chain import Chain
 from synthpipe.transforms.chains.explained import PlaceNote, degrade_traced
-from synthpipe.transforms.chains.stages.whole import WholeDegradation
+from synthpipe.transforms.chains.whole import WholeDegradation
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 

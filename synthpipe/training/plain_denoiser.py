@@ -5,17 +5,19 @@ The first makes the supervised twin of the denoisers that need no pairs; the sec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from synthpipe.config.noise import TrainingNoise
+from synthpipe.config.noise import AnyTrainingNoise, DegradeTrainingNoise
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective, RunParts, channels_last, generators_of
+from synthpipe.training.data.degraded_crops import DegradedCrops
 from synthpipe.training.data.image_data import ImageData, noisy_crops
 from synthpipe.training.data.noise2void import mask_pixels
 from synthpipe.training.pictures import picture_grid
@@ -23,31 +25,48 @@ from synthpipe.transforms.batch import Batch
 
 __all__ = ["Noise2VoidObjective", "PlainDenoiserObjective", "build_objective", "build_run"]
 
+#: Mean square, in units of (1/255)^2, below which an image is as good as clean to the logarithm.
+_FLOOR = 0.25
+
 
 class PlainDenoiserObjective(Objective[PlainDenoiser]):
-    """Mean square of ``D(noisy, sigma) - clean``, in units of (1/255)^2.
+    """Mean square of ``D(noisy, sigma) - clean``, in units of (1/255)^2, or the logarithm of each image's own.
 
     Args:
         model: the denoiser.
         noise: what makes clean crops noisy; None: they are noisy already.
+        log: whether the loss is the mean of ``ln(mse_i + floor)`` over images i, so that each counts by how far it
+            comes and not by how noisy it was; else their mean square.
     """
 
-    def __init__(self, model: PlainDenoiser, noise: TrainingNoise | None) -> None:
+    def __init__(self, model: PlainDenoiser, noise: AnyTrainingNoise | None, log: bool = False) -> None:
         super().__init__(channels_last(model))
-        self._noise = noise
+        self._degrade = DegradedCrops(noise.degrade) if isinstance(noise, DegradeTrainingNoise) else None
+        self._noise = None if isinstance(noise, DegradeTrainingNoise) else noise
+        self._log = log
 
     def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8 and clean."""
-        generators = generators_of(seeds)
-        noisy, clean, truth = noisy_crops(batch, self.model.channels, self._noise, generators)
-        mse = (self.model(noisy, truth["sigma"]) - clean).square().mean() * 255**2
-        return mse, {"mse": mse.detach()}
+        noisy, clean, truth = self._crops(batch, self.model.channels, seeds, generators_of(seeds))
+        squares = (self.model(noisy, truth["sigma"]) - clean).square().flatten(1).mean(1) * 255**2
+        mse = squares.mean()
+        loss = (squares + _FLOOR).log().mean() if self._log else mse
+        return loss, {"mse": mse.detach()}
 
     def pictures(self, model: PlainDenoiser, batch: Batch, seed: int) -> Tensor:
         """A row for each image: as read | noisy | denoised."""
         generators = picture_generators(seed, len(batch["x"]))
-        noisy, clean, truth = noisy_crops(batch, model.channels, self._noise, generators)
+        seeds = torch.tensor([generator.initial_seed() for generator in generators])
+        noisy, clean, truth = self._crops(batch, model.channels, seeds, generators)
         return picture_grid(torch.stack([clean, noisy, model.denoise(noisy, truth.get("sigma"))], 1))
+
+    def _crops(
+        self, batch: Batch, channels: int, seeds: Tensor, generators: Sequence[torch.Generator]
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """As :func:`noisy_crops`."""
+        if self._degrade is None:
+            return noisy_crops(batch, channels, self._noise, generators)
+        return self._degrade(batch["x"], channels, seeds)
 
 
 class Noise2VoidObjective(PlainDenoiserObjective):
@@ -61,14 +80,14 @@ class Noise2VoidObjective(PlainDenoiserObjective):
         share: of the pixels that are masked.
     """
 
-    def __init__(self, model: PlainDenoiser, noise: TrainingNoise | None, share: float) -> None:
+    def __init__(self, model: PlainDenoiser, noise: AnyTrainingNoise | None, share: float) -> None:
         super().__init__(model, noise)
         self._share = share
 
     def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8."""
         generators = generators_of(seeds)
-        noisy, _, _ = noisy_crops(batch, self.model.channels, self._noise, generators)
+        noisy, _, _ = self._crops(batch, self.model.channels, seeds, generators)
         masked, mask = mask_pixels(noisy, self._share, generators)
         squares = (self.model(masked, noisy.new_zeros(len(noisy))) - noisy).square().mean(1, keepdim=True) * mask
         # Each image by its own number of masked pixels, so that the loss is a mean over images.
@@ -78,10 +97,10 @@ class Noise2VoidObjective(PlainDenoiserObjective):
 
 def build_objective(options: TrainPlainDenoiserOptions) -> PlainDenoiserObjective:
     """The objective that ``options`` describe."""
-    model = PlainDenoiser(**options.model.arguments(), level=options.target == "clean")
+    model = PlainDenoiser(**options.model.arguments(), level=options.target == "clean" and options.level)
     match options.target:
         case "clean":
-            return PlainDenoiserObjective(model, options.data.noise)
+            return PlainDenoiserObjective(model, options.data.noise, options.loss == "log_mse")
         case "noise2void":
             return Noise2VoidObjective(model, options.data.noise, options.masked)
         case _:

@@ -8,6 +8,7 @@ import pytest
 
 from synthpipe.config.denoiser_data import NoisyDataOptions
 from synthpipe.config.noise import (
+    DegradeTrainingNoise,
     GaussianTrainingNoise,
     ImpulseTrainingNoise,
     PoissonTrainingNoise,
@@ -70,3 +71,11 @@ def test_a_clean_target_needs_noise_and_masked_pixels_do_not() -> None:
         plain()
     with pytest.raises(OptionError, match=r"masked.*less than or equal to 0.05"):
         plain(target="noise2void", masked=0.2)
+
+
+def test_any_degradation_makes_noise_where_no_law_is_needed() -> None:
+    block = {"type": "degrade", "degrade": "canon_5d2"}
+    options = plain(data={"images": {"folder": "photos"}, "noise": block})
+    assert isinstance(options.data.noise, DegradeTrainingNoise)
+    with pytest.raises(OptionError, match="'gaussian', 'poisson', 'signal_dependent', 'impulse'"):
+        data(block)

@@ -12,6 +12,7 @@ from scipy.signal import correlate2d
 from synthpipe import checkpoints
 from synthpipe.denoisers import PlainDenoiser
 from synthpipe.denoisers.plain import ResidualNet
+from synthpipe.denoisers.scaled_net import ScaledNet
 from synthpipe.errors import ShapeError
 from tests.contracts import perturbed
 from tests.denoiser_contract import check_denoiser
@@ -23,6 +24,9 @@ from tests.denoiser_contract import check_denoiser
         {"channels": 3, "width": 4, "depth": 2},
         {"channels": 1, "width": 5, "depth": 5},
         {"channels": 3, "width": 4, "depth": 3, "level": False},
+        {"channels": 3, "width": 3, "depth": 1, "scales": 1},
+        {"channels": 1, "width": 2, "depth": 1, "scales": 2},
+        {"channels": 3, "width": 2, "depth": 1, "scales": 3, "level": False},
     ],
 )
 def test_the_contract(config: dict[str, Any], tmp_path: Path) -> None:
@@ -69,3 +73,32 @@ def test_weights_from_before_there_was_a_choice_still_load(tmp_path: Path) -> No
 def test_settings_that_make_no_network_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(ShapeError, match="channels 1 or 3, width of at least 1 and depth of at least 2, got"):
         ResidualNet(*sizes)
+
+
+def test_at_half_the_size_a_network_is_correlations_of_every_second_pixel() -> None:
+    """One scale without blocks' change: head and out, by scipy, on the four images of every second pixel."""
+    model = perturbed(PlainDenoiser(channels=1, width=2, depth=1, level=False, scales=1))
+    net = model.net
+    assert isinstance(net, ScaledNet)
+    for name, parameter in net.named_parameters():
+        if name.startswith("down"):
+            torch.nn.init.zeros_(parameter)  # a block then gives what it was given
+    weights = {name: value.detach().numpy() for name, value in net.named_parameters()}
+    x = torch.rand(1, 1, 8, 6, dtype=torch.float64)
+    planes = [x[0, 0, row::2, column::2].numpy() - 0.5 for row in range(2) for column in range(2)]
+    hidden = [
+        sum(correlate2d(plane, kernel, "same") for plane, kernel in zip(planes, kernels, strict=True)) + bias
+        for kernels, bias in zip(weights["head.weight"], weights["head.bias"], strict=True)
+    ]
+    noise = model.denoise(x, torch.zeros(1)) - x
+    for place, (kernels, bias) in enumerate(zip(weights["out.weight"], weights["out.bias"], strict=True)):
+        expected = sum(correlate2d(plane, kernel, "same") for plane, kernel in zip(hidden, kernels, strict=True)) + bias
+        found = -noise[0, 0, place // 2 :: 2, place % 2 :: 2]
+        torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-12, rtol=0)
+
+
+def test_a_new_network_at_several_sizes_changes_little() -> None:
+    x = torch.rand(2, 3, 33, 30)
+    assert (PlainDenoiser(width=16, depth=2, scales=3)(x, torch.full((2,), 0.1)) - x).square().mean().sqrt() < 0.15
+    with pytest.raises(ShapeError, match=r"ScaledNet: expected .* got channels=3, width=0, depth=2, scales=2"):
+        PlainDenoiser(width=0, depth=2, scales=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,22 @@ import torch
 from torch import Tensor
 
 from synthpipe import checkpoints
-from synthpipe.config.noise import GaussianTrainingNoise
+from synthpipe.config.noise import DegradeTrainingNoise, GaussianTrainingNoise
 from synthpipe.config.plain_denoiser import TrainPlainDenoiserOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.denoisers import PlainDenoiser
+from synthpipe.errors import OptionError
+from synthpipe.images import quantize_8bit, to_float
 from synthpipe.training import train
 from synthpipe.training.base import step_seeds
 from synthpipe.training.plain_denoiser import Noise2VoidObjective, PlainDenoiserObjective, build_objective
 from synthpipe.transforms.batch import Batch
+from synthpipe.transforms.build import build_degrade
 
 SIGMA = 25 / 255
+#: Noise of a law that is known, and JPEG: as a degradation of an option file.
+WHITE = {"type": "noise", "kinds": {"gaussian": 1}, "sigma": SIGMA}
+DEGRADED = {"type": "degrade", "degrade": [WHITE, {"type": "jpeg", "quality": [60, 90]}]}
 NOISE = GaussianTrainingNoise(sigma=(SIGMA, SIGMA))
 
 
@@ -159,3 +166,63 @@ def test_grey_models_see_luma_and_their_pictures_are_grey() -> None:
     picture = objective.pictures(model, batch, seed=0)
     assert picture.shape == (3, 32, 48)
     assert torch.equal(picture[0], picture[2])
+
+
+def degrade_noise(block: Any) -> DegradeTrainingNoise:
+    return parse_options(block, DegradeTrainingNoise)
+
+
+def test_a_degradation_makes_the_noisy_side() -> None:
+    """The identity loses what the chain did to the same seeds, to the bit; and the law's variance, without JPEG."""
+    batch = batch_of(torch.randint(90, 160, (3, 3, 32, 40), dtype=torch.uint8))
+    seeds = step_seeds(0, 5, batch["slot"])
+    chain = build_degrade(degrade_noise(DEGRADED).degrade, 1)
+    clean = to_float(batch["x"])
+    noisy = quantize_8bit(chain({"gt": clean, "seed": seeds, "key": batch["key"]})["lq"])
+    loss, numbers = PlainDenoiserObjective(identity(), degrade_noise(DEGRADED))(batch, seeds)
+    assert float(loss.detach()) == pytest.approx(float((noisy - clean).square().mean() * 255**2), rel=1e-5)
+    assert numbers["mse"] == loss
+    flat_loss, _ = PlainDenoiserObjective(identity(), degrade_noise({"degrade": [WHITE]}))(
+        flat(8), step_seeds(0, 0, range(8))
+    )
+    assert float(flat_loss.detach()) == pytest.approx(25**2 + 1 / 12, rel=5 * 0.0045)  # rounded to 8 bits
+
+
+@torch.no_grad()
+def test_by_logarithms_each_image_counts_by_its_own_error() -> None:
+    batch = flat(4)
+    seeds = step_seeds(0, 0, batch["slot"])
+    single = [
+        float(PlainDenoiserObjective(identity(), NOISE)(batch_of(batch["x"][at : at + 1]), seeds[at : at + 1])[0])
+        for at in range(4)
+    ]
+    loss, numbers = PlainDenoiserObjective(identity(), NOISE, log=True)(batch, seeds)
+    expected = sum(math.log(square + 0.25) for square in single) / 4
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
+    assert float(numbers["mse"]) == pytest.approx(sum(single) / 4, rel=1e-5)
+
+
+def test_a_denoiser_of_learned_noise_trains_and_resumes_exactly(
+    options: Callable[..., TrainPlainDenoiserOptions], tmp_path: Path, photos: dict[str, str]
+) -> None:
+    learned = {"type": "degrade", "degrade": {"type": "choice", "of": [{"chain": [WHITE]}, "canon_5d2"]}}
+    changes = {
+        "level": False,
+        "loss": "log_mse",
+        "model": {"width": 8, "depth": 2, "scales": 2},
+        "data": {"images": {"folder": photos["clean"]}, "noise": learned, "crop": 32, "batch_size": 2},
+    }
+    asked = iter(range(100))
+    whole = train(options(run_dir=str(tmp_path / "whole"), **changes))
+    train(options(run_dir=str(tmp_path / "cut"), **changes), stop=lambda: next(asked) >= 3)
+    cut = train(options(run_dir=str(tmp_path / "cut"), resume="auto", **changes))
+    model = checkpoints.load(whole, kind="plain_denoiser")
+    assert model.config == {"channels": 3, "width": 8, "depth": 2, "level": False, "scales": 2}
+    left, right = model.state_dict(), checkpoints.load(cut).state_dict()
+    assert all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+def test_what_is_for_clean_targets_alone_is_refused(options: Callable[..., TrainPlainDenoiserOptions]) -> None:
+    for changes in ({"loss": "log_mse"}, {"level": False}):
+        with pytest.raises(OptionError, match="'loss' and 'level' are for target 'clean'"):
+            options(target="noise2void", **changes)

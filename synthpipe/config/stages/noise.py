@@ -1,4 +1,4 @@
-"""Options of the stage that adds noise."""
+"""Options of the stages that add noise: of a kind, and as of a sensor that nobody has measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from synthpipe.config.stages.base import Range, StageOptions, Weight, Weights
 
-__all__ = ["NoiseChannels", "NoiseKinds", "NoiseStageOptions"]
+__all__ = ["NoiseChannels", "NoiseKinds", "NoiseStageOptions", "SensorStageOptions"]
 
 _NO_COVARIANCE = ("poisson", "uniform", "salt_and_pepper")
 
@@ -150,3 +150,45 @@ degrade:
                 "a noise stage of their own"
             )
         return self
+
+
+class SensorStageOptions(StageOptions):
+    """Noise as cameras make it: by brightness, between neighbours and between channels, all drawn for each sample."""
+
+    examples: ClassVar = (
+        """\
+# a telephone in the dark, then JPEG: for training a denoiser where there is nothing to learn the noise from
+degrade:
+  - {type: resize, to: lr, filter: bicubic}
+  - {type: sensor, sigma: [0.02, 0.12], luma_width: [0.2, 0.6], chroma_width: [0.2, 1], shared: [0.1, 0.8]}
+  - {type: jpeg, quality: [75, 97], probability: 0.5}
+""",
+    )
+
+    type: Literal["sensor"] = Field("sensor", description="chooses noise as of the sensors of cameras")
+    sigma: Range[Annotated[float, Field(gt=0, le=1)]] = Field(
+        (0.004, 0.1),
+        description="[low, high]: standard deviation on the [0, 1] scale at the brightness where it is greatest, drawn "
+        "uniformly in the logarithm",
+    )
+    weakest: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.35,
+        description="sigma at black, at a third, at two thirds and at white is between this and 1 times the greatest, "
+        "each drawn uniformly; straight lines between them",
+    )
+    channels: Range[Annotated[float, Field(gt=0, le=4)]] = Field(
+        (0.7, 1.4), description="[low, high]: factor of R, G and B, each drawn uniformly"
+    )
+    shared: Range[Annotated[float, Field(ge=0, le=1)]] = Field(
+        (0.1, 0.9),
+        description="[low, high]: share of the variance that is the same in all channels, which is the correlation "
+        "between them, drawn uniformly",
+    )
+    luma_width: Range[_Width] = Field(
+        (0.2, 0.8),
+        description="[low, high]: standard deviation, in pixels, of the Gaussian that blurred the part that channels "
+        "share, drawn uniformly; 0.2 is white noise, 0.6 has a correlation of 0.5 between neighbours",
+    )
+    chroma_width: Range[_Width] = Field(
+        (0.2, 1.5), description="[low, high]: the same of the part that each channel has for itself"
+    )

@@ -29,7 +29,7 @@ from synthpipe.config.stages.interlace import InterlaceStageOptions
 from synthpipe.config.stages.jpeg import JpegStageOptions
 from synthpipe.config.stages.kernels import KernelsStageOptions
 from synthpipe.config.stages.levels import LevelsStageOptions
-from synthpipe.config.stages.noise import NoiseStageOptions
+from synthpipe.config.stages.noise import NoiseStageOptions, SensorStageOptions
 from synthpipe.config.stages.pixelate import PixelateStageOptions
 from synthpipe.config.stages.quantise import QuantiseStageOptions
 from synthpipe.config.stages.resize import ResizeStageOptions
@@ -59,9 +59,10 @@ from synthpipe.transforms.chains.stages.quantise import Quantise
 from synthpipe.transforms.chains.stages.resize import Resize
 from synthpipe.transforms.chains.stages.saturation import Saturation
 from synthpipe.transforms.chains.stages.screentone import Screentone
+from synthpipe.transforms.chains.stages.sensor import SensorNoise
 from synthpipe.transforms.chains.stages.video import Video
 from synthpipe.transforms.chains.stages.webp import Webp
-from synthpipe.transforms.chains.stages.whole import WholeDegradation
+from synthpipe.transforms.chains.whole import WholeDegradation
 from synthpipe.transforms.classical import ClassicalDegrade
 from synthpipe.transforms.deflow import DeFlowDegrade
 from synthpipe.transforms.denoise import load_denoiser
@@ -119,6 +120,8 @@ def build_stage(options: LeafStageOption) -> Stage:
         case KernelsStageOptions():
             bank = checkpoints.load(options.weights, kind="kernels")
             return KernelsStage(bank, options.strength, options.sharpening)
+        case SensorStageOptions():
+            return SensorNoise(options)
         case NoiseStageOptions():
             return Noise(options)
         case JpegStageOptions():

@@ -7,13 +7,12 @@ from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.config.stages.noise import NoiseChannels, NoiseKinds, NoiseStageOptions
 from synthpipe.images import luma
 from synthpipe.transforms.chains.canvas import Canvas
-from synthpipe.transforms.chains.filtering.convolve import sum_of_shifts
+from synthpipe.transforms.chains.filtering.gaussian_field import blurred_field, field_margin
 from synthpipe.transforms.chains.laws import between, log_between, pick, whole_between
 from synthpipe.transforms.chains.photons import eight_bits, grey_of, levels_met, photon_counts, photons_of_levels
 from synthpipe.transforms.chains.stage import Context, Params, Stage
@@ -31,8 +30,6 @@ _SOURCE = {
     **dict.fromkeys(("correlated", "film"), _BLURRED),
     **dict.fromkeys(("uniform", "salt_and_pepper"), _UNIFORM),
 }
-# Where the kernels of correlated noise end, in standard deviations.
-_REACH = 3.0
 # Pixels of a strip of rows: a dozen strips' worth of numbers fits the processor's second cache.
 _STRIP = 1 << 14
 
@@ -73,7 +70,7 @@ class Noise(Stage):
         self.options = options
         self._kinds = [kind for kind, weight in options.kinds.weights().items() if weight > 0]
         self._counts_levels = "poisson" in self._kinds and options.photons == "levels"
-        self._margin = math.ceil(_REACH * options.width[1])
+        self._margin = field_margin(options.width[1])
 
     def draw(self, u: Tensor) -> Params:
         """``kind`` and ``channels`` (places in :data:`KINDS` and :data:`CHANNELS`), and what the kinds need of
@@ -161,7 +158,7 @@ class Noise(Stage):
         if source == _BLURRED:
             more = 2 * self._margin
             white = context.normals(count, height + more, width + more, source)
-            field = _blurred(white, params["width"], self._margin, alone=channels is not None)
+            field = blurred_field(white, params["width"], self._margin, alone=channels is not None)
         else:
             field = (context.uniforms if source == _UNIFORM else context.normals)(count, height, width, source)
         if channels is None and self.options.channels.grey > 0:
@@ -208,20 +205,6 @@ def _seen(x: Tensor, grey: Tensor | bool) -> Tensor:
     if isinstance(grey, bool):
         return grey_of(x) if grey else x
     return torch.where(grey, grey_of(x), x)
-
-
-def _blurred(white: Tensor, widths: Tensor, margin: int, alone: bool) -> Tensor:
-    """``(B, C, H, W)`` of variance 1 from ``(B, C, H + 2 margin, W + 2 margin)``, by Gaussians of ``widths`` pixels."""
-    places = torch.arange(-margin, margin + 1, dtype=widths.dtype, device=widths.device)
-    taps = (-0.5 * (places / widths[:, None]).square()).exp()
-    taps = taps / taps.square().sum(1, keepdim=True).sqrt()
-    if alone:
-        return sum_of_shifts(sum_of_shifts(white, taps[0].tolist(), 3), taps[0].tolist(), 2)
-    batch, channels = white.shape[:2]
-    rows = taps.to(white.dtype).repeat_interleave(channels, 0)[:, None, None]
-    flat = F.conv2d(white.flatten(0, 1)[None], rows, groups=batch * channels)
-    flat = F.conv2d(flat, rows.transpose(2, 3), groups=batch * channels)
-    return flat.view(batch, channels, *flat.shape[2:])
 
 
 def _wide(value: Tensor) -> Tensor:
