@@ -11,6 +11,7 @@ half of them (settings were chosen there), and CBSD68 and Kodak (judged).  ``rea
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from pathlib import Path
 
@@ -21,12 +22,15 @@ from synthpipe import checkpoints
 from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_float
 from synthpipe.kernels import KernelBank
-from synthpipe.kernels.edges import edge_powers
 from synthpipe.kernels.estimate import estimate_kernels
+from synthpipe.kernels.joint import Pile, estimate_groups, evidence_of
 from synthpipe.kernels.response import FREQUENCIES, amplitudes
 
 WHERE = (0.2, 0.3, 0.4)
 SCALE, SIDE = 4, 21
+ESTIMATORS = ("both", "spectra", "edges")
+#: Kernels of a bank that get a row each.
+_MOST_ROWS = 9
 
 
 def gaussian(along: float, across: float, angle: float = 0.0) -> Tensor:
@@ -75,27 +79,43 @@ def degraded(image: Tensor, kernel: Tensor, sigma: float, generator: torch.Gener
     return quantize_8bit(soft + sigma / 255 * torch.randn(soft.shape, generator=generator))
 
 
-def powers(images: list[Tensor]) -> dict[str, Tensor]:
-    """Of the edges of each."""
-    return {f"{number:04}": edge_powers(image) for number, image in enumerate(images)}
+def pile_of(images: list[Tensor]) -> Pile:
+    """What each image tells."""
+    return {f"{number:04}": evidence_of(image) for number, image in enumerate(images)}
+
+
+def kernel_of(clean: Pile, pile: Pile, estimator: str) -> Tensor:
+    """``(1, S, S)``: the mean of the bank that `synthpipe train` would write."""
+    if estimator == "edges":
+        sharp, blurred = ({name: each.edges for name, each in some.items()} for some in (clean, pile))
+        return estimate_kernels(sharp, blurred).bank.mean()[None]
+    return estimate_groups(clean, {"all": pile}, 25, estimator, chroma=False).bank.mean()[None]
 
 
 def known(args: argparse.Namespace) -> None:
-    """A row for each kernel, pile and noise: amplitudes found and true, and the largest error."""
+    """A row for each kernel, pile and noise: amplitudes found and true, and the largest error, by each estimator."""
     clean = [reduced(path) for path in list_images(args.clean)]
     judged = [path for path in list_images(args.test) if path.name.startswith(("cbsd68", "kodim"))]
     piles = {"other half": clean[1::4], "CBSD68, Kodak": [reduced(path) for path in judged]}
-    sharp = powers(clean[::2])
-    for pile, images in piles.items():
-        for name, kernel in KNOWN.items():
+    sharp = pile_of(clean[::2])
+    rows = []
+    for name, images in piles.items():
+        for kernel_name, kernel in KNOWN.items():
             for sigma in args.sigma:
                 generator = torch.Generator().manual_seed(0)
-                found = estimate_kernels(sharp, powers([degraded(x, kernel, sigma, generator) for x in images]))
-                ours = amplitudes(found.bank.mean()[None], WHERE)[0].tolist()
+                pile = pile_of([degraded(x, kernel, sigma, generator) for x in images])
                 truth = amplitudes(kernel[None], WHERE)[0].tolist()
-                worst = max(abs(a - b) for a, b in zip(ours, truth, strict=True))
-                cells = " / ".join(f"{a:.2f} ({b:.2f})" for a, b in zip(ours, truth, strict=True))
-                print(f"| {pile} | {name} | {sigma:g} | {cells} | {worst:.2f} |", flush=True)
+                row = {"pile": name, "kernel": kernel_name, "noise": sigma, "true": truth}
+                cells = ""
+                for estimator in args.estimator:
+                    ours = amplitudes(kernel_of(sharp, pile, estimator), WHERE)[0].tolist()
+                    worst = max(abs(a - b) for a, b in zip(ours, truth, strict=True))
+                    row[estimator] = {"found": ours, "error": worst}
+                    cells += f" {' / '.join(f'{a:.2f}' for a in ours)} | {worst:.2f} |"
+                rows.append(row)
+                print(f"| {name} | {kernel_name} | {' / '.join(f'{b:.2f}' for b in truth)} |{cells}", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def real(args: argparse.Namespace) -> None:
@@ -108,6 +128,11 @@ def real(args: argparse.Namespace) -> None:
         mean, spread = amplitudes(bank.mean()[None])[0], own.std(0, correction=0)
         cells = " / ".join(f"{a:.2f} +- {b:.2f}" for a, b in zip(mean.tolist(), spread.tolist(), strict=True))
         print(f"| {path.parent.name} | {len(own)} | {cells} |")
+        names = checkpoints.read_header(path)["info"]["names"]
+        for number, name in enumerate(names if len(names) < _MOST_ROWS else []):
+            colour = None if bank.chroma is None else amplitudes(bank.chroma[number : number + 1])[0].tolist()
+            both = [own[number].tolist()] + ([colour] if colour else [])
+            print(f"|   {name} | {' | '.join(' / '.join(f'{a:.2f}' for a in each) for each in both)} |")
 
 
 def main() -> None:
@@ -118,6 +143,8 @@ def main() -> None:
     first.add_argument("--clean", type=Path, required=True)
     first.add_argument("--test", type=Path, required=True)
     first.add_argument("--sigma", type=float, nargs="+", default=[2.0])
+    first.add_argument("--estimator", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
+    first.add_argument("--json", type=Path, help="where the rows are written, too")
     first.set_defaults(run=known)
     second = parts.add_parser("real")
     second.add_argument("banks", type=Path, nargs="+")

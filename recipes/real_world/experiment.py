@@ -14,17 +14,18 @@ from typing import Any
 
 import torch
 from arms import NOTHING, REAL, Arm, make_arm, real_esrgan, write_stream
-from fits import average_kernel, fitted_noise, spectra_bank, strength_bank
+from fits import average_kernel, fitted_noise, strength_bank
 from measures import measure_columns
 from networks import SIZES, Size, make_network, real_batches, stream_batches, train_network
 from PIL import Image
-from scenes import TESTS, Columns, Test, clean_photos, columns_of, photos_of, piles_by_camera, piles_of, real_pairs
+from scenes import TESTS, Columns, Test, clean_photos, columns_of, pile_files, piles_of, real_pairs
 from torch import nn
 
 from synthpipe.cli import main as synthpipe_command
 
 __all__ = ["Job", "Workshop"]
 
+HERE = Path(__file__).parent
 #: Raise it where the same settings would give another network.
 _VERSION = 1
 _MOST_STRENGTH = 1.5
@@ -112,12 +113,13 @@ class Workshop:
         return arm, arm.digest(more | {"photos": _names_digest(clean_photos(self.data))})
 
     def kept(self, job: Job, digest: str) -> dict[str, Any] | None:
-        """A finished result, None where there is none of these settings."""
+        """A finished result, None where there is none of these settings, or one of before all was measured."""
         path = self._result_path(job)
         if not path.is_file():
             return None
         result: dict[str, Any] = json.loads(path.read_text())
-        return result if result["digest"] == digest else None
+        whole = TESTS[job.test].scale == 1 or "tone" in result
+        return result if result["digest"] == digest and whole else None
 
     def network(self, job: Job) -> nn.Module | None:
         """A finished network; None is bicubic enlargement, and where there is none an error."""
@@ -171,7 +173,7 @@ class Workshop:
         }
         values["real-esrgan"] = partial(real_esrgan, test.scale)
         values["average_kernels"] = partial(self._average_kernels, test)
-        values["spectra_kernels"] = partial(self._spectra_kernels, test)
+        values["kernels"] = partial(self._learned_kernels, test)
         for name in ("gaussian", "coloured"):
             values[name] = partial(self._fitted, test, name)
         return values
@@ -189,11 +191,25 @@ class Workshop:
             strength_bank(average_kernel(*piles_of(test, self.data), test.scale), _MOST_STRENGTH, path)
         return path
 
-    def _spectra_kernels(self, test: Test) -> Path:
-        path = self.out / "fits" / f"{test.name}_spectra.safetensors"
-        if not path.is_file():
-            spectra_bank(piles_by_camera(test, self.data), photos_of(self.data), test.scale, path)
-        return path
+    def _learned_kernels(self, test: Test) -> Path:
+        """Weights of `synthpipe train` with `kind: kernels`, of the pile with a folder for each camera."""
+        run = self.out / "fits" / f"{test.name}_kernels"
+        weights = run / "final.safetensors"
+        if not weights.is_file():
+            self.shards(1)
+            pile = self.out / "piles" / test.name
+            for camera, files in pile_files(test, self.data).items():
+                (pile / camera).mkdir(parents=True, exist_ok=True)
+                for file in files:
+                    link = pile / camera / file.name
+                    if not link.exists():
+                        link.symlink_to(file.resolve())
+            data = {"clean.folder": self.out / "clean_x1", "noisy.folder": pile, "clean.downscale": test.scale}
+            data["crops"] = self.sizes.kernel_crops
+            given = [f"data.{name}={value}" for name, value in data.items()]
+            if synthpipe_command(["train", str(HERE / "kernels.yml"), f"run_dir={run}", *given]):
+                raise SystemExit(f"{run}: `synthpipe train` failed; see above")
+        return weights
 
     def _shape(self, job: Job) -> Any:
         return self.sizes.shapes[TESTS[job.test].scale]

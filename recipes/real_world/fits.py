@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 from scenes import Pair
 from torch import Tensor
 
-from synthpipe import checkpoints
 from synthpipe.images import crop_to_multiple, downscale_bicubic, luma, to_float, to_uint8
-from synthpipe.kernels import KernelBank
 from synthpipe.noise_fit import fit_coloured_noise, fit_gaussian
 from synthpipe.noise_statistics import BRIGHTNESS_EDGES, LOCAL_MEAN_WINDOW, measure_noise
 
-__all__ = ["average_kernel", "fitted_noise", "spectra_bank", "strength_bank"]
+__all__ = ["average_kernel", "fitted_noise", "strength_bank"]
 
 _WINDOW = 64
 #: Windows of frames that noise is fitted to.
 _MOST_WINDOWS = 60
-_SPECTRA_RADIUS = 12
 #: Kernels of the bank that stands for every strength of one kernel.
 _STRENGTHS = 31
 
@@ -108,13 +105,6 @@ def average_kernel(
     taper = np.hanning(2 * radius + 3)[1:-1]
     kernel = kernel * np.sqrt(np.outer(taper, taper))
     return kernel / kernel.sum()
-
-
-def spectra_bank(piles: Mapping[str, Sequence[Tensor]], clean: Sequence[Tensor], scale: int, path: Path) -> Path:
-    """Weights of kind ``kernels``: one kernel ``(25, 25)`` of average spectra for each pile, by its name."""
-    kernels = [average_kernel(pile, clean, scale, _SPECTRA_RADIUS) for pile in piles.values()]
-    bank = KernelBank.of(torch.from_numpy(np.stack(kernels)).float())
-    return checkpoints.save(path, bank, {"names": list(piles)})
 
 
 def _ring_power(images: Sequence[Tensor]) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ class Shape:
 class Size:
     """How much of everything; ``crops`` are of each full frame, ``photos`` intact photographs.
 
-    ``most_pairs`` are measured of each column; None: all.
+    ``most_pairs`` are measured of each column; None: all.  ``kernel_crops`` of each pile tell kernels.
     """
 
     shapes: Mapping[int, Shape]
@@ -42,6 +42,7 @@ class Size:
     crops: int
     photos: int
     most_pairs: int | None = None
+    kernel_crops: int = 2000
 
 
 #: ``cpu`` is what the tables of the README are measured with.
@@ -75,6 +76,7 @@ SIZES: Mapping[str, Size] = {
         crops=2,
         photos=2,
         most_pairs=2,
+        kernel_crops=48,
     ),
 }
 

@@ -30,7 +30,7 @@ from experiment import Job, Workshop
 from networks import SIZES
 from pictures import draw_pages
 from scenes import TESTS
-from tables import rows_of, table
+from tables import rows_of, table, tone_table
 
 from synthpipe.basicsr_plugin.compat import prepare as prepare_basicsr
 
@@ -125,7 +125,8 @@ def report(workshop: Workshop, args: argparse.Namespace) -> None:
     paths = sorted((workshop.out / "results").glob("*/*.json"))
     rows = rows_of([json.loads(path.read_text()) for path in paths])
     (workshop.out / "results.json").write_text(json.dumps({"size": args.size, "rows": rows}, indent=1) + os.linesep)
-    texts = [f"{name}:\n\n{table(rows, name)}" for name in TESTS if any(row["test"] == name for row in rows)]
+    found = [name for name in TESTS if any(row["test"] == name for row in rows)]
+    texts = [f"{name}:\n\n{table(rows, name)}\n\n{tone_table(rows, name)}".rstrip() for name in found]
     (workshop.out / "results.md").write_text("\n\n".join(texts) + "\n")
     print("\n\n".join(texts))
     for path in draw_pages(workshop, rows):

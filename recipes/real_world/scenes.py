@@ -29,6 +29,7 @@ __all__ = [
     "clean_photos",
     "columns_of",
     "photos_of",
+    "pile_files",
     "piles_by_camera",
     "piles_of",
     "real_pairs",
@@ -145,11 +146,16 @@ def piles_of(test: Test, data: Path) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def piles_by_camera(test: Test, data: Path) -> dict[str, list[Tensor]]:
-    """Degraded images by the camera that their names begin with; of one camera all together, as ``all``."""
-    piles: dict[str, list[Tensor]] = {}
+    """Degraded images, by the name of their camera."""
+    return {camera: [_read(path) for path in files] for camera, files in pile_files(test, data).items()}
+
+
+def pile_files(test: Test, data: Path) -> dict[str, list[Path]]:
+    """Files of degraded images by the camera that their names begin with; of one camera all together, as ``all``."""
+    piles: dict[str, list[Path]] = {}
     for path in list_images(data / test.folder / "pile"):
         camera = path.stem.split("_")[0]
-        piles.setdefault("all" if camera.isdigit() else camera, []).append(_read(path))
+        piles.setdefault("all" if camera.isdigit() else camera, []).append(path)
     return piles
 
 

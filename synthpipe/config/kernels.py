@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from synthpipe.config.run import DomainOptions, ReadingOptions, RunFolderOptions
 from synthpipe.kernels.edges import LEAST_SIDE
+from synthpipe.kernels.spectra import WINDOW_SIDE
 
 __all__ = ["KernelsDataOptions", "TrainKernelsOptions"]
 
@@ -40,9 +41,27 @@ data:
     )
 
     kind: Literal["kernels"] = Field("kernels", description="chooses this kind of training")
-    side: int = Field(13, ge=3, le=51, description="side of the kernels in pixels, odd")
+    estimator: Literal["both", "spectra", "edges"] = Field(
+        "both",
+        description="what tells the kernels: spectra of both piles, a kernel for each folder of degraded images (those "
+        "of fewer than 8 images together); both: spectra, and isolated edges where they agree with them; edges: these "
+        "alone, a kernel for each image",
+    )
+    chroma: bool = Field(
+        True,
+        description="kernels of colour (Cb and Cr) beside those of luma, from spectra; estimator: edges has none",
+    )
+    side: int = Field(
+        25,
+        ge=3,
+        le=51,
+        description="side of the kernels in pixels, odd; wide ones keep what a camera's sharpening raises",
+    )
     kernels: int = Field(
-        64, ge=1, le=4096, description="kernels at most, one for each degraded image; of more images some are drawn"
+        64,
+        ge=1,
+        le=4096,
+        description="estimator: edges: kernels at most, one for each degraded image; of more images some are drawn",
     )
     data: KernelsDataOptions = Field(description="the two piles of images")
 
@@ -52,3 +71,12 @@ data:
         if value % 2 == 0:
             raise ValueError(f"expected an odd number, got {value}; write {value + 1}")
         return value
+
+    @model_validator(mode="after")
+    def _crops_hold_a_window(self) -> TrainKernelsOptions:
+        if self.estimator != "edges" and self.data.crop < WINDOW_SIDE:
+            raise ValueError(
+                f"expected 'data.crop' of at least {WINDOW_SIDE} for spectra, got {self.data.crop}; or write "
+                "estimator: edges"
+            )
+        return self

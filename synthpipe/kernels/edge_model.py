@@ -20,38 +20,36 @@ import torch
 from torch import Tensor
 
 from synthpipe.kernels.edges import FREQUENCIES, windows
+from synthpipe.kernels.response_prior import NODES, nodes, response_prior
 
-__all__ = ["NODES", "ResponseModel"]
+__all__ = ["ResponseModel"]
 
-#: Number of nodes, evenly from 0 to 0.5 cycles per pixel.
-NODES = 33
 _PLACES = 128
-#: The prior of log H at f, with u = f / 0.4: standard deviations of a u^2 and b u^4 ...
-_QUADRATIC, _QUARTIC = 2.0, 0.3
-#: ... and of a smooth remainder times u^2, with its range in cycles per pixel.
-_SMOOTH, _RANGE, _UNIT = 0.4, 0.12, 0.4
+#: The smooth remainder of the prior, and how far it hangs together.
+_SMOOTH, _REACH = 0.4, 0.12
 #: Error of a measured ratio, relative and absolute, and how little is known of the ratios' common scale.
 _ERROR, _FLOOR, _SCALE = 0.04, 0.015, 1.0
 _ROUNDS = 12
 
 
 class ResponseModel:
-    """Steps behind a window, and the prior; see above."""
+    """Steps behind a window, and the prior; see above.
 
-    def __init__(self) -> None:
+    Args:
+        sharpening: of the prior, see :func:`response_prior`.
+    """
+
+    def __init__(self, sharpening: float = 0.0) -> None:
         frequency = torch.tensor(FREQUENCIES, dtype=torch.float64)
-        node = torch.linspace(0, 0.5, NODES, dtype=torch.float64)
+        node = nodes()
         place = (torch.arange(_PLACES, dtype=torch.float64) + 0.5) / (2 * _PLACES)
         window = windows(frequency)
         reach = window.shape[1] // 2
         x = torch.arange(-reach, reach + 1, dtype=torch.float64)
         step = (2 * math.pi * place[:, None] * x).sin() / place[:, None]  # (G, 2 R + 1)
         nearness = (1 - (place[:, None] - node).abs() * (2 * (NODES - 1))).clamp(min=0)  # (G, K)
-        unit = (node / _UNIT).square()
-        smooth = _SMOOTH**2 * (-0.5 * ((node[:, None] - node) / _RANGE).square()).exp()
-        quartic = _QUARTIC**2 * unit[:, None] * unit
         self._spectra = window @ step.T @ nearness  # (F, K): of a step, by the response at each node
-        self._prior = (smooth + _QUADRATIC**2 + quartic) * unit[:, None] * unit  # (K, K): covariance of log H
+        self._prior = response_prior(_SMOOTH, _REACH, sharpening)
 
     def solve(self, ratio: Tensor) -> Tensor:
         """The response of a blur, ``(K,)`` float64, above 0, and 1 at the frequency 0.

@@ -22,7 +22,7 @@ from synthpipe.kernels.edge_model import ResponseModel
 from synthpipe.kernels.edges import FREQUENCIES
 from synthpipe.kernels.response import radial_kernel
 
-__all__ = ["LEAST_EDGES", "KernelEstimate", "estimate_kernels"]
+__all__ = ["LEAST_EDGES", "KernelEstimate", "edge_ratio", "estimate_kernels"]
 
 #: Edges that a pile needs, and that an image needs for a kernel of its own.
 LEAST_EDGES, _LEAST_OF_IMAGE = 100, 20
@@ -88,6 +88,20 @@ def estimate_kernels(
     bank = KernelBank.of(torch.stack(kernels) if kernels else pile[None])
     edges = (len(sharp), len(blurred))
     return KernelEstimate(bank, tuple(names) if kernels else ("all images",), pile, believed, edges)
+
+
+def edge_ratio(clean: Mapping[str, Tensor], degraded: Mapping[str, Tensor]) -> Tensor:
+    """Logarithm of the amplitudes across the edges of the degraded pile over the clean one's: ``(F,)`` float64.
+
+    Args:
+        clean: as of :func:`estimate_kernels`.
+        degraded: likewise.
+
+    Raises:
+        ShapeError: a pile with fewer than :data:`LEAST_EDGES` edges.
+    """
+    sharp, blurred = (_pooled(pile, name) for pile, name in ((clean, "clean"), (degraded, "degraded")))
+    return _amplitudes(blurred) - _amplitudes(sharp)
 
 
 class _Spread(NamedTuple):

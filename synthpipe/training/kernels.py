@@ -1,4 +1,4 @@
-"""A bank of blur kernels from two unpaired piles: crops are read, edges measured, kernels computed at once.
+"""A bank of blur kernels from two unpaired piles: crops are read, spectra and edges measured, kernels computed at once.
 
 No step follows another here, so that the run has no checkpoints: it is a function of its options, and takes a minute.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path, PurePath
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,8 +21,10 @@ from synthpipe.config.run import DomainOptions
 from synthpipe.config.training import write_options
 from synthpipe.errors import ShapeError, TrainingError
 from synthpipe.images import to_float
+from synthpipe.kernels import KernelBank
 from synthpipe.kernels.edges import edge_powers
-from synthpipe.kernels.estimate import KernelEstimate, estimate_kernels
+from synthpipe.kernels.estimate import estimate_kernels
+from synthpipe.kernels.joint import Evidence, Pile, estimate_groups, evidence_of, together
 from synthpipe.kernels.response import FREQUENCIES, amplitudes
 from synthpipe.training.data.readers import DomainReader, read_domain
 from synthpipe.training.pictures import picture_grid
@@ -34,6 +36,8 @@ logger = logging.getLogger("synthpipe.training")
 
 #: Crops that are read at once.
 _AT_ONCE = 16
+#: Images of a folder that has a kernel of its own.
+_LEAST_OF_FOLDER = 8
 #: Columns of the picture of kernels, pixels for each of theirs, and between two of them.
 _COLUMNS, _ZOOM, _GAP = 8, 4, 4
 
@@ -60,50 +64,99 @@ def compute(options: TrainKernelsOptions, stop: Callable[[], bool] = lambda: Fal
         clean, about_clean = _pile("clean", options.data.clean, options, stop)
         noisy, about_noisy = _pile("noisy", options.data.noisy, options, stop)
         try:
-            found = estimate_kernels(clean, noisy, options.side, options.kernels, options.seed)
+            bank, about = (
+                _by_edges(clean, noisy, options) if options.estimator == "edges" else _by_spectra(clean, noisy, options)
+            )
         except ShapeError as error:
             raise TrainingError(f"run_dir {str(folder.path)!r}: {error}") from error
-        info = {"data": {"clean": about_clean, "noisy": about_noisy}, "seed": options.seed, **_about(found)}
+        info = {
+            "data": {"clean": about_clean, "noisy": about_noisy},
+            "seed": options.seed,
+            "estimator": options.estimator,
+            **about,
+            **_amplitudes_of(bank),
+        }
+        info["figures"] |= about.get("figures", {})
         folder.log_numbers(options.data.crops, info["figures"])
-        folder.save_picture(options.data.crops, _picture(found.bank.kernels))
-        checkpoints.save(path, found.bank, info)
-        logger.info("%d kernels in %s; data: %s", len(found.names), path, info["data"])
+        folder.save_picture(options.data.crops, _picture(bank.kernels))
+        checkpoints.save(path, bank, info)
+        logger.info("%d kernels in %s; data: %s", len(bank.kernels), path, info["data"])
     return path
 
 
 def _pile(
     name: str, domain: DomainOptions, options: TrainKernelsOptions, stop: Callable[[], bool]
-) -> tuple[Mapping[str, Tensor], dict[str, Any]]:
-    """Powers across the edges of each image, by its file or key; and where the images are from."""
+) -> tuple[Pile, dict[str, Any]]:
+    """What each image tells, by its file or key; and where the images are from."""
     data = options.data
     count = min(_AT_ONCE, data.crops)
     reader: DomainReader = read_domain(name, domain, data, data.crop, range(count), options.seed)
-    found: dict[str, list[Tensor]] = defaultdict(list)
+    found: dict[str, list[Evidence]] = defaultdict(list)
     try:
         for batch in range(math.ceil(data.crops / count)):
             crops, keys = reader.next()
             for crop, key in list(zip(crops, keys, strict=True))[: data.crops - batch * count]:
                 if stop():
                     raise TrainingError("stopped before all crops were read: there is no result; start the run again")
-                found[key].append(edge_powers(to_float(crop)))
+                found[key].append(_evidence(to_float(crop), options))
         described = reader.describe()
     finally:
         reader.close()
-    return {key: torch.cat(powers) for key, powers in found.items()}, described
+    return {key: together(crops) for key, crops in found.items()}, described
 
 
-def _about(found: KernelEstimate) -> dict[str, Any]:
-    """For the header: amplitudes of each kernel and of their mean at :data:`FREQUENCIES`, in cycles per pixel."""
-    mean = amplitudes(found.bank.mean()[None])[0].tolist()
-    own = amplitudes(found.bank.kernels).tolist()
-    figures = {f"amplitude_{frequency:g}": value for frequency, value in zip(FREQUENCIES, mean, strict=True)}
-    return {
-        "frequencies": list(FREQUENCIES),
-        "names": [Path(name).name for name in found.names],
-        "amplitudes": [[round(value, 4) for value in row] for row in own],
-        "edges": {"clean": found.edges[0], "noisy": found.edges[1]},
-        "figures": figures | {"believed": float(found.believed.mean()) if len(found.believed) else 0.0},
+def _evidence(crop: Tensor, options: TrainKernelsOptions) -> Evidence:
+    if options.estimator == "edges":
+        return Evidence(edge_powers(crop), ())
+    return evidence_of(crop, options.estimator == "both")
+
+
+def _by_edges(clean: Pile, noisy: Pile, options: TrainKernelsOptions) -> tuple[KernelBank, dict[str, Any]]:
+    """A kernel for each image, and what the header says of it."""
+    sharp, blurred = ({key: each.edges for key, each in pile.items()} for pile in (clean, noisy))
+    found = estimate_kernels(sharp, blurred, options.side, options.kernels, options.seed)
+    believed = float(found.believed.mean()) if len(found.believed) else 0.0
+    about = {"edges": {"clean": found.edges[0], "noisy": found.edges[1]}, "figures": {"believed": believed}}
+    return found.bank, {"names": [Path(name).name for name in found.names], **about}
+
+
+def _by_spectra(clean: Pile, noisy: Pile, options: TrainKernelsOptions) -> tuple[KernelBank, dict[str, Any]]:
+    """A kernel for each folder of the degraded images, and what the header says of it."""
+    groups = _by_folder(noisy)
+    teller: Literal["both", "spectra"] = "both" if options.estimator == "both" else "spectra"
+    found = estimate_groups(clean, groups, options.side, teller, options.chroma)
+    shares = [round(share, 3) for share in found.edge_shares]
+    images = [len(groups[name]) for name in found.names]
+    return found.bank, {
+        "names": [PurePath(name).name or "all" for name in found.names],
+        "edge_shares": shares,
+        "images": images,
     }
+
+
+def _by_folder(pile: Pile) -> dict[str, Pile]:
+    """Images by the folder that they lie in; folders of few images together, as one."""
+    folders: dict[str, dict[str, Evidence]] = defaultdict(dict)
+    for key, each in pile.items():
+        folders[str(PurePath(key).parent)][key] = each
+    small = [name for name, images in folders.items() if len(images) < _LEAST_OF_FOLDER]
+    if len(small) > 1:
+        folders["others"] = {key: each for name in small for key, each in folders.pop(name).items()}
+    return dict(folders)
+
+
+def _amplitudes_of(bank: KernelBank) -> dict[str, Any]:
+    """For the header: amplitudes of each kernel and of their mean at :data:`FREQUENCIES`, in cycles per pixel."""
+
+    def rows(kernels: Tensor) -> list[list[float]]:
+        return [[round(value, 4) for value in row] for row in amplitudes(kernels).tolist()]
+
+    mean = amplitudes(bank.mean()[None])[0].tolist()
+    about: dict[str, Any] = {"frequencies": list(FREQUENCIES), "amplitudes": rows(bank.kernels)}
+    if bank.chroma is not None:
+        about["chroma_amplitudes"] = rows(bank.chroma)
+    about["figures"] = {f"amplitude_{frequency:g}": value for frequency, value in zip(FREQUENCIES, mean, strict=True)}
+    return about
 
 
 def _picture(kernels: Tensor) -> Tensor:

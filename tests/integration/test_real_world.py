@@ -61,17 +61,20 @@ def save_pair(folder, name, seed, side, scale):
 def data_root(tmp_path_factory):
     """Small images in the folders that the recipe reads."""
     root = tmp_path_factory.mktemp("data")
-    for n in range(4):
+    for n in range(6):
         save(root / "clean_train" / f"{n}.png", picture(n, 330, 340))
+    for n in range(4):
         save(root / "clean_test" / f"{n}.png", picture(10 + n, 200, 220))
     realsr, city = root / "real_sr" / "realsr_x4", root / "real_sr" / "city100_iphone_x2"
     for number, camera in enumerate(("Canon", "Nikon")):
         for scene in range(1, 9):
             folder = realsr / ("dev" if scene % 2 == 0 else "ceiling")
             save_pair(folder, f"{camera}_{scene:03d}.png", 100 * number + scene, 320, 4)
-        save(realsr / "pile" / f"{camera.lower()}_001_LR.png", picture(300 + number, 128, 128))
+        for scene in (1, 3):
+            save(realsr / "pile" / f"{camera.lower()}_00{scene}_LR.png", picture(300 + 10 * number + scene, 128, 128))
     save_pair(city / "dev", "054.png", 54, 240, 2)
-    save(city / "pile" / "001_LR.png", picture(301, 128, 128))
+    for scene in (1, 4, 7):
+        save(city / "pile" / f"00{scene}_LR.png", picture(330 + scene, 128, 128))
     for camera, scenes in CAMERAS.items():
         for number, scene in enumerate(scenes):
             clean = picture(400 + number, 320, 320)
@@ -230,6 +233,26 @@ def test_noise_in_flat_areas_is_found_beside_lost_texture(recipe):
     assert (kernel[1:] * kernel[:-1]).sum() / energy == pytest.approx(0, abs=0.06)
 
 
+# --- measures ---
+
+
+def test_the_tone_of_the_reference_takes_low_frequencies_alone(recipe):
+    measures = recipe("measures")
+    place = np.arange(512)
+    slow, fast = (torch.tensor(0.1 * np.cos(2 * np.pi * f * place)).float().expand(3, 512, -1) for f in (1 / 512, 0.1))
+    reference, image = 0.5 + slow, 0.45 + fast
+    found = measures.with_tone_of(image, reference)
+    middle = slice(128, 384)  # away from the mirrors
+    expected = (0.5 + slow + fast)[..., middle]
+    # Of the slowest wave exp(-2 (pi sigma f)^2) = 0.993 is taken, with sigma so that 1/2 is at 0.02.
+    torch.testing.assert_close(found[..., middle], expected, atol=2e-3, rtol=0)
+    at_limit = torch.tensor(0.1 * np.cos(2 * np.pi * 0.02 * place)).float().expand(3, 512, -1)
+    half = measures.with_tone_of(torch.zeros(3, 512, 512), at_limit)
+    torch.testing.assert_close(half[..., middle], at_limit[..., middle] / 2, atol=1e-3, rtol=0)
+    assert measures.with_tone_of(image, image) is not image
+    torch.testing.assert_close(measures.with_tone_of(image, image), image)
+
+
 # --- arms ---
 
 
@@ -273,7 +296,7 @@ def shipped(name):
 
 
 def make_workshop(recipe, data_root, out, weights=None):
-    names = {"deflow": "deflow_small", "deflow_blurred": "deflow_small", "kernels": "kernels_city100"}
+    names = {"deflow": "deflow_small", "deflow_blurred": "deflow_small"}
     tests = recipe("scenes").TESTS
     weights = dict.fromkeys(tests, names) if weights is None else weights
     return recipe("experiment").Workshop(data_root, out, weights, "tiny", "cpu")
@@ -285,7 +308,8 @@ def make_workshop(recipe, data_root, out, weights=None):
 def result(arm, seed, choose, canon, nikon):
     psnr = {"choose_canon": choose, "judge_canon": canon, "judge_nikon": nikon}
     blank = {"test": "real_x4_realsr", "ssim": {}, "niqe": {}, "training_seconds": 10.0 + seed}
-    return {**blank, "arm": arm, "seed": seed, "psnr": psnr}
+    tone = {} if seed else {column: value + 1 for column, value in psnr.items()}  # not measured of all
+    return {**blank, "arm": arm, "seed": seed, "psnr": psnr, "tone": tone}
 
 
 def test_shares_are_of_the_gap_of_the_same_seed(recipe):
@@ -307,6 +331,10 @@ def test_shares_are_of_the_gap_of_the_same_seed(recipe):
     assert rows["prototype"]["psnr"]["judge"]["mean"] == pytest.approx((28.0 + 27.95) / 2)
     text = recipe("tables").table(list(rows.values()), "real_x4_realsr")
     assert "| prototype | 2 | 20.50 ± 0.00 (50%) |" in text
+    assert rows["prototype"]["share_tone"]["judge"]["each"] == pytest.approx([2 / 3])
+    text = recipe("tables").tone_table(list(rows.values()), "real_x4_realsr")
+    assert "| prototype | 1 | 21.50 (50%) | 29.00 (67%) |" in text
+    assert recipe("tables").tone_table([rows["prototype"] | {"tone": {}}], "real_x4_realsr") == ""
 
 
 def test_at_scale_1_the_gap_begins_at_the_input(recipe):
@@ -328,14 +356,21 @@ def test_the_whole_in_miniature(monkeypatch, data_root, tmp_path, capsys):
     arguments += ["--settings", str(settings)]
     run_recipe(monkeypatch, *arguments)
     out = capsys.readouterr().out
-    assert "real_x4_realsr/blur is left out" in out
+    assert "real_x4_realsr/blur-deflow is left out" in out
     told = [line for line in out.splitlines() if line.startswith("x1_5d2/deflow/0:")]
     assert len(told) == 1
     assert "choose_desk" in told[0]
     assert "judge" not in told[0]
     rows = json.loads((tmp_path / "tiny" / "results.json").read_text())["rows"]
     arms = {test: [row["arm"] for row in rows if row["test"] == test] for test in {row["test"] for row in rows}}
-    assert arms["real_x4_realsr"] == ["bicubic", "bsrgan", "prototype"]
+    assert arms["real_x4_realsr"] == ["bicubic", "bsrgan", "prototype", "blur", "blur-noise"]
+    prototype = next(row for row in rows if row["arm"] == "prototype")
+    assert set(prototype["tone"]) == {
+        "choose",
+        "judge",
+        *(f"{p}_{c}" for p in ("choose", "judge") for c in ("canon", "nikon")),
+    }
+    assert "| trained on, with the reference's tone | seeds | choose | judge |" in out
     assert arms["x1_5d2"] == ["nothing", "real-esrgan", "deflow", "real"]
     deflow = next(row for row in rows if row["test"] == "x1_5d2" and row["arm"] == "deflow")
     assert set(deflow["share"]) == {"choose", "judge", "choose_desk", "choose_recie", "judge_fruit"}

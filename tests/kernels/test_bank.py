@@ -61,6 +61,24 @@ def test_a_bank_comes_back_from_its_file(tmp_path: Path) -> None:
     assert_close(loaded.mean(), expected, atol=1e-7, rtol=0)
 
 
+def test_kernels_of_colour_come_back_and_banks_without_are_as_before(tmp_path: Path) -> None:
+    bank = KernelBank.of(gaussians(0.7, 1.3), chroma=3 * gaussians(1.0, 1.5))
+    loaded = checkpoints.load(checkpoints.save(tmp_path / "bank.safetensors", bank), kind="kernels")
+    assert isinstance(loaded, KernelBank)
+    assert loaded.config == {"number": 2, "side": 21, "chroma": True}
+    assert loaded.chroma is not None
+    assert_close(loaded.chroma.double(), gaussians(1.0, 1.5), atol=1e-7, rtol=0)
+    shipped = checkpoints.load("kernels_city100", kind="kernels")
+    assert isinstance(shipped, KernelBank)
+    assert shipped.chroma is None
+    assert set(shipped.state_dict()) == {"kernels", "weights"}
+    with pytest.raises(ShapeError, match=r"expected chroma \(2, 21, 21\), got \(1, 21, 21\)"):
+        KernelBank.of(gaussians(0.7, 1.3), chroma=gaussians(1.0))
+    bank.chroma.fill_(1)  # type: ignore[union-attr]
+    with pytest.raises(CheckpointError, match="expected sums of 1, chroma kernel 0 has 441"):
+        bank.check()
+
+
 def test_what_is_no_bank_is_refused() -> None:
     with pytest.raises(ShapeError, match="odd side up to 101, got 2 of 4"):
         KernelBank(2, 4)

@@ -20,6 +20,7 @@ from synthpipe.images import to_uint8
 from synthpipe.kernels import KernelBank
 from synthpipe.kernels.response import FREQUENCIES, amplitudes
 from synthpipe.training import train
+from tests.kernels.fields import fields
 from tests.kernels.known_kernels import gaussians
 from tests.kernels.pictures import blurred, sharp_pictures
 
@@ -43,7 +44,7 @@ def options(tmp_path: Path, piles: dict[str, str]) -> Callable[..., dict[str, An
     def make(**changes: Any) -> dict[str, Any]:
         data = {name: {"folder": folder} for name, folder in piles.items()}
         data |= {"crop": 80, "crops": 24, "workers": 0, **changes.pop("data", {})}
-        return {"kind": "kernels", "run_dir": str(tmp_path / "run"), "data": data, **changes}
+        return {"kind": "kernels", "run_dir": str(tmp_path / "run"), "estimator": "edges", "data": data, **changes}
 
     return make
 
@@ -101,3 +102,27 @@ def test_what_cannot_be_is_refused(options: Callable[..., dict[str, Any]], tmp_p
     (tmp_path / "run" / "final.safetensors").write_bytes(b"")
     with pytest.raises(TrainingError, match="already holds a result; choose another run_dir"):
         run(options())
+
+
+def test_spectra_tell_a_kernel_for_each_folder(tmp_path: Path) -> None:
+    clean = write(tmp_path / "clean", fields(16, seed=1))
+    for name, sigma, seed in (("sharper", 0.5, 2), ("softer", 1.0, 3)):
+        write(tmp_path / "noisy" / name, blurred(fields(12, seed=seed), gaussians(sigma)[0], 0, seed=1))
+    write(tmp_path / "noisy" / "few", blurred(fields(4, seed=5), gaussians(1.0)[0], 0, seed=1))
+    data = {"clean": {"folder": clean}, "noisy": {"folder": str(tmp_path / "noisy")}}
+    data |= {"crop": 64, "crops": 200, "workers": 0}
+    given = {"kind": "kernels", "run_dir": str(tmp_path / "run"), "estimator": "spectra", "data": data}
+    bank = run(given)
+    info = checkpoints.read_header(tmp_path / "run" / "final.safetensors")["info"]
+    assert info["names"] == ["few", "sharper", "softer"]
+    assert info["estimator"] == "spectra"
+    assert len(info["chroma_amplitudes"]) == bank.config["number"] == 3
+    assert bank.config == {"number": 3, "side": 25, "chroma": True}
+    expected = amplitudes(gaussians(0.5, 1.0), (0.2, 0.3, 0.4))
+    assert (amplitudes(bank.kernels[1:], (0.2, 0.3, 0.4)) - expected).abs().max() < 0.08
+    assert bank.chroma is not None
+    assert (amplitudes(bank.chroma[1:], (0.1, 0.2)) - amplitudes(gaussians(0.5, 1.0), (0.1, 0.2))).abs().max() < 0.1
+    plain = run({**given, "run_dir": str(tmp_path / "plain"), "chroma": False, "side": 11})
+    assert plain.config == {"number": 3, "side": 11}
+    with pytest.raises(OptionError, match=r"expected 'data.crop' of at least 64 for spectra, got 48"):
+        parse_options({**given, "data": {**data, "crop": 48}}, SCHEMAS["kernels"])

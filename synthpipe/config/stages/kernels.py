@@ -47,3 +47,8 @@ degrade:
         description="[low, high]: the same for what a kernel raises, the camera's sharpening, drawn for itself; "
         "strength is then of the blur alone; null: as strength",
     )
+    chroma: KernelStrength | None = Field(
+        None,
+        description="[low, high]: the same for the kernels of colour, drawn for itself, where the weights have them; "
+        "null: as strength",
+    )

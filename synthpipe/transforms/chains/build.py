@@ -119,7 +119,7 @@ def build_stage(options: LeafStageOption) -> Stage:
             return DeFlowStage(model, options.strength, dtype, options.level)
         case KernelsStageOptions():
             bank = checkpoints.load(options.weights, kind="kernels")
-            return KernelsStage(bank, options.strength, options.sharpening)
+            return KernelsStage(bank, options.strength, options.sharpening, options.chroma)
         case SensorStageOptions():
             return SensorNoise(options)
         case NoiseStageOptions():

@@ -64,6 +64,51 @@ def test_sharpening_has_a_strength_of_its_own() -> None:
     assert abs(float(correlation)) < 5 / 141
 
 
+def test_colour_has_kernels_and_a_strength_of_its_own() -> None:
+    """Against SciPy's correlation of Y, Cb and Cr, there and back by Rec. 601's matrix."""
+    x = photo_like(37, 41, 5)
+    plain = bank()
+    colour = gaussians(0.8, 1.0, 1.3, side=9)
+    stage = KernelsStage(KernelBank.of(plain.kernels, plain.weights, colour), (0.0, 1.5), None, (0.0, 1.2))
+    check_stage(stage)
+    check_aligned(stage)
+    matrix = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
+    planes = np.einsum("ij,jhw->ihw", matrix, x[0].double().numpy())
+    for strengths in ((1.5, 0.5), (0.0, 1.0)):
+        params = {
+            name: torch.tensor([value], dtype=torch.float64)
+            for name, value in zip(("strength", "chroma"), strengths, strict=True)
+        }
+        params["index"] = torch.tensor([0])
+        made = [
+            plane + t * (ndimage.correlate(plane, kernel.double().numpy(), mode="mirror") - plane)
+            for plane, kernel, t in zip(
+                planes,
+                (plain.kernels[0], colour[0], colour[0]),
+                (strengths[0], strengths[1], strengths[1]),
+                strict=True,
+            )
+        ]
+        expected = torch.from_numpy(np.einsum("ij,jhw->ihw", np.linalg.inv(matrix), np.stack(made)))
+        for found in (stage.on_image(x, params, CONTEXT), stage.on_canvas(Canvas(x), params, CONTEXT).pixels):
+            assert_close(found[0].double(), expected, atol=2e-4, rtol=0)
+
+    numbers = uniforms_of(torch.arange(20_000), {1: 4})[1]
+    drawn = stage.draw(numbers)
+    assert float(drawn["chroma"].mean()) == pytest.approx(0.6, abs=5 * 0.346 / 141)
+    correlation = torch.corrcoef(torch.stack([drawn["strength"], drawn["chroma"]]))[0, 1]
+    assert abs(float(correlation)) < 5 / 141
+    # What was drawn before there was colour is drawn as it was.
+    assert torch.equal(numbers[:, :3], uniforms_of(torch.arange(20_000), {1: 3})[1])
+
+    together = KernelsStage(KernelBank.of(plain.kernels, plain.weights, plain.kernels), (0.0, 1.5))
+    params = {"index": torch.tensor([0]), "strength": torch.tensor([1.2], dtype=torch.float64)}
+    expected = KernelsStage(plain).on_image(x, params, CONTEXT)
+    assert_close(together.on_image(x, params, CONTEXT), expected, atol=2e-6, rtol=0)
+    with pytest.raises(ShapeError, match=r"chroma \[0\.0, 1\.0\]: this bank has no kernels of colour"):
+        KernelsStage(plain, chroma=(0.0, 1.0))
+
+
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("strength", [0.0, 0.4, 1.0, 1.5])
 def test_it_is_the_image_and_its_correlation_mixed(index: int, strength: float) -> None:
