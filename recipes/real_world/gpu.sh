@@ -7,4 +7,4 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 timeout 480 python recipes/real_world/run.py --size gpu --seeds 0 --device cuda --out "${OUT:-runs}/real_world" \
-    --only real_x4_realsr/nothing real_x4_realsr/bicubic real_x4_realsr/spectra-noise real_x4_realsr/real "$@"
+    --only real_x4_realsr/nothing real_x4_realsr/bicubic real_x4_realsr/blur-noise real_x4_realsr/real "$@"
