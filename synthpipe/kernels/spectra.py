@@ -108,4 +108,5 @@ def _ring_powers(planes: Tensor, side: int, step: int) -> Tensor:
     ring = (torch.hypot(frequency[:, None], frequency) * side).round().long().flatten()
     inside = ring <= side // 2
     sums = power.new_zeros(*power.shape[:2], side // 2 + 1).index_add_(2, ring[inside], power[..., inside])
-    return sums / torch.bincount(ring[inside], minlength=side // 2 + 1)
+    means: Tensor = sums / torch.bincount(ring[inside], minlength=side // 2 + 1)
+    return means
