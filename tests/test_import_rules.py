@@ -33,6 +33,7 @@ RANKS = {
     "weights_file": 3,
     "checkpoints": 4,
     "files": 5,
+    "noise_report": 5.5,
     "transforms": 6,
     "shards": 7,
     "corpus": 8,

@@ -62,6 +62,10 @@ PUBLIC: dict[str, set[str]] = {
         "measure_flat_noise",
         "noise_level",
     },
+    "synthpipe.noise_report": {
+        *("Comparison", "NoiseFigures", "NoiseReport", "PictureRow", "Side", "Verdict"),
+        *("compare", "figures_of_images", "figures_of_pairs", "make_report", "render_page", "report_of", "verdicts_of"),
+    },
     "synthpipe.flows": {"CLEAN", "FrozenDeFlow", "NOISY", "bits_per_dim"},
     "synthpipe.flows.frozen": {"EncodedImages", "FrozenDeFlow"},
     "synthpipe.transforms": {

@@ -19,6 +19,7 @@ __all__ = ["main"]
 
 _COMMANDS = (
     "shard",
+    "check",
     "train",
     "calibrate",
     "degrade",

@@ -15,12 +15,14 @@ from synthpipe.cli.places import local_path
 from synthpipe.errors import OptionError
 
 if TYPE_CHECKING:
+    from synthpipe.config.stream import StreamOptions
     from synthpipe.noise_statistics import NoiseStatistics
 
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
   synthpipe preview train_esrgan.yml runs/look --real noisy_photos/
+  synthpipe preview train_esrgan.yml runs/look --real noisy_photos/ --report
   synthpipe preview zoo runs/look --photos photos/
   synthpipe preview canon_5d2,real-esrgan,bsrgan runs/look --photos photos/ --scale 4
 """
@@ -50,6 +52,21 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("target", type=local_path, metavar="OUT_DIR", help="folder for preview.png")
     parser.add_argument("--real", type=local_path, help="folder of real degraded images to show beside the made ones")
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        const="",
+        metavar="OUT.html",
+        help="also write OUT_DIR/report.html (or this file) and the same numbers as .json: noise that is made against "
+        "that of --real and --pairs, with verdicts",
+    )
+    parser.add_argument(
+        "--pairs",
+        nargs=2,
+        type=local_path,
+        metavar=("CLEAN", "NOISY"),
+        help="for the report: folders of aligned pairs with equal names",
+    )
     parser.add_argument(
         "--photos",
         type=local_path,
@@ -86,10 +103,13 @@ def _of_stream(args: argparse.Namespace) -> int:
     _refuse(args, ("scale",), "is for --photos; the option file says it")
     _check_is_file(args.options)
     options = preview_options(read_yaml(args.options), str(args.options))
-    _check_output(args.target, args.real)
+    page = _page(args)
+    for folder in (args.real, *(args.pairs or ())):
+        _check_output(args.target, folder)
     device = find_device(args)
     path = args.target / "preview.png"
-    check_file_is_writable(path)
+    for file in (path, *([] if page is None else [page, page.with_suffix(".json")])):
+        check_file_is_writable(file)
     made = make_preview(
         options,
         real=args.real,
@@ -107,19 +127,68 @@ def _of_stream(args: argparse.Namespace) -> int:
     print_given_up(made.given_up)
     print_passed_over(made.passed_over)
     _print_skipped(made.skipped, "real images")
+    if page is not None:
+        _write_report(args, options, page, device)
     print(path)
     return 0
 
 
+def _page(args: argparse.Namespace) -> Path | None:
+    """Where the report goes; None: nowhere.
+
+    Raises:
+        OptionError: a name that is none of a page; something to compare with, and no report.
+    """
+    if args.report is None:
+        _refuse(args, ("pairs",), "is for --report; add it")
+        return None
+    page = args.target / "report.html" if args.report == "" else local_path(args.report)
+    if page.suffix != ".html":
+        raise OptionError(f"--report: expected a file name ending in .html, got {str(page)!r}")
+    return page
+
+
+def _write_report(args: argparse.Namespace, options: StreamOptions, page: Path, device: str) -> None:
+    """The page and its numbers, the verdicts on the output."""
+    import json
+
+    from synthpipe.files.whole_file import write_whole
+    from synthpipe.noise_report import render_page
+    from synthpipe.preview.report import stream_report
+
+    skipped: list[str] = []
+    pairs = None if args.pairs is None else (args.pairs[0], args.pairs[1])
+    report = stream_report(
+        options,
+        f"Noise of {args.options.name}",
+        real=args.real,
+        pairs=pairs,
+        crop=args.crop,
+        seen=args.seen,
+        device=device,
+        skipped=skipped,
+    )
+    write_whole(page.with_suffix(".json"), json.dumps(report.as_dict(), indent=1).encode())
+    write_whole(page, render_page(report).encode())
+    for side in report.sides:
+        for verdict in side.verdicts:
+            option = f"; change: {verdict.option}" if verdict.option else ""
+            print(f"{side.name}: {verdict.subject} {verdict.status}: {verdict.words}{option}")
+    _print_skipped(skipped, "images of the report")
+    print(page)
+
+
 def _side_by_side(args: argparse.Namespace) -> int:
     """Degradations by name, or the ways of an option file, of photographs that are at hand."""
+    if args.report is not None:
+        raise OptionError("--report: is of a stream; leave out --photos")
     from synthpipe.config.reader import read_yaml
     from synthpipe.files.decode import encode_png
     from synthpipe.files.whole_file import check_file_is_writable, write_whole
     from synthpipe.preview.option_files import degrade_options
     from synthpipe.preview.side_by_side import degradations_by_name, draw_side_by_side, ways_of_file
 
-    _refuse(args, ("real", "stages"), "shows what a stream makes; leave it out with --photos")
+    _refuse(args, ("real", "stages", "pairs"), "shows what a stream makes; leave it out with --photos")
     if args.options.suffix in _OPTION_FILES:
         options = degrade_options(read_yaml(args.options), str(args.options))
         scale = options.scale if args.scale is None else args.scale

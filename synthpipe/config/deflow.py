@@ -219,4 +219,10 @@ schedule: {kind: cosine, warmup_steps: 100}
         description="after the last step, correct what the model adds by what flat areas of the noisy images show: "
         "covariance of R, G, B by brightness and level, correlation over two pixels; needs folders",
     )
+    report: bool = Field(
+        True,
+        description="every sample_every steps the distance of what the model adds from flat areas of noisy images, in "
+        "the log, TensorBoard and distance.csv; best.safetensors is of the least; report.html at the end; needs folders, "
+        "else nothing is measured",
+    )
     data: UnpairedOptions = Field(description="the two piles of images")

@@ -42,6 +42,7 @@ FREE_TO_CHANGE = frozenset(
         "sample_images",
         "checkpoint_every",
         "keep_checkpoints",
+        "report",
         "data.workers",
         "data.prefetch",
     }

@@ -27,7 +27,17 @@ from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.build import build_degrade
 from synthpipe.transforms.chains.chain import Chain
 
-__all__ = ["Preview", "interest", "make_preview"]
+__all__ = [
+    "Drawn",
+    "Preview",
+    "best_of_each",
+    "degradation_of",
+    "draw_patches",
+    "interest",
+    "make_preview",
+    "real_candidates",
+    "real_crops",
+]
 
 #: Side of a crop in LR pixels, unless the option file's patches are larger.
 DEFAULT_CROP = 64
@@ -101,12 +111,12 @@ def make_preview(
         StreamError: the stream cannot go on, or its images are too small for ``crop``.
     """
     given_up: Counter[str] = Counter()
-    degrade = _degradation(options, stages, seen)
-    drawn = _draw_patches(options, crop, rows * _CANDIDATES_PER_ROW, degrade, device, given_up)
+    degrade = degradation_of(options, stages, seen)
+    drawn = draw_patches(options, crop, rows * _CANDIDATES_PER_ROW, degrade, device, given_up)
     lq = drawn.lq
     clean = images.quantize_8bit(images.downscale_bicubic(drawn.gt, options.scale))
     scores = [interest(x) for x in clean]
-    chosen = _best_of_each(drawn.names, scores, rows)
+    chosen = best_of_each(drawn.names, scores, rows)
     columns: list[tuple[str, list[Cell]]] = [("clean", [_pixels(clean[i]) for i in chosen])]
     behind, ways = _tile_columns(drawn, chosen, zoom, stages)
     columns += behind.named()
@@ -115,8 +125,8 @@ def make_preview(
     passed_over: Counter[str] = Counter()
     skipped: list[str] = []
     if real is not None:
-        candidates = _candidates(Path(real), clean.shape[-1], options, passed_over, given_up, skipped)
-        beside = _real_crops(candidates, [clean[i] for i in chosen])
+        candidates = real_candidates(Path(real), clean.shape[-1], options, passed_over, given_up, skipped)
+        beside = real_crops(candidates, [clean[i] for i in chosen])
         columns.append(("real degraded", [_pixels(x) for x in beside]))
     difference: list[Cell] = [_pixels(0.5 + _AMPLIFY * (lq[i] - clean[i])) for i in chosen]
     columns.append((f"difference x{_AMPLIFY}", difference))
@@ -140,7 +150,7 @@ def interest(x: Tensor) -> float:
     return 4 * min(flat, 0.5) * min(detailed, 0.5) * (1 - clipped)
 
 
-class _Drawn(NamedTuple):
+class Drawn(NamedTuple):
     """The first patches of a stream with the file name of each; where tiles are wanted, also who knows them."""
 
     gt: Tensor
@@ -150,7 +160,7 @@ class _Drawn(NamedTuple):
     recorder: Recorder | None
 
 
-def _tile_columns(drawn: _Drawn, chosen: Sequence[int], zoom: int, stages: bool) -> tuple[Columns, Columns]:
+def _tile_columns(drawn: Drawn, chosen: Sequence[int], zoom: int, stages: bool) -> tuple[Columns, Columns]:
     """Behind each stage, and one for each way of the choices."""
     if drawn.recorder is None:
         return Columns(), Columns()
@@ -160,21 +170,22 @@ def _tile_columns(drawn: _Drawn, chosen: Sequence[int], zoom: int, stages: bool)
     return behind, way_columns(degrade, crops, zoom) if isinstance(degrade, Chain) else Columns()
 
 
-def _degradation(options: StreamOptions, stages: bool, seen: int | None) -> BatchTransform:
+def degradation_of(options: StreamOptions, stages: bool, seen: int | None) -> BatchTransform:
     """What the options say, with a memory where tiles are wanted."""
     assert options.degrade is not None
     degrade = build_degrade(options.degrade, options.scale)
     return Recorder(degrade, seen) if stages or degrade.has_choices or seen is not None else degrade
 
 
-def _draw_patches(
+def draw_patches(
     options: StreamOptions,
     crop: int | None,
     count: int,
     degrade: BatchTransform,
     device: torch.device | str,
     given_up: Counter[str],
-) -> _Drawn:
+) -> Drawn:
+    """At least ``count`` patches of ``crop`` LR pixels, as far as one epoch goes; arguments as of `make_preview`."""
     sizes = [crop] if crop is not None else sorted({max(DEFAULT_CROP, options.lq_size), options.lq_size}, reverse=True)
     given = options.model_dump(include=set(StreamOptions.model_fields))
     failures = []
@@ -185,7 +196,7 @@ def _draw_patches(
             with build_stream(larger, device=device, degrade=degrade) as stream:
                 gt, lq, names = _collect(stream, count)
                 given_up.update(stream.given_up())
-                return _Drawn(gt, lq, names, larger, degrade if isinstance(degrade, Recorder) else None)
+                return Drawn(gt, lq, names, larger, degrade if isinstance(degrade, Recorder) else None)
         except StreamError as error:
             failures.append(f"crops of {size}: {error}")
     raise StreamError("no patches to show; " + "; ".join(failures))
@@ -204,7 +215,7 @@ def _collect(stream: Any, count: int) -> tuple[Tensor, Tensor, list[str]]:
     return torch.cat(gt), torch.cat(lq), names
 
 
-def _best_of_each(names: Sequence[str], scores: Sequence[float], rows: int) -> list[int]:
+def best_of_each(names: Sequence[str], scores: Sequence[float], rows: int) -> list[int]:
     """The most telling crops, one of each image as far as that goes, in stream order."""
     order = sorted(range(len(names)), key=lambda i: -scores[i])
     seen: set[str] = set()
@@ -213,7 +224,7 @@ def _best_of_each(names: Sequence[str], scores: Sequence[float], rows: int) -> l
     return sorted((first + rest)[:rows])
 
 
-def _real_crops(candidates: Sequence[tuple[Tensor, float]], beside: Sequence[Tensor]) -> list[Tensor]:
+def real_crops(candidates: Sequence[tuple[Tensor, float]], beside: Sequence[Tensor]) -> list[Tensor]:
     """For each given crop a real one of like brightness, all different."""
     chosen: list[Tensor] = []
     used: set[int] = set()
@@ -227,7 +238,7 @@ def _real_crops(candidates: Sequence[tuple[Tensor, float]], beside: Sequence[Ten
     return chosen
 
 
-def _candidates(
+def real_candidates(
     folder: Path,
     side: int,
     options: StreamOptions,

@@ -136,6 +136,26 @@ class Objective(nn.Module, ABC, Generic[M]):
         """Last changes of the averaged ``model`` of a finished run, and what to say of them in its header."""
         return {}
 
+    def judge(self, model: M, data: BatchSource) -> dict[str, float] | None:
+        """How good ``model``, the averaged weights, is, by what of its data can be measured.
+
+        MUST draw nothing from the global generator, and change neither the model nor what ``data`` hands out.
+
+        Returns:
+            Named numbers, ``"distance"`` among them: the least is the best.  None, the default: nothing can be said.
+        """
+        return None
+
+    def pages(self, model: M, data: BatchSource, name: str) -> dict[str, str]:
+        """Texts that a finished run writes into its folder, by file name; none by default.
+
+        Args:
+            model: the best weights, finished.
+            data: of the run.
+            name: of the run, for titles.
+        """
+        return {}
+
     def parameter_groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         """Optimizer groups; one with every trained parameter by default."""
         return [{"params": [p for p in self.model.parameters() if p.requires_grad], "lr": options.lr}]

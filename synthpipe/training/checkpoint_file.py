@@ -36,11 +36,12 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "scaler": Mapping,
     "bad_steps": (list, tuple),
     "processes": (list, tuple),
+    "best": Mapping,
 }
 #: Of a schedule, in some versions of torch alone.
 _CHANGING = frozenset({"verbose", "_is_initial", "_get_lr_called_within_step"})
 #: What checkpoints of the first versions lack.
-_LATER = frozenset({"companions"})
+_LATER = frozenset({"companions", "best"})
 _KINDS: dict[Any, str] = {int: "a whole number from 0", Mapping: "names with values", (list, tuple): "a list"}
 _REMEDY = "delete it to go on from the one before"
 
@@ -107,9 +108,25 @@ def _require_consistent(path: Path, state: Mapping[str, Any]) -> None:
         generator, now = process["rng"], torch.get_rng_state()
         if not isinstance(generator, Tensor) or (generator.shape, generator.dtype) != (now.shape, now.dtype):
             raise refused(path, f"rng: expected {len(now)} bytes, got {_described(generator)}")
+    _require_best(path, state.get("best", {}))
     for part in ("model", "companions", "averaged"):
         for name, value in state.get(part, {}).items():
             _require_weights(path, f"{part}.{shortened(str(name))}", value)
+
+
+def _require_best(path: Path, best: Mapping[str, Any]) -> None:
+    """Weights by names, their step, and a list of points, each of names with numbers."""
+    if not best:
+        return
+    curve, step, weights = (best.get(name) for name in ("curve", "step", "weights"))
+    points = isinstance(curve, (list, tuple)) and all(
+        isinstance(point, dict) and all(isinstance(n, str) and type(v) in (int, float) for n, v in point.items())
+        for point in curve
+    )
+    if not points or type(step) is not int or step < 0 or not isinstance(weights, Mapping):
+        raise refused(path, "best: expected a curve of numbers, a step and weights, got something else")
+    for name, value in weights.items():
+        _require_weights(path, f"best.{shortened(str(name))}", value)
 
 
 def _require_weights(path: Path, name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ per dimension; every batch holds as many clean as noisy images, so the mean over
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
@@ -17,9 +18,11 @@ from synthpipe.config.run import OptimizerOptions
 from synthpipe.errors import OptionError, TrainingError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import to_float
+from synthpipe.noise_report import render_page
 from synthpipe.seeds import picture_generators
 from synthpipe.training.base import BatchSource, Objective, RunParts, noise_of
 from synthpipe.training.data.flat_calibration import calibrate
+from synthpipe.training.data.flat_judge import FlatJudge
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -33,13 +36,15 @@ class DeFlowObjective(Objective[DeFlow]):
     Args:
         model: the flow; anything with its ``nll``, ``bits_per_dim``, ``initialize`` and ``degrade`` will do.
         calibrate: at the end of a run, correct the model by the flat areas of its piles.
+        report: measure the flat-area distance of the weights, and write a report.
     """
 
     capturable = True
 
-    def __init__(self, model: DeFlow, calibrate: bool = False) -> None:
+    def __init__(self, model: DeFlow, calibrate: bool = False, report: bool = False) -> None:
         super().__init__(model)
-        self._calibrate = calibrate
+        self._calibrate, self._report = calibrate, report
+        self._judge: FlatJudge | None = None
 
     def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, averaged over ``batch["x"]`` ``(B, 3, H, W)`` uint8 with ``batch["domain"]`` ``(B,)``."""
@@ -103,6 +108,28 @@ class DeFlowObjective(Objective[DeFlow]):
         assert isinstance(data, UnpairedData)
         return {"calibration": calibrate(model, data)}
 
+    def judge(self, model: DeFlow, data: BatchSource) -> dict[str, float] | None:
+        """The flat-area distance (:func:`synthpipe.noise_report.compare`), and what it is made of."""
+        judge = self._judge_of(data)
+        found = None if judge is None else judge.compare(model)
+        return None if found is None else found.summary()
+
+    def pages(self, model: DeFlow, data: BatchSource, name: str) -> dict[str, str]:
+        """``report.html``, and its numbers as ``report.json``."""
+        judge = self._judge_of(data)
+        found = None if judge is None else judge.report(model, f"Noise learned in {name}")
+        if found is None:
+            return {}
+        return {"report.json": json.dumps(found.as_dict(), indent=1), "report.html": render_page(found)}
+
+    def _judge_of(self, data: BatchSource) -> FlatJudge | None:
+        if not self._report:
+            return None
+        if self._judge is None:
+            assert isinstance(data, UnpairedData)
+            self._judge = FlatJudge(data)
+        return self._judge
+
     def numbers(self) -> dict[str, float]:
         """Norms of the learned shifts, where the model offers them: a covariance that stays at 0 never trains."""
         norms = getattr(self.model, "shift_norms", None)
@@ -138,7 +165,7 @@ def build_objective(options: TrainDeFlowOptions) -> DeFlowObjective:
             f"data.crop: expected a multiple of {model.size_multiple}, which this model needs, got {options.data.crop}"
         )
     model.checkpoint_activations(options.activation_checkpointing)
-    return DeFlowObjective(model, options.calibrate)
+    return DeFlowObjective(model, options.calibrate, options.report)
 
 
 def build_run(options: TrainDeFlowOptions) -> RunParts:

@@ -6,10 +6,9 @@ that was killed and resumed gives the same weights, bit for bit on the CPU, as o
 
 from __future__ import annotations
 
-import inspect
+import copy
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,27 +16,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from synthpipe import checkpoints
 from synthpipe.config.run import RunOptions, ScheduleOptions
-from synthpipe.errors import OptionError, ShapeError, SynthPipeError, TrainingError, shortened
+from synthpipe.errors import OptionError, ShapeError, SynthPipeError, shortened
 from synthpipe.seeds import sample_seed
 from synthpipe.training.base import BatchSource, Objective, step_seeds
 from synthpipe.training.checkpoint_file import refused, require_optimizer, require_schedule
 from synthpipe.training.run_folder import RunFolder
 from synthpipe.training.step.average import WarmedAverage
 from synthpipe.training.step.bad_steps import BadSteps, is_bad
+from synthpipe.training.step.best import BestWeights
 from synthpipe.training.step.captured import CapturedGradient, Gradient
+from synthpipe.training.step.fabric import start_fabric
 from synthpipe.training.step.optimizer import build_optimizer, load_optimizer, skip_if
 from synthpipe.transforms.batch import Batch, join_batches
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    pass
 
-__all__ = ["Trainer", "lr_factor", "start_fabric"]
+__all__ = ["Trainer", "lr_factor"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -65,6 +66,7 @@ class Trainer:
         self.options, self.stop = options, stop
         self.build_objective, self.build_data = build_objective, build_data
         self.step = 0
+        self.best = BestWeights()
         self.bad_steps = BadSteps(options.max_bad_steps)
         self.last_numbers: dict[str, float] = {}
 
@@ -156,6 +158,7 @@ class Trainer:
                     meter = _Meter()
                 if self.step % options.sample_every == 0:
                     self._draw(data, batch)
+                    self._judge(data)
                 if self.step % options.checkpoint_every == 0:
                     self._save(data)
 
@@ -256,6 +259,19 @@ class Trainer:
             return
         self.folder.save_picture(self.step, picture)
 
+    def _judge(self, data: BatchSource) -> None:
+        """A point of the curve of what the objective can measure of the averaged weights; the best ones are kept."""
+        if not self.fabric.is_global_zero:
+            return
+        self.averaged.take_buffers()
+        found = self.objective.judge(self.averaged.module.eval(), data)
+        if found is None:
+            return
+        self.folder.log_numbers(self.step, found)
+        if self.best.add(self.step, found, self.averaged.module):
+            self.folder.save_weights("best.safetensors", self.averaged.module, self._info(data, self.step) | found)
+        self.folder.save_text("distance.csv", self.best.table())
+
     def _save(self, data: BatchSource) -> None:
         self.bad_steps.settle()
         self.averaged.take_buffers()
@@ -275,6 +291,7 @@ class Trainer:
                 "scaler": self.fabric.strategy.precision.state_dict(),
                 "bad_steps": [self.bad_steps.in_a_row, self.bad_steps.in_all],
                 "processes": states,
+                "best": self.best.state_dict(),
             },
         )
 
@@ -285,6 +302,7 @@ class Trainer:
         self.schedule.load_state_dict(saved["schedule"])
         self.fabric.strategy.precision.load_state_dict(saved["scaler"])
         self.step = int(saved["step"])
+        self.best.load_state_dict(saved.get("best", {}))
         self.bad_steps.in_a_row, self.bad_steps.in_all = saved["bad_steps"]
         data.load_state_dict(mine["data"])
         torch.set_rng_state(mine["rng"])
@@ -305,15 +323,11 @@ class Trainer:
         self.folder.check_trained(self.step, self.bad_steps.in_all)
         path = self.folder.path / "final.safetensors"
         if self.fabric.is_global_zero:
-            info = {
-                "data": data.describe(),
-                "steps": self.step,
-                "seed": self.options.seed,
-                "skipped_steps": self.bad_steps.in_all,
-                "figures": self.last_numbers,
-                **self.objective.finish(self.averaged.module, data),
-            }
-            checkpoints.save(path, self.averaged.module, info)
+            model = self.averaged.module
+            earlier = self.best.earlier_than(self.step, copy.deepcopy(model))
+            info = self._info(data, self.step) | self.objective.finish(model, data)
+            checkpoints.save(path, model, info)
+            self._finish_best(data, info, earlier)
             logger.info(
                 "%d of %d steps done, averaged weights in %s; data: %s",
                 self.step,
@@ -323,6 +337,33 @@ class Trainer:
             )
         self.fabric.barrier()
         return path
+
+    def _info(self, data: BatchSource, step: int) -> dict[str, Any]:
+        """What the header of weights says of the run."""
+        return {
+            "data": data.describe(),
+            "steps": step,
+            "seed": self.options.seed,
+            "skipped_steps": self.bad_steps.in_all,
+            "figures": self.last_numbers,
+        }
+
+    def _finish_best(self, data: BatchSource, info: dict[str, Any], earlier: nn.Module | None) -> None:
+        """``best.safetensors``: the finished weights of the last step or, finished too, those that were best before."""
+        model = self.averaged.module
+        found = self.objective.judge(model.eval(), data)
+        if found is None:
+            return
+        self.folder.log_numbers(self.step, {f"{name}_final": value for name, value in found.items()})
+        if earlier is not None:
+            before = self._info(data, self.best.step) | self.objective.finish(earlier, data)
+            of_earlier = self.objective.judge(earlier.eval(), data)
+            if of_earlier is not None and of_earlier["distance"] < found["distance"]:
+                model, info, found = earlier, before, of_earlier
+        self.folder.save_weights("best.safetensors", model, info | found)
+        logger.info("least distance: %.4f, of step %d, in best.safetensors", found["distance"], info["steps"])
+        for name, text in self.objective.pages(model, data, str(self.options.run_dir)).items():
+            self.folder.save_text(name, text)
 
 
 @contextmanager
@@ -358,43 +399,6 @@ class _Meter:
     def steps_per_second(self) -> float:
         """By the clock, since this meter was made."""
         return self._steps / max(time.monotonic() - self._started, 1e-9)
-
-
-def start_fabric(options: RunOptions) -> Fabric:
-    """Device, precision and processes; under torchrun one process per rank.
-
-    Raises:
-        TrainingError: the `train` extra is not installed, no CUDA device, or float16 asked for on the CPU.
-    """
-    try:
-        from lightning_fabric import Fabric
-        from lightning_fabric.strategies.ddp import DDPStrategy
-    except ImportError as error:
-        raise TrainingError(
-            f"training needs Lightning Fabric, which is not installed ({error}); run: pip install 'synthpipe[train]'"
-        ) from error
-    has_cuda = torch.cuda.is_available()
-    if options.device == "cuda" and not has_cuda:
-        raise TrainingError("device: cuda was asked for, but torch finds no CUDA device; set device: auto or cpu")
-    accelerator = "cuda" if has_cuda and options.device != "cpu" else "cpu"
-    if accelerator == "cpu" and options.precision == "16-mixed":
-        raise TrainingError("precision: 16-mixed needs a CUDA device; on the CPU use 32 or bf16-mixed")
-    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=local,
-        num_nodes=max(world // local, 1),
-        precision=options.precision if options.precision != "32" else "32-true",
-        strategy=DDPStrategy(**_no_buffer_exchange()) if world > 1 else "auto",
-    )
-    fabric.launch()
-    return fabric
-
-
-def _no_buffer_exchange() -> dict[str, Any]:
-    """Buffers (permutations, flags) are equal from the start and never change; newer torch renamed the argument."""
-    known = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
-    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 def lr_factor(options: ScheduleOptions, step: int, max_steps: int) -> float:

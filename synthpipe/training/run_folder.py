@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from synthpipe import checkpoints
 from synthpipe.config.reader import parse_options
 from synthpipe.config.run import RunFolderOptions, RunOptions, folders_of
 from synthpipe.config.training import changed_options, write_options
@@ -22,7 +23,7 @@ from synthpipe.files.decode import encode_png
 from synthpipe.files.folder_walk import walk_image_folders
 from synthpipe.files.output_place import OutputPlace
 from synthpipe.files.printable import printable
-from synthpipe.files.whole_file import check_file_is_writable, check_folder_is_writable
+from synthpipe.files.whole_file import check_file_is_writable, check_folder_is_writable, write_whole
 from synthpipe.images import to_uint8
 from synthpipe.training.checkpoint_file import checkpoint_name, checkpoints_in, read_checkpoint, step_of
 
@@ -63,7 +64,7 @@ class RunFolder:
         if self._writes:
             for folder in ("tb", "samples", "checkpoints"):
                 check_folder_is_writable(self.path / folder)
-            for file in ("options.yml", "log.txt", "final.safetensors"):
+            for file in ("options.yml", "log.txt", "final.safetensors", "best.safetensors", "report.html"):
                 check_file_is_writable(self.path / file)
         place = OutputPlace(self.path / "samples", "the folder of samples", cure="name a run_dir beside it")
         for folder in folders_of(options):
@@ -158,6 +159,14 @@ class RunFolder:
         """``samples/step_N.png`` from ``(3, H, W)`` in [0, 1]."""
         pixels = to_uint8(picture.detach().float().cpu()).permute(1, 2, 0).numpy()
         (self.path / "samples" / f"step_{step:08d}.png").write_bytes(encode_png(pixels))
+
+    def save_weights(self, name: str, model: nn.Module, info: dict[str, Any]) -> None:
+        """Weights beside the final ones, by the name of their file."""
+        checkpoints.save(self.path / name, model, info)
+
+    def save_text(self, name: str, text: str) -> None:
+        """A file in UTF-8, whole."""
+        write_whole(self.path / name, text.encode())
 
     def save(self, fabric: Fabric, step: int, state: dict[str, Any]) -> None:
         """Write ``checkpoints/step_N.pt`` whole or not at all, then drop all but the newest; all processes call it."""

@@ -116,8 +116,9 @@ class FolderDomain:
         align: crops that are not resized begin at multiples of so many pixels.
 
     Images too small for a crop are skipped and counted in ``skipped`` under ``"too_small"``, unreadable ones under the
-    reason of :class:`synthpipe.errors.ImageError`.  ``given_up`` counts what the images read so far held beside 8-bit
-    sRGB, each image once (:data:`synthpipe.files.decode.GIVEN_UP`).
+    reason of :class:`synthpipe.errors.ImageError`.  ``sizes`` are height and width of those that can be used.
+    ``given_up`` counts what the images read so far held beside 8-bit sRGB, each image once
+    (:data:`synthpipe.files.decode.GIVEN_UP`).
 
     Raises:
         OptionError: a folder that is another one, or lies in it.
@@ -145,7 +146,8 @@ class FolderDomain:
         refuse_overlap(options.places)
         passed_over: Counter[str] = Counter()
         found = [path for folder in options.places for path in list_images(folder, passed_over)]
-        self._paths, areas = self._large_enough(found)
+        self._paths, self.sizes = self._large_enough(found)
+        areas = [height * width for height, width in self.sizes]
         listing = "\n".join(f"{path.name} {area}" for path, area in zip(self._paths, areas, strict=True))
         self._fingerprint = hashlib.blake2b(listing.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
         shares = np.asarray(areas if options.weight == "area" else [1.0] * len(areas), dtype=np.float64)
@@ -223,9 +225,9 @@ class FolderDomain:
             yield drawn
         yield from ((drawn + further) % (last + 1) for further in range(1, last + 1))
 
-    def _large_enough(self, paths: Sequence[Path]) -> tuple[list[Path], list[int]]:
+    def _large_enough(self, paths: Sequence[Path]) -> tuple[list[Path], list[tuple[int, int]]]:
         kept: list[Path] = []
-        areas: list[int] = []
+        kept_sizes: list[tuple[int, int]] = []
         largest = 0
         needed = self._source_side(self._lowest_factor)
         # Headers are read by threads: on a network file system this is all waiting.
@@ -241,14 +243,14 @@ class FolderDomain:
                 self.skipped["too_small"] += 1
                 continue
             kept.append(path)
-            areas.append(height * width)
+            kept_sizes.append((height, width))
         if not kept:
             raise TrainingError(
                 f"{self.name}: none of {len(paths)} images can be used ({passed_over_text(self.skipped)}): "
                 f"a crop needs {needed} pixels on the shorter side after downscale {self.options.downscale}, the "
                 f"largest has {largest}; lower data.crop or give larger images"
             )
-        return kept, areas
+        return kept, kept_sizes
 
     @property
     def _lowest_factor(self) -> float:

@@ -16,7 +16,7 @@ from synthpipe.seeds import sample_seed
 from synthpipe.training.data.folder_domain import FolderDomain
 from synthpipe.training.data.piles import Piles, measure_piles
 
-__all__ = ["choices_of", "choose", "pile_crops", "with_choices"]
+__all__ = ["choices_for", "choices_of", "choose", "pile_crops", "with_choices"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -40,13 +40,16 @@ def choose(options: UnpairedOptions, seed: int) -> tuple[UnpairedOptions, Piles 
     piles = measure_piles(pile_crops("clean", clean, options, seed), pile_crops("noisy", noisy, options, seed))
     for line in piles.words():
         logger.info("piles: %s", line)
-    chosen = {
-        "augment": piles.augment if options.augment == "auto" else options.augment,
-        "align": _align(options, piles) if options.align == "auto" else options.align,
-        "resize_range": piles.resize_range if options.clean.resize_range == "auto" else options.clean.resize_range,
-    }
+    found = choices_for(options, piles)
+    given = {"augment": options.augment, "align": options.align, "resize_range": options.clean.resize_range}
+    chosen = {name: found[name] if value == "auto" else value for name, value in given.items()}
     logger.info("piles: chosen: augment %(augment)s, align %(align)s, clean.resize_range %(resize_range)s", chosen)
     return with_choices(options, chosen), piles
+
+
+def choices_for(options: UnpairedOptions, piles: Piles) -> dict[str, Any]:
+    """What each option that may be ``auto`` is by what was measured, whatever ``options`` say of it."""
+    return {"augment": piles.augment, "align": _align(options, piles), "resize_range": piles.resize_range}
 
 
 def choices_of(options: UnpairedOptions) -> dict[str, Any]:

@@ -93,7 +93,13 @@ class Piles:
 
     def words(self) -> list[str]:
         """What was found and what follows, a line each."""
-        return [self._of_sharpness(), self._of_brightness(), self._of_grid(), self._of_direction(), self._of_levels()]
+        return [
+            self._of_sharpness(),
+            self._of_brightness(),
+            self._of_grid(),
+            f"direction: {self.direction_words()}",
+            f"levels: {self.level_words()}",
+        ]
 
     def _of_sharpness(self) -> str:
         if self.resize_range is None:
@@ -115,18 +121,20 @@ class Piles:
             return f"blocks: a JPEG grid that begins at {self.grid_phase}, not at the images' corners: crops anywhere"
         return f"blocks: a JPEG grid of {self.grid} pixels: crops begin at multiples of {self.align}"
 
-    def _of_direction(self) -> str:
+    def direction_words(self) -> str:
+        """Correlation of the noise along rows and columns, and what follows for crops."""
         if self.lag1 is None:
-            return "direction: no flat area to measure noise in: crops are mirrored, not transposed"
+            return "no flat area to measure noise in: crops are mirrored, not transposed"
         across, down, error = self.lag1
-        found = f"direction: lag-1 correlation {across:.2f} along rows, {down:.2f} along columns (error {error:.3f})"
+        found = f"lag-1 correlation {across:.2f} along rows, {down:.2f} along columns (error {error:.3f})"
         return found + (": crops are mirrored, not transposed" if self.directed else ": crops may be transposed")
 
-    def _of_levels(self) -> str:
+    def level_words(self) -> str:
+        """Range of the noise levels."""
         if not self.levels:
-            return "levels: no flat area to measure noise in"
+            return "no flat area to measure noise in"
         low, high = 255 * self.levels[0], 255 * self.levels[-1]
-        found = f"levels: sigma {low:.1f} to {high:.1f} of 255 in {len(self.levels)} crops"
+        found = f"sigma {low:.1f} to {high:.1f} of 255 in {len(self.levels)} crops"
         return f"{found}, {self.distinct_levels} different"
 
 
@@ -184,14 +192,21 @@ def _softness(clean: Sequence[Tensor], noisy: Sequence[Tensor]) -> float:
         return 1.0
     wanted = structure[seen].log()
     chosen = [_middle(crop, _RESIZED_SIDE) for crop in clean[:_RESIZED]]
-    misfits = []
-    for factor in _FACTORS:
-        got = _rings(_structure([_resized(crop, factor) for crop in chosen])[0])[seen].clamp(min=1e-12).log()
-        misfits.append(float((wanted - got).var()))
+
+    def excess(factor: float) -> Tensor:
+        """Of the noisy pile's structure over the resized clean one's, a logarithm for each ring that is seen."""
+        got = _rings(_structure([_resized(crop, factor) for crop in chosen])[0])[seen]
+        return wanted - got.clamp(min=1e-12).log()
+
+    as_they_are = excess(1.0)
+    rings = torch.arange(len(wanted), dtype=wanted.dtype)
+    # No factor fits images that are far softer: then one that enlarges them would fit as well as any.
+    softer = float(((rings - rings.mean()) * as_they_are).sum()) > 0
+    misfits = {1.0: float(as_they_are.var())}
+    misfits |= {factor: float(excess(factor).var()) for factor in _FACTORS if (factor < 1) == softer and factor != 1}
+    best = min(misfits, key=misfits.__getitem__)
     # Reducing changes little in photographs that are sharp already, so that the best factor alone would be chance.
-    if misfits[_FACTORS.index(1.0)] - min(misfits) < _BETTER:
-        return 1.0
-    return _FACTORS[misfits.index(min(misfits))]
+    return best if misfits[1.0] - misfits[best] >= _BETTER else 1.0
 
 
 def _structure(crops: Sequence[Tensor]) -> tuple[Tensor, float]:

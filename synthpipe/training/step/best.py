@@ -1,0 +1,55 @@
+"""The averaged weights that were best so far, by a distance that the objective measures, and the curve of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["BestWeights"]
+
+
+class BestWeights:
+    """A point for every measurement, and the weights of the least distance; its state is part of the checkpoints."""
+
+    def __init__(self) -> None:
+        #: Step of the weights that are kept; 0 where there are none.
+        self.step = 0
+        self._curve: list[dict[str, float]] = []
+        self._weights: dict[str, Tensor] = {}
+
+    def add(self, step: int, numbers: Mapping[str, float], model: nn.Module) -> bool:
+        """Note the numbers of ``model`` after ``step`` steps, ``"distance"`` among them; true where it is the best."""
+        best = min((point["distance"] for point in self._curve), default=float("inf"))
+        self._curve.append({"step": step, **numbers})
+        if numbers["distance"] >= best:
+            return False
+        self.step = step
+        self._weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        return True
+
+    def earlier_than(self, step: int, model: nn.Module) -> nn.Module | None:
+        """``model`` with the weights that are kept; None where these are of ``step`` itself, or there are none."""
+        if not self._weights or self.step >= step:
+            return None
+        model.load_state_dict(self._weights)
+        return model
+
+    def table(self) -> str:
+        """The curve as comma-separated values, a line for each measurement."""
+        names = list(dict.fromkeys(name for point in self._curve for name in point))
+        lines = [",".join(names)]
+        lines += [",".join(f"{point[name]:.6g}" if name in point else "" for name in names) for point in self._curve]
+        return "\n".join(lines) + "\n"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on with; empty where nothing was measured."""
+        if not self._curve:
+            return {}
+        return {"curve": [dict(point) for point in self._curve], "step": self.step, "weights": dict(self._weights)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave."""
+        self._curve = [dict(point) for point in state.get("curve", ())]
+        self.step, self._weights = int(state.get("step", 0)), dict(state.get("weights", {}))
