@@ -93,9 +93,9 @@ def _coefficients(image: Tensor, stride: int) -> Tensor:
 
 
 def _node_weights(brightness: Tensor) -> Tensor:
-    """``(N,)`` -> ``(N, K)``, by linear interpolation, as :func:`synthpipe.flat_noise.measure.flat_power` does."""
-    place = (brightness.double() * NODES - 0.5).clamp(0, NODES - 1)
-    return (1 - (torch.arange(NODES, dtype=torch.float64) - place[:, None]).abs()).clamp(min=0)
+    """``(N,)`` -> ``(N, K)``: 1 at the nearest node."""
+    nearest = (brightness.double() * NODES).floor().clamp(0, NODES - 1).long()
+    return F.one_hot(nearest, NODES).double()
 
 
 def _values_of_image(image: Tensor) -> Tensor:

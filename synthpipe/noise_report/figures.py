@@ -28,9 +28,11 @@ __all__ = ["BINS", "RINGS", "NoiseFigures", "figures_of", "figures_of_images", "
 RINGS, BINS = 14, 49
 _REACH = 6.0
 _LOWEST_FREQUENCY = 1 / 32
-_ROUNDS = 12
+_ROUNDS = 30
 #: Pixels of flat area at which an image counts half of what one with endless area does.
 _HALF_TRUST = 4000.0
+#: Share of an image's area that makes a node one of those it lies at.
+_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ def figures_of(parts: Iterable[NoisePart | None]) -> NoiseFigures | None:
     at_nodes = power.mean(3)  # (K, 3, 3)
     share = weights.sum(0) / weights.sum()
     total = torch.einsum("k,kabf->abf", share, power)
-    ordered = levels.sqrt().sort().values
-    shape = float((share * diagonal(at_nodes).mean(1)).sum())
-    per_level = math.sqrt(shape / max(mean_level, 1e-18))
+    at_mean_level = diagonal(at_nodes).mean(1).clamp(min=1e-12)
+    ratios = ((counts * variance / at_mean_level).sum(1) / area).sqrt()
+    middle = math.sqrt(float((share * at_mean_level).sum()))
     histogram, kurtosis = _histogram(torch.cat([part.values for part in found]))
     spectrum, frequencies = _rings(total.diagonal(dim1=0, dim2=1).mean(1))
     return NoiseFigures(
@@ -117,20 +119,24 @@ def figures_of(parts: Iterable[NoisePart | None]) -> NoiseFigures | None:
         frequencies=frequencies,
         histogram=histogram,
         excess_kurtosis=kurtosis,
-        levels=(float(ordered[0]) * per_level, float(ordered[-1]) * per_level),
+        levels=(float(ratios.min()) * middle, float(ratios.max()) * middle),
     )
 
 
 def _levels(variance: Tensor, counts: Tensor) -> Tensor:
-    """``l_i`` of ``variance = l_i * s_k`` ``(I, K)``, weighted by ``counts``: ``(I,)``, up to a common factor."""
+    """``l_i`` of ``variance = l_i * s_k`` ``(I, K)``, weighted by ``counts``: ``(I,)``, of mean about 1.
+
+    An image whose area lies at one brightness, which reading it may have shared between two nodes, says nothing of how
+    noise changes with brightness, and so nothing of its level: it counts as 1.
+    """
     weights = counts / (counts + _HALF_TRUST)
-    shape = torch.ones(variance.shape[1], dtype=variance.dtype)
+    wide = (counts >= _SPREAD * counts.sum(1, keepdim=True)).sum(1) > 2
     levels = torch.ones(len(variance), dtype=variance.dtype)
     for _ in range(_ROUNDS):
-        levels = (weights * variance / shape).sum(1) / weights.sum(1).clamp(min=1e-12)
-        levels = levels.clamp(min=1e-9)
         shape = (weights * variance / levels[:, None]).sum(0) / weights.sum(0).clamp(min=1e-12)
         shape = torch.where(weights.sum(0) > 0, shape, torch.ones_like(shape)).clamp(min=1e-9)
+        found = ((weights * variance / shape).sum(1) / weights.sum(1).clamp(min=1e-12)).clamp(min=1e-9)
+        levels = torch.where(wide, found / found[wide].mean() if bool(wide.any()) else found, torch.ones_like(found))
     return levels
 
 

@@ -22,7 +22,7 @@ Status = Literal["within", "too strong", "too weak", "differs", "not learned", "
 Place = Literal["stream", "training"]
 
 #: Log ratios of sigma; differences of correlations; log ratios of bands of the spectrum; divergence of histograms.
-_SIGMA, _BRIGHTNESS, _LAG, _COLOUR, _BAND, _TAILS = math.log(1.15), math.log(1.2), 0.10, 0.12, math.log(1.35), 0.03
+_SIGMA, _BRIGHTNESS, _LAG, _COLOUR, _BAND, _TAILS = math.log(1.15), math.log(1.2), 0.10, 0.12, math.log(1.35), 0.02
 #: Below this share of the real side's nothing was learned, and from where on the real side clearly has it.
 _MISSING, _CLEAR_LAG, _CLEAR_RANGE = 0.25, 0.15, math.log(1.3)
 #: Share of the area from which a brightness has a say.

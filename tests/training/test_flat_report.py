@@ -1,0 +1,169 @@
+"""A DeFlow's run with piles that have flat areas: the curve, the best weights, the report; and that bits stay the same."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from synthpipe import checkpoints
+from synthpipe.config.deflow import TrainDeFlowOptions
+from synthpipe.config.reader import parse_options
+from synthpipe.errors import TrainingError
+from synthpipe.flows.deflow import DeFlow
+from synthpipe.training import train
+from synthpipe.training.checkpoint_file import read_checkpoint
+from synthpipe.training.data.flat_judge import FlatJudge
+from synthpipe.training.data.unpaired import UnpairedData
+from synthpipe.training.deflow import DeFlowObjective
+from synthpipe.training.step.best import BestWeights
+from tests.noise_report.fields import Recipe, flat_images, with_noise
+
+NOISE = Recipe(base=4, slope=2)
+
+
+def write(folder: Path, images: list[Tensor]) -> str:
+    folder.mkdir()
+    for number, image in enumerate(images):
+        pixels = (255 * image).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return str(folder)
+
+
+@pytest.fixture
+def options(tmp_path: Path, run_data: Callable[..., dict[str, Any]]) -> Callable[..., TrainDeFlowOptions]:
+    clean = write(tmp_path / "flat_clean", flat_images(6, 0))
+    noisy = write(tmp_path / "flat_noisy", with_noise(flat_images(6, 1), NOISE, 2))
+
+    def make(name: str, **changes: Any) -> TrainDeFlowOptions:
+        data = {"clean": {"folder": clean}, "noisy": {"folder": noisy}, "crop": 16, "batch_size": 4}
+        run = run_data(run_dir=str(tmp_path / name), data=data, max_steps=6, sample_every=2, checkpoint_every=3)
+        return parse_options(run | changes, TrainDeFlowOptions)
+
+    return make
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "distance.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_writes_curve_best_weights_and_report(options: Callable[..., TrainDeFlowOptions], tmp_path: Path) -> None:
+    final = train(options("run"))
+    folder = tmp_path / "run"
+    curve = rows(folder)
+    assert [int(row["step"]) for row in curve] == [2, 4, 6]
+    header = checkpoints.read_header(folder / "best.safetensors")["info"]
+    least = min(curve, key=lambda row: float(row["distance"]))
+    assert header["steps"] == int(least["step"])
+    assert header["distance"] == pytest.approx(float(least["distance"]), rel=1e-4)
+    report = json.loads((folder / "report.json").read_text())
+    assert report["sides"][0]["distance"] == pytest.approx(header["distance"])
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png") == 16
+    assert "calibrate: true" in page
+    # The same bits where nothing is measured.
+    plain = train(options("plain", report=False))
+    assert not (tmp_path / "plain" / "best.safetensors").exists()
+    ours, theirs = (checkpoints.load(path).state_dict() for path in (final, plain))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_resumed_run_has_the_same_curve_and_best_weights(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path
+) -> None:
+    train(options("whole"))
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 5  # before the sixth step, where the last checkpoint is the fifth's
+
+    train(options("parts"), stop=stop)
+    train(options("parts", resume="auto"))
+    assert (tmp_path / "whole" / "distance.csv").read_text() == (tmp_path / "parts" / "distance.csv").read_text()
+    whole, parts = (checkpoints.load(tmp_path / name / "best.safetensors").state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_weights_that_were_better_before_the_last_step_are_kept(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the distance from the weights of the first measurement in place of the measure."""
+    first: list[dict[str, Tensor]] = []
+
+    def judge(self: DeFlowObjective, model: DeFlow, data: Any) -> dict[str, float]:
+        now = {name: value.detach().clone() for name, value in model.named_parameters()}
+        first.append(now)
+        return {"distance": sum(float((value - first[0][name]).abs().sum()) for name, value in now.items())}
+
+    monkeypatch.setattr(DeFlowObjective, "judge", judge)
+    monkeypatch.setattr(DeFlowObjective, "pages", lambda *_: {})
+    final = train(options("moved"))
+    assert [float(row["distance"]) > 0 for row in rows(tmp_path / "moved")] == [False, True, True]
+    best = checkpoints.read_header(tmp_path / "moved" / "best.safetensors")["info"]
+    assert (best["steps"], best["distance"]) == (2, 0)
+    kept = dict(checkpoints.load(tmp_path / "moved" / "best.safetensors").named_parameters())
+    assert all(torch.equal(value, kept[name]) for name, value in first[0].items())
+    assert any(not torch.equal(value, kept[name]) for name, value in checkpoints.load(final).named_parameters())
+
+
+def test_the_judge_measures_what_a_model_adds(options: Callable[..., TrainDeFlowOptions]) -> None:
+    """In place of a flow one that adds the pile's own noise, and one of half of it."""
+
+    class Adds(FlatJudge):
+        factor = 1.0
+
+        def _made(self, model: Any) -> list[tuple[Tensor, Tensor]]:
+            clean = list(self._tiles)  # type: ignore[arg-type]
+            return list(zip(clean, with_noise(clean, NOISE, 9, self.factor), strict=True))
+
+    data = UnpairedData(options("judge").data, seed=0)
+    judge = Adds(data)
+    good = judge.compare(None)  # type: ignore[arg-type]
+    judge.factor = 0.5
+    half = judge.compare(None)  # type: ignore[arg-type]
+    data.close()
+    assert good is not None
+    assert half is not None
+    assert good.distance < 0.12
+    assert half.summary()["sigma_ratio"] == pytest.approx(0.5, abs=0.05)
+    assert half.distance > 0.6
+
+
+def test_damaged_best_weights_are_refused(options: Callable[..., TrainDeFlowOptions], tmp_path: Path) -> None:
+    train(options("run"))
+    path = tmp_path / "run" / "checkpoints" / "step_00000006.pt"
+    state = torch.load(path, weights_only=True)
+    assert read_checkpoint(path)["best"]["step"] in (2, 4, 6)
+    for wrong in ({"curve": 3}, {**state["best"], "step": -1}, {**state["best"], "curve": [{"distance": "x"}]}):
+        torch.save({**state, "best": wrong}, path)
+        with pytest.raises(TrainingError, match="best: expected a curve"):
+            read_checkpoint(path)
+    torch.save({name: value for name, value in state.items() if name != "best"}, path)
+    assert "best" not in read_checkpoint(path)  # a run of an older version
+
+
+def test_best_weights_are_those_of_the_least_distance() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    best = BestWeights()
+    for step, distance in ((10, 0.5), (20, 0.3), (30, 0.4)):
+        torch.nn.init.constant_(model.weight, step)
+        assert best.add(step, {"distance": distance}, model) == (step != 30)
+    kept = best.earlier_than(30, torch.nn.Linear(1, 1, bias=False))
+    assert kept is not None
+    assert kept.state_dict()["weight"].tolist() == [[20.0]]
+    assert best.earlier_than(20, torch.nn.Linear(1, 1, bias=False)) is None
+    assert best.table().splitlines() == ["step,distance", "10,0.5", "20,0.3", "30,0.4"]
+    again = BestWeights()
+    again.load_state_dict(best.state_dict())
+    assert (again.step, again.table()) == (20, best.table())
+    assert not again.add(40, {"distance": 0.31}, model)
