@@ -14,7 +14,7 @@ __all__ = ["Recipe", "flat_images", "with_noise"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Noise: sigma of 255 is ``base + slope * brightness``, both kernels' taps beside 1, correlation of any two channels."""
+    """Sigma of 255 is ``base + slope * brightness``; the kernel's taps beside 1; correlation of any two channels."""
 
     base: float = 3.0
     slope: float = 4.0

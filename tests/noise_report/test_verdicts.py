@@ -1,4 +1,4 @@
-"""Noise of known sigma and correlation against noise that is like it, and against noise that is spoilt in one way each."""
+"""Noise of known sigma and correlation against noise that is like it, and noise that is spoilt in one way each."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_tails_of_another_law(real: NoiseFigures) -> None:
 
 
 def test_levels_of_several_images_are_told_from_brightness() -> None:
-    """Dark images of high and bright ones of low noise, which share brightnesses: sigma is the same at each for that."""
+    """Dark images of high and bright ones of low noise, which share brightnesses: it does not fall with brightness."""
     white = Recipe(base=4.0, slope=0.0, tap=0.0, channels=0.0)
     ramp = torch.linspace(0, 1, 384).repeat_interleave(1).expand(3, 96, 384)
     pile = []

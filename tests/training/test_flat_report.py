@@ -1,4 +1,4 @@
-"""A DeFlow's run with piles that have flat areas: the curve, the best weights, the report; and that bits stay the same."""
+"""A DeFlow's run with piles that have flat areas: the curve, the best weights, the report; bits stay the same."""
 
 from __future__ import annotations
 
