@@ -14,7 +14,7 @@ from torch import Tensor
 
 from synthpipe.images import to_uint8
 
-__all__ = ["MARGIN", "registered", "shift_between"]
+__all__ = ["MARGIN", "moved", "registered", "shift_between"]
 
 #: Pixels at the border of a window that a moved reference does not reach.
 MARGIN = 16
@@ -31,10 +31,9 @@ def registered(noisy: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         noisy, reference: windows ``(3, H, W)``, uint8.
     """
-    moved = reference.double().numpy()
-    shift = shift_between(noisy.double().mean(0).numpy(), moved.mean(0))
-    moved = _moved(moved, shift)
-    noisy, inner = _inner(noisy), _inner(torch.from_numpy(moved))
+    planes = reference.double().numpy()
+    shift = shift_between(noisy.double().mean(0).numpy(), planes.mean(0))
+    noisy, inner = _inner(noisy), _inner(torch.from_numpy(moved(planes, shift)))
     inner = inner + (noisy.double() - inner).mean((1, 2), keepdim=True)
     return noisy, to_uint8((inner / 255).clamp(0, 1))
 
@@ -49,14 +48,14 @@ def shift_between(noisy: NDArray[np.float64], reference: NDArray[np.float64]) ->
     shift = np.zeros(2)
     inner = (slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
     for _ in range(_ROUNDS):
-        moved = _moved(reference, (float(shift[0]), float(shift[1])))
-        down, right = np.gradient(moved)
+        there = moved(reference, (float(shift[0]), float(shift[1])))
+        down, right = np.gradient(there)
         basis = np.stack([-down[inner].ravel(), -right[inner].ravel(), np.ones(down[inner].size)], 1)
-        shift += np.linalg.lstsq(basis, (noisy - moved)[inner].ravel(), rcond=None)[0][:2]
+        shift += np.linalg.lstsq(basis, (noisy - there)[inner].ravel(), rcond=None)[0][:2]
     return (float(shift[0]), float(shift[1])) if np.abs(shift).max() < _MOST_SHIFT else (0.0, 0.0)
 
 
-def _moved(x: NDArray[np.float64], shift: tuple[float, float]) -> NDArray[np.float64]:
+def moved(x: NDArray[np.float64], shift: tuple[float, float]) -> NDArray[np.float64]:
     """``(..., H, W)`` by the shift theorem; what comes in at a border is the other border's, cut off later."""
     height, width = x.shape[-2:]
     phase = np.fft.fftfreq(height)[:, None] * shift[0] + np.fft.rfftfreq(width)[None] * shift[1]
