@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["FREQUENCIES", "LAGS", "SIDE", "autocorrelation", "dct_matrix", "diagonal", "radius", "without_shading"]
@@ -19,28 +20,46 @@ FREQUENCIES = SIDE * SIDE
 #: Lags of the autocorrelation, to either side.
 LAGS = 4
 
-#: The lowest frequencies follow the trend of the next two rings, to this power.
-_TREND = 0.75
+#: The lowest frequencies follow the trend of the next two rings, to this power and by at most this factor.
+_TREND, _MOST_RISE = 0.75, 3
+#: Times what the trend says that the lowest frequencies may have: grey, red against blue, green against both.
+_MOST_SHARE = (1.0, 4.0, 4.0)
+_OPPONENT = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (1.0, -2.0, 1.0))
+#: The waves of less than 0.05 cycles per pixel but the mean.
+_LOWEST = (1, SIDE, SIDE + 1)
 #: Lags that the spectrum is explained by.
 _FITTED_LAGS = 9
 
 
 def without_shading(power: Tensor) -> Tensor:
-    """Power ``(K, 3, 3, F)`` whose lowest frequencies follow the trend of the next ones, where they lie above it.
+    """Power ``(K, 3, 3, F)`` whose lowest frequencies do not hold more than the next ones let expect.
 
-    The mean of a block, which says nothing of noise, gets what the trend says.
+    Shading and texture are mostly grey: the mean of R, G and B follows the trend of the next frequencies where it lies
+    above it.  In differences of colour, of which scenes have little at these wavelengths and cameras' blotches much, up
+    to four times the trend is taken for noise.  The mean of a block says nothing of noise: grey gets what the trend
+    says, colours rise to it as they did to the first waves.
     """
+    axes = F.normalize(torch.tensor(_OPPONENT, dtype=power.dtype, device=power.device), dim=1)
+    power = torch.einsum("ac,kcdf,bd->kabf", axes, power, axes)
     distance = radius()
     near = power[..., (distance > 1.9) & (distance < 2.5)].mean(-1)
     far = power[..., (distance > 2.7) & (distance < 3.4)].mean(-1)
-    rise = (diagonal(near) / diagonal(far).clamp(min=1e-12)).clamp(1, 3) ** _TREND  # (K, 3)
+    rise = _rise(diagonal(near), diagonal(far))  # (K, 3)
     expected = near * (rise[:, :, None] * rise[:, None]).sqrt()
-    power = power.clone()
-    for frequency in (0, 1, SIDE, SIDE + 1):
-        share = diagonal(power[..., frequency]) / diagonal(expected).clamp(min=1e-12)
-        share = share.clamp(0, 1) if frequency else torch.ones_like(share)
+    allowed = rise.new_tensor(_MOST_SHARE)
+    waves = [diagonal(power[..., frequency]) for frequency in _LOWEST]
+    shares = [(wave / diagonal(expected).clamp(min=1e-12)).clamp(min=0).minimum(allowed) for wave in waves]
+    first = torch.stack(shares).mean(0) * diagonal(expected)
+    mean = first * _rise(first, diagonal(near)) / diagonal(expected).clamp(min=1e-12)
+    mean[:, 0] = 1
+    for frequency, share in zip((*_LOWEST, 0), (*shares, mean), strict=True):
         power[..., frequency] = expected * (share[:, :, None] * share[:, None]).sqrt()
-    return power
+    return torch.einsum("ac,kabf,bd->kcdf", axes, power, axes)
+
+
+def _rise(low: Tensor, high: Tensor) -> Tensor:
+    """From frequencies to the next lower ones, as the trend allows."""
+    return (low / high.clamp(min=1e-12)).clamp(1, _MOST_RISE) ** _TREND
 
 
 def diagonal(matrices: Tensor) -> Tensor:
