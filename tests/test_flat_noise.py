@@ -65,6 +65,29 @@ def test_correlated_noise(across: float, down: float) -> None:
     assert float(mean[MIDDLE + 1, MIDDLE + 1]) == pytest.approx(across * down, abs=0.06)
 
 
+def test_blotches_of_colour_count_and_grey_shading_does_not() -> None:
+    """Colour that varies over tens of pixels is a third of the noise; grey of the same wavelengths is the scene's."""
+    gradient = torch.linspace(0.35, 0.65, 512).expand(3, 512, 512)
+    fine = white(512, 512, 9 / 255**2 * (0.4 * torch.eye(3) + 0.6))
+    wide = white(512, 512, torch.eye(3), seed=1)
+    wide = torch.nn.functional.avg_pool2d(wide[None], 17, 1, 8)[0]
+    wide = torch.tensor([1.2, 0.5, 2.0])[:, None, None] * wide / wide.std((1, 2), keepdim=True) / 255
+    noise = fine + wide
+    truth = torch.cov(noise.flatten(1)).double()
+    found = measure_flat_noise([gradient + noise])
+    covariance = torch.einsum("k,kij->ij", found.counts / found.counts.sum(), found.covariance)
+    assert (sigma_ratio(covariance, truth) - 1).abs().max() < 0.08
+    assert (correlation(covariance) - correlation(truth)).abs().max() < 0.07
+    shaded = measure_flat_noise([gradient + 0.02 * torch.sin(torch.arange(512) / 8).expand(3, 512, 512) + fine])
+    covariance = torch.einsum("k,kij->ij", shaded.counts / shaded.counts.sum(), shaded.covariance)
+    assert (sigma_ratio(covariance, torch.cov(fine.flatten(1)).double()) - 1).abs().max() < 0.15
+
+
+def correlation(covariance: Tensor) -> Tensor:
+    sigma = covariance.diagonal().sqrt()
+    return covariance / sigma[:, None] / sigma
+
+
 def test_shading_texture_and_edges_beside_flat_areas_do_not_count() -> None:
     content = torch.linspace(0.3, 0.7, 320).expand(3, 320, 320).clone()
     texture = 0.1 * torch.randn(3, 160, 320, generator=generator(1))

@@ -2,11 +2,11 @@ r"""What the reference of a real pair adds to its residual that is no noise: its
 
     python recipes/deflow_cameras/reference_errors.py ../shared/data/real_noise_full/clean   # how well it is estimated
 
-PolyU's references are JPEG files of quality 75 with chroma at half the size, and lie up to 0.7 pixels beside their shot.
-A residual is then ``noise + e``: what coding took from the reference, ``e = x - J(x)``, is in it, and independent of the
-noise.  x is not known.  It is replaced by the mean of codings of ``J(x)`` on eight other grids, which undoes the blocks
-(Nosratinia 2001, "Enhancement of JPEG-compressed images by re-application of JPEG"), and that is coded once more, off
-the file's grid: :func:`coding_error`.  No setting is fitted.
+PolyU's references are JPEG files of quality 75 with chroma at half the size, and lie up to 0.7 pixels beside their
+shot.  A residual is then ``noise + e``: what coding took from the reference, ``e = x - J(x)``, is in it, and
+independent of the noise.  x is not known.  The mean of codings of ``J(x)`` on eight other grids takes its place, which
+undoes the blocks (Nosratinia 2001, "Enhancement of JPEG-compressed images by re-application of JPEG"), and that is
+coded once more, off the file's grid: :func:`coding_error`.  No setting is fitted.
 
 Covariances of ``e`` are taken off those of real residuals (:class:`Moments`); where a distribution is wanted, ``e`` is
 added to what a generator makes, so that both sides carry it.
@@ -102,7 +102,7 @@ def coding_error(reference: Tensor) -> Tensor:
 
 
 def register(clean: Tensor, noisy: Tensor) -> Registered:
-    """References ``(N, 3, H, W)`` moved onto their shots, to their mean in R, G and B; without a border of 16 pixels."""
+    """References ``(N, 3, H, W)`` moved onto their shots, to their mean in R, G and B; cut by 16 pixels all around."""
     found = []
     for reference, shot in zip(clean, noisy, strict=True):
         grey = [255 * image.double().mean(0).numpy() for image in (shot, reference)]

@@ -70,7 +70,50 @@ def test_prepare_then_evaluate(
     assert [255 * sigma for sigma in peer["sigma"]] == pytest.approx([SIGMA] * 3, rel=0.1)
     assert abs(peer["lag1_h"]) < 0.05
     assert peer["channel_correlation"] == pytest.approx([0, 0, 0], abs=0.06)
+    # References without an error of their own: nothing to take off, but the registered pairs say the same.
+    truth = json.loads((tmp_path / "evaluation.json").read_text())["scenes"]["Nikon800 door"]["without_errors"]
+    assert [255 * sigma for sigma in truth["real noise"]["sigma"]] == pytest.approx([SIGMA] * 3, rel=0.1)
+    assert truth["Gaussian, fitted"]["akld"] < truth["DeFlow"]["akld"]  # white Gaussian noise is what it is
     assert "| Nikon800 door | " in capsys.readouterr().out
+
+
+def test_the_error_of_a_references_coding_is_estimated_and_taken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known photographs, coded: the error that is estimated from the file alone against the true one."""
+    monkeypatch.syspath_prepend(RECIPE)
+    from reference_errors import coded, coding_error, moments, register
+
+    rng = np.random.default_rng(3)
+    # As photographs are: amplitudes fall with frequency in flat areas, and colours differ less than brightness.
+    draws = torch.from_numpy(rng.standard_normal((3, 4, 512, 512))).float()
+    radius = torch.hypot(torch.fft.fftfreq(512)[:, None], torch.fft.rfftfreq(512)[None]).clamp(min=1 / 512)
+    fields = torch.fft.irfft2(torch.fft.rfft2(draws) * radius**-2)
+    fields = fields / fields.std((2, 3), keepdim=True)
+    known = 120 + 25 * fields[:, :1] + 8 * fields[:, 1:]
+    known = (known.round() / 255).clamp(0, 1).float()
+    files = torch.stack([coded(image) for image in known])
+    noise = 3 / 255 * torch.from_numpy(rng.standard_normal(known.shape)).float()
+    true = moments(known - files, files, flat=True).as_dict()
+    found = moments(torch.stack([coding_error(image) for image in files]), files, flat=True)
+    assert found.as_dict()["sigma"] == pytest.approx(true["sigma"], rel=0.25)
+    assert found.as_dict()["channel_correlation"] == pytest.approx(true["channel_correlation"], abs=0.15)
+    raw = moments(known + noise - files, files, flat=True)
+    left, wrong = (raw - found).as_dict()["sigma"], raw.as_dict()["sigma"]
+    assert 255 * max(left) < 255 * max(wrong) - 0.1
+    assert [255 * sigma for sigma in left] == pytest.approx([3.0] * 3, rel=0.03)
+    # A reference half a pixel beside its shot comes back onto it, but for rounding.
+    there = torch.from_numpy(np.stack([shifted(image.double().numpy(), 0.5) for image in known])).float()
+    pairs = register(known, there.clamp(0, 1))
+    rounding = 1 / 12 / 255**2
+    assert (known - there).square().mean() > 1.5 * rounding
+    assert (pairs.clean - pairs.noisy).square().mean() < 1.1 * rounding
+
+
+def shifted(image: np.ndarray, pixels: float) -> np.ndarray:
+    """``(3, H, W)``, down, by the shift theorem."""
+    phase = np.exp(-2j * np.pi * np.fft.fftfreq(image.shape[1])[:, None] * pixels)
+    return np.fft.ifft2(np.fft.fft2(image) * phase).real
 
 
 def test_the_option_file_trains_with_levels_and_a_correction(monkeypatch: pytest.MonkeyPatch) -> None:
