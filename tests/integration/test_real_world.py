@@ -371,7 +371,7 @@ def test_the_whole_in_miniature(monkeypatch, data_root, tmp_path, capsys):
         *(f"{p}_{c}" for p in ("choose", "judge") for c in ("canon", "nikon")),
     }
     assert "| trained on, with the reference's tone | seeds | choose | judge |" in out
-    assert arms["x1_5d2"] == ["nothing", "real-esrgan", "deflow", "real"]
+    assert arms["x1_5d2"] == ["nothing", "real-esrgan", "deflow", "deflow-spread", "real"]
     deflow = next(row for row in rows if row["test"] == "x1_5d2" and row["arm"] == "deflow")
     assert set(deflow["share"]) == {"choose", "judge", "choose_desk", "choose_recie", "judge_fruit"}
     nothing = next(row for row in rows if row["test"] == "x1_5d2" and row["arm"] == "nothing")

@@ -49,7 +49,7 @@ from synthpipe.transforms.build import build_degrade
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "real_world"
 CAMERAS = ("5d2", "d800", "80d")
-LEARNED = ("blur", "blur-noise", "deflow", "blur-deflow", "mixture", "mixture-jpeg")
+LEARNED = ("blur", "blur-noise", "deflow", "deflow-spread", "blur-deflow", "mixture", "mixture-jpeg")
 HAND_MADE = ("bicubic", "real-esrgan", "bsrgan", "gaussian", "coloured")
 #: Cycles per pixel, and what pairs say there: MANIFEST.md of real_sr.
 PLACES = (0.2, 0.3, 0.4, 0.47)
