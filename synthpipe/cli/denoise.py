@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
-  synthpipe denoise blind_spot_small photos/ cleaned/ --max-sigma 0.03
-  synthpipe denoise mine.safetensors /data/hr /data/hr_clean --sigma auto --min-sigma 0.008 --workers 8
+  synthpipe denoise auto photos/ cleaned/
+  synthpipe denoise mine.safetensors /data/hr /data/hr_clean --sigma 0.02 --workers 8
 
+WEIGHTS auto is a network for the noise of cameras and one for white noise, by what is measured on each image.  Without
+--sigma, --min-sigma, --max-sigma, --hole and --strength, all of it follows from level and correlation of the image's
+noise; with one of them, the others are as each of them says.
 IN is a folder of images (nested is fine) or one image: OUT gets a PNG of each under the same relative name.  Or IN is
 shards (a folder with an index, a pattern such as hr-{000..511}.tar, URLs): OUT gets shards with the same samples under
 the same keys in the same order, images as PNG, everything else byte for byte, and an index; after an interruption the
@@ -46,14 +49,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         example=_EXAMPLE,
     )
     parser.add_argument(
-        "weights", type=place, metavar="WEIGHTS", help="a .safetensors file, or the name of shipped weights"
+        "weights", type=place, metavar="WEIGHTS", help="auto, a .safetensors file, or the name of shipped weights"
     )
     parser.add_argument("source", type=place, nargs="+", metavar="IN", help="a folder of images, one image, or shards")
     parser.add_argument("output", type=place, metavar="OUT", help="folder to write; of shards, local or an fsspec URL")
     add_in_place_argument(parser)
     add_page_arguments(parser)
     parser.add_argument(
-        "--sigma", type=_level, metavar="auto|X", help="level of the noise (default: auto, each image's)"
+        "--sigma", type=_level, metavar="auto|X", help="level of the noise (auto: each image's, taken for white)"
     )
     parser.add_argument("--min-sigma", type=float, metavar="X", help="images estimated below X stay as they are")
     parser.add_argument("--max-sigma", type=float, metavar="X", help="estimates above X are taken for X")

@@ -27,7 +27,7 @@ data:
 # a denoiser of cameras: the noise is made by learned degradations, so that no pairs are needed
 kind: plain_denoiser
 run_dir: runs/camera
-level: false
+level_error: 1.35
 loss: log_mse
 model: {width: 32, depth: 2, scales: 3}
 data:
@@ -51,6 +51,13 @@ data:
     level: bool = Field(
         True, description="clean: whether the network is told the noise level of each image; noise2void never is"
     )
+    level_error: float = Field(
+        1.0,
+        ge=1,
+        le=4,
+        description="the level that it is told is off by a factor of up to this, either way, drawn for each image, so "
+        "that it need not be exact later; 1: the true one",
+    )
     model: ScaledDenoiserModelOptions = Field(ScaledDenoiserModelOptions(), description="the denoiser")
     data: PairedDataOptions = Field(description="the images")
 
@@ -61,6 +68,6 @@ data:
                 "expected 'data.noise' with target 'clean', which trains on clean images made noisy; images that are "
                 "noisy already can be learnt from with target 'noise2void'"
             )
-        if self.target == "noise2void" and (self.loss != "mse" or not self.level):
-            raise ValueError("'loss' and 'level' are for target 'clean'; leave them out with noise2void")
+        if self.target == "noise2void" and (self.loss != "mse" or not self.level or self.level_error != 1):
+            raise ValueError("'loss', 'level' and 'level_error' are for target 'clean'; leave them out with noise2void")
         return self

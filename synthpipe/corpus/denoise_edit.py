@@ -17,6 +17,7 @@ from synthpipe.errors import CheckpointError, ImageError
 from synthpipe.files.original import Original
 from synthpipe.transforms.build import build_denoise
 from synthpipe.transforms.denoise import Denoise
+from synthpipe.transforms.denoise_by_image import DenoiseByImage
 from synthpipe.transforms.page_images import page_arrays, page_image
 
 __all__ = ["DenoiseEdit"]
@@ -45,7 +46,7 @@ class DenoiseEdit:
             OptionError: options that do not fit them.
         """
         build_denoise(options)
-        return cls(options, _digest(options.weights), device)
+        return cls(options, _digest(options), device)
 
     def identity(self) -> dict[str, Any]:
         """All that decides about a pixel; not where the weights lie, nor the device."""
@@ -59,7 +60,7 @@ class DenoiseEdit:
         Raises:
             CheckpointError: the weights are not those of the beginning.
         """
-        found = _digest(self.options.weights)
+        found = _digest(self.options)
         if found != self.digest:
             raise CheckpointError(
                 f"{self.options.weights}: not the weights that this run was begun with (SHA-256 {found[:16]}, expected "
@@ -75,7 +76,9 @@ class DenoiseEdit:
         return edit
 
 
-def _denoised(transform: Denoise, page: Original, device: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _denoised(
+    transform: Denoise | DenoiseByImage, page: Original, device: str
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """ImageError with the reason ``not_finite`` where the network gave NaN or infinity."""
     given = page_image(page)
     y = transform.clean(given.x.to(device), rounded=False)
@@ -84,5 +87,5 @@ def _denoised(transform: Denoise, page: Original, device: str) -> tuple[NDArray[
     return page_arrays(y.cpu(), page, given)
 
 
-def _digest(weights: str) -> str:
-    return hashlib.sha256(checkpoints.resolve(weights).read_bytes()).hexdigest()
+def _digest(options: DenoiseOptions) -> str:
+    return hashlib.sha256(b"".join(checkpoints.resolve(name).read_bytes() for name in options.networks)).hexdigest()

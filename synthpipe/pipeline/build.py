@@ -33,6 +33,7 @@ from synthpipe.seeds import sample_seed
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.build import build_degrade, build_denoise, build_filter
 from synthpipe.transforms.denoise import Denoise
+from synthpipe.transforms.denoise_by_image import DenoiseByImage
 from synthpipe.transforms.density import DensityFilter, DensityScore
 
 __all__ = ["StreamParts", "build_stream", "stream_parts"]
@@ -358,7 +359,7 @@ def _identity_parts(
     )
 
 
-def _border(options: StreamOptions, denoise: Denoise | None) -> int:
+def _border(options: StreamOptions, denoise: Denoise | DenoiseByImage | None) -> int:
     """HR pixels cut around each tile for the denoiser: as given, or what it sees, up to 32."""
     if options.denoise is None or denoise is None:
         return 0

@@ -182,6 +182,7 @@ def _denoise_identity_of_version_1(parts: IdentityParts) -> dict[str, Any] | Non
     options = parts.options.denoise
     if options is None:
         return None
-    digest = hashlib.sha256(checkpoints.resolve(options.weights).read_bytes()).hexdigest()
+    files = b"".join(checkpoints.resolve(weights).read_bytes() for weights in options.networks)
+    digest = hashlib.sha256(files).hexdigest()
     settings = options.model_dump(mode="json", exclude={"weights", "border"})
     return {"weights": digest[:16], "border": parts.border, **settings}

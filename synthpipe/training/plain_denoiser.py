@@ -5,6 +5,7 @@ The first makes the supervised twin of the denoisers that need no pairs; the sec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import assert_never
@@ -37,18 +38,27 @@ class PlainDenoiserObjective(Objective[PlainDenoiser]):
         noise: what makes clean crops noisy; None: they are noisy already.
         log: whether the loss is the mean of ``ln(mse_i + floor)`` over images i, so that each counts by how far it
             comes and not by how noisy it was; else their mean square.
+        level_error: factor by which the level that the model is told may be off, either way.
     """
 
-    def __init__(self, model: PlainDenoiser, noise: AnyTrainingNoise | None, log: bool = False) -> None:
+    def __init__(
+        self, model: PlainDenoiser, noise: AnyTrainingNoise | None, log: bool = False, level_error: float = 1.0
+    ) -> None:
         super().__init__(channels_last(model))
         self._degrade = DegradedCrops(noise.degrade) if isinstance(noise, DegradeTrainingNoise) else None
         self._noise = None if isinstance(noise, DegradeTrainingNoise) else noise
-        self._log = log
+        self._log, self._level_error = log, math.log(level_error)
 
     def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss on ``batch["x"]``, ``(B, 3, crop, crop)`` uint8 and clean."""
-        noisy, clean, truth = self._crops(batch, self.model.channels, seeds, generators_of(seeds))
-        squares = (self.model(noisy, truth["sigma"]) - clean).square().flatten(1).mean(1) * 255**2
+        generators = generators_of(seeds)
+        noisy, clean, truth = self._crops(batch, self.model.channels, seeds, generators)
+        told = truth["sigma"]
+        if self._level_error:
+            # After the noise, so that it stays what it is without an error.
+            draws = torch.cat([2 * torch.rand(1, generator=generator) - 1 for generator in generators])
+            told = told * (self._level_error * draws).exp().to(told)
+        squares = (self.model(noisy, told) - clean).square().flatten(1).mean(1) * 255**2
         mse = squares.mean()
         loss = (squares + _FLOOR).log().mean() if self._log else mse
         return loss, {"mse": mse.detach()}
@@ -100,7 +110,7 @@ def build_objective(options: TrainPlainDenoiserOptions) -> PlainDenoiserObjectiv
     model = PlainDenoiser(**options.model.arguments(), level=options.target == "clean" and options.level)
     match options.target:
         case "clean":
-            return PlainDenoiserObjective(model, options.data.noise, options.loss == "log_mse")
+            return PlainDenoiserObjective(model, options.data.noise, options.loss == "log_mse", options.level_error)
         case "noise2void":
             return Noise2VoidObjective(model, options.data.noise, options.masked)
         case _:

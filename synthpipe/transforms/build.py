@@ -16,6 +16,7 @@ from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.chains.build import build_node, build_row, build_whole
 from synthpipe.transforms.chains.chain import make_chain
 from synthpipe.transforms.denoise import Denoise, load_denoiser
+from synthpipe.transforms.denoise_by_image import DenoiseByImage
 from synthpipe.transforms.density import DensityFilter, DensityScore, clean_threshold, tile_places
 
 __all__ = ["build_degrade", "build_denoise", "build_filter"]
@@ -39,14 +40,16 @@ def build_degrade(options: DegradeOptions, scale: int) -> BatchTransform:
             return build_whole(options, scale)
 
 
-def build_denoise(options: DenoiseOptions) -> Denoise:
-    """The transform, on the CPU.
+def build_denoise(options: DenoiseOptions) -> Denoise | DenoiseByImage:
+    """The transform, on the CPU: by each image's noise where the options say nothing of it.
 
     Raises:
         CheckpointError: weights that are missing, damaged, or of no denoiser.
         OptionError: a hole for a denoiser that has none.
     """
-    model = load_denoiser(options.weights)
+    if options.by_image:
+        return DenoiseByImage(*map(load_denoiser, options.networks), tile=options.tile, overlap=options.overlap)
+    model = load_denoiser(options.networks[0])
     if options.hole is not None and not hasattr(model, "hole"):
         raise OptionError(
             f"denoise.hole: {options.weights} is no blind-spot network but a {type(model).__name__}; leave hole out"

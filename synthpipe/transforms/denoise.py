@@ -17,7 +17,7 @@ from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.tiling import apply_tiled
 
-__all__ = ["Denoise", "load_denoiser"]
+__all__ = ["Denoise", "finished", "load_denoiser", "tiled_result"]
 
 #: Pixels in one call of the network, unless a single tile has more: memory stays bounded whatever the batch.  On a CPU
 #: the features of few pixels take memory that was used just before, which is faster; a GPU wants many at once.
@@ -161,16 +161,34 @@ class Denoise(DeviceTransform):
         return levels, estimate >= self.min_sigma
 
     def _clean_some(self, x: Tensor, levels: Tensor, rounded: bool) -> Tensor:
-        def run(tile: Tensor, index: int) -> Tensor:
-            """One tile ``(B, 3, h, w)``, not clipped."""
-            return self.model.compute(tile.contiguous(memory_format=torch.channels_last), levels)
+        y = tiled_result(self.model, x, levels, self.tile, self.overlap)
+        return finished(x + self.strength * (y - x), rounded)
 
-        blend = self.overlap < self.model.reach
-        y = apply_tiled(run, x, self.tile, self.overlap, self.model.grid, blend=blend)
-        y = x + self.strength * (y - x)
-        # Clipping would hide infinity from the stream.
-        finite = torch.isfinite(y).flatten(1).all(1)[:, None, None, None]
-        return torch.where(finite, quantize_8bit(y) if rounded else y.clamp(0, 1), torch.nan)
+
+def tiled_result(model: Denoiser, x: Tensor, levels: Tensor, tile: int, overlap: int | None) -> Tensor:
+    """Images ``(B, 3, H, W)`` with noise of ``levels`` ``(B,)`` through a network, tile by tile; not clipped.
+
+    Args:
+        model: the network.
+        x: the images.
+        levels: standard deviations on the [0, 1] scale.
+        tile: longest side of a tile.
+        overlap: pixels that tiles overlap; None: the reach of the network, at most a quarter of ``tile``.
+    """
+    overlap = min(model.reach, tile // 4) if overlap is None else overlap
+
+    def run(part: Tensor, index: int) -> Tensor:
+        """One tile ``(B, 3, h, w)``, not clipped."""
+        return model.compute(part.contiguous(memory_format=torch.channels_last), levels)
+
+    return apply_tiled(run, x, tile, overlap, model.grid, blend=overlap < model.reach)
+
+
+def finished(y: Tensor, rounded: bool) -> Tensor:
+    """``(B, 3, H, W)`` clipped to [0, 1], and rounded to 8 bits or not; an image that is not finite is NaN."""
+    # Clipping would hide infinity from the stream.
+    finite = torch.isfinite(y).flatten(1).all(1)[:, None, None, None]
+    return torch.where(finite, quantize_8bit(y) if rounded else y.clamp(0, 1), torch.nan)
 
 
 def _set_hole(model: Denoiser, hole: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from synthpipe import checkpoints
 from synthpipe.config.degrade import ChainOptions, ChoiceOptions
+from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.reader import Options
 from synthpipe.errors import OptionError
 
@@ -61,6 +62,8 @@ def _of_field(options: Options, name: str, described: Any) -> Any:
     value = getattr(options, name)
     if value is not None and name == "weights":
         # Not the text described, which is as an option file has to hold it.
+        if isinstance(options, DenoiseOptions):
+            return "+".join(map(checkpoints.fingerprint, options.networks))
         return checkpoints.fingerprint(value)
     if isinstance(value, str) and name in _FILES:  # a weight of kernels from a bank is called so, too
         return _content(name, value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.signal import correlate2d
@@ -26,7 +27,7 @@ from tests.denoiser_contract import check_denoiser
         {"channels": 3, "width": 4, "depth": 3, "level": False},
         {"channels": 3, "width": 3, "depth": 1, "scales": 1},
         {"channels": 1, "width": 2, "depth": 1, "scales": 2},
-        {"channels": 3, "width": 2, "depth": 1, "scales": 3, "level": False},
+        {"channels": 3, "width": 2, "depth": 2, "scales": 2, "level": False},
     ],
 )
 def test_the_contract(config: dict[str, Any], tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_settings_that_make_no_network_are_refused(sizes: tuple[int, int, int]) 
 
 
 def test_at_half_the_size_a_network_is_correlations_of_every_second_pixel() -> None:
-    """One scale without blocks' change: head and out, by scipy, on the four images of every second pixel."""
+    """One scale whose blocks change nothing: head and out, by scipy, on the image less its mean over 33x33 pixels."""
     model = perturbed(PlainDenoiser(channels=1, width=2, depth=1, level=False, scales=1))
     net = model.net
     assert isinstance(net, ScaledNet)
@@ -84,17 +85,28 @@ def test_at_half_the_size_a_network_is_correlations_of_every_second_pixel() -> N
         if name.startswith("down"):
             torch.nn.init.zeros_(parameter)  # a block then gives what it was given
     weights = {name: value.detach().numpy() for name, value in net.named_parameters()}
-    x = torch.rand(1, 1, 8, 6, dtype=torch.float64)
-    planes = [x[0, 0, row::2, column::2].numpy() - 0.5 for row in range(2) for column in range(2)]
+    x = torch.rand(1, 1, 40, 38, dtype=torch.float64)
+    ones, window = np.ones((40, 38)), np.ones((33, 33))
+    detail = x[0, 0].numpy() - correlate2d(x[0, 0].numpy(), window, "same") / correlate2d(ones, window, "same")
+    planes = [detail[row::2, column::2] for row in range(2) for column in range(2)]
     hidden = [
-        sum(correlate2d(plane, kernel, "same") for plane, kernel in zip(planes, kernels, strict=True)) + bias
-        for kernels, bias in zip(weights["head.weight"], weights["head.bias"], strict=True)
+        sum(correlate2d(plane, kernel, "same") for plane, kernel in zip(planes, kernels, strict=True))
+        for kernels in weights["head.weight"]
     ]
     noise = model.denoise(x, torch.zeros(1)) - x
-    for place, (kernels, bias) in enumerate(zip(weights["out.weight"], weights["out.bias"], strict=True)):
-        expected = sum(correlate2d(plane, kernel, "same") for plane, kernel in zip(hidden, kernels, strict=True)) + bias
+    for place, kernels in enumerate(weights["out.weight"]):
+        expected = sum(correlate2d(plane, kernel, "same") for plane, kernel in zip(hidden, kernels, strict=True))
         found = -noise[0, 0, place // 2 :: 2, place % 2 :: 2]
         torch.testing.assert_close(found, torch.from_numpy(expected), atol=1e-12, rtol=0)
+
+
+def test_at_several_sizes_contrast_and_level_scale_together_and_brightness_does_not_matter() -> None:
+    model = perturbed(PlainDenoiser(channels=3, width=4, depth=1, scales=2))
+    x, sigma = torch.rand(2, 3, 16, 20, dtype=torch.float64), torch.tensor([0.02, 0.1], dtype=torch.float64)
+    noise = x - model.denoise(x, sigma)
+    assert noise.abs().max() > 1e-3
+    torch.testing.assert_close(0.3 * x - model.denoise(0.3 * x, 0.3 * sigma), 0.3 * noise, atol=1e-12, rtol=0)
+    torch.testing.assert_close(x + 0.5 - model.denoise(x + 0.5, sigma), noise, atol=1e-12, rtol=0)
 
 
 def test_a_new_network_at_several_sizes_changes_little() -> None:

@@ -17,6 +17,7 @@ from synthpipe import checkpoints
 from synthpipe.config.reader import parse_options
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import CheckpointError, OptionError, StreamError
+from synthpipe.flat_noise import NoiseEstimate
 from synthpipe.images import downscale_bicubic, to_float
 from synthpipe.pipeline import build
 from synthpipe.pipeline.build import build_stream
@@ -24,6 +25,7 @@ from synthpipe.pipeline.stream import Stream
 from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.batch import Batch
 from synthpipe.transforms.denoise import Denoise
+from synthpipe.transforms.denoise_by_image import DenoiseByImage
 from tests.stream_corpus import NoisyHalf, noise_image, same_batches, small_options, take, write_corpus
 from tests.transforms.test_denoise import tiny_plain
 
@@ -87,6 +89,34 @@ def test_clean_patches_are_the_denoised_middles_of_larger_cuts(
         torch.testing.assert_close(patch, expected, atol=1.01 / 255, rtol=0)
         assert (patch != expected).float().mean() < 0.01
         assert (patch - x[0, :, inner, inner]).abs().mean() > 0.01
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of these tests are nothing but noise, of which nothing is measured: a level by brightness."""
+
+    def estimate(image: Tensor) -> NoiseEstimate:
+        level = float(image.mean()) / 5
+        spread = torch.full((3,), level, dtype=torch.float64)
+        return NoiseEstimate(spread, level, (0.0, 0.0), torch.zeros(3, 9, 9), torch.zeros(3), 1.0)
+
+    monkeypatch.setattr("synthpipe.transforms.denoise_by_image.estimate_noise", estimate)
+
+
+@pytest.mark.usefixtures("measured")
+def test_with_nothing_told_each_tile_is_denoised_by_its_own_noise(tmp_path: Path, weights: str) -> None:
+    side = 48
+    shards = write_corpus(tmp_path, COUNTS, side, side)
+    rule = {"weights": weights, "border": 0}
+    options = small_options(shards, hflip=False, rotate=False, epochs=1, drop_last=False, gt_size=side, denoise=rule)
+    with build_stream(options) as stream:
+        patches = {key: x for batch in stream for key, x in zip(batch["key"], batch["gt"], strict=True)}
+    assert len(patches) == 11
+    transform = DenoiseByImage(tiny_plain())
+    for key, patch in patches.items():
+        x = whole_image(key, side)
+        assert torch.equal(patch, transform.clean(x)[0])
+        assert (patch - x[0]).abs().mean() > 0.01
 
 
 class Judge(BatchTransform):
@@ -201,19 +231,21 @@ def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     return torch.load(buffer, weights_only=True)
 
 
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize("sigma", ["auto", None])
 @pytest.mark.parametrize(("workers", "pool", "cuts"), [(0, 0, (0, 1, 4, 6)), (0, 12, (1, 4, 6)), (2, 12, (3,))])
 def test_a_denoised_stream_resumes_anywhere(
-    shards: list[str], weights: str, workers: int, pool: int, cuts: Sequence[int]
+    shards: list[str], weights: str, workers: int, pool: int, cuts: Sequence[int], sigma: str | None
 ) -> None:
     changes = {"workers": workers, "pool": pool, "crops_per_image": 2}
     states, batches = [], []
-    with open_stream(shards, weights, {"sigma": "auto"}, **changes) as stream:
+    with open_stream(shards, weights, {"sigma": sigma}, **changes) as stream:
         for _ in range(7):
             states.append(through_a_file(stream.state_dict()))
             batches.append(next(stream))
         counts = stream.counts()
     for cut in cuts:
-        with open_stream(shards, weights, {"sigma": "auto"}, **changes) as resumed:
+        with open_stream(shards, weights, {"sigma": sigma}, **changes) as resumed:
             resumed.load_state_dict(states[cut])
             assert same_batches(take(resumed, 7 - cut), batches[cut:])
             assert resumed.counts() == counts
@@ -228,6 +260,7 @@ def test_a_state_of_another_denoiser_is_refused(shards: list[str], weights: str,
         open_stream(shards, weights, {"sigma": 0.2}),
         open_stream(shards, weights, {"border": 1}),
         open_stream(shards, weights, {"strength": 0.5}),
+        open_stream(shards, weights, {"sigma": None}),
         build_stream(small_options(shards), degrade=NoisyHalf()),
     ]
     for stream in strangers:

@@ -223,6 +223,21 @@ def test_a_denoiser_of_learned_noise_trains_and_resumes_exactly(
 
 
 def test_what_is_for_clean_targets_alone_is_refused(options: Callable[..., TrainPlainDenoiserOptions]) -> None:
-    for changes in ({"loss": "log_mse"}, {"level": False}):
-        with pytest.raises(OptionError, match="'loss' and 'level' are for target 'clean'"):
+    for changes in ({"loss": "log_mse"}, {"level": False}, {"level_error": 1.2}):
+        with pytest.raises(OptionError, match="'loss', 'level' and 'level_error' are for target 'clean'"):
             options(target="noise2void", **changes)
+
+
+def test_a_level_that_is_told_is_off_by_the_factor_at_most_and_the_noise_stays() -> None:
+    told: list[Tensor] = []
+    model = identity()
+    model.register_forward_pre_hook(lambda _, given: told.append(given[1]))
+    batch = flat(64, 16)
+    seeds = step_seeds(0, 0, batch["slot"])
+    losses = [PlainDenoiserObjective(model, NOISE, level_error=error)(batch, seeds)[0] for error in (1.0, 1.5)]
+    assert losses[0] == losses[1]
+    assert torch.equal(told[0], torch.full((64,), SIGMA))
+    off = (told[1] / SIGMA).log() / math.log(1.5)  # uniform on [-1, 1]
+    assert -1 <= float(off.min()) < -0.8
+    assert 0.8 < float(off.max()) <= 1
+    assert abs(float(off.mean())) < 3 * 0.577 / 8

@@ -229,7 +229,7 @@ def test_options_build_the_transform(tmp_path: Path):
     x = noisy_images(2, 0.1, 90)
     expected = Denoise(tiny_plain(), 0.1, min_sigma=0.01, strength=0.5, tile=64, overlap=2).clean(x)
     assert torch.equal(transform.clean(x), expected)
-    assert build_denoise(DenoiseOptions(weights=weights)).sigma is None
+    assert build_denoise(DenoiseOptions(weights=weights, sigma="auto")).sigma is None
     with pytest.raises(OptionError, match=r"denoise\.hole: .* is no blind-spot network but a PlainDenoiser"):
         build_denoise(DenoiseOptions(weights=weights, hole=1))
     with pytest.raises(CheckpointError, match="holds a 'deflow' model, expected a denoiser"):

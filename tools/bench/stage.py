@@ -42,7 +42,7 @@ STREAMS: dict[str, dict[str, Any]] = {
     "bicubic": {"degrade": {"type": "classical"}},
     "deflow_small": {"degrade": DEFLOW},
     "filter, deflow_small": {"degrade": DEFLOW, "filter": {"weights": "scorer_small", "max_logit": EVERYTHING}},
-    "blind_spot_small, deflow_small": {"degrade": DEFLOW, "denoise": {"weights": "blind_spot_small"}},
+    "blind_spot_small, deflow_small": {"degrade": DEFLOW, "denoise": {"weights": "blind_spot_small", "sigma": "auto"}},
     "flow_prior_small, deflow_small": {"degrade": DEFLOW, "denoise": {"weights": "flow_prior_small"}},
 }
 

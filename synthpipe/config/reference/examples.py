@@ -31,7 +31,7 @@ gt_size: 128
 scale: 4
 workers: 4
 degrade: {type: deflow, weights: deflow_small}
-denoise: {weights: blind_spot_small, min_sigma: 0.008, max_sigma: 0.03}
+denoise: {weights: auto}
 filter: {clean_quantile: 0.95}
 """,
     ),

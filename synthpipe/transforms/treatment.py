@@ -1,0 +1,67 @@
+"""What to do about the noise of one image, from what was measured of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from synthpipe.flat_noise import NoiseEstimate
+
+__all__ = ["Treatment", "treatment_of"]
+
+#: Correlation of neighbours up to which noise counts as white.
+_WHITE = 0.2
+#: Level of white noise from which it is noise and no grain of a photograph that is meant to be clean.
+_LEAST_WHITE = 4 / 255
+#: Estimates of correlated noise are low: the network is told this much more.
+_TOLD = 1.25
+#: Change, as a root mean square, that keeps an image within 45 dB of itself; what is done where a measurement is weak.
+_SAFE = 1.4 / 255
+#: Change allowed as a multiple of the level where it is strong: noise is taken away, never more than there is of it.
+_MOST = 1.3
+#: Certainty from which a level is believed.
+_CERTAIN = 0.55
+#: Correlated noise above this level has channels that correlate less than the last number, or it is texture; less than
+#: the one before, it is noise for certain.
+_STRONG, _APART, _RELATED = 5 / 255, 0.65, 0.8
+#: Correlation of neighbours above which it is shading.
+_SHADING = 0.85
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How one image is denoised.
+
+    Args:
+        level: that the network is told, a standard deviation on the [0, 1] scale; None: what
+            :func:`synthpipe.denoisers.noise_level.estimate_sigma` says, which is most exact where noise is white.
+        white: whether neighbouring pixels have independent noise.
+        hole: for blind-spot networks of white noise, pixels on each side that are not looked at.
+        stride: for the same, the image is looked at as so many times as many images of every ``stride``-th pixel.
+        most: root mean square by which the image may change.
+    """
+
+    level: float | None
+    white: bool
+    hole: int
+    stride: int
+    most: float
+
+
+def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
+    """What suits noise as it was measured; None: the image stays as it is.
+
+    Args:
+        found: of :func:`synthpipe.flat_noise.estimate_noise`; None: nothing could be measured.
+    """
+    if found is None or found.level <= 0:
+        return None
+    lag = sum(found.lag1) / 2
+    if lag <= _WHITE:
+        most = _MOST * found.level
+        return Treatment(None, True, 0, 1, most if found.level >= _LEAST_WHITE else min(_SAFE, most))
+    related = float(found.channel_correlation.mean())
+    strong = found.level >= _STRONG
+    believed = found.certainty >= _CERTAIN and (not strong or related < _RELATED)
+    believed = (believed or (strong and related < _APART)) and lag < _SHADING
+    most = _MOST * found.level if believed else min(_SAFE, _MOST * found.level)
+    return Treatment(_TOLD * found.level, False, 0 if strong else 1, 3 if strong else 1, most)

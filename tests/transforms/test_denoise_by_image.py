@@ -1,0 +1,189 @@
+"""Denoising as it comes: what is measured decides, an image changes by no more than its noise, clean ones stay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthpipe import checkpoints
+from synthpipe.config.denoise import DenoiseOptions
+from synthpipe.denoisers import BlindSpotDenoiser
+from synthpipe.denoisers.base import Denoiser
+from synthpipe.errors import ShapeError
+from synthpipe.flat_noise import NoiseEstimate, estimate_noise
+from synthpipe.transforms.build import build_denoise
+from synthpipe.transforms.denoise import Denoise
+from synthpipe.transforms.denoise_by_image import DenoiseByImage
+from synthpipe.transforms.treatment import Treatment, treatment_of
+from tests.transforms.test_denoise import Box, batch_of, noisy_images, tiny_plain
+
+
+class Zero(Denoiser):
+    """Gives black, whatever it is shown; notes the levels that it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = {}
+        self.channels = 3
+        self.levels: list[float] = []
+
+    @property
+    def reach(self) -> int:
+        return 0
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.levels += sigma.tolist()
+        return torch.zeros_like(x)
+
+
+def estimate(level: float, lag: float = 0.0, related: float = 0.5, certainty: float = 0.9) -> NoiseEstimate:
+    """Of 255."""
+    return NoiseEstimate(
+        sigma=torch.full((3,), level / 255),
+        level=level / 255,
+        lag1=(lag, lag),
+        autocorrelation=torch.zeros(3, 9, 9),
+        channel_correlation=torch.full((3,), related),
+        certainty=certainty,
+    )
+
+
+def coloured_images(count: int, sigma: float, side: int = 96, seed: int = 0) -> Tensor:
+    """A slow ramp with noise that neighbours share, rounded to 8 bits."""
+    generator = torch.Generator().manual_seed(seed)
+    line = torch.tensor([0.25, 0.5, 0.25])
+    kernel = (line[:, None] * line).expand(3, 1, 3, 3)
+    white = torch.randn(count, 3, side + 2, side + 2, generator=generator)
+    noise = F.conv2d(white, kernel, groups=3) / float(kernel[0].square().sum().sqrt())
+    ramp = torch.linspace(0.3, 0.7, side).expand(count, 3, side, side)
+    return ((ramp + sigma * noise).clamp(0, 1) * 255).round() / 255
+
+
+def test_a_real_treatment_follows_what_was_measured() -> None:
+    white, phone, camera = (treatment_of(e) for e in (estimate(25), estimate(15, 0.45, 0.4), estimate(3, 0.7, 0.9)))
+    assert white is not None
+    assert phone is not None
+    assert camera is not None
+    assert (white.white, white.hole, white.stride, white.level) == (True, 0, 1, None)
+    assert (phone.white, phone.stride) == (False, 3)
+    assert (camera.white, camera.hole, camera.stride) == (False, 1, 1)
+    for treatment, level in ((white, 25), (phone, 15), (camera, 3)):
+        assert level / 255 <= treatment.most <= 1.5 * level / 255
+
+
+def test_where_the_measurement_is_weak_an_image_stays_within_45_db_of_itself() -> None:
+    safe = 10 ** (-45 / 20)
+    for found in (
+        estimate(8, 0.6, 0.9, certainty=0.2),
+        estimate(8, 0.6, 0.97),  # channels that correlate so far are texture
+        estimate(2, 0.05),  # the grain of a photograph
+    ):
+        treatment = treatment_of(found)
+        assert treatment is not None
+        assert treatment.most <= safe
+    assert treatment_of(None) is None
+    assert treatment_of(estimate(0)) is None
+
+
+@pytest.mark.parametrize("noisy", [noisy_images(1, 0.08, 96), coloured_images(1, 0.08)])
+def test_no_image_changes_by_more_than_its_noise(noisy: Tensor) -> None:
+    model = Zero()
+    out = DenoiseByImage(model).clean(noisy)
+    found = estimate_noise(noisy[0])
+    assert found is not None
+    change = float((out - noisy).square().mean().sqrt())
+    assert 0.9 * found.level <= change <= 1.3 * found.level
+    assert len(model.levels) == 1
+
+
+def test_white_noise_goes_to_the_network_of_white_noise_and_each_image_to_its_own() -> None:
+    x = torch.cat([noisy_images(1, 0.08, 96), coloured_images(1, 0.08)])
+    model, white = Zero(), Zero()
+    transform = DenoiseByImage(model, white)
+    together = transform(batch_of(x))["gt"]
+    assert white.levels == pytest.approx([0.08], rel=0.15)
+    assert model.levels == pytest.approx([0.08], rel=0.4)
+    alone = torch.cat([transform.clean(image[None]) for image in x])
+    assert torch.equal(together, alone)
+    assert torch.equal((together * 255).round() / 255, together)
+
+
+def test_clean_pictures_stay_within_45_db_of_themselves_and_flat_ones_as_they_are() -> None:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(3, 3, 12, 12, generator=generator)
+    smooth = F.interpolate(coarse, size=(96, 96), mode="bicubic", align_corners=False).clamp(0, 1)
+    x = (smooth * 255).round() / 255
+    out = DenoiseByImage(Zero()).clean(x)
+    assert float(-10 * (out - x).square().flatten(1).mean(1).log10().max()) >= 45
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    assert float((DenoiseByImage(Zero()).clean(flat) - flat).abs().max()) <= 1.01 / 255
+
+
+def test_hole_and_stride_of_a_blind_spot_network_are_set_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BlindSpotDenoiser(net={"type": "dilated", "depth": 2, "width": 4, "hole_width": 4, "head": [8]})
+    seen: list[tuple[int, tuple[int, ...]]] = []
+
+    def compute(x: Tensor, sigma: Tensor) -> Tensor:
+        seen.append((model.hole, tuple(x.shape[2:])))
+        return x
+
+    monkeypatch.setattr(model, "compute", compute)
+    transform = DenoiseByImage(model)
+    x = torch.rand(1, 3, 60, 66)
+    for hole, stride in ((1, 1), (0, 3)):
+        transform.apply({"gt": x}, {"treatments": [Treatment(0.05, False, hole, stride, 0.05)]})
+    assert seen == [(1, (60, 66))] + [(0, (20, 22))] * 9
+    assert model.hole == 0
+
+
+def test_options_that_say_something_are_what_they_were(tmp_path: Path) -> None:
+    weights = str(checkpoints.save(tmp_path / "d.safetensors", tiny_plain()))
+    x = noisy_images(2, 0.1, 90)
+    for said, arguments in (
+        ({"sigma": "auto"}, {}),
+        ({"min_sigma": 0.05}, {"min_sigma": 0.05}),
+        ({"max_sigma": 0.05}, {"max_sigma": 0.05}),
+        ({"strength": 0.5}, {"strength": 0.5}),
+        ({"sigma": 0.1}, {"sigma": 0.1}),
+    ):
+        transform = build_denoise(DenoiseOptions(weights=weights, **said))
+        assert isinstance(transform, Denoise)
+        assert torch.equal(transform.clean(x), Denoise(tiny_plain(), **arguments).clean(x))
+    assert isinstance(build_denoise(DenoiseOptions(weights=weights, tile=64)), DenoiseByImage)
+    filled = DenoiseOptions(weights=weights, min_sigma=0.05).model_dump()
+    assert filled | {"weights": ""} == {
+        "weights": "", "sigma": "auto", "min_sigma": 0.05, "max_sigma": 1.0, "hole": None, "strength": 1.0,
+        "tile": 512, "overlap": None,
+    }  # fmt: skip
+    assert json.dumps(filled)
+
+
+def test_what_is_no_denoiser_and_what_is_no_image_are_refused() -> None:
+    with pytest.raises(ShapeError, match="expected denoisers, got Conv2d"):
+        DenoiseByImage(torch.nn.Conv2d(3, 3, 1))
+    with pytest.raises(ShapeError, match="1 of 2 images hold NaN"):
+        DenoiseByImage(Box(1)).clean(torch.stack([torch.rand(3, 32, 32), torch.full((3, 32, 32), torch.nan)]))
+
+
+def test_an_image_that_comes_to_nothing_leaves_as_nan() -> None:
+    class Spoils(Zero):
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            return torch.full_like(x, torch.inf)
+
+    out = DenoiseByImage(Spoils()).clean(noisy_images(1, 0.08, 96))
+    assert torch.isnan(out).all()
+
+
+@pytest.mark.gpu
+def test_on_the_gpu() -> None:
+    x = noisy_images(2, 0.1, 90)
+    expected = DenoiseByImage(tiny_plain()).clean(x)
+    out: Any = DenoiseByImage(tiny_plain()).to("cuda").clean(x.cuda())
+    assert out.is_cuda
+    torch.testing.assert_close(out.cpu(), expected, atol=1.01 / 255, rtol=0)
