@@ -116,7 +116,7 @@ def test_what_all_kinds_of_training_have_is_their_common_part() -> None:
         ("stream", "degrade", f"block by type ({', '.join(DEGRADATIONS)}){SHORT_FORMS} null", "null"),
         ("stream", "degrade.blur.sigma", "list of 2 numbers > 0 and <= 8", "required"),
         ("stream", "degrade.jpeg_quality", "list of 2 integers from 1 to 100 or null", "null"),
-        ("stream", "denoise.sigma", "auto or number from 0 to 1", "auto"),
+        ("stream", "denoise.sigma", "auto, number from 0 to 1 or null", "null"),
         ("stream", "start_method", "one of fork, spawn, forkserver, or null", "null"),
         ("train.deflow", "precision", "one of 32, bf16-mixed, 16-mixed", "32"),
         ("train.deflow", "model.encoder", "block by type (rrdb, small)", "rrdb"),
