@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthpipe.denoisers.base import Denoiser
@@ -72,11 +74,7 @@ class DenoiseByImage(BatchTransform):
         return {**batch, "gt": self._cleaned(batch["gt"], params["treatments"], rounded=True)}
 
     def clean(self, x: Tensor, *, rounded: bool = True) -> Tensor:
-        """Images ``(B, 3, H, W)`` in [0, 1] -> the same without the noise that was measured, or untouched.
-
-        Args:
-            x: the images.
-            rounded: to multiples of 1/255; else results are clipped alone, for files of more bits.
+        """As :meth:`synthpipe.transforms.Denoise.clean`, each image by its own noise.
 
         Raises:
             ShapeError: no RGB images, or NaN.
@@ -101,13 +99,16 @@ class DenoiseByImage(BatchTransform):
         """One image ``(1, 3, H, W)`` by the network that suits it, neither clipped nor held back."""
         model = self._of(-1 if treatment.white else 0)
         level = estimate_sigma(x) if treatment.level is None else x.new_full((1,), treatment.level)
-        if treatment.white or not _of_white_noise(model):
-            return tiled_result(model, x, level, self.tile, self._overlap)
-        assert isinstance(model, BlindSpotDenoiser)
 
         def run(part: Tensor, sigma: Tensor) -> Tensor:
+            """An image at some size, neither clipped nor held back."""
             return tiled_result(model, part, sigma, self.tile, self._overlap)
 
+        if treatment.white:
+            return run(x, level)
+        if not _of_white_noise(model):
+            return _without_slow_noise(run(x, level), run, level * treatment.coarse)
+        assert isinstance(model, BlindSpotDenoiser)
         model.hole = treatment.hole
         try:
             return denoise_by_stride(run, x, level, treatment.stride)
@@ -118,6 +119,19 @@ class DenoiseByImage(BatchTransform):
         model = self._models[place]
         assert isinstance(model, Denoiser)
         return model
+
+
+def _without_slow_noise(y: Tensor, run: Callable[[Tensor, Tensor], Tensor], level: Tensor) -> Tensor:
+    """What a network leaves of noise that is many pixels long it sees at half the size.
+
+    Args:
+        y: a result ``(1, 3, H, W)``.
+        run: the network.
+        level: ``(1,)``, that it is told at half the size.
+    """
+    half = F.avg_pool2d(y, 2, ceil_mode=True)
+    change = F.interpolate(run(half, level) - half, scale_factor=2, mode="bilinear", align_corners=False)
+    return y + change[..., : y.shape[2], : y.shape[3]]
 
 
 def _of_white_noise(model: Denoiser) -> bool:

@@ -12,8 +12,10 @@ __all__ = ["Treatment", "treatment_of"]
 _WHITE = 0.2
 #: Level of white noise from which it is noise and no grain of a photograph that is meant to be clean.
 _LEAST_WHITE = 4 / 255
-#: Estimates of correlated noise are low: the network is told this much more.
-_TOLD = 1.25
+#: Estimates of correlated noise are low, those of weak noise behind JPEG most: the network is told this much more.
+_TOLD_STRONG, _TOLD_WEAK = 1.25, 1.6
+#: What is left of it at half the size, as a part of what was told.
+_COARSE = 0.25
 #: Change, as a root mean square, that keeps an image within 45 dB of itself; what is done where a measurement is weak.
 _SAFE = 1.4 / 255
 #: Change allowed as a multiple of the level where it is strong: noise is taken away, never more than there is of it.
@@ -37,6 +39,8 @@ class Treatment:
         white: whether neighbouring pixels have independent noise.
         hole: for blind-spot networks of white noise, pixels on each side that are not looked at.
         stride: for the same, the image is looked at as so many times as many images of every ``stride``-th pixel.
+        coarse: for other networks, the part of ``level`` that they are told when they look again at half the size; 0:
+            they do not, as for white noise.
         most: root mean square by which the image may change.
     """
 
@@ -44,6 +48,7 @@ class Treatment:
     white: bool
     hole: int
     stride: int
+    coarse: float
     most: float
 
 
@@ -58,10 +63,11 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
     lag = sum(found.lag1) / 2
     if lag <= _WHITE:
         most = _MOST * found.level
-        return Treatment(None, True, 0, 1, most if found.level >= _LEAST_WHITE else min(_SAFE, most))
+        return Treatment(None, True, 0, 1, 0.0, most if found.level >= _LEAST_WHITE else min(_SAFE, most))
     related = float(found.channel_correlation.mean())
     strong = found.level >= _STRONG
     believed = found.certainty >= _CERTAIN and (not strong or related < _RELATED)
     believed = (believed or (strong and related < _APART)) and lag < _SHADING
     most = _MOST * found.level if believed else min(_SAFE, _MOST * found.level)
-    return Treatment(_TOLD * found.level, False, 0 if strong else 1, 3 if strong else 1, most)
+    told = found.level * (_TOLD_STRONG if strong else _TOLD_WEAK)
+    return Treatment(told, False, 0 if strong else 1, 3 if strong else 1, _COARSE, most)
