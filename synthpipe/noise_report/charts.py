@@ -111,7 +111,7 @@ class _Axis:
             low, high = math.log10(low), math.log10(high)
         if high - low < 1e-6:
             low, high = low - 0.5 * max(abs(low), 0.1), high + 0.5 * max(abs(high), 0.1)
-        self.low, self.high = low, high + 0.05 * (high - low)
+        self.low, self.high = low, high + 0.08 * (high - low)
 
     def place(self, value: float) -> float:
         """In the picture, downwards."""
@@ -122,10 +122,13 @@ class _Axis:
         """Values to name."""
         if not self.log:
             return _nice(self.low, self.high)
-        decades = range(math.ceil(self.low), math.floor(self.high) + 1)
-        step = max(1, -(-len(decades) // _TICKS))
-        whole = [10.0**n for n in decades][::step]
-        return whole if len(whole) > 1 else [10**self.low, 10 ** ((self.low + self.high) / 2), 10**self.high]
+        decades = range(math.floor(self.low), math.floor(self.high) + 1)
+        for steps in ((1, 2, 5), (1,)):
+            values = [times * 10.0**n for n in decades for times in steps]
+            inside = [value for value in values if self.low <= math.log10(value) <= self.high]
+            if len(inside) <= _TICKS:
+                return inside
+        return inside[:: -(-len(inside) // _TICKS)]
 
 
 def _nice(low: float, high: float) -> list[float]:

@@ -19,10 +19,10 @@ p.note{color:var(--soft);margin:.2em 0 .8em}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em;color:var(--soft);margin:.6em 0;font-size:14px}
 dt{font-weight:600}dd{margin:0;overflow-wrap:anywhere}
 .verdicts{list-style:none;margin:0 0 1em;padding:0;border-top:1px solid var(--rule)}
-.verdicts li{display:grid;grid-template-columns:12.5em 8.5em 1fr;gap:.1em 1em;padding:.45em 0;
+.verdicts li{display:grid;grid-template-columns:14em 7.5em 1fr;gap:.1em 1em;padding:.45em 0;
 border-bottom:1px solid var(--rule)}
 .badge{font-weight:600}.good .badge{color:var(--good)}.bad .badge{color:var(--bad)}.unknown .badge{color:var(--unknown)}
-.option{grid-column:3;color:var(--soft);font-size:14px}
+.verdicts b,.verdicts .badge{grid-row:1/3}.option{grid-column:3;color:var(--soft);font-size:14px}
 .legend{margin:.4em 0;color:var(--soft)}
 .key{display:inline-block;width:1.4em;height:.3em;margin:0 .4em .2em 0;border-radius:2px}
 .key+.key{margin-left:1em}
@@ -41,6 +41,7 @@ circle.made,rect.made{fill:var(--made)}circle.real,rect.real{fill:var(--real)}re
 .picture{padding:6px}.picture figcaption{font-weight:400;color:var(--soft);margin:4px 0 0}
 .picture img{display:block;width:100%;height:auto;image-rendering:pixelated}
 @media (max-width:640px){body{padding:.7em}.verdicts li{grid-template-columns:1fr auto}
+.verdicts b,.verdicts .badge{grid-row:auto}
 .verdicts li span:not(.badge){grid-column:1/-1}dl{grid-template-columns:1fr}dd{margin-bottom:.3em}
 .row{grid-template-columns:1fr 1fr}}
 """

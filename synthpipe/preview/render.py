@@ -184,13 +184,14 @@ def draw_patches(
     degrade: BatchTransform,
     device: torch.device | str,
     given_up: Counter[str],
+    crops_per_image: int = 1,
 ) -> Drawn:
     """At least ``count`` patches of ``crop`` LR pixels, as far as one epoch goes; arguments as of `make_preview`."""
     sizes = [crop] if crop is not None else sorted({max(DEFAULT_CROP, options.lq_size), options.lq_size}, reverse=True)
     given = options.model_dump(include=set(StreamOptions.model_fields))
     failures = []
     for size in sizes:
-        changes = {**_CHANGES, "gt_size": size * options.scale}
+        changes = {**_CHANGES, "gt_size": size * options.scale, "crops_per_image": crops_per_image}
         larger = parse_options({**given, **changes}, StreamOptions, source="preview")
         try:
             with build_stream(larger, device=device, degrade=degrade) as stream:

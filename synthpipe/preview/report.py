@@ -30,7 +30,9 @@ from synthpipe.transforms.whole_images import degrade_image
 __all__ = ["stream_report"]
 
 #: Patches of the stream that are measured, real images, and pairs.
-_PATCHES, _REAL_IMAGES, _PAIRS = 192, 24, 24
+_PATCHES, _REAL_IMAGES, _PAIRS = 400, 24, 24
+#: Tiles cut from one image: a corpus of few images has as many flat areas all the same.
+_TILES_PER_IMAGE = 4
 #: LR side of what is looked at of a pair, in its middle.
 _PAIR_SIDE = 512
 #: Sides of tiles are multiples of this in LR pixels, which blocks of codecs and flows ask for.
@@ -69,7 +71,7 @@ def stream_report(
     """
     told: list[str] = [] if skipped is None else skipped
     degrade = degradation_of(options, stages=False, seen=seen)
-    drawn = draw_patches(options, crop, _PATCHES, degrade, device, Counter())
+    drawn = draw_patches(options, crop, _PATCHES, degrade, device, Counter(), _TILES_PER_IMAGE)
     clean = images.quantize_8bit(images.downscale_bicubic(drawn.gt, options.scale))
     made = list(zip(clean, drawn.lq, strict=True))
     chosen = best_of_each(drawn.names, [interest(x) for x in clean], rows)
