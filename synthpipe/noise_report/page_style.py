@@ -19,7 +19,7 @@ p.note{color:var(--soft);margin:.2em 0 .8em}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1em 1em;color:var(--soft);margin:.6em 0;font-size:14px}
 dt{font-weight:600}dd{margin:0;overflow-wrap:anywhere}
 .verdicts{list-style:none;margin:0 0 1em;padding:0;border-top:1px solid var(--rule)}
-.verdicts li{display:grid;grid-template-columns:14em 7.5em 1fr;gap:.1em 1em;padding:.45em 0;
+.verdicts li{display:grid;grid-template-columns:13.5em 8em 1fr;gap:.1em 1em;padding:.45em 0;
 border-bottom:1px solid var(--rule)}
 .badge{font-weight:600}.good .badge{color:var(--good)}.bad .badge{color:var(--bad)}.unknown .badge{color:var(--unknown)}
 .verdicts b,.verdicts .badge{grid-row:1/3}.option{grid-column:3;color:var(--soft);font-size:14px}

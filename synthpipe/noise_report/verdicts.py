@@ -191,7 +191,8 @@ def _colour(made: NoiseFigures, real: NoiseFigures, found: Comparison) -> Verdic
 
 def _correlated(subject: str, pairs: Sequence[tuple[str, float, float]], bound: float, spoken: str) -> Verdict:
     """By names with the correlation of made and real."""
-    numbers = ", ".join(f"{name} {a:.2f} made, {b:.2f} real" for name, a, b in pairs)
+    # Adding 0 takes the sign off a rounded -0.
+    numbers = ", ".join(f"{name} {round(a, 2) + 0:.2f} made, {round(b, 2) + 0:.2f} real" for name, a, b in pairs)
     name, a, b = max(pairs, key=lambda pair: abs(pair[1] - pair[2]))
     if abs(a - b) <= bound:
         return Verdict(subject, "within", f"within {bound:.2f}: {numbers}")

@@ -1,0 +1,127 @@
+"""The report of a stream: noise of known sigma against real images and pairs; what is refused; files of the command."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+
+from synthpipe.cli import main
+from synthpipe.errors import ImageError, OptionError
+from synthpipe.preview import preview_options
+from synthpipe.preview.report import stream_report
+from tests.noise_report.fields import Recipe, flat_images, with_noise
+
+#: What the stream adds: white, the same at every brightness.
+SIGMA = 5.0
+WHITE = Recipe(base=SIGMA, slope=0, tap=0, channels=0)
+
+
+def png(image: Tensor) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray((255 * image).round().to(torch.uint8).permute(1, 2, 0).numpy()).save(stream, "png")
+    return stream.getvalue()
+
+
+def folder(path: Path, images: list[Tensor]) -> Path:
+    path.mkdir()
+    for number, image in enumerate(images):
+        (path / f"{number}.png").write_bytes(png(image))
+    return path
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> dict[str, object]:
+    with tarfile.open(tmp_path / "s-000000.tar", "w") as tar:
+        for number, image in enumerate(flat_images(8, 0, side=240)):
+            data = png(image)
+            info = tarfile.TarInfo(f"{number}.png")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    noise = {"type": "gaussian", "sigma": [SIGMA / 255, SIGMA / 255]}
+    degrade = {"type": "classical", "noise": noise}
+    return {"shards": str(tmp_path / "s-000000.tar"), "gt_size": 64, "scale": 1, "degrade": degrade}
+
+
+def test_real_images_and_pairs_of_the_same_noise(stream: dict[str, object], tmp_path: Path) -> None:
+    real = folder(tmp_path / "real", with_noise(flat_images(8, 5), WHITE, 6))
+    shown = flat_images(4, 7)
+    pairs = folder(tmp_path / "clean", shown), folder(tmp_path / "noisy", with_noise(shown, WHITE, 8, factor=2.0))
+    found = stream_report(preview_options(stream, "test"), "t", real=real, pairs=pairs, rows=2)
+    pile, paired = found.sides
+    assert [verdict.subject for verdict in pile.verdicts if verdict.status != "within"] == []
+    assert [(v.subject, v.status) for v in paired.verdicts if v.status != "within"] == [("strength", "too weak")]
+    for side, sigma in ((pile, SIGMA), (paired, 2 * SIGMA)):
+        assert side.real is not None
+        measured = [255 * s for c, t in zip(side.real.counts, side.real.sigma, strict=True) if c > 5000 for s in t]
+        assert measured == pytest.approx([sigma] * len(measured), rel=0.1)
+    assert len(found.pictures) == 2
+    assert all(row.real is not None for row in found.pictures)
+
+
+def test_pairs_of_a_stream_that_reduces(stream: dict[str, object], tmp_path: Path) -> None:
+    options = preview_options({**stream, "scale": 2}, "test")
+    shown = flat_images(2, 7)
+    halved = [image[:, ::2, ::2] for image in shown]
+    pairs = folder(tmp_path / "clean", shown), folder(tmp_path / "noisy", with_noise(halved, WHITE, 8))
+    (side,) = stream_report(options, "t", pairs=pairs, rows=1).sides
+    assert side.name == "pairs"
+    assert side.verdicts[0].status == "within"
+    with pytest.raises(OptionError, match="expected 1/2 of it"):
+        stream_report(options, "t", pairs=(pairs[0], pairs[0]), rows=1)
+
+
+def test_pairs_need_common_names_and_images(stream: dict[str, object], tmp_path: Path) -> None:
+    options = preview_options(stream, "test")
+    shown = folder(tmp_path / "clean", flat_images(1, 0))
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ImageError, match="no image for --pairs"):
+        stream_report(options, "t", pairs=(shown, other), rows=1)
+    (other / "else.png").write_bytes(png(flat_images(1, 0)[0]))
+    with pytest.raises(OptionError, match="no file name in common"):
+        stream_report(options, "t", pairs=(shown, other), rows=1)
+
+
+def test_the_command_writes_page_and_numbers(
+    stream: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stream.yml").write_text(yaml.safe_dump(stream))
+    real = folder(tmp_path / "real", with_noise(flat_images(4, 5), WHITE, 6, factor=0.5))
+    look = ["preview", str(tmp_path / "stream.yml"), str(tmp_path / "look"), "--rows", "1"]
+    assert main([*look, "--real", str(real), "--report"]) == 0
+    said = capsys.readouterr().out
+    assert "strength too strong" in said
+    assert "change: degrade: level" in said
+    numbers = json.loads((tmp_path / "look" / "report.json").read_text())
+    assert numbers["sides"][0]["verdicts"][0]["status"] == "too strong"
+    assert "too strong" in (tmp_path / "look" / "report.html").read_text()
+    assert main([*look, "--report", str(tmp_path / "elsewhere" / "noise.html")]) == 0
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {"noise.html", "noise.json"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--report", "page.txt"], "ending in .html"),
+        (["--pairs", "a", "b"], "--pairs: is for --report"),
+        (["--photos", ".", "--report"], "--report: is of a stream"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    stream: dict[str, object],
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "stream.yml").write_text(yaml.safe_dump(stream))
+    assert main(["preview", str(tmp_path / "stream.yml"), str(tmp_path / "look"), *arguments]) == 2
+    assert words in capsys.readouterr().err
