@@ -66,6 +66,8 @@ def test_a_run_writes_curve_best_weights_and_report(options: Callable[..., Train
     assert header["distance"] == pytest.approx(float(least["distance"]), rel=1e-4)
     report = json.loads((folder / "report.json").read_text())
     assert report["sides"][0]["distance"] == pytest.approx(header["distance"])
+    places = {f"{name} images": str(tmp_path / f"flat_{name}") for name in ("clean", "noisy")}
+    assert report["facts"] == places
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png") == 16
     assert "calibrate: true" in page

@@ -66,7 +66,7 @@ class FlatJudge:
             return None
         rows = [PictureRow(*pair, self._crop_like(pair[0])) for pair in made[:: max(1, len(made) // _ROWS)][:_ROWS]]
         facts = self._data.describe()
-        named = {name: str(facts[name]["folder"]) for name in ("clean", "noisy") if "folder" in facts.get(name, {})}
+        named = {f"{name} images": ", ".join(facts[name]["folders"]) for name in ("clean", "noisy")}
         return report_of(title, figures_of_pairs(made), self._real, rows, named, "training")
 
     @cached_property
