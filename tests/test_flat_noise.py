@@ -11,6 +11,7 @@ from torch import Tensor
 
 from synthpipe.errors import ShapeError
 from synthpipe.flat_noise import measure_flat_noise, noise_level
+from synthpipe.flat_noise.spectrum import FREQUENCIES, without_shading
 
 COVARIANCE = torch.tensor([[9.0, 3.0, 2.0], [3.0, 6.0, 3.0], [2.0, 3.0, 12.0]]) / 255**2
 MIDDLE = 4
@@ -180,3 +181,10 @@ def test_noise_of_a_jpeg_grid_is_measured_at_all_its_phases() -> None:
     found = measure_flat_noise([0.5 + unit * strength / 255])
     mean = math.sqrt((7 * 4 + 36) / 8)
     assert found.level * 255 == pytest.approx(mean, rel=0.12)
+
+
+def test_powers_that_no_covariance_has_come_to_numbers() -> None:
+    """Powers of pairs of channels are measured one by one: a difference of colours may come out below 0."""
+    generator = torch.Generator().manual_seed(0)
+    power = torch.rand(8, 3, 3, FREQUENCIES, generator=generator, dtype=torch.float64) - 0.5
+    assert without_shading((power + power.transpose(1, 2)) / 2).isfinite().all()

@@ -50,7 +50,7 @@ def without_shading(power: Tensor) -> Tensor:
     waves = [diagonal(power[..., frequency]) for frequency in _LOWEST]
     shares = [(wave / diagonal(expected).clamp(min=1e-12)).clamp(min=0).minimum(allowed) for wave in waves]
     first = torch.stack(shares).mean(0) * diagonal(expected)
-    mean = first * _rise(first, diagonal(near)) / diagonal(expected).clamp(min=1e-12)
+    mean = (first * _rise(first, diagonal(near)) / diagonal(expected).clamp(min=1e-12)).clamp(min=0)
     mean[:, 0] = 1
     for frequency, share in zip((*_LOWEST, 0), (*shares, mean), strict=True):
         power[..., frequency] = expected * (share[:, :, None] * share[:, None]).sqrt()

@@ -14,14 +14,17 @@ _WHITE = 0.2
 _LEAST_WHITE = 4 / 255
 #: Estimates of correlated noise are low, those of weak noise behind JPEG most: the network is told this much more.
 _TOLD_STRONG, _TOLD_WEAK = 1.25, 1.6
+#: Told at least, where neighbours share as much as they do in files of cameras: coding hides weak noise from estimates.
+_LEAST_TOLD = 3 / 255
 #: What is left of it at half the size, as a part of what was told.
 _COARSE = 0.25
 #: Change, as a root mean square, that keeps an image within 45 dB of itself; what is done where a measurement is weak.
 _SAFE = 1.4 / 255
 #: Change allowed as a multiple of the level where it is strong: noise is taken away, never more than there is of it.
 _MOST = 1.3
-#: Certainty from which a level is believed.
-_CERTAIN = 0.55
+#: Certainty from which a level is believed, where neighbours share as much as they do in files of cameras, and where less.
+_CERTAIN, _MORE_CERTAIN = 0.55, 0.7
+_CAMERA = 0.55
 #: Correlated noise above this level has channels that correlate less than the last number, or it is texture; less than
 #: the one before, it is noise for certain.
 _STRONG, _APART, _RELATED = 5 / 255, 0.65, 0.8
@@ -66,8 +69,13 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
         return Treatment(None, True, 0, 1, 0.0, most if found.level >= _LEAST_WHITE else min(_SAFE, most))
     related = float(found.channel_correlation.mean())
     strong = found.level >= _STRONG
-    believed = found.certainty >= _CERTAIN and (not strong or related < _RELATED)
+    certain = found.certainty >= (_CERTAIN if lag >= _CAMERA else _MORE_CERTAIN)
+    believed = certain and (not strong or related < _RELATED)
     believed = (believed or (strong and related < _APART)) and lag < _SHADING
-    most = _MOST * found.level if believed else min(_SAFE, _MOST * found.level)
+    camera = _CAMERA <= lag < _SHADING
+    most = _MOST * found.level
+    most = max(most, _SAFE if camera else 0.0) if believed else min(most, _SAFE)
     told = found.level * (_TOLD_STRONG if strong else _TOLD_WEAK)
+    if camera and believed:
+        told = max(told, _LEAST_TOLD)
     return Treatment(told, False, 0 if strong else 1, 3 if strong else 1, _COARSE, most)
