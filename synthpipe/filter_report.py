@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from synthpipe.corpus.filter import FilterOutcome
 from synthpipe.corpus.keep_rule import Decisions, State
 from synthpipe.corpus.score_table import ScoreTable
+from synthpipe.density.kinds import probability_column
 
 __all__ = ["KeepRate", "keep_rates_by_decile", "keep_rates_by_source", "render_report"]
 
@@ -101,13 +102,14 @@ def render_report(outcome: FilterOutcome, table: ScoreTable) -> str:
         means.append(_means_row(name, values, outcome.decisions))
         if name == COMPLEXITY:
             complexity = keep_rates_by_decile(values, outcome.decisions)
-        if name in (*_CAPTION, outcome.decisions.by):
+        if name in (*_CAPTION, *map(probability_column, outcome.decisions.kinds), outcome.decisions.by):
             numbers[name] = values[list(shown)]
     captions = {
         row: {name: float(values[place]) for name, values in numbers.items()} for place, row in enumerate(shown)
     }
     sections = [
         _summary(outcome),
+        _reasons(outcome),
         _histogram(outcome.decisions),
         _rates("Kept by source", "source", keep_rates_by_source(table, outcome.decisions), outcome.decisions),
         _rates("Kept by complexity", f"decile of {COMPLEXITY}", complexity, outcome.decisions)
@@ -144,12 +146,7 @@ def _means_row(name: str, values: NDArray[np.float64], decisions: Decisions) -> 
 
 def _summary(outcome: FilterOutcome) -> str:
     options, decisions = outcome.options, outcome.decisions
-    rule = (
-        f"reject the worst {100 * options.reject:g} %{' of each source' if options.per_source else ''} by {options.by}"
-        if options.reject is not None
-        else f"reject what has {options.by} above {options.max_logit:g}"
-    )
-    facts = [("rule", rule)]
+    facts = [("rule", _rule(outcome))]
     for source, threshold in list(decisions.thresholds.items())[:_SOURCES]:
         facts.append(("threshold" + ("" if source is None else f" of {source or '(no folder)'}"), _number(threshold)))
     states = [("kept", outcome.kept), ("rejected", decisions.count(State.REJECTED))]
@@ -168,6 +165,34 @@ def _summary(outcome: FilterOutcome) -> str:
     return _table("Summary", None, facts) + (
         '<p class="note">degraded_logit is the calibrated log-odds that an image is degraded (compressed, blurred, '
         "upscaled, noisy): higher is worse.</p>"
+    )
+
+
+def _rule(outcome: FilterOutcome) -> str:
+    options, by = outcome.options, outcome.decisions.by
+    if options.reject is not None:
+        return f"reject the worst {100 * options.reject:g} %{' of each source' if options.per_source else ''} by {by}"
+    if options.reject_kinds is not None:
+        limits = ", ".join(f"{kind} above {limit:g}" for kind, limit in options.kind_limits.items())
+        return f"reject what has the probability of {limits}"
+    return f"reject what has {by} above {options.max_logit:g}"
+
+
+def _reasons(outcome: FilterOutcome) -> str:
+    """How many images were rejected for what; nothing where one number decided."""
+    decisions = outcome.decisions
+    if not decisions.kinds:
+        return ""
+    rejected = max(decisions.count(State.REJECTED), 1)
+    limits = outcome.options.kind_limits
+    head = ["kind", "rejected", "% of rejected"]
+    rows = [[kind, f"{n}", f"{100 * n / rejected:.1f}"] for kind, n in decisions.rejected_by_kind().items()]
+    if outcome.options.reject is None:
+        head.append("largest probability kept")
+        rows = [[*row, f"{limits[row[0]]:g}"] for row in rows]
+    return _table("Reasons", head, rows) + (
+        '<p class="note">An image is rejected for the kind that is furthest above its threshold; it may have others '
+        "too. Excess: log-odds of that kind less those of its threshold.</p>"
     )
 
 
@@ -279,10 +304,18 @@ def _card(outcome: FilterOutcome, row: int, caption: dict[str, float]) -> str:
     side = "kept" if outcome.decisions.states[row] == State.KEPT else "dropped"
     numbers = ", ".join(f"{html.escape(name)} {_number(value)}" for name, value in caption.items())
     where = "" if shard is None else f" in {html.escape(shard)}"
+    reason = _reason(outcome.decisions, row)
     return (
         f'<figure class="{side}"><div>{images or "(not shown)"}</div>'
-        f"<figcaption><b>{html.escape(key)}</b>{where}<br>{numbers}</figcaption></figure>"
+        f"<figcaption><b>{html.escape(key)}</b>{where}<br>{reason}{numbers}</figcaption></figure>"
     )
+
+
+def _reason(decisions: Decisions, row: int) -> str:
+    """What a rejected image was rejected for, in a line of its own."""
+    if decisions.reasons is None or decisions.states[row] != State.REJECTED:
+        return ""
+    return f"<b>{html.escape(decisions.kinds[decisions.reasons[row]])}</b><br>"
 
 
 def _number(value: float) -> str:

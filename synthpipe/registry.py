@@ -12,6 +12,7 @@ from synthpipe.denoisers.map_denoiser import MapDenoiser
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
 from synthpipe.density.dde_generator import DDEGenerator
+from synthpipe.density.kinds.scorer import KindScorer
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.density.vector import VectorDDE
 from synthpipe.errors import CheckpointError, SynthPipeError, excerpt, shortened
@@ -27,6 +28,7 @@ _KINDS: dict[str, type[nn.Module]] = {
     "dde_vector": VectorDDE,
     "dde_generator": DDEGenerator,
     "density_scorer": DensityScorer,
+    "kind_scorer": KindScorer,
     "plain_denoiser": PlainDenoiser,
     "blind_spot": BlindSpotDenoiser,
     "map_denoiser": MapDenoiser,

@@ -42,6 +42,7 @@ PUBLIC: dict[str, set[str]] = {
     "synthpipe.shards": set(),
     "synthpipe.training": {"train"},
     "synthpipe.training.data": set(),
+    "synthpipe.training.kinds": {"Mixture", "draw_mixture", "fit_kinds"},
     "synthpipe.training.step": set(),
     "synthpipe.transforms.chains": {
         *("Canvas", "Chain", "Context", "DeviceChain", "Extent", "HostChain", "Params", "Size", "Stage", "make_chain"),
@@ -52,6 +53,7 @@ PUBLIC: dict[str, set[str]] = {
     "synthpipe.checkpoints": {"fingerprint", "fingerprint_of", "load", "read_header", "resolve", "save", "shipped"},
     "synthpipe.denoisers": {"Denoiser", "Problem", "restore"},
     "synthpipe.density": {"DensityEstimator", "dde_loss"},
+    "synthpipe.density.kinds": {"KINDS", "probability_column"},
     "synthpipe.kernels": set(),
     "synthpipe.flat_noise": {
         "FlatNoise",

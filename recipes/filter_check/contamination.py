@@ -39,8 +39,9 @@ class Corpus:
     Attributes:
         clean, corrupted: ``(N, 3, side, side)`` uint8; ``corrupted[n]`` is ``clean[n]`` after one corruption.
         clean_lq, corrupted_lq: ``(N, 3, side / scale, side / scale)`` uint8, their bicubic reductions.
-        family: ``(N,)`` index into :data:`CORRUPTIONS`.
+        family: ``(N,)`` index into ``kinds``.
         names: file name of the picture that each tile was cut from.
+        kinds: names of the corruptions.
     """
 
     clean: Bytes
@@ -49,6 +50,7 @@ class Corpus:
     corrupted_lq: Bytes
     family: NDArray[np.int64]
     names: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = CORRUPTIONS
 
     def __len__(self) -> int:
         return len(self.clean)

@@ -25,15 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 from arms import Mask, Size, load_pictures, mean_psnr_y, train
-from contamination import CORRUPTIONS, Corpus, contaminated, make_corpus
+from contamination import Corpus, contaminated, make_corpus
 from numpy.typing import NDArray
+from real_shots import make_real_corpus
 from torch import Tensor
 from tqdm import tqdm
 
 from synthpipe import checkpoints
 from synthpipe.basicsr_plugin.compat import prepare as prepare_basicsr
-from synthpipe.density.scorer import DensityScorer
-from synthpipe.transforms.density import DEGRADED_LOGIT, clean_threshold, score_image
+from synthpipe.transforms.density import DEGRADED_LOGIT, Scorer, clean_threshold, load_scorer, score_image
 
 #: By the letters of the literature: (a), (b), (c), (d), and the rule for those who do not know the contamination.
 ARMS = ("all", "random", "filtered", "oracle", "quantile")
@@ -52,7 +52,8 @@ class Judged:
     """A corpus and what the scorer says.
 
     Attributes:
-        logits: ``(2, N)``, of the clean and the corrupted tiles; higher is worse.  None where no arm asks for them.
+        logits: ``(2, N)``, of the clean and the corrupted tiles; higher is worse (of ``--by``).  None where no arm asks
+            for them.
         threshold: that :data:`CLEAN_QUANTILE` of the scorer's own clean images do not exceed.
     """
 
@@ -67,6 +68,8 @@ def main() -> None:
     size = QUICK if args.quick else Size(steps=args.steps)
     args.out.mkdir(parents=True, exist_ok=True)
     corpus = make_corpus(args.data / "clean_train", size.side, size.tiles, size.scale)
+    if args.real:
+        corpus = make_real_corpus(args.data, corpus, size.side, size.scale)
     pictures = load_pictures(args.data / "clean_test", size.pictures, size.scale)
     needed = {"filtered", "quantile"} & set(args.arms)
     seen, report = Judged(corpus, None, float("nan")), {}
@@ -80,7 +83,7 @@ def main() -> None:
             for arm in args.arms:
                 keep = choose(arm, seen, mixed, percent, seed)
                 psnr = run_arm(args.out, base, seen.corpus, mixed, keep, seed, size, pictures, f"{percent} % {arm}")
-                rows.append(describe(percent, arm, seed, psnr, mixed, keep, corpus.family))
+                rows.append(describe(percent, arm, seed, psnr, mixed, keep, corpus))
     summary = {"size": asdict(size), "tiles": len(corpus), "detection": report, "arms": rows}
     (args.out / "results.json").write_text(json.dumps(summary, indent=1))
     text = "\n\n".join(filter(None, [psnr_table(rows), clean_table(rows), keep_table(rows), detection_table(report)]))
@@ -97,11 +100,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/filter_check"))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="which; random and oracle need no scorer")
     parser.add_argument("--percents", nargs="+", type=int, choices=range(100), metavar="P", default=PERCENTS)
+    parser.add_argument("--real", action="store_true", help="contaminate with real noisy shots in place of corruptions")
+    parser.add_argument("--by", default=DEGRADED_LOGIT, help="the scorer's column that decides, like p_noise")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=Size.steps)
     parser.add_argument("--score-tiles", type=int, default=16, help="most tiles of the scorer in a tile of the corpus")
     parser.add_argument("--quick", action="store_true", help="try the whole in a minute; its figures mean nothing")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.by != DEGRADED_LOGIT and "quantile" in args.arms:
+        parser.error("--by: clean quantiles are of degraded_logit; name the --arms without 'quantile'")
+    return args
 
 
 # --- the filter ---
@@ -109,36 +117,36 @@ def parse_arguments() -> argparse.Namespace:
 
 def judge_corpora(args: argparse.Namespace, corpus: Corpus, size: Size) -> tuple[Judged, dict[str, Any]]:
     """Score the corpus, and tiles of pictures that neither scorer nor network ever saw: the same there, no luck."""
-    scorer = checkpoints.load(args.weights, kind="density_scorer")
-    assert isinstance(scorer, DensityScorer)
+    scorer = load_scorer(args.weights)
     fingerprint = hashlib.sha256(checkpoints.resolve(args.weights).read_bytes()).hexdigest()
     unseen = make_corpus(args.data / "clean_test", size.side, min(_UNSEEN_TILES, size.tiles), size.scale)
     report: dict[str, Any] = {"weights": fingerprint, "score_tiles": args.score_tiles}
     logits = {}
     for name, tiles in (("corpus", corpus), ("unseen", unseen)):
-        logits[name] = score(scorer, fingerprint, tiles, args.score_tiles, args.out)
-        report[name] = detection(logits[name], tiles.family)
+        logits[name] = score(scorer, fingerprint, tiles, args.score_tiles, args.out, args.by)
+        report[name] = detection(logits[name], tiles.family, tiles.kinds)
     # Apart, because what is not of the kind that the scorer was calibrated on is harder.
     kinds = np.array([kind_of_picture(name) for name in unseen.names])
     report["unseen_kinds"] = {}
     for kind in sorted(set(kinds)):
         rows = kinds == kind
-        report["unseen_kinds"][kind] = detection(logits["unseen"][:, rows], unseen.family[rows])
+        report["unseen_kinds"][kind] = detection(logits["unseen"][:, rows], unseen.family[rows], unseen.kinds)
     first = torch.from_numpy(corpus.clean[0])
     count = int(score_image(scorer, first, args.score_tiles)["tiles"])
     threshold = clean_threshold(scorer, CLEAN_QUANTILE, count)
     return Judged(corpus, logits["corpus"], threshold), report
 
 
-def score(scorer: DensityScorer, fingerprint: str, corpus: Corpus, limit: int, out: Path) -> NDArray[np.float64]:
-    """``degraded_logit`` ``(2, N)`` of the clean and the corrupted tiles, saved as it grows."""
-    digest = digest_of([corpus.clean, corpus.corrupted], {"scorer": fingerprint, "tiles": limit})
+def score(scorer: Scorer, fingerprint: str, corpus: Corpus, limit: int, out: Path, by: str) -> NDArray[np.float64]:
+    """The column ``by``, ``(2, N)``, of the clean and the corrupted tiles, saved as it grows."""
+    column = {} if by == DEGRADED_LOGIT else {"by": by}
+    digest = digest_of([corpus.clean, corpus.corrupted], {"scorer": fingerprint, "tiles": limit, **column})
     path = out / f"scores_{digest}.npy"
     logits = np.load(path) if path.is_file() else np.full((2, len(corpus)), np.nan)
     missing = np.argwhere(np.isnan(logits)).tolist()
     for done, (side, n) in enumerate(tqdm(missing, desc="scoring", unit="tile", disable=None), 1):
         tile = torch.from_numpy((corpus.corrupted if side else corpus.clean)[n])
-        logits[side, n] = score_image(scorer, tile, limit)[DEGRADED_LOGIT]
+        logits[side, n] = score_image(scorer, tile, limit)[by]
         if done % _SAVE_EVERY == 0 or done == len(missing):
             part = path.with_suffix(f".{os.getpid()}.npy")
             np.save(part, logits)
@@ -164,11 +172,11 @@ def choose(arm: str, judged: Judged, mixed: Mask, percent: int, seed: int) -> Ma
     return keep
 
 
-def detection(logits: NDArray[np.float64], family: NDArray[np.int64]) -> dict[str, float]:
+def detection(logits: NDArray[np.float64], family: NDArray[np.int64], kinds: Sequence[str]) -> dict[str, float]:
     """AUROC of each corruption, all clean tiles against the tiles so corrupted."""
     clean = np.sort(logits[0])
     out = {}
-    for number, name in enumerate(CORRUPTIONS):
+    for number, name in enumerate(kinds):
         bad = logits[1, family == number]
         below, up_to = np.searchsorted(clean, bad, "left"), np.searchsorted(clean, bad, "right")
         out[name] = float((below + up_to).mean() / (2 * len(clean))) if len(bad) else float("nan")
@@ -207,15 +215,13 @@ def run_arm(
     return float(result["psnr_y"])
 
 
-def describe(
-    percent: int, arm: str, seed: int, psnr: float, mixed: Mask, keep: Mask, family: NDArray[np.int64]
-) -> dict[str, Any]:
+def describe(percent: int, arm: str, seed: int, psnr: float, mixed: Mask, keep: Mask, corpus: Corpus) -> dict[str, Any]:
     """One row of the results: the figure, and what was dropped."""
     rejected = ~keep
     row: dict[str, Any] = {"percent": percent, "arm": arm, "seed": seed, "psnr_y": psnr, "kept": int(keep.sum())}
     row["precision"] = _share(mixed[rejected])
     row["recall"] = _share(rejected[mixed])
-    row |= {f"recall_{name}": _share(rejected[mixed & (family == n)]) for n, name in enumerate(CORRUPTIONS)}
+    row |= {f"recall_{name}": _share(rejected[mixed & (corpus.family == n)]) for n, name in enumerate(corpus.kinds)}
     return row
 
 
@@ -280,7 +286,7 @@ def clean_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def keep_table(rows: Sequence[dict[str, Any]]) -> str:
     """What the two rules drop, mean over the seeds."""
-    keys = ["precision", "recall", *(f"recall_{name}" for name in CORRUPTIONS)]
+    keys = ["precision", "recall", *(key for key in rows[0] if key.startswith("recall_"))]
     lines = ["| corrupted | rule | dropped | " + " | ".join(k.replace("_", " ") for k in keys) + " |"]
     lines.append("|" + " --- |" * (len(keys) + 3))
     for percent in sorted({row["percent"] for row in rows} - {0}):
@@ -296,11 +302,14 @@ def keep_table(rows: Sequence[dict[str, Any]]) -> str:
 def detection_table(report: dict[str, Any]) -> str:
     if not report:
         return ""
-    lines = ["| AUROC | " + " | ".join(CORRUPTIONS) + " |", "|" + " --- |" * (len(CORRUPTIONS) + 1)]
-    rows = {"tiles of the corpus": report["corpus"], "tiles of the test pictures": report["unseen"]}
-    rows |= {f"- of them {kind}": found for kind, found in report["unseen_kinds"].items()}
+    kinds = [*report["corpus"]]
+    lines = ["| AUROC | " + " | ".join(kinds) + " |", "|" + " --- |" * (len(kinds) + 1)]
+    rows = {"tiles of the corpus": report["corpus"]}
+    if [*report["unseen"]] == kinds:
+        rows |= {"tiles of the test pictures": report["unseen"]}
+        rows |= {f"- of them {kind}": found for kind, found in report["unseen_kinds"].items()}
     for label, found in rows.items():
-        lines.append(f"| {label} | " + " | ".join(f"{found[kind]:.3f}" for kind in CORRUPTIONS) + " |")
+        lines.append(f"| {label} | " + " | ".join(f"{found[kind]:.3f}" for kind in kinds) + " |")
     return "\n".join(lines)
 
 

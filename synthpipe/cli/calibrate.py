@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+#: Arguments that mean something only where there is a density.
+_OF_DENSITIES = ("degraded", "families", "levels", "norm_levels", "tile", "tiles_per_image", "ignore", "ridge")
+
 _EXAMPLE = """\
   synthpipe train recipes/scorer_small/train.yml run_dir=runs/dde data.clean.folder=photos
   synthpipe calibrate runs/dde/final.safetensors photos mine.safetensors --degraded scraped_bad
   synthpipe calibrate scorer_small photos mine.safetensors      # under the density that ships
+  synthpipe calibrate scorer_kinds photos mine.safetensors      # a scorer that tells kinds apart, fitted anew
   synthpipe score mine.safetensors shards-{000..063}.tar scores.parquet"""
 
 
@@ -31,11 +35,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "calibrate",
         help="fit a quality scorer on clean images, from a trained density",
         description="Cut tiles from clean images, corrupt copies of them, and fit the log-odds that a tile is "
-        "degraded. Prints how well it does on images that the fit did not see, beside the bits of a lossless coder.",
+        "degraded; with a scorer that tells kinds of degradation apart, fit it anew on mixtures of them. Prints how "
+        "well it does on images that the fit did not see.",
         example=_EXAMPLE,
     )
     parser.add_argument(
-        "weights", type=place, metavar="WEIGHTS", help="a trained density (`kind: dde`), or a scorer with one"
+        "weights",
+        type=place,
+        metavar="WEIGHTS",
+        help="a trained density (`kind: dde`), a scorer with one, or a scorer of kinds",
     )
     parser.add_argument("clean", type=place, metavar="CLEAN_FOLDER", help="folder of clean images (nested is fine)")
     parser.add_argument("target", type=local_path, metavar="OUT.safetensors", help="the scorer to write")
@@ -73,6 +81,15 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--ridge", type=float, help="penalty on the fit's weights (default 0.003)")
     parser.add_argument("--seed", type=int, help="seed of all randomness (default 0)")
+    parser.add_argument(
+        "--mixtures", type=int, metavar="N", help="of kinds: degraded copies of each image (default 12)"
+    )
+    parser.add_argument(
+        "--noises",
+        nargs="*",
+        metavar="WEIGHTS",
+        help="of kinds: DeFlow weights that know levels, drawn beside synthetic noise (default canon_5d2 autochrome)",
+    )
     add_max_pixels(parser)
     add_device_argument(parser)
     return parser
@@ -84,13 +101,41 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.files.whole_file import check_file_is_writable
     from synthpipe.training.calibration import calibrate
 
-    options = _options(args)
+    if args.target.suffix != ".safetensors":
+        raise OptionError(f"OUT: expected a file name ending in .safetensors, got {str(args.target)!r}")
     check_file_is_writable(args.target)
+    if checkpoints.read_header(args.weights)["kind"] == "kind_scorer":
+        return _fit_kinds(args)
+    options = _options(args)
     dde, density = _density(args.weights)
     with log_lines(logging.INFO):
         scorer, info = calibrate(dde, args.clean, options, progress=True)
     path = checkpoints.save(args.target, scorer, {"calibration": info, "density": density})
     print(_table(info))
+    print_given_up(info["given_up"])
+    print(path)
+    return 0
+
+
+def _fit_kinds(args: argparse.Namespace) -> int:
+    from synthpipe import checkpoints
+    from synthpipe.config.calibration import KindCalibrationOptions
+    from synthpipe.training.kinds import fit_kinds
+
+    given = [name for name in _OF_DENSITIES if getattr(args, name)]
+    if given:
+        raise OptionError(
+            f"--{given[0].replace('_', '-')} is for scorers with a density, and {args.weights} tells kinds apart; "
+            "leave it out"
+        )
+    options = given_options(args, KindCalibrationOptions)
+    with log_lines(logging.INFO):
+        scorer, info = fit_kinds(args.clean, options, progress=True)
+    path = checkpoints.save(args.target, scorer, {"calibration": info})
+    print(f"fitted on {info['images_fitted']} images, measured on mixtures of {info['images_held_out']} others")
+    print(f"{'kind':12} {'AUROC':>7} {'largest bias':>13} {'images':>7}")
+    for kind, row in info["held_out"].items():
+        print(f"{kind:12} {row['auroc']:7.3f} {row['largest_bias']:13.3f} {row['images']:7d}")
     print_given_up(info["given_up"])
     print(path)
     return 0
@@ -107,15 +152,18 @@ def _density(weights: str) -> tuple[DDE, dict[str, Any]]:
         return model.dde, header["info"].get("density", header["info"])
     if isinstance(model, DDE):
         return model, header["info"]
-    raise CheckpointError(f"{weights}: holds a {header['kind']!r} model, expected 'dde' or 'density_scorer'")
+    raise CheckpointError(
+        f"{weights}: holds a {header['kind']!r} model, expected 'dde', 'density_scorer' or 'kind_scorer'"
+    )
 
 
 def _options(args: argparse.Namespace) -> CalibrationOptions:
     from synthpipe.config.calibration import CalibrationOptions
 
+    given = [name for name in ("mixtures", "noises") if getattr(args, name) is not None]
+    if given:
+        raise OptionError(f"--{given[0]} is for scorers that tell kinds apart, as scorer_kinds; leave it out")
     options = given_options(args, CalibrationOptions)
-    if args.target.suffix != ".safetensors":
-        raise OptionError(f"OUT: expected a file name ending in .safetensors, got {str(args.target)!r}")
     return options.model_copy(update={"device": find_device(args)})
 
 

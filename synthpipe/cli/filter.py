@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
@@ -13,8 +14,10 @@ from synthpipe.cli.score import add_engine_arguments
 __all__ = ["add_parser", "run"]
 
 _EXAMPLE = """\
-  synthpipe score scorer_small /data/hr hr.parquet
-  synthpipe filter /data/hr hr.parquet /data/hr_kept --reject 0.2
+  synthpipe score scorer_kinds /data/hr hr.parquet
+  synthpipe filter /data/hr hr.parquet /data/hr_kept --reject-kinds noise,compression
+  synthpipe filter /data/hr hr.parquet /data/hr_kept --reject-kinds all --threshold 0.8 --threshold blur=0.95
+  synthpipe filter /data/hr hr.parquet /data/hr_kept --reject 0.2 --reject-kinds all
 
 Of shards, OUT_DIR gets shards of the kept samples, byte for byte as they were, with an index; of a folder of images,
 kept.txt with the kept files, and links or copies on request.  OUT_DIR/report.html shows what was kept and dropped.
@@ -37,9 +40,28 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("scores", type=place, metavar="SCORES.parquet", help="the table that `synthpipe score` wrote")
     parser.add_argument("output", type=place, metavar="OUT_DIR", help="folder to write, local or an fsspec URL")
-    rule = parser.add_mutually_exclusive_group(required=True)
-    rule.add_argument("--reject", type=float, metavar="SHARE", help="reject this share of the images, as in 0.2")
-    rule.add_argument("--max-logit", type=float, metavar="X", help="keep what is at or below X")
+    parser.add_argument(
+        "--reject-kinds",
+        type=_kinds,
+        metavar="KIND[,KIND]",
+        help="reject what has one of these kinds: noise, blur, compression, enlargement, pattern, graphics, or all",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=_threshold,
+        action="append",
+        metavar="[KIND=]P",
+        help="of a kind, or of all: the largest probability that is kept (default 0.5); may be given several times",
+    )
+    rule = parser.add_mutually_exclusive_group()
+    rule.add_argument(
+        "--reject",
+        type=float,
+        metavar="SHARE",
+        help="reject this share of the images, as in 0.2; with --reject-kinds the worst in those kinds",
+    )
+    rule.add_argument("--max-logit", type=float, metavar="X", help="keep what is at or below X in the column --by")
+    parser.set_defaults(refuse=parser.error)
     parser.add_argument("--by", metavar="COLUMN", help="the column that decides (default: degraded_logit)")
     parser.add_argument(
         "--per-source", action="store_true", default=None, help="with --reject: the worst of each source by itself"
@@ -63,12 +85,22 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.shards.engine import default_workers
 
     workers = args.workers or default_workers()
-    options = given_options(args, CorpusFilterOptions, source=tuple(args.source), workers=workers)
+    if args.reject_kinds is None and args.reject is None and args.max_logit is None:
+        args.refuse("one of the arguments --reject-kinds --reject --max-logit is required")
+    args.threshold, more = _thresholds(args.threshold or [])
+    options = given_options(args, CorpusFilterOptions, source=tuple(args.source), workers=workers, **more)
     with progress_bar("image") as show:
         outcome = filter_corpus(options, show, render_report)
     decisions, index = outcome.decisions, outcome.index
     rejected = decisions.count(State.REJECTED)
     print(f"{outcome.kept} of {outcome.images} images kept, {rejected} rejected by {decisions.by}")
+    if decisions.kinds and rejected:
+        print("rejected for: " + ", ".join(f"{n} {kind}" for kind, n in decisions.rejected_by_kind().items() if n))
+    elif not decisions.kinds:
+        print(
+            "one number decided; with a table by scorer_kinds, --reject-kinds tells noise, blur and others apart",
+            file=sys.stderr,
+        )
     if decisions.without_score:
         reasons = ", ".join(f"{count} {reason}" for reason, count in decisions.without_score.items())
         print(f"left out without a score: {reasons}")
@@ -84,7 +116,30 @@ def run(args: argparse.Namespace) -> int:
         values = decisions.values[np.isfinite(decisions.values)]
         print(
             f"synthpipe filter: nothing was kept: {decisions.by} lies in {values.min():.4g}..{values.max():.4g}; raise "
-            "--max-logit",
+            + ("--threshold" if decisions.kinds else "--max-logit"),
             file=sys.stderr,
         )
     return 0 if outcome.kept else 1
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    """``0.6`` of all kinds, under "", or ``noise=0.6`` of one."""
+    kind, equals, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1 or (equals and not kind):
+        raise argparse.ArgumentTypeError(f"expected a probability, or KIND=probability, got {text!r}")
+    return kind, value
+
+
+def _thresholds(given: Sequence[tuple[str, float]]) -> tuple[float | None, dict[str, Any]]:
+    """That of all kinds, and the option with those of single ones; the last of several holds."""
+    single = {kind: value for kind, value in given if kind}
+    common = [value for kind, value in given if not kind]
+    return (common[-1] if common else None), ({"thresholds": single} if single else {})

@@ -20,11 +20,12 @@ from synthpipe.cli.places import place
 __all__ = ["add_engine_arguments", "add_parser", "run"]
 
 _EXAMPLE = """\
-  synthpipe score scorer_small /data/hr hr.parquet --workers 8 --cache ~/.cache/synthpipe
-  synthpipe filter /data/hr hr.parquet /data/hr_kept --reject 0.2
+  synthpipe score scorer_kinds /data/hr hr.parquet --workers 8 --cache ~/.cache/synthpipe
+  synthpipe filter /data/hr hr.parquet /data/hr_kept --reject-kinds all
 
 SOURCE is shards (a folder with an index, a pattern such as hr-{000..511}.tar, URLs) or a folder of images.  The
-table has one row for each image: degraded_logit (log-odds that it is degraded, higher is worse), every part of it,
+table has one row for each image: degraded_logit (log-odds that it is degraded, higher is worse), the probability of
+each kind of degradation and the likeliest as `reason` (scorer_kinds) or every part of the number (scorer_small),
 checksum and size; images that cannot be used stand in it with the reason, and `given_up` names what was not looked
 at (alpha, further pages, ...).  hr.parts/ holds one file for each shard: after an interruption the same command goes
 on where it stopped.
@@ -41,7 +42,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         example=_EXAMPLE,
     )
     parser.add_argument(
-        "weights", type=place, metavar="WEIGHTS", help="a scorer's .safetensors file, or shipped: scorer_small"
+        "weights", type=place, metavar="WEIGHTS", help="a scorer's .safetensors file, or scorer_kinds or scorer_small"
     )
     parser.add_argument("source", type=place, nargs="+", metavar="SOURCE", help="shards, or folders of images")
     parser.add_argument("output", type=place, metavar="OUT.parquet", help="the table, local or an fsspec URL")

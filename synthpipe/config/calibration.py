@@ -7,11 +7,11 @@ from typing import get_args
 from pydantic import Field
 
 from synthpipe.config.dde import Family
-from synthpipe.config.places import Folder
+from synthpipe.config.places import Folder, Weights
 from synthpipe.config.reader import MAX_PIXELS_MEANING, Options
 from synthpipe.pixel_limit import MAX_PIXELS
 
-__all__ = ["CalibrationOptions"]
+__all__ = ["CalibrationOptions", "KindCalibrationOptions"]
 
 
 class CalibrationOptions(Options):
@@ -42,3 +42,19 @@ class CalibrationOptions(Options):
     ridge: float = Field(3e-3, ge=0, description="penalty on the weights' squares")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description=MAX_PIXELS_MEANING)
     device: str = Field("auto", description="where the density runs: cpu, cuda, cuda:1, ...; auto: CUDA or the CPU")
+
+
+class KindCalibrationOptions(Options):
+    """How a scorer by kinds is fitted on clean images; see :func:`synthpipe.training.kinds.fit_kinds`."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of all randomness: mixtures, tiles, the split")
+    mixtures: int = Field(12, ge=1, le=4096, description="degraded copies of each image")
+    holdout: float = Field(
+        0.125, gt=0, lt=1, description="share of the images that the network does not see; calibrates its probabilities"
+    )
+    reduce: float = Field(2.5, ge=1, le=8, description="copies are first reduced by a factor from 1 to this")
+    noises: tuple[Weights, ...] = Field(
+        ("canon_5d2", "autochrome"), description="learned noise beside synthetic noise: DeFlow weights with levels"
+    )
+    epochs: int = Field(30, ge=1, description="passes over the tiles")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description=MAX_PIXELS_MEANING)

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from synthpipe.config.kinds import KindRule
 from synthpipe.config.places import FileOrURL, Weights
-from synthpipe.config.reader import Options
 
 __all__ = ["FilterOptions"]
 
 _DEFAULT_WEIGHTS = "scorer_small"
+_DEFAULT_KIND_WEIGHTS = "scorer_kinds"
 _DEFAULT_TILES = 4
 
 
-class FilterOptions(Options):
-    """Drop what is probably degraded, by the mean ``degraded_logit`` of a few tiles; higher is worse.
+class FilterOptions(KindRule):
+    """Drop what is probably degraded, by kinds of degradation or by one number, ``degraded_logit``; higher is worse.
 
-    There are two ways.  Without ``scores``, each tile that the stream cuts is judged on the device, against
-    ``max_logit`` or ``clean_quantile``.  With ``scores``, whole images are judged by the number that ``synthpipe
-    score`` has written for their key, against ``reject`` or ``max_logit``, before they are decoded and without a
-    scorer; an image without a score is bad, and counted as ``unscored``.
+    There are two ways.  Without ``scores``, each tile that the stream cuts is judged on the device, by
+    ``reject_kinds``, ``max_logit`` or ``clean_quantile``.  With ``scores``, whole images are judged by what ``synthpipe
+    score`` has written for their key, by ``reject_kinds``, ``reject`` (of both, the share that is worst in those
+    kinds) or ``max_logit``, before they are decoded and without a scorer; an image without a score is bad, and counted
+    as ``unscored``.
     """
 
     weights: Weights | None = Field(
         None,
-        description=f"the scorer: a .safetensors file or the name of shipped weights; null: {_DEFAULT_WEIGHTS}",
+        description=f"the scorer: a .safetensors file or the name of shipped weights; null: {_DEFAULT_KIND_WEIGHTS} "
+        f"with reject_kinds, else {_DEFAULT_WEIGHTS}",
     )
     tiles: int | None = Field(
         None,
@@ -57,22 +60,31 @@ class FilterOptions(Options):
 
     @model_validator(mode="after")
     def _one_rule(self) -> FilterOptions:
-        rules = ("max_logit", "reject") if self.scores is not None else ("max_logit", "clean_quantile")
-        given = [name for name in ("max_logit", "clean_quantile", "reject") if getattr(self, name) is not None]
+        other = ("max_logit", "reject") if self.scores is not None else ("max_logit", "clean_quantile")
+        rules = ("reject_kinds", *other)
+        names = ("reject_kinds", "max_logit", "clean_quantile", "reject")
+        given = [name for name in names if getattr(self, name) is not None]
         how = "with" if self.scores is not None else "without"
-        if len(given) != 1 or given[0] not in rules:
-            raise ValueError(f"expected exactly one of {' and '.join(rules)} {how} scores, got {given or 'none'}")
+        worst_in_kinds = self.scores is not None and given == ["reject_kinds", "reject"]
+        if not worst_in_kinds and (len(given) != 1 or given[0] not in rules):
+            raise ValueError(
+                f"expected exactly one of {', '.join(rules[:-1])} and {rules[-1]} {how} scores, got {given or 'none'}"
+            )
+        if worst_in_kinds and (self.threshold is not None or self.thresholds):
+            raise ValueError("reject drops a share, whatever the thresholds; leave out one of them")
         idle = [name for name in ("weights", "tiles") if getattr(self, name) is not None]
         if self.scores is not None and idle:
             raise ValueError(f"scores are ready numbers; leave out {' and '.join(idle)}")
         if self.scores is None and self.by != "degraded_logit":
             raise ValueError(f"by: expected a table of scores beside it, got {self.by!r} and none")
+        if self.reject_kinds is not None and self.by != "degraded_logit":
+            raise ValueError(f"by: {self.by!r} cannot decide beside reject_kinds; leave out one of them")
         return self
 
     @property
     def scorer(self) -> str:
         """The scorer to load."""
-        return self.weights or _DEFAULT_WEIGHTS
+        return self.weights or (_DEFAULT_WEIGHTS if self.reject_kinds is None else _DEFAULT_KIND_WEIGHTS)
 
     @property
     def tiles_used(self) -> int:

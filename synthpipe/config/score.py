@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from synthpipe.config.kinds import KindRule
 from synthpipe.config.places import FileOrURL, Folder, FolderOrURL, ShardsOrFolder, TableOrURL, Weights
 from synthpipe.config.reader import ALLOW_PIPE_MEANING, MAX_PIXELS_MEANING, Options
 from synthpipe.pixel_limit import MAX_PIXELS
@@ -28,7 +29,7 @@ class ScoreOptions(EngineOptions):
     """What is scored, by what, and where the table goes."""
 
     weights: Weights = Field(
-        description="a .safetensors file of kind density_scorer, or the name of shipped weights (scorer_small)",
+        description="a scorer's .safetensors file, or the name of shipped weights (scorer_kinds, scorer_small)",
     )
     source: tuple[ShardsOrFolder, ...] = Field(
         min_length=1, description="shards (a folder with an index, a pattern, URLs), or folders of images"
@@ -52,7 +53,7 @@ class ScoreOptions(EngineOptions):
         return self
 
 
-class CorpusFilterOptions(EngineOptions):
+class CorpusFilterOptions(EngineOptions, KindRule):
     """What is kept of a scored corpus, and where it goes."""
 
     source: tuple[ShardsOrFolder, ...] = Field(min_length=1, description="what was scored, named as it was then")
@@ -62,10 +63,10 @@ class CorpusFilterOptions(EngineOptions):
         None,
         ge=0,
         lt=1,
-        description="share of the images to reject, the worst; exactly one of reject and max_logit",
+        description="share of the images to reject, the worst (with reject_kinds: in those kinds)",
     )
     max_logit: float | None = Field(
-        None, allow_inf_nan=False, description="or: the largest number in the column 'by' that is kept"
+        None, allow_inf_nan=False, description="the largest number in the column 'by' that is kept"
     )
     by: str = Field("degraded_logit", min_length=1, description="the column that decides; higher is worse")
     per_source: bool = Field(
@@ -81,8 +82,13 @@ class CorpusFilterOptions(EngineOptions):
 
     @model_validator(mode="after")
     def _check(self) -> CorpusFilterOptions:
-        if (self.reject is None) == (self.max_logit is None):
-            raise ValueError("expected exactly one of 'reject' and 'max_logit'")
+        given = [name for name in ("reject_kinds", "reject", "max_logit") if getattr(self, name) is not None]
+        if len(given) != 1 and given != ["reject_kinds", "reject"]:
+            raise ValueError(f"expected exactly one of 'reject_kinds', 'reject' and 'max_logit', got {given or 'none'}")
+        if len(given) == 2 and (self.threshold is not None or self.thresholds):
+            raise ValueError("'reject' drops a share, whatever the thresholds; leave out one of them")
+        if self.reject_kinds is not None and self.by != "degraded_logit":
+            raise ValueError(f"by: {self.by!r} cannot decide beside 'reject_kinds'; leave out one of them")
         if self.per_source and self.reject is None:
             raise ValueError("'per_source' needs 'reject': a fixed threshold is the same for all sources")
         return self

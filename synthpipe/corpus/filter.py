@@ -256,9 +256,15 @@ def _match(units: Sequence[Unit], table: ScoreTable) -> list[int]:
 
 def _plan(options: CorpusFilterOptions) -> RunPlan:
     """The rule and the scores; the images are compared with these one by one."""
-    rule = options.model_dump(include={"reject", "max_logit", "by", "per_source", "files", "seed"})
+    rule = _rule(options) | options.model_dump(include={"files", "seed"})
     scores = InputChecksum(sha256_of(options.scores), lambda before: f"begun with other scores than {options.scores}")
     return RunPlan(_FORMAT, _VERSION, "rule", rule, {"scores": scores})
+
+
+def _rule(options: CorpusFilterOptions) -> dict[str, Any]:
+    """What decides; kinds stand in it only where they do, so that runs from before them can be finished."""
+    kinds = {"kinds": options.kind_limits} if options.reject_kinds is not None else {}
+    return options.model_dump(include={"reject", "max_logit", "by", "per_source"}) | kinds
 
 
 def _summary(options: CorpusFilterOptions, decisions: Decisions) -> dict[str, Any]:
@@ -268,6 +274,7 @@ def _summary(options: CorpusFilterOptions, decisions: Decisions) -> dict[str, An
         "rejected": decisions.count(State.REJECTED),
         "not_finite": decisions.count(State.NOT_FINITE),
         "without_score": decisions.without_score,
-        "rule": options.model_dump(include={"reject", "max_logit", "by", "per_source"}),
+        "rule": _rule(options),
+        **({"rejected_by_kind": decisions.rejected_by_kind()} if decisions.kinds else {}),
         "thresholds": {"all" if source is None else source: value for source, value in decisions.thresholds.items()},
     }

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from synthpipe.config.kinds import KindRule
 from synthpipe.config.score import CorpusFilterOptions
 from synthpipe.corpus.score_table import ScoreTable
-from synthpipe.errors import ShardError
+from synthpipe.density.kinds.scorer import probability_column
+from synthpipe.errors import OptionError, ShardError
 
-__all__ = ["Decisions", "Gallery", "State", "choose_gallery", "decide", "reject_threshold"]
+__all__ = ["Decisions", "Gallery", "KindExcess", "State", "choose_gallery", "decide", "kind_excess", "reject_threshold"]
 
+#: Probabilities are kept this far from 0 and 1, where log-odds have no number.
+_SURE = 1e-9
 #: Images in each part of the gallery.
 _SHOWN = 24
 
@@ -39,6 +43,8 @@ class Decisions:
         thresholds: the largest value kept, by source; under None where one holds for all.
         limits: the threshold of each row, ``(N,)``.
         without_score: images by the reason why they have no score.
+        kinds: names of the kinds that decided; empty where one number did.
+        reasons: the worst of them in each row, its place in ``kinds``, ``(N,)``; -1 without a score.
     """
 
     by: str
@@ -47,10 +53,19 @@ class Decisions:
     thresholds: dict[str | None, float]
     limits: NDArray[np.float64]
     without_score: dict[str, int]
+    kinds: tuple[str, ...] = ()
+    reasons: NDArray[np.int8] | None = None
 
     def count(self, state: State) -> int:
         """Number of images in ``state``."""
         return int((self.states == state).sum())
+
+    def rejected_by_kind(self) -> dict[str, int]:
+        """Rejected images by the kind that is worst in them."""
+        if self.reasons is None:
+            return {}
+        rejected = self.reasons[self.states == State.REJECTED]
+        return {kind: int((rejected == place).sum()) for place, kind in enumerate(self.kinds)}
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,54 @@ def reject_threshold(values: NDArray[np.float64], reject: float) -> float:
     return float(np.partition(values, place)[place])
 
 
+@dataclass(frozen=True)
+class KindExcess:
+    """How far the worst of some kinds is above its threshold.
+
+    Attributes:
+        name: for people.
+        kinds: the kinds.
+        values: log-odds of the worst kind less those of its threshold, ``(N,)``; above 0 is beyond, NaN without score.
+        reasons: the place of the worst in ``kinds``, ``(N,)``; -1 without score.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    values: NDArray[np.float64]
+    reasons: NDArray[np.int8]
+
+
+def kind_excess(table: ScoreTable, rule: KindRule) -> KindExcess:
+    """Of the kinds that ``rule`` rejects.
+
+    Raises:
+        OptionError: a table of one number, or of a scorer that does not tell one of the kinds.
+    """
+    limits = rule.kind_limits
+    lacking = [kind for kind in limits if kind not in table.kinds]
+    if lacking:
+        raise OptionError(
+            f"{table.url}: reject_kinds: no probabilities of {lacking[0]!r} (there are {table.kinds or 'none'}); score "
+            "again with a scorer that tells kinds apart: synthpipe score scorer_kinds"
+        )
+    odds = np.stack([_log_odds(table.numbers(probability_column(kind))) - _limit(limits[kind]) for kind in limits])
+    unknown = np.isnan(odds).any(0)
+    reasons = np.where(unknown, -1, np.where(np.isnan(odds), -np.inf, odds).argmax(0)).astype(np.int8)
+    values = np.where(unknown, np.nan, odds.max(0))
+    return KindExcess(f"excess of {', '.join(limits)}", tuple(limits), values, reasons)
+
+
+def _limit(probability: float) -> float:
+    """Log-odds of a threshold; one of 1 lets everything pass, and none but the surest passes 0."""
+    return float(_log_odds(np.array(probability)))
+
+
+def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    sure = np.clip(probability, _SURE, 1 - _SURE)
+    result: NDArray[np.float64] = np.log(sure / (1 - sure))
+    return result
+
+
 def decide(table: ScoreTable, options: CorpusFilterOptions) -> Decisions:
     """Apply the rule to every row.
 
@@ -94,7 +157,8 @@ def decide(table: ScoreTable, options: CorpusFilterOptions) -> Decisions:
         OptionError: no such column.
         ShardError: no image with a score.
     """
-    values = table.numbers(options.by)
+    excess = kind_excess(table, options) if options.reject_kinds is not None else None
+    values = table.numbers(options.by) if excess is None else excess.values
     codes, reasons = table.codes("error")
     scored = np.array([reason is None for reason in reasons], bool)[codes] if len(table) else np.zeros(0, bool)
     usable = scored & np.isfinite(values)
@@ -105,14 +169,16 @@ def decide(table: ScoreTable, options: CorpusFilterOptions) -> Decisions:
     thresholds: dict[str | None, float] = {}
     for source, rows in _groups(table, options.per_source):
         found = values[usable & rows]
-        threshold = options.max_logit
+        threshold = options.max_logit if excess is None or options.reject is not None else 0.0
         if threshold is None:
             threshold = reject_threshold(found, options.reject or 0.0)
         limits[rows] = thresholds[source] = threshold
     states = np.where(values <= limits, State.KEPT, State.REJECTED).astype(np.int8)
     states[~np.isfinite(values)] = State.NOT_FINITE
     states[~scored] = State.NO_SCORE
-    return Decisions(options.by, values, states, thresholds, limits, dict(sorted(without.items())))
+    by = options.by if excess is None else excess.name
+    decisions = Decisions(by, values, states, thresholds, limits, dict(sorted(without.items())))
+    return decisions if excess is None else replace(decisions, kinds=excess.kinds, reasons=excess.reasons)
 
 
 def _groups(table: ScoreTable, per_source: bool) -> list[tuple[str | None, NDArray[np.bool_]]]:

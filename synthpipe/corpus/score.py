@@ -40,6 +40,7 @@ from synthpipe.corpus.score_cache import CachedScore, ScoreCache
 from synthpipe.corpus.score_table import ScoreRow, merge_parts, read_part, require_pyarrow, write_part
 from synthpipe.corpus.threads import one_thread
 from synthpipe.corpus.unit_job import UnitJob, unused_facts
+from synthpipe.density.kinds.scorer import KindScorer, worst_kind
 from synthpipe.device import resolve_device
 from synthpipe.errors import CheckpointError, ImageError, ShardError
 from synthpipe.files.decode import decode_image
@@ -50,10 +51,10 @@ from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.run_plan import differences
 from synthpipe.shards.unused_images import NO_IMAGES
-from synthpipe.transforms.density import score_image
+from synthpipe.transforms.density import load_scorer, score_image
 
 if TYPE_CHECKING:
-    from synthpipe.density.scorer import DensityScorer
+    from synthpipe.transforms.density import Scorer
 
 __all__ = ["ScoreJob", "ScoreReport", "UnitScores", "score_corpus", "score_unit"]
 
@@ -189,6 +190,7 @@ def score_corpus(options: ScoreOptions, on_progress: Callable[[int, int, int], N
             "images": images,
             "kind": "shards" if isinstance(units[0], ShardUnit) else "folder",
             "weights": Path(weights).name,
+            **_kinds_of(scorer),
         }
         merge_parts(merged, _parts_of(units, parts), columns, about)
         target.publish(merged, f"{parts_name}.parquet")
@@ -220,21 +222,26 @@ def score_unit(job: ScoreJob) -> UnitScores:
         name = _part_name(job.unit)
         more = unused_facts(unused, job.unit) | scoring.given_up.facts()
         about["counts"] = {"images": len(rows), "errors": errors, **more}
-        write_part(scratch / name, rows, table_columns(scorer), about)
+        write_part(scratch / name, rows, table_columns(scorer), about | _kinds_of(scorer))
         job.output.publish(scratch / name, name)
     return UnitScores(job.name, len(rows), errors, scoring.hits, scoring.misses, **more)
 
 
-def table_columns(scorer: DensityScorer) -> tuple[str, ...]:
+def table_columns(scorer: Scorer) -> tuple[str, ...]:
     """Names of the numbers in the table."""
     first = scorer.columns[0]
     return (*scorer.columns, f"{first}_q10", f"{first}_q90")
 
 
+def _kinds_of(scorer: Scorer) -> dict[str, list[str]]:
+    """For the metadata of tables with reasons."""
+    return {"kinds": list(scorer.kinds)} if isinstance(scorer, KindScorer) else {}
+
+
 class _Scoring:
     """Images of one shard to rows, by the cache where it knows them."""
 
-    def __init__(self, scorer: DensityScorer, settings: ScoreSettings, cache: str | None) -> None:
+    def __init__(self, scorer: Scorer, settings: ScoreSettings, cache: str | None) -> None:
         self._scorer = scorer
         self._settings = settings
         self._columns = table_columns(scorer)
@@ -258,6 +265,9 @@ class _Scoring:
         if row.numbers is not None and not math.isfinite(row.numbers[0]):
             # Weights that are damaged, or a density where it has no numbers left: not a score.
             row.numbers, row.tiles, row.error = None, None, "not_finite"
+        if row.numbers is not None and isinstance(self._scorer, KindScorer):
+            kinds = self._scorer.kinds
+            row.reason = worst_kind(kinds, row.numbers[1 : 1 + len(kinds)])
         if score.given_up and row.error is None:
             row.given_up = " ".join(sorted(score.given_up))
             self.given_up.add(image.path, score.given_up)
@@ -303,7 +313,7 @@ def _first_folder(path: str) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _scorer(weights: str, fingerprint: str, device: str) -> DensityScorer:
+def _scorer(weights: str, fingerprint: str, device: str) -> Scorer:
     """The scorer of this process, loaded once."""
     scorer = _load(weights)
     found = checkpoints.fingerprint_of(scorer)
@@ -315,9 +325,8 @@ def _scorer(weights: str, fingerprint: str, device: str) -> DensityScorer:
     return scorer.to(device)
 
 
-def _load(weights: str) -> DensityScorer:
-    scorer = checkpoints.load(weights, kind="density_scorer").requires_grad_(False)
-    return cast("DensityScorer", scorer)
+def _load(weights: str) -> Scorer:
+    return load_scorer(weights).requires_grad_(False)
 
 
 def _place(output: str) -> tuple[OutputFolder, str]:

@@ -9,6 +9,7 @@
 ``bytes``, ``sha256``  of the image file as stored; null where it cannot be read
 the scorer's columns, ``degraded_logit_q10``, ``degraded_logit_q90``
                numbers of :func:`synthpipe.transforms.density.score_image`; null where there are none
+``reason``     of a scorer by kinds: the likeliest kind of degradation; null where none is as likely as not
 ``tiles``      how many tiles were looked at
 ``error``      why there is no score, one word; null where there is one
 ``given_up``   what the image held and was not looked at, reasons of :data:`synthpipe.files.decode.GIVEN_UP` apart by
@@ -43,7 +44,7 @@ _METADATA_KEY = b"synthpipe"
 #: Of the note in a table's metadata.
 MAX_METADATA_BYTES = 1 << 20
 _ROW_GROUP = 1 << 16
-_NAMES = ("key", "shard", "path", "source", "sha256", "error", "given_up")
+_NAMES = ("key", "shard", "path", "source", "sha256", "error", "given_up", "reason")
 _COUNTS = ("width", "height", "tiles")
 
 
@@ -62,6 +63,7 @@ class ScoreRow:
     tiles: int | None = None
     error: str | None = None
     given_up: str | None = None
+    reason: str | None = None
 
 
 def require_pyarrow() -> None:
@@ -92,6 +94,7 @@ def write_part(path: Path, rows: Sequence[ScoreRow], columns: Sequence[str], abo
     fields["tiles"] = [row.tiles for row in rows]
     fields["error"] = [row.error for row in rows]
     fields["given_up"] = [row.given_up for row in rows]
+    fields["reason"] = [row.reason for row in rows]
     schema = _schema(columns, about)
     with _writer(path, schema) as writer:
         writer.write_table(pa.table({name: fields[name] for name in schema.names}, schema=schema))
@@ -191,6 +194,11 @@ class ScoreTable:
         """Names of the columns of numbers."""
         return list(self.about["columns"])
 
+    @property
+    def kinds(self) -> list[str]:
+        """Kinds of degradation that have a column of probabilities; empty where the scorer gave one number."""
+        return list(self.about.get("kinds", []))
+
     def numbers(self, name: str) -> NDArray[np.float64]:
         """A column of numbers, ``(N,)``, NaN where there is none.
 
@@ -268,7 +276,8 @@ def _schema(columns: Sequence[str], about: dict[str, Any]) -> Any:
     import pyarrow as pa
 
     facts = ("key", "shard", "path", "source", "width", "height", "bytes", "sha256")
-    order = (*facts, *columns, "tiles", "error", "given_up")
+    reason = ("reason",) if about.get("kinds") else ()
+    order = (*facts, *columns, *reason, "tiles", "error", "given_up")
     types = {name: pa.string() for name in _NAMES} | {name: pa.int32() for name in _COUNTS} | {"bytes": pa.int64()}
     clash = sorted(set(columns) & types.keys())
     if clash or len(set(columns)) < len(columns):
@@ -293,7 +302,9 @@ def _writer(path: Path, schema: Any) -> Iterator[Any]:
             compression_level=3,
             data_page_version="1.0",
             data_page_size=1 << 20,
-            use_dictionary=["shard", "source", "error", "given_up"],
+            use_dictionary=[
+                name for name in ("shard", "source", "error", "given_up", "reason") if name in schema.names
+            ],
             write_statistics=True,
             store_schema=True,
         ) as writer,

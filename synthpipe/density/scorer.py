@@ -104,8 +104,22 @@ class DensityScorer(nn.Module):
         Raises:
             ShapeError: tiles of another size, or NaN.
         """
-        parts = self.parts(tiles)
+        self.check(tiles)
+        return self.measure(tiles)
+
+    @torch.no_grad()
+    def measure(self, tiles: Tensor) -> Tensor:
+        """As :meth:`forward`, but no value is looked at first."""
+        parts = self._chosen.of_tiles(self.dde, tiles)
         return torch.cat([self.calibration(parts)[:, None], parts], 1)
+
+    def pool(self, measured: Tensor) -> Tensor:
+        """Columns of images from those of their tiles, the means: ``(..., k, F)`` -> ``(..., F)``."""
+        return measured.mean(-2)
+
+    def tile_logit(self, measured: Tensor) -> Tensor:
+        """``degraded_logit`` of each tile by itself, ``(k, F)`` -> ``(k,)``."""
+        return measured[:, 0]
 
     def freeze(self) -> FrozenScorer:
         """The scorer as it is now for use alone: the same numbers, faster, and fit for a CUDA graph."""

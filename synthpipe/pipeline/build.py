@@ -34,7 +34,7 @@ from synthpipe.transforms.base import BatchTransform
 from synthpipe.transforms.build import build_degrade, build_denoise, build_filter
 from synthpipe.transforms.denoise import Denoise
 from synthpipe.transforms.denoise_by_image import DenoiseByImage
-from synthpipe.transforms.density import DensityFilter, DensityScore
+from synthpipe.transforms.density import DensityFilter, DensityScore, KindFilter
 
 __all__ = ["StreamParts", "build_stream", "stream_parts"]
 
@@ -131,7 +131,7 @@ def _parts(
     world_size: int,
     transforms: Sequence[BatchTransform],
     degrade: BatchTransform | None,
-) -> tuple[_Shape, StageSteps, tuple[DensityScore, DensityFilter] | None]:
+) -> tuple[_Shape, StageSteps, tuple[DensityScore, DensityFilter | KindFilter] | None]:
     """Numbers, steps, and the filter on the device."""
     corpus = read_corpus(options.shards, allow_pipe=options.allow_pipe, spool_dir=options.spool_dir)
     check_ranks(corpus, rank, world_size)
@@ -342,7 +342,7 @@ class _Recipe:
 
 
 def _identity_parts(
-    shape: _Shape, steps: StageSteps, judges: tuple[DensityScore, DensityFilter] | None
+    shape: _Shape, steps: StageSteps, judges: tuple[DensityScore, DensityFilter | KindFilter] | None
 ) -> IdentityParts:
     return IdentityParts(
         options=shape.options,

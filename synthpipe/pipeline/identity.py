@@ -15,7 +15,7 @@ from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.stream_corpus import Corpus
 from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.transforms.base import BatchTransform
-from synthpipe.transforms.density import DensityFilter, DensityScore
+from synthpipe.transforms.density import DensityFilter, DensityScore, KindFilter
 from synthpipe.transforms.identity import options_identity, options_identity_by_name
 
 __all__ = ["VERSION", "IdentityParts", "StreamIdentity", "has_colors", "has_noise", "stream_identity"]
@@ -62,7 +62,7 @@ class IdentityParts:
     rank: int
     world_size: int
     keep: KeepList | None
-    judges: tuple[DensityScore, DensityFilter] | None
+    judges: tuple[DensityScore, DensityFilter | KindFilter] | None
     degrade: BatchTransform | None
     transforms: tuple[BatchTransform, ...]
 
@@ -174,7 +174,8 @@ def _filter_identity(parts: IdentityParts, describe: Callable[[str], str]) -> di
     assert parts.options.filter is not None
     score, threshold = parts.judges
     weights = describe(parts.options.filter.scorer)
-    return {"weights": weights, "tiles": score.tiles, "max_logit": threshold.max_logit}
+    limit = {"kinds": threshold.limits} if isinstance(threshold, KindFilter) else {"max_logit": threshold.max_logit}
+    return {"weights": weights, "tiles": score.tiles, **limit}
 
 
 def _denoise_identity_of_version_1(parts: IdentityParts) -> dict[str, Any] | None:

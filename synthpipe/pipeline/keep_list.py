@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthpipe.config.filter import FilterOptions
-from synthpipe.corpus.keep_rule import reject_threshold
+from synthpipe.corpus.keep_rule import kind_excess, reject_threshold
 from synthpipe.corpus.score_table import ScoreTable, open_scores
 from synthpipe.errors import ImageError, OptionError
 
@@ -75,7 +75,8 @@ def read_keep_list(options: FilterOptions) -> KeepList:
     assert options.scores is not None
     try:
         with open_scores(options.scores) as table:
-            numbers = table.numbers(options.by)
+            by_kinds = options.reject_kinds is not None
+            numbers = kind_excess(table, options).values if by_kinds else table.numbers(options.by)
             hashes = np.fromiter((_hash(key) for key in _keys(table)), np.uint64, len(table))
     except ModuleNotFoundError as error:
         raise OptionError(
@@ -83,7 +84,7 @@ def read_keep_list(options: FilterOptions) -> KeepList:
         ) from error
     scored = np.isfinite(numbers)
     numbers, hashes = numbers[scored], hashes[scored]
-    threshold = options.max_logit
+    threshold = options.max_logit if not by_kinds or options.reject is not None else 0.0
     if threshold is None:
         assert options.reject is not None
         threshold = reject_threshold(numbers, options.reject)
@@ -91,7 +92,7 @@ def read_keep_list(options: FilterOptions) -> KeepList:
     if not len(keep) or keep.mean() < options.min_keep:
         raise OptionError(
             f"filter: keeps {int(keep.sum())} of the {len(keep)} scored images in {options.scores}, less than min_keep "
-            f"{options.min_keep:g}; their {options.by} lies in {_range(numbers)}"
+            f"{options.min_keep:g}; their {'excess of kinds' if by_kinds else options.by} lies in {_range(numbers)}"
         )
     return KeepList(options.scores, *_unique(hashes, keep, options.scores))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ from synthpipe.training.data.folder_domain import list_images
 from synthpipe.transforms.corruptions import corrupt, draw_corruption
 from synthpipe.transforms.density import tile_places
 
-__all__ = ["Calibrated", "calibrate"]
+__all__ = ["Calibrated", "CleanImages", "calibrate", "clean_quantiles", "split_images"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -97,9 +97,9 @@ def calibrate(
     ignored = _ignored(scorer, options)
     scorer = scorer.eval().requires_grad_(False).to(options.device)
     reader = _Reader(scorer, options)
-    fit_on, held_out = _split(folders, options, _CLEAN)
+    fit_on, held_out = split_images(folders, options.holdout, options.seed, _CLEAN)
     others = [
-        (name, *_split([folder], options, name))
+        (name, *split_images([folder], options.holdout, options.seed, name))
         for name, folder in zip(_folder_names(options.degraded), options.degraded, strict=True)
     ]
     total = sum(map(len, [fit_on, held_out, *(paths for _, *both in others for paths in both)]))
@@ -110,17 +110,51 @@ def calibrate(
             unseen.by_family[name] = reader.read_folder(tested, name, bar)
     scorer = scorer.cpu()
     scorer.calibration = _fit(seen, names, options, ignored)
-    scorer.quantile_table.copy_(_quantiles(scorer, unseen.spread, options.seed))
+    logits = [scorer.calibration(parts)[:, None] for parts in unseen.spread]
+    percents = scorer.quantile_table.shape[1]
+    scorer.quantile_table.copy_(clean_quantiles(logits, lambda few: few[:, 0].mean(), options.seed, percents))
     info = {
         "clean": [str(folder) for folder in folders],
         "images_fitted": len(fit_on),
         "images_held_out": len(held_out),
-        "skipped": dict(reader.skipped),
-        "given_up": dict(sorted(reader.given_up.items())),
+        "skipped": dict(reader.images.skipped),
+        "given_up": dict(sorted(reader.images.given_up.items())),
         "options": options.model_dump(mode="json", exclude={"device"}),
         "held_out": {name: _figures(scorer, unseen.by_family, name, name in options.families) for name in names},
     }
     return Calibrated(scorer, info)
+
+
+class CleanImages:
+    """Reads images for a fit; what cannot be used is skipped, counted and named in the log.
+
+    Args:
+        least: shortest side that can be used, pixels.
+        max_pixels: of an image.
+
+    Attributes:
+        skipped: images by the reason why they were not used.
+        given_up: what the images used held beside 8-bit sRGB, by reason.
+    """
+
+    def __init__(self, least: int, max_pixels: int) -> None:
+        self._least, self._max_pixels = least, max_pixels
+        self.skipped: Counter[str] = Counter()
+        self.given_up: Counter[str] = Counter()
+
+    def read(self, path: Path) -> Tensor | None:
+        """``(3, H, W)`` uint8, or None where it cannot be used."""
+        try:
+            pixels, given_up = decode_file(path, self._max_pixels)
+        except ImageError as error:
+            self.skipped[error.reason] += 1
+            logger.warning("calibrate: skipping (%s): %s", error.reason, error)
+            return None
+        if min(pixels.shape[:2]) < self._least:
+            self.skipped["too_small"] += 1
+            return None
+        count_given_up(self.given_up, given_up, str(path), logger, "calibrate: ")
+        return torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
 
 
 class _Reader:
@@ -128,8 +162,7 @@ class _Reader:
 
     def __init__(self, scorer: DensityScorer, options: CalibrationOptions) -> None:
         self._scorer, self._options = scorer, options
-        self.skipped: Counter[str] = Counter()
-        self.given_up: Counter[str] = Counter()
+        self.images = CleanImages(options.tile, options.max_pixels)
 
     def read(self, named: Sequence[tuple[str, Path]], spread: bool, bar: tqdm[Any]) -> _Parts:
         """Parts of clean tiles and of their corrupted copies; ``spread``: also of tiles all over each image."""
@@ -138,7 +171,7 @@ class _Reader:
         all_over: list[Tensor] = []
         for name, path in named:
             bar.update()
-            image = self._image_or_none(path)
+            image = self.images.read(path)
             if image is None:
                 continue
             tiles = self._copies(image, sample_seed(self._options.seed, 0, name))  # (families * n, 3, tile, tile)
@@ -154,7 +187,7 @@ class _Reader:
         found = []
         for name, path in named:
             bar.update()
-            image = self._image_or_none(path)
+            image = self.images.read(path)
             if image is not None:
                 pieces, corners = self._pieces(image, generator_for(sample_seed(self._options.seed, 0, name), family))
                 found.append(self._parts(self._cut(pieces, corners)))
@@ -208,24 +241,12 @@ class _Reader:
     def _parts(self, tiles: Tensor) -> Tensor:
         return self._scorer.parts(tiles.to(self._options.device)).cpu()
 
-    def _image_or_none(self, path: Path) -> Tensor | None:
-        try:
-            pixels, given_up = decode_file(path, self._options.max_pixels)
-        except ImageError as error:
-            self.skipped[error.reason] += 1
-            logger.warning("calibrate: skipping (%s): %s", error.reason, error)
-            return None
-        if min(pixels.shape[:2]) < self._options.tile:
-            self.skipped["too_small"] += 1
-            return None
-        count_given_up(self.given_up, given_up, str(path), logger, "calibrate: ")
-        return torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
-
     def _joined(self, parts: Sequence[Tensor], family: str) -> Tensor:
         if not parts:
             raise TrainingError(
-                f"calibrate: no usable image for {family!r} in one share of the split ({dict(self.skipped)} skipped); "
-                f"expected images of at least {self._options.tile} pixels a side: give more, or change tile or holdout"
+                f"calibrate: no usable image for {family!r} in one share of the split ({dict(self.images.skipped)} "
+                f"skipped); expected images of at least {self._options.tile} pixels a side: give more, or change tile "
+                "or holdout"
             )
         return torch.cat(list(parts))
 
@@ -240,10 +261,19 @@ def _corner(room: int, generator: torch.Generator) -> int:
     return _MARGIN + _draw(_PHASES - 1, generator) if room >= 2 * _MARGIN + _PHASES - 1 else _draw(room, generator)
 
 
-def _split(
-    folders: Sequence[str | Path], options: CalibrationOptions, name: str
+def split_images(
+    folders: Sequence[str | Path], holdout: float, seed: int, name: str
 ) -> tuple[list[tuple[str, Path]], list[tuple[str, Path]]]:
-    """Images to fit on and images held out, each with a name that moving the folder does not change."""
+    """Images to fit on and images held out, each with a name that moving the folder does not change.
+
+    Args:
+        folders: searched with all below them.
+        holdout: share of the images to hold out.
+        seed, name: decide which.
+
+    Raises:
+        TrainingError: too few images for two shares.
+    """
     passed_over: Counter[str] = Counter()
     named = [
         (f"{number}/{path.relative_to(folder).as_posix()}", path)
@@ -252,13 +282,13 @@ def _split(
     ]
     if passed_over:
         logger.info("calibrate: %s: passed over: %s", ", ".join(map(str, folders)), passed_over_text(passed_over))
-    held = round(options.holdout * len(named))
+    held = round(holdout * len(named))
     if not 0 < held < len(named):
         raise TrainingError(
             f"calibrate: {', '.join(map(str, folders))}: {len(named)} images do not split into a share to fit on and "
-            f"one to hold out ({options.holdout:g} of them); give more images"
+            f"one to hold out ({holdout:g} of them); give more images"
         )
-    order = torch.randperm(len(named), generator=generator_for(options.seed, f"split {name}")).tolist()
+    order = torch.randperm(len(named), generator=generator_for(seed, f"split {name}")).tolist()
     chosen = set(order[:held])
     return (
         [entry for place, entry in enumerate(named) if place not in chosen],
@@ -286,21 +316,27 @@ def _fit(seen: _Parts, names: Sequence[str], options: CalibrationOptions, ignore
     return fit_calibration(seen.by_family[_CLEAN], torch.cat(degraded), weight, options.ridge, ignored)
 
 
-def _quantiles(scorer: DensityScorer, spread: Sequence[Tensor], seed: int) -> Tensor:
-    """Quantiles 0..100 % of the mean over 1, 4 and 16 tiles of a clean image, ``(3, 101)``.
+def clean_quantiles(spread: Sequence[Tensor], of_set: Callable[[Tensor], Tensor], seed: int, percents: int) -> Tensor:
+    """Quantiles 0..100 % of ``degraded_logit`` over 1, 4 and 16 tiles of a clean image, ``(3, percents)``.
 
-    Images give as many disjoint sets of tiles as they hold, drawn from all over them; one of fewer tiles gives the
-    mean over those it has, as scoring does.
+    Images give as many disjoint sets of tiles as they hold, drawn from all over them; one of fewer tiles gives one set
+    of those it has, as scoring does.
+
+    Args:
+        spread: what each image's tiles have, ``(k, F)``.
+        of_set: the number of a set ``(k, F)``, a scalar.
+        seed: of the sets.
+        percents: how many quantiles.
     """
     generator = generator_for(seed, "quantiles")
     means: dict[int, list[Tensor]] = {count: [] for count in QUANTILE_TILES}
-    for parts in spread:
-        logits = scorer.calibration(parts)[torch.randperm(len(parts), generator=generator)]
+    for tiles in spread:
+        tiles = tiles[torch.randperm(len(tiles), generator=generator)]
         for count in QUANTILE_TILES:
-            sets = max(len(logits) // count, 1)
-            means[count] += [few.mean() for few in logits[: sets * count].chunk(sets)]
-    percents = torch.linspace(0, 1, scorer.quantile_table.shape[1])
-    return torch.stack([torch.quantile(torch.stack(means[count]), percents) for count in QUANTILE_TILES])
+            sets = max(len(tiles) // count, 1)
+            means[count] += [of_set(few) for few in tiles[: sets * count].chunk(sets)]
+    places = torch.linspace(0, 1, percents)
+    return torch.stack([torch.quantile(torch.stack(means[count]), places) for count in QUANTILE_TILES])
 
 
 def _figures(scorer: DensityScorer, unseen: dict[str, Tensor], name: str, paired: bool) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from synthpipe import checkpoints
+import logging
+
 from synthpipe.config.degrade import (
     ChainOptions,
     ChoiceOptions,
@@ -10,6 +11,7 @@ from synthpipe.config.degrade import (
 )
 from synthpipe.config.denoise import DenoiseOptions
 from synthpipe.config.filter import FilterOptions
+from synthpipe.density.kinds.scorer import KindScorer
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import OptionError
 from synthpipe.transforms.base import BatchTransform
@@ -17,9 +19,18 @@ from synthpipe.transforms.chains.build import build_node, build_row, build_whole
 from synthpipe.transforms.chains.chain import make_chain
 from synthpipe.transforms.denoise import Denoise, load_denoiser
 from synthpipe.transforms.denoise_by_image import DenoiseByImage
-from synthpipe.transforms.density import DensityFilter, DensityScore, clean_threshold, tile_places
+from synthpipe.transforms.density import (
+    DensityFilter,
+    DensityScore,
+    KindFilter,
+    clean_threshold,
+    load_scorer,
+    tile_places,
+)
 
 __all__ = ["build_degrade", "build_denoise", "build_filter"]
+
+logger = logging.getLogger("synthpipe.transforms")
 
 
 def build_degrade(options: DegradeOptions, scale: int) -> BatchTransform:
@@ -57,19 +68,31 @@ def build_denoise(options: DenoiseOptions) -> Denoise | DenoiseByImage:
     return Denoise(model, **options.arguments())
 
 
-def build_filter(options: FilterOptions, side: int) -> tuple[DensityScore, DensityFilter]:
+def build_filter(options: FilterOptions, side: int) -> tuple[DensityScore, DensityFilter | KindFilter]:
     """The score and the filter that judge tiles of ``side`` pixels on the device; on the CPU.
 
     Raises:
         CheckpointError: scorer weights that are missing, damaged, of another kind, or not calibrated.
-        OptionError: tiles smaller than the scorer's.
+        OptionError: tiles smaller than the scorer's, or ``reject_kinds`` of a scorer that tells none.
     """
-    scorer = checkpoints.load(options.scorer, kind="density_scorer")
-    assert isinstance(scorer, DensityScorer)
+    scorer = load_scorer(options.scorer)
     if side < scorer.tile:
         raise OptionError(
             f"filter: the stream cuts tiles of {side} pixels, the scorer {options.scorer!r} needs at least "
             f"{scorer.tile}; enlarge tile (with degrade) or gt_size, or filter by a table of scores"
+        )
+    if options.reject_kinds is not None:
+        if not isinstance(scorer, KindScorer):
+            raise OptionError(
+                f"filter.reject_kinds: the scorer {options.scorer!r} gives one number and tells no kinds apart; use "
+                "weights: scorer_kinds, or max_logit or clean_quantile"
+            )
+        return DensityScore(scorer, options.tiles_used, kinds=options.kinds_rejected), KindFilter(options.kind_limits)
+    if isinstance(scorer, DensityScorer):
+        logger.info(
+            "filter: %s gives one number for everything; `reject_kinds: [noise, compression]` (scorer_kinds) tells "
+            "kinds apart",
+            options.scorer,
         )
     threshold = options.max_logit
     if threshold is None:

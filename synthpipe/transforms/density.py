@@ -7,22 +7,55 @@ the mean over a few tiles spread evenly over it, because one tile of sky says li
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from synthpipe import checkpoints
+from synthpipe.density.kinds.scorer import KindScorer, probability_column
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.errors import CheckpointError, ImageError, ShapeError
 from synthpipe.images import to_float
+from synthpipe.registry import kind_of
 from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.batch import Batch, select_samples
 
-__all__ = ["DEGRADED_LOGIT", "DensityFilter", "DensityScore", "clean_threshold", "score_image", "tile_places"]
+__all__ = [
+    "DEGRADED_LOGIT",
+    "DensityFilter",
+    "DensityScore",
+    "KindFilter",
+    "Scorer",
+    "clean_threshold",
+    "cut_tiles",
+    "load_scorer",
+    "score_image",
+    "tile_places",
+]
+
+#: What can judge images: by one number alone, or by kinds of degradation.
+Scorer = DensityScorer | KindScorer
 
 #: Name of the number that decides, in batches, in :func:`score_image` and among a scorer's columns.
 DEGRADED_LOGIT = "degraded_logit"
+
+
+def load_scorer(weights: str | Path) -> Scorer:
+    """A scorer of either kind, on the CPU.
+
+    Raises:
+        CheckpointError: no such weights, or none of a scorer.
+    """
+    scorer = checkpoints.load(weights)
+    if isinstance(scorer, DensityScorer | KindScorer):
+        return scorer
+    raise CheckpointError(
+        f"{weights}: holds a {kind_of(scorer)!r} model, expected a scorer ('kind_scorer' or 'density_scorer')"
+    )
 
 
 def tile_places(height: int, width: int, tile: int, limit: int) -> list[tuple[int, int]]:
@@ -60,7 +93,7 @@ def _middles(side: int, tile: int, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def score_image(scorer: DensityScorer, image: Tensor, tiles: int = 16) -> dict[str, float]:
+def score_image(scorer: Scorer, image: Tensor, tiles: int = 16) -> dict[str, float]:
     """The numbers of one image: means over its tiles, and how much the tiles differ.
 
     Args:
@@ -69,8 +102,9 @@ def score_image(scorer: DensityScorer, image: Tensor, tiles: int = 16) -> dict[s
         tiles: most tiles to look at; see :func:`tile_places`.
 
     Returns:
-        Each of ``scorer.columns`` (mean over the tiles), ``degraded_logit_q10`` and ``degraded_logit_q90`` (10 % and
-        90 % quantile over the tiles), and ``tiles`` (how many there were).
+        Each of ``scorer.columns`` (means over the tiles; probabilities of kinds are calibrated for their number),
+        ``degraded_logit_q10`` and ``degraded_logit_q90`` (10 % and 90 % quantile over the tiles), and ``tiles`` (how
+        many there were).
 
     Raises:
         ImageError: smaller than a tile; the reason is ``too_small``.
@@ -96,13 +130,13 @@ def score_image(scorer: DensityScorer, image: Tensor, tiles: int = 16) -> dict[s
             reason="too_small",
         )
     places = tile_places(height, width, scorer.tile, tiles)
-    columns = (
-        scorer(_as_float(_cut(image[None], places, scorer.tile)[0].to(_device_of(scorer)))).double().cpu()
-    )  # (K, F)
-    logit = columns[:, 0]
+    cut = _as_float(cut_tiles(image[None], places, scorer.tile)[0].to(_device_of(scorer)))
+    scorer.check(cut)
+    measured = scorer.measure(cut).double().cpu()  # (K, F)
+    logit = scorer.tile_logit(measured)
     low, high = torch.quantile(logit, logit.new_tensor([0.1, 0.9])).tolist()
     return {
-        **dict(zip(scorer.columns, columns.mean(0).tolist(), strict=True)),
+        **dict(zip(scorer.columns, scorer.pool(measured).tolist(), strict=True)),
         f"{DEGRADED_LOGIT}_q10": low,
         f"{DEGRADED_LOGIT}_q90": high,
         "tiles": len(places),
@@ -115,21 +149,26 @@ class DensityScore(DeviceTransform):
     :meth:`compute` gives NaN for a sample with NaN in what is looked at; :meth:`apply` refuses it.
 
     Args:
-        scorer: ``checkpoints.load(path, kind="density_scorer")``.
+        scorer: of :func:`load_scorer`.
         tiles: most tiles of a sample.
         parts: add every other column of the scorer as well, ``(B,)`` float32 under its own name.
+        kinds: add the columns of these kinds, ``p_<kind>``.
 
     Raises:
-        ShapeError: ``tiles`` below 1.
+        ShapeError: ``tiles`` below 1, or a kind that the scorer does not tell.
     """
 
-    def __init__(self, scorer: DensityScorer, tiles: int = 16, *, parts: bool = False) -> None:
+    def __init__(self, scorer: Scorer, tiles: int = 16, *, parts: bool = False, kinds: Sequence[str] = ()) -> None:
         if tiles < 1:
             raise ShapeError(f"DensityScore: expected at least 1 tile of each sample, got {tiles}")
         self.scorer = scorer.eval().requires_grad_(False)
         self._frozen = scorer.freeze()
         self.tiles = tiles
-        self.parts = parts
+        wanted = (DEGRADED_LOGIT, *map(probability_column, kinds))
+        lacking = [name for name in wanted if name not in scorer.columns]
+        if lacking:
+            raise ShapeError(f"DensityScore: the scorer has no column {lacking[0]!r}; it has {list(scorer.columns)}")
+        self._names = scorer.columns if parts else wanted
 
     def check(self, batch: Batch) -> None:
         """Refuse a ``gt`` that is smaller than the scorer's tile."""
@@ -163,13 +202,12 @@ class DensityScore(DeviceTransform):
     def _tiles(self, gt: Tensor) -> Tensor:
         """``(B, K, 3, tile, tile)``."""
         places = tile_places(gt.shape[2], gt.shape[3], self.scorer.tile, self.tiles)
-        return _cut(gt, places, self.scorer.tile)
+        return cut_tiles(gt, places, self.scorer.tile)
 
     @torch.no_grad()
     def _numbers(self, tiles: Tensor) -> dict[str, Tensor]:
-        columns = torch.unflatten(self._frozen(tiles.flatten(0, 1)), 0, tiles.shape[:2]).mean(1)  # (B, F)
-        names = self.scorer.columns if self.parts else (DEGRADED_LOGIT,)
-        return {name: columns[:, place] for place, name in enumerate(names)}
+        columns = self.scorer.pool(torch.unflatten(self._frozen(tiles.flatten(0, 1)), 0, tiles.shape[:2]))  # (B, F)
+        return {name: columns[:, place] for place, name in enumerate(self.scorer.columns) if name in self._names}
 
     def to(self, device: torch.device | str) -> DensityScore:
         """Move the scorer."""
@@ -214,7 +252,47 @@ class DensityFilter(DeviceTransform):
         return select_samples(batch, keep)
 
 
-def clean_threshold(scorer: DensityScorer, share: float, tiles: int) -> float:
+class KindFilter(DeviceTransform):
+    """Keeps the samples none of whose probabilities is above its threshold; drops those where one is NaN.
+
+    Follows a :class:`DensityScore` with ``kinds``; else as :class:`DensityFilter`.
+
+    Args:
+        limits: the largest probability that is kept, by kind.
+    """
+
+    def __init__(self, limits: Mapping[str, float]) -> None:
+        self.limits = dict(limits)
+
+    def check(self, batch: Batch) -> None:
+        """Refuse a batch without the probabilities."""
+        lacking = [kind for kind in self.limits if probability_column(kind) not in batch]
+        if lacking:
+            raise ShapeError(
+                f"KindFilter: the batch has {sorted(batch)} and no {probability_column(lacking[0])}; score it first"
+            )
+
+    def compute(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Set ``keep`` ``(B,)``."""
+        keep = self._keep(batch)
+        return {**batch, "keep": keep & batch["keep"] if "keep" in batch else keep}
+
+    def apply(self, batch: Batch, params: dict[str, Any]) -> Batch:
+        """The samples to keep, of every tensor and list.
+
+        Raises:
+            ShapeError: the batch has no such probabilities.
+        """
+        self.check(batch)
+        keep = self._keep(batch).nonzero()[:, 0]
+        return dict(batch) if len(keep) == len(batch[DEGRADED_LOGIT]) else select_samples(batch, keep)
+
+    def _keep(self, batch: Batch) -> Tensor:
+        good = [batch[probability_column(kind)] <= limit for kind, limit in self.limits.items()]
+        return torch.stack(good).all(0)
+
+
+def clean_threshold(scorer: Scorer, share: float, tiles: int) -> float:
     """The ``degraded_logit`` that ``share`` of the clean images do not exceed, whose means are over ``tiles`` tiles.
 
     The scorer holds quantiles for a few numbers of tiles.  Between them the threshold goes linearly with the logarithm
@@ -238,7 +316,7 @@ def clean_threshold(scorer: DensityScorer, share: float, tiles: int) -> float:
     return float(np.interp(math.log(tiles), np.log(numbers), at_share))
 
 
-def _cut(images: Tensor, places: list[tuple[int, int]], tile: int) -> Tensor:
+def cut_tiles(images: Tensor, places: list[tuple[int, int]], tile: int) -> Tensor:
     """``(B, C, H, W)`` -> ``(B, K, C, tile, tile)``."""
     return torch.stack([images[..., y : y + tile, x : x + tile] for y, x in places], 1)
 
@@ -247,5 +325,5 @@ def _as_float(tiles: Tensor) -> Tensor:
     return to_float(tiles) if tiles.dtype == torch.uint8 else tiles.float()
 
 
-def _device_of(scorer: DensityScorer) -> torch.device:
+def _device_of(scorer: Scorer) -> torch.device:
     return scorer.quantile_table.device

@@ -49,7 +49,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["score", "--help"])
     assert caught.value.code == 0
-    assert "synthpipe score scorer_small /data/hr hr.parquet" in capsys.readouterr().out
+    assert "synthpipe score scorer_kinds /data/hr hr.parquet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["score", "filter --reject 0.5", "denoise"])

@@ -18,9 +18,10 @@ from synthpipe.density.scorer_parts import PartSettings, known_parts
 from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.captured import CapturedFunction
 from synthpipe.transforms.denoise import Denoise
-from synthpipe.transforms.density import DEGRADED_LOGIT, DensityFilter, DensityScore
+from synthpipe.transforms.density import DEGRADED_LOGIT, DensityFilter, DensityScore, KindFilter
 from tests.capturable import check_capturable
 from tests.contracts import perturbed
+from tests.tiny_kind_scorer import tiny_kind_scorer
 from tests.tiny_scorer import tiny_scorer
 
 DENOISERS = ("blind_spot_small", "flow_prior_small", "map_small", "mmse_small")
@@ -130,6 +131,27 @@ def test_every_part_that_this_version_knows() -> None:
     scorer = perturbed(DensityScorer(dde, levels, 16, norms, parts)).float()
     assert isinstance(scorer, DensityScorer)
     check_capturable(DensityScore(scorer, 3, parts=True), batch_of(2, 1), batch_of(2, 2), atol=2e-4)
+
+
+def test_scorers_by_kinds() -> None:
+    score = DensityScore(tiny_kind_scorer(), 3, parts=True)
+    check_capturable(score, batch_of(2, 1), batch_of(2, 2), atol=2e-3)
+    rule = KindFilter({"noise": 0.5, "blur": 0.4})
+    score = DensityScore(tiny_kind_scorer(), 2, kinds=("noise", "blur"))
+    check_capturable(InTurn(score, rule), batch_of(4, 1), batch_of(4, 2), atol=2e-3)
+
+
+def test_nan_stays_in_its_sample_of_a_scorer_by_kinds() -> None:
+    batch = batch_of(3, 1)
+    spoilt = {**batch, "gt": batch["gt"].clone()}
+    spoilt["gt"][1, 2, 30, 40] = torch.nan
+    score = DensityScore(tiny_kind_scorer(), 16, parts=True)
+    found, whole = score.compute(spoilt), score.compute(batch)
+    for name in (DEGRADED_LOGIT, "p_noise", "p_graphics"):
+        assert torch.isnan(found[name]).tolist() == [False, True, False]
+        assert_close(found[name][::2], whole[name][::2])
+    keep = KindFilter({"noise": 1.0}).compute(found)["keep"]
+    assert keep.tolist() == [True, False, True]
 
 
 def test_the_shipped_scorer() -> None:

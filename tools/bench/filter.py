@@ -1,14 +1,23 @@
 #!/usr/bin/env python
 """How well a scorer tells degraded tiles from clean ones, against each of its parts and the usual simple statistics.
 
-    python tools/bench/filter.py --weights scorer_small --data ../shared/data
+    python tools/bench/filter.py --weights scorer_kinds --data ../shared/data
+    python tools/bench/filter.py --real              # noisy photographs against their references, and reliability
     python tools/bench/filter.py --pictures          # whole pictures, against NIQE of BasicSR (two minutes)
 
 Whole held-out pictures (``clean_test``) are corrupted with Pillow, NumPy and SciPy, by other code and other seeds than
 the scorer was fitted with; then the same 64x64 places are cut from picture and copy.  Two figures for each kind of
 corruption: AUROC (0.5 is blind, below it prefers the bad tiles) and pair accuracy (share of tiles whose copy is ranked
 worse than their own original).  A part that has no natural sign is given the one that suits it better on the mean.
-``ours`` is the mean AUROC of the calibrated combination over all rows, ``peer`` that of the best single part.
+``ours`` is the mean AUROC of ``degraded_logit`` over the rows that there were first, ``peer`` that of the best single
+part; rows that were added later stand in the table and not in the mean.  Of a scorer that tells kinds apart, ``own`` is
+the AUROC of the detectors whose kind a row is of.
+
+With ``--real`` the noisy shots of real pairs are told from their references, each picture by one number of 16 tiles, as
+``synthpipe score`` gives it: by ``p_noise`` and by ``degraded_logit``, on the pairs that settings may be chosen on and
+on those that only judge.  A scorer by kinds is also asked whether its probabilities are true: on mixtures of
+degradations of held-out pictures, the share that has a kind is compared with the mean probability, in five bins, at
+even odds.
 
 With ``--pictures`` each whole picture gets one number, as ``synthpipe score`` gives it, from 4 and from 16 tiles; the
 peer is NIQE of the whole picture, and the rows are those with an original.
@@ -17,42 +26,39 @@ peer is NIQE of the whole picture, and the rows are those with an original.
 from __future__ import annotations
 
 import argparse
-import io
 import zlib
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from filter_sets import NEW_OWN_KIND, OWN_KIND, TEXT_PICTURES, TILE, Picture, corruptions, read, real_pairs, test_tiles
 from report import bench_parser, print_result
-from scipy.ndimage import gaussian_filter, laplace
+from scipy.ndimage import laplace
 from tqdm import tqdm
 
 from synthpipe import checkpoints
 from synthpipe.basicsr_plugin import register
 from synthpipe.density.detection import auroc, pair_accuracy
-from synthpipe.images import luma
-from synthpipe.transforms.density import score_image
+from synthpipe.density.kinds import KindScorer, probability_column
+from synthpipe.images import luma, to_float
+from synthpipe.seeds import sample_seed
+from synthpipe.training.kinds import draw_mixture
+from synthpipe.training.kinds.calibrate import reliability
+from synthpipe.transforms.density import load_scorer, score_image
 
-TILE = 64
-#: Mostly text: a screenshot among the photographs.
-TEXT_PICTURES = ("set14_ppt3.png",)
-#: Scanned and drawn text of ``ood``.
-TEXT_FOLDER_NAMES = ("bw_text.png", "page.png", "text.png")
-SYNTHETIC_TILES = 100
 FEW, MANY = 4, 16
+#: Copies of each held-out picture for the reliability of probabilities.
+MIXTURES = 12
 
 
 def main() -> None:
     """Score, compare, print."""
     args = parse_arguments()
     torch.set_num_threads(args.threads)
-    scorer: Any = checkpoints.load(args.weights, kind="density_scorer")
-    if args.pictures:
-        compare_pictures(args, scorer)
+    scorer: Any = load_scorer(args.weights)
+    if args.pictures or args.real:
+        (compare_pictures if args.pictures else judge_real)(args, scorer)
         return
     clean, rows = test_tiles(args.data, args.tiles, args.seed, args.grey)
     good = badness(scorer, clean)
@@ -77,6 +83,7 @@ def main() -> None:
         best_part=best,
         above_zlib_bits=round(ours - zlib_rows, 4),
         clean_dropped_where_80_percent_of_jpeg10_and_blur1_are=dropped_clean(good, bad),
+        own=own_kinds(scorer, good, bad),
         table=table,
     )
 
@@ -89,105 +96,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tiles", type=int, default=8, help="tiles from each picture (default 8)")
     parser.add_argument("--seed", type=int, default=20200107, help="of places and noise")
     parser.add_argument("--grey", action="store_true", help="turn the pictures grey before they are corrupted")
+    parser.add_argument("--real", action="store_true", help="judge real noisy photographs, and probabilities")
     parser.add_argument("--pictures", action="store_true", help="judge whole pictures, against NIQE")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     if not (args.data / "clean_test").is_dir():
         parser.error(f"--data: no folder {args.data / 'clean_test'}")
     return args
-
-
-# --- the test set -----------------------------------------------------------------------------------------------------
-
-Picture = np.ndarray  # (H, W, 3) uint8
-
-
-def jpeg(picture: Picture, quality: int) -> Picture:
-    """Through a JPEG file with Pillow's defaults (4:2:0)."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file).convert("RGB"))
-
-
-def blur(picture: Picture, sigma: float) -> Picture:
-    """Gaussian of ``sigma`` pixels."""
-    return rounded(gaussian_filter(picture.astype(np.float64), (sigma, sigma, 0)))
-
-
-def upscaled(picture: Picture, factor: int) -> Picture:
-    """Reduced and enlarged by Pillow's bicubic filter."""
-    image = Image.fromarray(picture)
-    small = image.resize((image.width // factor, image.height // factor), Image.Resampling.BICUBIC)
-    return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC))
-
-
-def noisy(picture: Picture, sigma: float, rng: np.random.Generator, grey: bool) -> Picture:
-    """White Gaussian noise, independent in each channel (one noise for all where ``grey``)."""
-    shape = (*picture.shape[:2], 1) if grey else picture.shape
-    return rounded(picture + rng.normal(0, sigma, shape))
-
-
-def rounded(values: np.ndarray) -> Picture:
-    """Back to 8 bits."""
-    return np.clip(np.round(values), 0, 255).astype(np.uint8)
-
-
-def corruptions(rng: np.random.Generator, grey: bool) -> dict[str, Callable[[Picture], Picture]]:
-    """The rows that have an original beside them."""
-    return {
-        **{f"jpeg {quality}": partial(jpeg, quality=quality) for quality in (5, 10, 30, 75)},
-        **{f"blur {sigma:g}": partial(blur, sigma=sigma) for sigma in (0.7, 1.0, 2.0)},
-        "upscaled x2": partial(upscaled, factor=2),
-        **{f"noise {sigma}": partial(noisy, sigma=sigma, rng=rng, grey=grey) for sigma in (5, 10, 25)},
-    }
-
-
-def test_tiles(data: Path, count: int, seed: int, grey: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Clean tiles ``(N, 3, 64, 64)``, and the tiles of each row; the paired rows in the order of the clean ones."""
-    rng = np.random.default_rng(seed)
-    kinds = corruptions(rng, grey)
-    clean: list[Picture] = []
-    rows: dict[str, list[Picture]] = {name: [] for name in (*kinds, "screenshots, text", "constant", "uniform noise")}
-    for path in sorted((data / "clean_test").iterdir()):
-        picture = read(path, grey)
-        places = draw_places(picture, count, rng)
-        if path.name in TEXT_PICTURES:
-            rows["screenshots, text"] += cut(picture, places)
-            continue
-        clean += cut(picture, places)
-        for name, corrupt in kinds.items():
-            rows[name] += cut(corrupt(picture), places)
-    for name in TEXT_FOLDER_NAMES:
-        picture = read(data / "ood" / name, grey)
-        rows["screenshots, text"] += cut(picture, draw_places(picture, 4 * count, rng))
-    for _ in range(SYNTHETIC_TILES):
-        colour = rng.integers(0, 256, 1 if grey else 3)
-        rows["constant"].append(np.broadcast_to(colour, (TILE, TILE, 3)).astype(np.uint8))
-        values = rng.integers(0, 256, (TILE, TILE, 1 if grey else 3))
-        rows["uniform noise"].append(np.broadcast_to(values, (TILE, TILE, 3)).astype(np.uint8))
-    return to_tensor(clean), {name: to_tensor(tiles) for name, tiles in rows.items()}
-
-
-def read(path: Path, grey: bool) -> Picture:
-    """An image as RGB, or as grey in three equal channels."""
-    image = Image.open(path).convert("RGB")
-    return np.asarray(image.convert("L").convert("RGB") if grey else image)
-
-
-def draw_places(picture: Picture, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Corners of ``count`` tiles."""
-    height, width = picture.shape[:2]
-    return [(int(rng.integers(height - TILE + 1)), int(rng.integers(width - TILE + 1))) for _ in range(count)]
-
-
-def cut(picture: Picture, places: list[tuple[int, int]]) -> list[Picture]:
-    """The tiles at ``places``."""
-    return [picture[top : top + TILE, left : left + TILE] for top, left in places]
-
-
-def to_tensor(tiles: list[Picture]) -> torch.Tensor:
-    """``(N, 3, 64, 64)`` float32 in [0, 1]."""
-    return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).float() / 255
 
 
 # --- whole pictures ---------------------------------------------------------------------------------------------------
@@ -231,6 +146,69 @@ def judge_picture(scorer: Any, picture: Picture) -> tuple[float, float, float]:
     return few, many, float(calculate_niqe(picture[..., ::-1].copy(), crop_border=0))
 
 
+# --- real pairs, and mixtures -----------------------------------------------------------------------------------------
+
+
+def judge_real(args: argparse.Namespace, scorer: Any) -> None:
+    """AUROC and pair accuracy on real pairs, and how true the probabilities are; prints."""
+    by_kinds = isinstance(scorer, KindScorer)
+    columns = ("degraded_logit", *(map(probability_column, scorer.kinds) if by_kinds else ()))
+    found: dict[str, list[tuple[dict[str, float], dict[str, float]]]] = {}
+    for name, judged, shot, reference in tqdm([*real_pairs(args.data)], unit="pair", disable=None):
+        both = numbers_of(scorer, shot), numbers_of(scorer, reference)
+        found.setdefault(f"{name}, {'judged' if judged else 'chosen on'}", []).append(both)
+    for name in ("polyu", "sidd"):
+        found[f"{name}, all"] = [*found[f"{name}, judged"], *found[f"{name}, chosen on"]]
+    table = {}
+    for row, pairs in found.items():
+        for column in columns:
+            noisy, clean = (torch.tensor([side[column] for side in sides]) for sides in zip(*pairs, strict=True))
+            figures = {"auroc": auroc(clean, noisy), "pair": pair_accuracy(clean, noisy)}
+            limit = 0.0 if column == "degraded_logit" else 0.5
+            figures |= {"noisy_above": share_above(noisy, limit), "clean_above": share_above(clean, limit)}
+            table[f"{row}: {column}"] = {key: round(value, 3) for key, value in figures.items()}
+    decisive = "p_noise" if by_kinds else "degraded_logit"
+    print_result(
+        "filter_auroc_real",
+        [table[f"polyu, judged: {decisive}"]["auroc"]],
+        [table["polyu, judged: degraded_logit"]["auroc"]],
+        "AUROC",
+        torch.device("cpu"),
+        save=args.save,
+        weights=str(args.weights),
+        reliability=mixtures_reliability(args, scorer) if by_kinds else None,
+        table=table,
+    )
+
+
+def share_above(values: torch.Tensor, limit: float) -> float:
+    """Share of the values above ``limit``."""
+    return float((values > limit).float().mean())
+
+
+def numbers_of(scorer: Any, picture: Picture) -> dict[str, float]:
+    """All numbers of one picture, of 16 tiles."""
+    return score_image(scorer, torch.from_numpy(picture.copy()).permute(2, 0, 1), MANY)
+
+
+def mixtures_reliability(args: argparse.Namespace, scorer: KindScorer) -> dict[str, Any]:
+    """Of mixtures of ``clean_test``, which no fit saw; the mixtures are those of the fit, with other draws."""
+    noises: Any = [checkpoints.load(weights, kind="deflow") for weights in ("canon_5d2", "autochrome")]
+    logits, labels = [], []
+    with torch.no_grad():
+        for path in tqdm(sorted((args.data / "clean_test").iterdir()), unit="picture", disable=None):
+            if path.name in TEXT_PICTURES:
+                continue
+            image = to_float(torch.from_numpy(read(path, args.grey).copy()).permute(2, 0, 1))
+            for number in range(MIXTURES):
+                mixture = draw_mixture(image, sample_seed(args.seed, number, path.name), 2.5, noises)
+                numbers = score_image(scorer, mixture.image[0], MANY)
+                chances = torch.tensor([numbers[probability_column(kind)] for kind in scorer.kinds])
+                logits.append(torch.logit(chances.double(), eps=1e-9))
+                labels.append(mixture.labels)
+    return reliability(scorer.kinds, torch.stack(logits), torch.stack(labels))
+
+
 # --- what is compared -------------------------------------------------------------------------------------------------
 
 
@@ -248,10 +226,26 @@ def badness(scorer: Any, tiles: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def better_sign(name: str, good: dict[str, torch.Tensor], bad: dict[str, dict[str, torch.Tensor]]) -> int:
     """1 for what has a sign of its own, else the one with the higher mean AUROC."""
-    if name in ("degraded_logit", "zlib_bits", "laplacian_variance") or name.startswith("log_energy"):
+    if name in ("degraded_logit", "zlib_bits", "laplacian_variance") or name.startswith(("log_energy", "p_")):
         return 1
-    mean = sum(auroc(good[name], row[name]) for row in bad.values()) / len(bad)
+    mean = sum(auroc(good[name], bad[row][name]) for row in OWN_KIND) / len(OWN_KIND)
     return 1 if mean >= 0.5 else -1
+
+
+def own_kinds(
+    scorer: Any, good: dict[str, torch.Tensor], bad: dict[str, dict[str, torch.Tensor]]
+) -> dict[str, dict[str, float]]:
+    """AUROC of the detectors that should see each row; empty for a scorer of one number."""
+    if not isinstance(scorer, KindScorer):
+        return {}
+    kinds = {row: (kind,) for row, kind in OWN_KIND.items()} | NEW_OWN_KIND
+    return {
+        row: {
+            kind: round(auroc(good[probability_column(kind)], bad[row][probability_column(kind)]), 3)
+            for kind in kinds[row]
+        }
+        for row in bad
+    }
 
 
 def table_of(
@@ -267,9 +261,9 @@ def table_of(
         if len(values) == len(clean) and row not in ("screenshots, text", "constant", "uniform noise"):
             table[row]["pair"] = pair_accuracy(clean, values)
     keys = ("auroc", "found_at_5_percent", "pair")
+    counted = [figures for row, figures in table.items() if row in OWN_KIND]
     table["mean"] = {
-        key: sum(figures[key] for figures in table.values() if key in figures)
-        / sum(key in figures for figures in table.values())
+        key: sum(figures[key] for figures in counted if key in figures) / sum(key in figures for figures in counted)
         for key in keys
     }
     return {row: {key: round(value, 3) for key, value in figures.items()} for row, figures in table.items()}

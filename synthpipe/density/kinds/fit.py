@@ -1,0 +1,171 @@
+"""Fitting a :class:`~synthpipe.density.kinds.scorer.KindScorer`: the network on tiles, then calibration on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from synthpipe.density.kinds.scorer import KindScorer
+from synthpipe.density.scorer import QUANTILE_TILES
+from synthpipe.errors import TrainingError
+
+__all__ = ["calibrate_pooling", "fit_network"]
+
+_BATCH = 1024
+_RATE, _DECAY = 3e-3, 3e-2
+#: Chance that a statistic is not seen in a step: no kind may hang on one alone.
+_DROPPED = 0.1
+_RIDGE = 1e-2
+_MAX_ITERATIONS = 200
+
+
+def fit_network(
+    scorer: KindScorer, features: Tensor, labels: Tensor, generator: torch.Generator, epochs: int = 40
+) -> list[float]:
+    """Fit standardisation and network in place; each kind counts alike, there and not there.
+
+    Args:
+        scorer: whose ``center``, ``spread`` and ``layers`` are set.
+        features: ``(N, F)`` of tiles, in the order of the scorer's.
+        labels: ``(N, kinds)``: 1 there, 0 not, below 0 unknown.
+        generator: of first weights, order and dropping.
+        epochs: passes over the tiles.
+
+    Returns:
+        The mean loss of each pass, nats.
+
+    Raises:
+        TrainingError: statistics that are not finite, or a kind without examples of both sides.
+    """
+    if not bool(torch.isfinite(features).all()):
+        raise TrainingError("kinds: a statistic is not finite on some tile; the images hold NaN")
+    weight = _balanced(labels, scorer.kinds)
+    scorer.center.copy_(features.mean(0))
+    scorer.spread.copy_(features.std(0).clamp_min(1e-3))
+    _first_weights(scorer, generator)
+    scorer.requires_grad_(True)
+    optimizer = torch.optim.AdamW(scorer.parameters(), lr=_RATE, weight_decay=_DECAY)
+    steps = epochs * (len(features) // _BATCH + 1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
+    losses = []
+    for _ in range(epochs):
+        total = 0.0
+        order = torch.randperm(len(features), generator=generator)
+        for few in torch.chunk(order, len(features) // _BATCH + 1):
+            shown = features[few]
+            hidden = torch.rand(shown.shape, generator=generator) < _DROPPED
+            with torch.enable_grad():
+                logits = scorer.logits(torch.where(hidden, scorer.center, shown))
+                each = nn.functional.binary_cross_entropy_with_logits(
+                    logits, labels[few].clamp_min(0).float(), reduction="none"
+                )
+                loss = (each * weight[few]).sum() / weight[few].sum()
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach()) * len(few)
+        losses.append(total / len(features))
+    scorer.requires_grad_(False)
+    return losses
+
+
+def calibrate_pooling(scorer: KindScorer, tiles: Sequence[Tensor], labels: Tensor, generator: torch.Generator) -> None:
+    """Set ``pooling`` so that the probabilities of images are true at even odds, in place.
+
+    Args:
+        scorer: with a fitted network.
+        tiles: of each image, the logits of its tiles ``(k, kinds)``; images that the network was not fitted on.
+        labels: ``(images, kinds)`` as of :func:`fit_network`.
+        generator: chooses tiles.
+    """
+    for place, count in enumerate(QUANTILE_TILES):
+        pooled, owners = _sets(tiles, count, generator)
+        known = labels[owners]
+        if place and not _both_sides(known):
+            # No images of so many tiles: what holds for fewer is the best guess.
+            scorer.pooling[place] = scorer.pooling[place - 1]
+            continue
+        weight = _balanced(known, scorer.kinds)
+        for kind in range(len(scorer.kinds)):
+            use = known[:, kind] >= 0
+            scorer.pooling[place, kind] = _logistic(
+                pooled[use, kind], known[use, kind].float(), weight[use, kind], single=count == 1
+            )
+
+
+def _both_sides(labels: Tensor) -> bool:
+    """Whether there are examples with and without each kind, ``(N, kinds)``."""
+    return bool(((labels == 0).any(0) & (labels == 1).any(0)).all())
+
+
+def _sets(tiles: Sequence[Tensor], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Mean, least and most of sets of ``count`` tiles of one image, ``(S, kinds, 3)``, and whose they are."""
+    pooled, owners = [], []
+    for owner, logits in enumerate(tiles):
+        shuffled = logits[torch.randperm(len(logits), generator=generator)]
+        sets = max(min(len(shuffled) // count, 4), 1)
+        if len(shuffled) < count // 2:
+            continue
+        for few in shuffled[: sets * count].chunk(sets):
+            pooled.append(KindScorer.pooled(few))
+            owners.append(owner)
+    kinds = tiles[0].shape[1]
+    return torch.stack(pooled) if pooled else torch.zeros(0, kinds, 3), torch.tensor(owners, dtype=torch.long)
+
+
+def _logistic(x: Tensor, there: Tensor, weight: Tensor, single: bool) -> Tensor:
+    """Weights of mean, least, most and 1, ``(4,)``; those of a single tile, where all are alike, on the mean.
+
+    No weight of a logit is negative: a tile that looks worse makes no image better.
+    """
+    x = x.double()
+    if single:
+        x = x * x.new_tensor([1.0, 0.0, 0.0])
+    share = (weight / weight.sum()).double()
+    values = x.new_tensor([0.8, 0.3, 0.3, 0.0], requires_grad=True)  # roots, and the constant
+    optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
+        [values], max_iter=_MAX_ITERATIONS, line_search_fn="strong_wolfe", tolerance_grad=1e-8
+    )
+
+    def closure() -> float:
+        """The loss at the present values, with its gradient."""
+        optimizer.zero_grad()
+        logit = x @ values[:3].square() + values[3]
+        losses = nn.functional.binary_cross_entropy_with_logits(logit, there.double(), reduction="none")
+        loss = (share * losses).sum() + 0.5 * _RIDGE * values.square().sum()
+        torch.autograd.backward(loss)
+        return float(loss.detach())
+
+    with torch.enable_grad():
+        final = optimizer.step(closure)
+    if not math.isfinite(final):
+        raise TrainingError("kinds: the calibration did not converge; give more images")
+    found = values.detach()
+    return torch.cat([found[:3].square(), found[3:]]).float()
+
+
+def _balanced(labels: Tensor, kinds: Sequence[str]) -> Tensor:
+    """Weights ``(N, kinds)``: half of each kind's for where it is, half for where it is not, none for unknown."""
+    weight = torch.zeros(labels.shape)
+    for kind, name in enumerate(kinds):
+        for side in (0, 1):
+            members = labels[:, kind] == side
+            if not members.any():
+                raise TrainingError(
+                    f"kinds: no image {'with' if side else 'without'} {name!r} in one share of the images; give more"
+                )
+            weight[members, kind] = 0.5 / members.float().mean()
+    return weight
+
+
+def _first_weights(scorer: KindScorer, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        for layer in scorer.layers:
+            assert isinstance(layer, nn.Linear)
+            bound = 1 / math.sqrt(layer.in_features)
+            layer.weight.copy_((2 * torch.rand(layer.weight.shape, generator=generator) - 1) * bound * math.sqrt(3))
+            layer.bias.zero_()

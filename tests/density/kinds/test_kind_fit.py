@@ -1,0 +1,127 @@
+"""Fitting: kinds that can be told apart are, unknown labels teach nothing, and probabilities come out true."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from synthpipe.density.detection import auroc, largest_bias
+from synthpipe.density.kinds.fit import calibrate_pooling, fit_network
+from synthpipe.density.kinds.scorer import KindScorer
+from synthpipe.errors import TrainingError
+
+KINDS = ("noise", "blur")
+
+
+def scorer_of_two() -> KindScorer:
+    return KindScorer(["luma_flat_0", "luma_flat_1", "luma_flat_2"], kinds=KINDS, hidden=(16,))
+
+
+def made_up(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Three numbers: noise raises the first two, blur lowers the second and the third; so the second says nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (count, 2), generator=generator)
+    noise, blur = labels.float().unbind(1)
+    means = torch.stack([2 * noise, 2 * noise - 2 * blur, -2 * blur], 1)
+    return means + torch.randn(count, 3, generator=generator), labels
+
+
+def log_ratio(features: torch.Tensor, kind: int) -> torch.Tensor:
+    """The logarithm of the true likelihood ratio of a kind; the other one is there or not, as likely as not."""
+    sides = []
+    for there in (0.0, 1.0):
+        likelihoods = []
+        for other in (0.0, 1.0):
+            noise, blur = (there, other) if kind == 0 else (other, there)
+            mean = torch.tensor([2 * noise, 2 * noise - 2 * blur, -2 * blur])
+            likelihoods.append(-0.5 * (features - mean).square().sum(1))
+        sides.append(torch.logsumexp(torch.stack(likelihoods), 0))
+    return sides[1] - sides[0]
+
+
+def test_kinds_that_cancel_in_one_number_are_told_apart_as_well_as_can_be() -> None:
+    features, labels = made_up(4000, 0)
+    scorer = scorer_of_two()
+    losses = fit_network(scorer, features, labels, torch.Generator().manual_seed(0), epochs=60)
+    assert losses[-1] < losses[0]
+    unseen, truth = made_up(4000, 1)
+    logits = scorer.logits(unseen)
+    for kind in range(2):
+        there = truth[:, kind] == 1
+        best = log_ratio(unseen, kind)
+        assert auroc(best[~there], best[there]) > 0.94
+        assert auroc(logits[~there, kind], logits[there, kind]) > auroc(best[~there], best[there]) - 0.01
+
+
+def test_unknown_labels_teach_nothing() -> None:
+    features, labels = made_up(1000, 0)
+    more, wrong = made_up(1000, 2)
+    unknown = torch.full_like(wrong, -1)
+    one, two = scorer_of_two(), scorer_of_two()
+    fit_network(one, torch.cat([features, more]), torch.cat([labels, unknown]), torch.Generator().manual_seed(0), 2)
+    fit_network(
+        two, torch.cat([features, more]), torch.cat([labels, 1 - unknown.abs()]), torch.Generator().manual_seed(0), 2
+    )
+    assert not torch.equal(one.layers[0].weight, two.layers[0].weight)  # as labels they would have
+    three = scorer_of_two()
+    fit_network(
+        three, torch.cat([features, more]), torch.cat([labels, unknown - 3]), torch.Generator().manual_seed(0), 2
+    )
+    assert torch.equal(one.layers[0].weight, three.layers[0].weight)
+
+
+def test_the_calibration_of_single_tiles_is_the_logistic_regression() -> None:
+    generator = torch.Generator().manual_seed(0)
+    there = torch.randint(2, (3000,), generator=generator)
+    logits = 1.5 * (2 * there - 1) + 2 * torch.randn(3000, generator=generator) + 0.7
+    scorer = scorer_of_two()
+    both = torch.stack([logits, -logits], 1)
+    labels = torch.stack([there, 1 - there], 1)
+    calibrate_pooling(scorer, list(both[:, None]), labels, torch.Generator().manual_seed(0))
+    x, y = logits.double().numpy(), there.double().numpy()
+    weight = np.where(y == 1, 0.5 / y.sum(), 0.5 / (1 - y).sum())
+
+    def loss(values: np.ndarray) -> float:
+        z = values[0] * x + values[1]
+        return float((weight * (np.logaddexp(0, z) - y * z)).sum() + 0.005 * (values[0] + values[1] ** 2))
+
+    expected = minimize(loss, np.zeros(2), tol=1e-10).x
+    slope, least, most, constant = scorer.pooling[0, 0].tolist()
+    assert (slope, constant) == (pytest.approx(expected[0], abs=0.01), pytest.approx(expected[1], abs=0.01))
+    assert least == pytest.approx(0, abs=1e-3)
+    assert most == pytest.approx(0, abs=1e-3)
+    # No image has more tiles than one, so more tiles are judged alike.
+    torch.testing.assert_close(scorer.pooling[1:], scorer.pooling[:1].expand(2, -1, -1))
+
+
+def test_probabilities_of_images_are_true_and_no_tile_counts_backwards() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def images(count: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        labels = torch.randint(2, (count, 2), generator=generator)
+        strength = (labels * 2 - 1)[:, None] * 0.5 * torch.rand(count, 1, 2, generator=generator)
+        return list(strength + torch.randn(count, 16, 2, generator=generator)), labels
+
+    scorer = scorer_of_two()
+    seen, labels = images(1500)
+    calibrate_pooling(scorer, seen, labels, generator)
+    assert bool((scorer.pooling[..., :3] >= 0).all())
+    unseen, truth = images(4000)
+    for count in (1, 4, 16):
+        found = torch.stack([scorer.image_logits(tiles[:count]) for tiles in unseen]).sigmoid()
+        for kind in range(2):
+            assert largest_bias(found[truth[:, kind] == 0, kind], found[truth[:, kind] == 1, kind]) < 0.06
+
+
+def test_refusals() -> None:
+    features, labels = made_up(100, 0)
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(TrainingError, match="no image with 'blur'"):
+        fit_network(scorer_of_two(), features, labels * torch.tensor([1, 0]), generator)
+    with pytest.raises(TrainingError, match="no image without 'noise'"):
+        fit_network(scorer_of_two(), features, labels.clamp_min(torch.tensor([1, 0])), generator)
+    features[3, 1] = torch.nan
+    with pytest.raises(TrainingError, match="not finite"):
+        fit_network(scorer_of_two(), features, labels, generator)
