@@ -53,9 +53,7 @@ def load_scorer(weights: str | Path) -> Scorer:
     scorer = checkpoints.load(weights)
     if isinstance(scorer, DensityScorer | KindScorer):
         return scorer
-    raise CheckpointError(
-        f"{weights}: holds a {kind_of(scorer)!r} model, expected a scorer ('kind_scorer' or 'density_scorer')"
-    )
+    raise CheckpointError(f"{weights}: holds a {kind_of(scorer)!r} model, expected 'density_scorer' or 'kind_scorer'")
 
 
 def tile_places(height: int, width: int, tile: int, limit: int) -> list[tuple[int, int]]:

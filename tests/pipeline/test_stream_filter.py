@@ -446,11 +446,14 @@ def test_a_key_that_stands_for_a_good_and_a_bad_image_is_refused(shards: list[st
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ({}, "exactly one of max_logit and clean_quantile without scores, got none"),
-        ({"max_logit": 0.0, "clean_quantile": 0.9}, "exactly one of max_logit and clean_quantile"),
+        ({}, "exactly one of reject_kinds, max_logit and clean_quantile without scores, got none"),
+        ({"max_logit": 0.0, "clean_quantile": 0.9}, "exactly one of reject_kinds, max_logit and clean_quantile"),
         ({"weights": "scorer_small", "reject": 0.1}, r"without scores, got \['reject'\]"),
-        ({"scores": "x.parquet"}, "exactly one of max_logit and reject with scores, got none"),
-        ({"scores": "x.parquet", "clean_quantile": 0.9}, "exactly one of max_logit and reject with scores"),
+        ({"scores": "x.parquet"}, "exactly one of reject_kinds, max_logit and reject with scores, got none"),
+        (
+            {"scores": "x.parquet", "clean_quantile": 0.9},
+            "exactly one of reject_kinds, max_logit and reject with scores",
+        ),
         ({"scores": "x.parquet", "reject": 0.1, "tiles": 4}, "ready numbers; leave out tiles"),
         ({"scores": "x.parquet", "reject": 1.0}, "less than 1"),
         ({"clean_quantile": 1.5}, "less than 1"),
