@@ -84,6 +84,20 @@ def test_blotches_of_colour_count_and_grey_shading_does_not() -> None:
     assert (sigma_ratio(covariance, torch.cov(fine.flatten(1)).double()) - 1).abs().max() < 0.15
 
 
+def test_colours_of_no_power_are_no_noise() -> None:
+    """Powers of colour differences come from medians: some are below 0 where there is no difference."""
+    matrices = torch.full((2, 3, 3), 1.02, dtype=torch.float64)
+    matrices[1] = 0.98
+    matrices.diagonal(dim1=1, dim2=2).fill_(1)
+    power = matrices[..., None].expand(2, 3, 3, 256).clone()
+    power[..., 1] += 5 * torch.eye(3)  # a wave in which colours differ
+    found = without_shading(power)
+    assert found.isfinite().all()
+    # Grey is flat over frequencies, and stays so at the mean.
+    assert found[:, :, :, 0].mean((1, 2)) == pytest.approx(matrices.mean((1, 2)), rel=1e-6)
+    assert found[1, 0, 0, 1] > 1.02  # colour that has a power may have more of it there
+
+
 def correlation(covariance: Tensor) -> Tensor:
     sigma = covariance.diagonal().sqrt()
     return covariance / sigma[:, None] / sigma

@@ -46,11 +46,13 @@ def without_shading(power: Tensor) -> Tensor:
     far = power[..., (distance > 2.7) & (distance < 3.4)].mean(-1)
     rise = _rise(diagonal(near), diagonal(far))  # (K, 3)
     expected = near * (rise[:, :, None] * rise[:, None]).sqrt()
-    allowed = rise.new_tensor(_MOST_SHARE)
+    # Powers of colours come from medians, and are below 0 at times where there is no difference: nothing, then.
+    known = diagonal(expected).clamp(min=0)
+    allowed = rise.new_tensor(_MOST_SHARE) * (known > 0)
     waves = [diagonal(power[..., frequency]) for frequency in _LOWEST]
-    shares = [(wave / diagonal(expected).clamp(min=1e-12)).clamp(min=0).minimum(allowed) for wave in waves]
-    first = torch.stack(shares).mean(0) * diagonal(expected)
-    mean = (first * _rise(first, diagonal(near)) / diagonal(expected).clamp(min=1e-12)).clamp(min=0)
+    shares = [(wave / known.clamp(min=1e-12)).clamp(min=0).minimum(allowed) for wave in waves]
+    mean = torch.stack(shares).mean(0)
+    mean = mean * _rise(mean * known, diagonal(near))
     mean[:, 0] = 1
     for frequency, share in zip((*_LOWEST, 0), (*shares, mean), strict=True):
         power[..., frequency] = expected * (share[:, :, None] * share[:, None]).sqrt()
