@@ -76,6 +76,21 @@ def test_prepare_then_evaluate(
     assert truth["Gaussian, fitted"]["akld"] < truth["DeFlow"]["akld"]  # white Gaussian noise is what it is
     assert "| Nikon800 door | " in capsys.readouterr().out
 
+    # A run of one measurement, of the same weights: the figures are those of the evaluation.
+    run, flow = tmp_path / "run", checkpoints.load("deflow_small")
+    checkpoints.save(run / "final.safetensors", flow)
+    (run / "distance.csv").write_text("step,distance\n7,0.25\n")
+    (run / "checkpoints").mkdir()
+    averaged = {f"module.{name}": value for name, value in flow.state_dict().items()}
+    torch.save({"averaged": averaged}, run / "checkpoints" / "step_00000007.pt")
+    given = ["--data", tmp_path, "--run", run, "--camera", "Nikon800", "--without", "plant"]
+    run_script(RECIPE / "checkpoints.py", *given)
+    *_, line = capsys.readouterr().out.strip().splitlines()
+    step, distance, divergence, _ = [float(cell) for cell in line.strip("| ").split(" | ")]
+    assert (step, distance) == (7, 0.25)
+    # There of two draws, here of one, with three decimals.
+    assert divergence == pytest.approx(truth["DeFlow"]["akld"], rel=0.06)
+
 
 def test_the_error_of_a_references_coding_is_estimated_and_taken_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
