@@ -96,8 +96,9 @@ def test_a_resumed_run_has_the_same_curve_and_best_weights(
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
+@pytest.mark.parametrize("calibrate", [False, True])
 def test_weights_that_were_better_before_the_last_step_are_kept(
-    options: Callable[..., TrainDeFlowOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    calibrate: bool, options: Callable[..., TrainDeFlowOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the distance from the weights of the first measurement in place of the measure."""
     first: list[dict[str, Tensor]] = []
@@ -109,11 +110,15 @@ def test_weights_that_were_better_before_the_last_step_are_kept(
 
     monkeypatch.setattr(DeFlowObjective, "judge", judge)
     monkeypatch.setattr(DeFlowObjective, "pages", lambda *_: {})
-    final = train(options("moved"))
+    final = train(options("moved", calibrate=calibrate))
     assert [float(row["distance"]) > 0 for row in rows(tmp_path / "moved")] == [False, True, True]
-    best = checkpoints.read_header(tmp_path / "moved" / "best.safetensors")["info"]
+    best_path = tmp_path / "moved" / "best.safetensors"
+    best = checkpoints.read_header(best_path)["info"]
+    assert ("calibration" in best) == calibrate
     assert (best["steps"], best["distance"]) == (2, 0)
-    kept = dict(checkpoints.load(tmp_path / "moved" / "best.safetensors").named_parameters())
+    # The best weights are finished as those of the last step are, though they were kept before that.
+    assert [("correction" in checkpoints.load(path).config) for path in (best_path, final)] == [calibrate] * 2
+    kept = dict(checkpoints.load(best_path).named_parameters())
     assert all(torch.equal(value, kept[name]) for name, value in first[0].items())
     assert any(not torch.equal(value, kept[name]) for name, value in checkpoints.load(final).named_parameters())
 
