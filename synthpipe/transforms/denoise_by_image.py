@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,7 +108,8 @@ class DenoiseByImage(BatchTransform):
         if treatment.white:
             return run(x, level)
         if not _of_white_noise(model):
-            return _without_slow_noise(run(x, level), run, level * treatment.coarse)
+            twice = partial(_both_ways_up, run)
+            return _without_slow_noise(twice(x, level), twice, level * treatment.coarse)
         assert isinstance(model, BlindSpotDenoiser)
         model.hole = treatment.hole
         try:
@@ -119,6 +121,11 @@ class DenoiseByImage(BatchTransform):
         model = self._models[place]
         assert isinstance(model, Denoiser)
         return model
+
+
+def _both_ways_up(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, level: Tensor) -> Tensor:
+    """The mean of a network's results for an image ``(1, 3, H, W)`` and for the same turned by 180 degrees."""
+    return (run(x, level) + run(x.flip(2, 3), level).flip(2, 3)) / 2
 
 
 def _without_slow_noise(y: Tensor, run: Callable[[Tensor, Tensor], Tensor], level: Tensor) -> Tensor:

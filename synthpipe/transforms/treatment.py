@@ -9,25 +9,28 @@ from synthpipe.flat_noise import NoiseEstimate
 __all__ = ["Treatment", "treatment_of"]
 
 #: Correlation of neighbours up to which noise counts as white.
-_WHITE = 0.2
+_WHITE = 0.36
 #: Level of white noise from which it is noise and no grain of a photograph that is meant to be clean.
-_LEAST_WHITE = 4 / 255
+_LEAST_WHITE = 6 / 255
 #: Estimates of correlated noise are low, those of weak noise behind JPEG most: the network is told this much more.
 _TOLD_STRONG, _TOLD_WEAK = 1.25, 1.6
-#: Told at least, where neighbours share as much as they do in files of cameras: coding hides weak noise from estimates.
-_LEAST_TOLD = 3 / 255
+#: Told at least, where neighbours share as much as they do in files of cameras, and change that is allowed there where
+#: a level is believed: coding hides weak noise from estimates.
+_LEAST_TOLD, _LEAST_MOST = 4 / 255, 2.2 / 255
 #: What is left of it at half the size, as a part of what was told.
 _COARSE = 0.25
 #: Change, as a root mean square, that keeps an image within 45 dB of itself; what is done where a measurement is weak.
 _SAFE = 1.4 / 255
 #: Change allowed as a multiple of the level where it is strong: noise is taken away, never more than there is of it.
 _MOST = 1.3
-#: Certainty from which a level is believed, where neighbours share as much as they do in files of cameras, and where less.
-_CERTAIN, _MORE_CERTAIN = 0.55, 0.7
-_CAMERA = 0.55
-#: Correlated noise above this level has channels that correlate less than the last number, or it is texture; less than
-#: the one before, it is noise for certain.
-_STRONG, _APART, _RELATED = 5 / 255, 0.65, 0.8
+#: Certainty from which a level is believed where neighbours share as much as they do in files of cameras, and where
+#: they share less; correlation of such neighbours.
+_CERTAIN, _MORE_CERTAIN, _CAMERA = 0.5, 0.7, 0.55
+#: Correlated noise above this level has channels that correlate less than this, or it is texture.
+_STRONG, _RELATED = 5 / 255, 0.8
+#: Above this level, channels that correlate less than this are noise for certain, and neighbours that correlate more
+#: than the last number are texture: such noise is of telephones, at 0.45 to 0.55.
+_PLAIN, _APART, _LONG = 7 / 255, 0.65, 0.65
 #: Correlation of neighbours above which it is shading.
 _SHADING = 0.85
 
@@ -71,11 +74,13 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
     strong = found.level >= _STRONG
     certain = found.certainty >= (_CERTAIN if lag >= _CAMERA else _MORE_CERTAIN)
     believed = certain and (not strong or related < _RELATED)
-    believed = (believed or (strong and related < _APART)) and lag < _SHADING
+    plain = found.level >= _PLAIN
+    believed = (believed or (plain and related < _APART)) and lag < (_LONG if plain else _SHADING)
     camera = _CAMERA <= lag < _SHADING
     most = _MOST * found.level
-    most = max(most, _SAFE if camera else 0.0) if believed else min(most, _SAFE)
-    told = found.level * (_TOLD_STRONG if strong else _TOLD_WEAK)
-    if camera and believed:
-        told = max(told, _LEAST_TOLD)
+    if camera:
+        most = max(most, _LEAST_MOST)
+    if not believed:
+        most = min(most, _SAFE)
+    told = max(found.level * (_TOLD_STRONG if strong else _TOLD_WEAK), _LEAST_TOLD if camera else 0.0)
     return Treatment(told, False, 0 if strong else 1, 3 if strong else 1, _COARSE, most)
