@@ -63,7 +63,7 @@ def test_package_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     inside = {name for name in wheel.namelist() if name.startswith("synthpipe/")}
     expected = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("*.py", "py.typed", "weights/*.safetensors", "weights/*.md")
+        for pattern in ("*.py", "py.typed", "weights/*.safetensors", "weights/*.md", "flat_noise/*.npz")
         for path in (ROOT / "synthpipe").rglob(pattern)
     }
     assert expected <= inside

@@ -1,25 +1,35 @@
 """The noise of one photograph, without a reference: its level by channel, and how it hangs together.
 
-Legend: H, W size of the image.
+:func:`estimate_noise` is a regression on energies of DCT bands in the flattest blocks of the image
+(:mod:`synthpipe.flat_noise.block_features`, :mod:`synthpipe.flat_noise.regression`).  Small textured pictures have no
+block that is flat: what texture leaves there is learned from photographs with simulated noise, coloured and as cameras
+and codecs leave it, and from crops of real pairs; ``recipes/noise_levels`` fits it and says how right it is.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
-from synthpipe.flat_noise.measure import FlatNoise, measure_flat_noise
-from synthpipe.flat_noise.spectrum import LAGS, SIDE
+from synthpipe.flat_noise.block_features import block_features
+from synthpipe.flat_noise.regression import FLOOR, QUADRANT, load_coefficients, regress, standardised
 
 __all__ = ["NoiseEstimate", "estimate_noise"]
 
-#: Pixels of flat area at which half of the certainty is reached.
-_HALF_CERTAIN = 4000.0
+#: Shorter sides than this are too few blocks.
+_LEAST_SIDE = 16
+#: Certainty is the probability that the level is within this of the truth, as a logarithm.
+_CERTAIN_WITHIN = 0.15
+#: Sides of tiles, and how many tiles at most.
+_TILE, _LARGEST_TILE, _MOST_TILES = 256, 384, 16
+#: Above this, scale of 255, where simulated noise ended, an image is measured at half its contrast.
+_STRONGEST = 45.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,8 @@ class NoiseEstimate:
     autocorrelation: Tensor
     #: ``(3,)``: correlation of R with G, G with B, R with B in one pixel.
     channel_correlation: Tensor
-    #: 0 to 1: how far the figures are to be trusted.
+    #: 0 to 1: probability that the level is within 15%, as the fit expects it of images like this one; of images with
+    #: next to no noise it is low.
     certainty: float
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,11 +59,15 @@ class NoiseEstimate:
 def estimate_noise(image: Tensor) -> NoiseEstimate | None:
     """Level, autocorrelation and correlation of channels of the noise in one image.
 
+    Sigma is the noise's as it is found in the unclipped parts of this image, its brightnesses as they are (``level`` of
+    :class:`~synthpipe.flat_noise.FlatNoise` weights middle brightnesses most).
+
     Args:
         image: ``(3, H, W)`` or, grey, ``(1, H, W)``; uint8 or float in [0, 1].
 
     Returns:
-        None where nothing can be said: all is clipped, or a side is shorter than 16 pixels.
+        None where nothing can be said: nearly all is clipped, or a side is shorter than 16 pixels.  Below 64x64 pixels
+        the figures are rough.
 
     Raises:
         ShapeError: another shape.
@@ -68,26 +83,60 @@ def estimate_noise(image: Tensor) -> NoiseEstimate | None:
             f"estimate_noise: expected one image (3, H, W), or grey (1, H, W), got {tuple(image.shape)}; give the "
             "images of a batch one by one"
         )
-    if min(image.shape[1:]) < SIDE:
+    if min(image.shape[1:]) < _LEAST_SIDE:
         return None
-    try:
-        found = measure_flat_noise([image.expand(3, -1, -1)])
-    except ShapeError:
-        return None
-    return _of_flat_noise(found)
+    x = (image.float() / 255 if image.dtype == torch.uint8 else image.float()).expand(3, -1, -1)
+    found = _estimate(x.cpu())
+    if found is not None and found.level * 255 > _STRONGEST:
+        half = _estimate(x.cpu() / 2 + 0.25)
+        found = found if half is None else replace(half, sigma=2 * half.sigma, level=2 * half.level)
+    return found
 
 
-def _of_flat_noise(found: FlatNoise) -> NoiseEstimate:
-    covariance = torch.einsum("k,kij->ij", found.counts, found.covariance) / found.counts.sum()
-    sigma = covariance.diagonal().clamp(min=0).sqrt()
-    spread = sigma.clamp(min=1e-12)
-    correlation = covariance / (spread[:, None] * spread)
-    mean = found.autocorrelation.mean(0)
+def _estimate(x: Tensor) -> NoiseEstimate | None:
+    """Of float ``(3, H, W)``: covariances are means of those of its tiles, whose brightness and texture differ less."""
+    features = [found for found in map(block_features, _tiles(x)) if found is not None]
+    if not features:
+        return None
+    by = load_coefficients()
+    told = regress(standardised(torch.stack(features), by), by)
+    variance = ((told.log_sigma.double().exp() - FLOOR) / 255).clamp(min=0).square()  # (tiles, 3)
+    weight = variance + 1e-12
+    lags = ((weight[:, :, None, None] * told.lags).sum(0) / weight.sum(0)[:, None, None]).clamp(-1, 1)
+    others = (weight.mean(1, keepdim=True) * told.others).sum(0) / weight.mean(1).sum()
+    away = torch.arange(1 - QUADRANT, QUADRANT).abs()
+    mean = lags.mean(0)
+    sigma = variance.mean(0).sqrt()
     return NoiseEstimate(
         sigma=sigma,
         level=math.sqrt(float(sigma.square().mean())),
-        lag1=(float(mean[LAGS, LAGS + 1]), float(mean[LAGS + 1, LAGS])),
-        autocorrelation=found.autocorrelation,
-        channel_correlation=torch.stack([correlation[0, 1], correlation[1, 2], correlation[0, 2]]).clamp(-1, 1),
-        certainty=found.pixels / (found.pixels + _HALF_CERTAIN),
+        lag1=(float(mean[0, 1]), float(mean[1, 0])),
+        autocorrelation=lags[:, away][:, :, away],
+        channel_correlation=_possible(others),
+        certainty=1 - math.exp(-_CERTAIN_WITHIN / math.exp(float(told.log_error.mean()))),
     )
+
+
+def _tiles(x: Tensor) -> Iterator[Tensor]:
+    """Tiles of about 256x256 pixels: all, or 16 that are spread over a large image."""
+    rows, columns = (max(1, round(side / _TILE)) for side in x.shape[1:])
+    while rows * columns > _MOST_TILES:
+        rows, columns = (rows - 1, columns) if rows > columns else (rows, columns - 1)
+    tall, wide = (min(side // count, _LARGEST_TILE) for side, count in zip(x.shape[1:], (rows, columns), strict=True))
+    for row in range(rows):
+        for column in range(columns):
+            top = int((row + 0.5) * x.shape[1] / rows - tall / 2)
+            left = int((column + 0.5) * x.shape[2] / columns - wide / 2)
+            yield x[:, top : top + tall, left : left + wide]
+
+
+def _possible(others: Tensor) -> Tensor:
+    """Correlations GB, RB, RG, told one by one, as RG, GB, RB that three channels can have together."""
+    matrix = torch.eye(3, dtype=others.dtype)
+    for (a, b), value in zip(((1, 2), (0, 2), (0, 1)), others, strict=True):
+        matrix[a, b] = matrix[b, a] = value
+    values, vectors = torch.linalg.eigh(matrix)
+    matrix = (vectors * values.clamp(min=1e-6)) @ vectors.T
+    spread = matrix.diagonal().sqrt()
+    matrix = matrix / (spread[:, None] * spread)
+    return torch.stack([matrix[0, 1], matrix[1, 2], matrix[0, 2]])
