@@ -27,7 +27,7 @@ _LEAST_SIDE = 16
 #: Certainty is the probability that the level is within this of the truth, as a logarithm.
 _CERTAIN_WITHIN = 0.15
 #: Sides of tiles, and how many tiles at most.
-_TILE, _LARGEST_TILE, _MOST_TILES = 256, 384, 16
+_TILE, _LARGEST_TILE, _MOST_TILES = 330, 512, 16
 #: Above this, scale of 255, where simulated noise ended, an image is measured at half its contrast.
 _STRONGEST = 45.0
 
@@ -118,7 +118,7 @@ def _estimate(x: Tensor) -> NoiseEstimate | None:
 
 
 def _tiles(x: Tensor) -> Iterator[Tensor]:
-    """Tiles of about 256x256 pixels: all, or 16 that are spread over a large image."""
+    """Tiles of 220 to 500 pixels: all, or 16 that are spread over a large image."""
     rows, columns = (max(1, round(side / _TILE)) for side in x.shape[1:])
     while rows * columns > _MOST_TILES:
         rows, columns = (rows - 1, columns) if rows > columns else (rows, columns - 1)
