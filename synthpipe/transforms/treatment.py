@@ -25,7 +25,7 @@ _SAFE = 1.4 / 255
 _MOST = 1.3
 #: Certainty from which a level is believed where neighbours share as much as they do in files of cameras, and where
 #: they share less; correlation of such neighbours.
-_CERTAIN, _MORE_CERTAIN, _CAMERA = 0.5, 0.7, 0.55
+_CERTAIN, _MORE_CERTAIN, _CAMERA = 0.4, 0.7, 0.55
 #: Correlated noise above this level has channels that correlate less than this, or it is texture.
 _STRONG, _RELATED = 5 / 255, 0.8
 #: Above this level, channels that correlate less than this are noise for certain, and neighbours that correlate more
