@@ -41,15 +41,15 @@ from synthpipe import checkpoints
 from synthpipe.basicsr_plugin import register
 from synthpipe.density.detection import auroc, pair_accuracy
 from synthpipe.density.kinds import KindScorer, probability_column
-from synthpipe.images import luma, to_float
+from synthpipe.images import downscale_bicubic, luma, to_float
 from synthpipe.seeds import sample_seed
 from synthpipe.training.kinds import draw_mixture
 from synthpipe.training.kinds.calibrate import reliability
 from synthpipe.transforms.density import load_scorer, score_image
 
 FEW, MANY = 4, 16
-#: Copies of each held-out picture for the reliability of probabilities.
-MIXTURES = 12
+#: Copies of each held-out picture, as it is and halved, for the reliability of probabilities.
+MIXTURES = 6
 
 
 def main() -> None:
@@ -192,21 +192,28 @@ def numbers_of(scorer: Any, picture: Picture) -> dict[str, float]:
 
 
 def mixtures_reliability(args: argparse.Namespace, scorer: KindScorer) -> dict[str, Any]:
-    """Of mixtures of ``clean_test``, which no fit saw; the mixtures are those of the fit, with other draws."""
+    """Of mixtures of ``clean_test``, which no fit saw; the mixtures are those of the fit, with other draws.
+
+    Pictures as they are have grain of their own (film, scanned), which no label knows of; halved ones have little.
+    """
     noises: Any = [checkpoints.load(weights, kind="deflow") for weights in ("canon_5d2", "autochrome")]
-    logits, labels = [], []
-    with torch.no_grad():
+    rows = {}
+    for name, factor in (("as they are", 1), ("halved", 2)):
+        logits, labels = [], []
         for path in tqdm(sorted((args.data / "clean_test").iterdir()), unit="picture", disable=None):
             if path.name in TEXT_PICTURES:
                 continue
             image = to_float(torch.from_numpy(read(path, args.grey).copy()).permute(2, 0, 1))
+            image = downscale_bicubic(image[None, :, : image.shape[1] // 2 * 2, : image.shape[2] // 2 * 2], factor)[0]
             for number in range(MIXTURES):
-                mixture = draw_mixture(image, sample_seed(args.seed, number, path.name), 2.5, noises)
+                with torch.no_grad():
+                    mixture = draw_mixture(image, sample_seed(args.seed, number, path.name), 2.5, noises)
                 numbers = score_image(scorer, mixture.image[0], MANY)
                 chances = torch.tensor([numbers[probability_column(kind)] for kind in scorer.kinds])
                 logits.append(torch.logit(chances.double(), eps=1e-9))
                 labels.append(mixture.labels)
-    return reliability(scorer.kinds, torch.stack(logits), torch.stack(labels))
+        rows[name] = reliability(scorer.kinds, torch.stack(logits), torch.stack(labels))
+    return rows
 
 
 # --- what is compared -------------------------------------------------------------------------------------------------

@@ -26,10 +26,9 @@ import torch
 from PIL import Image
 from report import bench_parser, paired_seconds, print_result
 
-from synthpipe import checkpoints
 from synthpipe.basicsr_plugin import register
 from synthpipe.density import DensityScorer
-from synthpipe.transforms.density import score_image
+from synthpipe.transforms.density import Scorer, load_scorer, score_image
 
 CPU = torch.device("cpu")
 #: Places scored at once when the scorer alone is timed.
@@ -44,7 +43,7 @@ def main() -> None:
     register()
     from basicsr.metrics.niqe import calculate_niqe
 
-    scorer: Any = checkpoints.load(args.weights, kind="density_scorer")
+    scorer: Any = load_scorer(args.weights)
     rows = {}
     for side in sorted(args.sides):
         images = cut_images(args.data, side, args.images)
@@ -87,18 +86,20 @@ def row_of(ours: list[float], peer: list[float], images: int) -> dict[str, float
 
 
 @torch.no_grad()
-def scorer_alone(scorer: DensityScorer, rounds: int) -> dict[str, Any]:
+def scorer_alone(scorer: Scorer, rounds: int) -> dict[str, Any]:
     """Places per second, and milliseconds of each step for one place."""
     generator = torch.Generator().manual_seed(0)
     tiles = torch.rand(PLACES, 3, scorer.tile, scorer.tile, generator=generator)
     grey = tiles[:, :1].contiguous()
     measure = partial(paired_seconds, device=CPU, rounds=rounds, warmup=2, clock=time.process_time)
     rgb_seconds, grey_seconds = measure(lambda: scorer(tiles), lambda: scorer(grey))
-    seen = grey if scorer.dde.channels == 1 else tiles
-    steps: dict[str, Callable[[], object]] = {
-        **{f"energies_{level:g}": partial(scorer.dde.mean_energies, seen[:8], level) for level in scorer.levels},
-        **{f"norm_{level:g}": partial(scorer.dde.clean_score, seen[:8], level) for level in scorer.norm_levels},
-    }
+    steps: dict[str, Callable[[], object]] = {}
+    if isinstance(scorer, DensityScorer):
+        seen = grey if scorer.dde.channels == 1 else tiles
+        steps = {
+            **{f"energies_{level:g}": partial(scorer.dde.mean_energies, seen[:8], level) for level in scorer.levels},
+            **{f"norm_{level:g}": partial(scorer.dde.clean_score, seen[:8], level) for level in scorer.norm_levels},
+        }
     times = {name: measure(step, lambda: None)[0] for name, step in steps.items()}
     return {
         "side": scorer.tile,

@@ -29,8 +29,12 @@ KINDS = ("noise", "blur", "compression", "enlargement", "pattern", "graphics")
 FEATURE_NAMES = (*SPECTRUM_NAMES, *PATTERN_NAMES)
 #: Columns that are statistics as they are; complexity, for reports.
 _PLAIN = ("coder_bits",)
-#: Standard deviations from the mean beyond which a statistic counts no more, and logits of a tile.
-_CLIP, _MOST_LOGIT = 4.0, 8.0
+#: Standard deviations from the mean beyond which a statistic counts no more.
+_CLIP = 4.0
+#: Logits of a tile grow to this and no further, from here on ever more slowly; so sure nobody can be.
+_MOST_LOGIT, _SURE_LOGIT = 8.0, 6.0
+#: Logits of an image above this are brought to a scale on which all kinds end at the same number.
+_COMMON_LOGIT, _LEAST_ROOM = 4.0, 0.5
 _PERCENTS = 101
 #: Tiles measured at once.
 _CPU_CHUNK, _GPU_CHUNK = 16, 1024
@@ -155,7 +159,9 @@ class KindScorer(nn.Module):
         for layer in self.layers[:-1]:
             z = nn.functional.silu(layer(z))
         result: Tensor = self.layers[-1](z)
-        return result.clamp(-_MOST_LOGIT, _MOST_LOGIT)
+        room = _MOST_LOGIT - _SURE_LOGIT
+        rest = result - result.clamp(-_SURE_LOGIT, _SURE_LOGIT)
+        return result - rest + room * torch.tanh(rest / room)
 
     def pool(self, measured: Tensor) -> Tensor:
         """Columns of images from their tiles: ``(..., k, len(kinds) + 1)`` -> ``(..., len(columns))``."""
@@ -164,9 +170,17 @@ class KindScorer(nn.Module):
         return torch.cat([logits.amax(-1, keepdim=True), logits.sigmoid(), plain], -1)
 
     def image_logits(self, logits: Tensor) -> Tensor:
-        """Calibrated logits of images from those of their tiles, ``(..., k, kinds)`` -> ``(..., kinds)``."""
+        """Calibrated logits of images from those of their tiles, ``(..., k, kinds)`` -> ``(..., kinds)``.
+
+        How high a logit can get differs by kind and says nothing; above 4 (a probability of 0.98) all are brought to
+        one scale, so that the surest of one kind does not outdo the surest of all others.
+        """
         weight = self._pooling(logits.shape[-2]).to(logits)  # (kinds, 4)
-        return (self.pooled(logits) * weight[:, :_POOLED]).sum(-1) + weight[:, _POOLED]
+        found = (self.pooled(logits) * weight[:, :_POOLED]).sum(-1) + weight[:, _POOLED]
+        most = _MOST_LOGIT * weight[:, :_POOLED].sum(-1) + weight[:, _POOLED]
+        above = (found - _COMMON_LOGIT).clamp_min(0)
+        scale = (_MOST_LOGIT - _COMMON_LOGIT) / (most - _COMMON_LOGIT).clamp_min(_LEAST_ROOM)
+        return found - above + scale * above
 
     @staticmethod
     def pooled(logits: Tensor) -> Tensor:

@@ -42,8 +42,13 @@ def test_a_detector_is_its_network_by_hand() -> None:
     hidden = z @ first.weight.T + first.bias
     logits = (hidden * torch.sigmoid(hidden)) @ second.weight.T + second.bias
     weight = scorer.pooling[0]  # of one tile; mean, least and most are the same
-    expected = logits.clamp(-8, 8) * weight[:, :3].sum(1) + weight[:, 3]
-    assert_close(scorer(x)[:, 1:-1], expected.sigmoid(), rtol=1e-4, atol=1e-5)
+    # Beyond 6 a logit of a tile ends at 8.
+    over = (logits.abs() - 6).clamp_min(0)
+    ended = logits.sign() * (logits.abs().clamp_max(6) + 2 * torch.tanh(over / 2))
+    expected = ended * weight[:, :3].sum(1) + weight[:, 3]
+    low = expected < 4  # above, another scale
+    assert int(low.sum()) > 10
+    assert_close(scorer(x)[:, 1:-1][low], expected.sigmoid()[low], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("count", "share"), [(1, 0.0), (2, 0.5), (4, 1.0)])
@@ -59,6 +64,22 @@ def test_tiles_become_an_image_by_mean_least_and_most(count: int, share: float) 
             pooled = [sum(values) / count, min(values), max(values), 1.0]
             expected[image, kind] = sum(p * float(w) for p, w in zip(pooled, weight[kind], strict=True))
     assert_close(scorer.image_logits(logits), expected)
+
+
+def test_the_surest_of_all_kinds_are_as_sure() -> None:
+    scorer = tiny_kind_scorer()
+    scorer.pooling[..., 3] = 0
+    for kind, weight in enumerate((2.0, 1.0, 0.5, 0.3, 0.25, 0.1)):
+        scorer.pooling[:, kind, :3] = weight  # three numbers alike, so logits of up to 48, 24, 12, 7.2, 6 and 2.4
+    sure = torch.full((1, 4, len(KINDS)), 8.0)
+    assert scorer.image_logits(sure)[0].tolist() == pytest.approx([8, 8, 8, 8, 8, 2.4], rel=1e-4)
+    # Up to 4 nothing changes, and the order stays what it was.
+    steps = torch.linspace(-8, 8, 201)[:, None, None].expand(-1, 4, len(KINDS))
+    rising = scorer.image_logits(steps)
+    assert bool((rising.diff(dim=0) > 0).all())
+    weight = scorer.pooling[1]
+    plain = steps[:, 0] * weight[:, :3].sum(1) + weight[:, 3]
+    assert_close(rising[plain < 4], plain[plain < 4], rtol=1e-4, atol=1e-5)
 
 
 def test_more_tiles_than_were_calibrated_count_as_the_most() -> None:
