@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from arms import Mask, Size, load_pictures, mean_psnr_y, train
-from contamination import Corpus, contaminated, make_corpus
+from contamination import CORRUPTIONS, Corpus, contaminated, make_corpus
 from numpy.typing import NDArray
 from real_shots import make_real_corpus
 from torch import Tensor
@@ -172,7 +172,9 @@ def choose(arm: str, judged: Judged, mixed: Mask, percent: int, seed: int) -> Ma
     return keep
 
 
-def detection(logits: NDArray[np.float64], family: NDArray[np.int64], kinds: Sequence[str]) -> dict[str, float]:
+def detection(
+    logits: NDArray[np.float64], family: NDArray[np.int64], kinds: Sequence[str] = CORRUPTIONS
+) -> dict[str, float]:
     """AUROC of each corruption, all clean tiles against the tiles so corrupted."""
     clean = np.sort(logits[0])
     out = {}

@@ -28,7 +28,7 @@ def recipe(monkeypatch):
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name in {"arms", "contamination"}:
+        if name in {"arms", "contamination", "real_shots"}:
             del sys.modules[name]
 
 
@@ -215,3 +215,40 @@ def test_psnr_of_a_known_error(recipe):
 
     expected = 20 * math.log10(255 / (5 * 219 / 255))
     assert recipe("arms").mean_psnr_y(net, [gt, gt], scale=2) == pytest.approx(expected, abs=0.02)
+
+
+def test_real_shots_spoil_the_corpus_beside_their_own_references(recipe, corpus, tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["set,noisy,clean,scene"]
+    for name, kind, scene in (
+        ("a", "polyu_crop", "X_chair"),
+        ("b", "sidd", "sidd_chess"),
+        ("c", "polyu_crop", "X_desk"),
+    ):
+        for side in ("noisy", "clean"):
+            pixels = rng.integers(0, 256, (2 * SIDE + 5, SIDE, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{name}_{side}.png")
+        lines.append(f"{kind},{name}_noisy.png,{name}_clean.png,{scene}")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    real = recipe("real_shots").make_real_corpus(tmp_path, corpus, SIDE, 2)
+    shots, means = (
+        {
+            np.array(Image.open(tmp_path / f"{name}_{side}.png"))[top : top + SIDE].transpose(2, 0, 1).tobytes(): (
+                name,
+                top,
+            )
+            for name in "ab"
+            for top in (0, SIDE)
+        }
+        for side in ("noisy", "clean")
+    )
+    assert real.kinds == ("polyu", "sidd")
+    assert len(real) == len(corpus)
+    for number in range(len(real)):
+        shot = shots[real.corrupted[number].tobytes()]  # of a scene that judges, never the desk
+        assert real.family[number] == "ab".index(shot[0])
+        if number % 4 == 0:
+            assert means[real.clean[number].tobytes()] == shot
+        else:
+            np.testing.assert_array_equal(real.clean[number], corpus.clean[number])
+    assert {shots[tile.tobytes()] for tile in real.corrupted} == set(shots.values())

@@ -103,7 +103,7 @@ def scorer_alone(scorer: Scorer, rounds: int) -> dict[str, Any]:
     times = {name: measure(step, lambda: None)[0] for name, step in steps.items()}
     return {
         "side": scorer.tile,
-        "noise_levels": list(scorer.levels),
+        "noise_levels": [*scorer.levels] if isinstance(scorer, DensityScorer) else [],
         "grey_per_s": round(PLACES / statistics.median(grey_seconds), 1),
         "rgb_per_s": round(PLACES / statistics.median(rgb_seconds), 1),
         "step_ms": {name: round(1000 * statistics.median(seconds) / 8, 3) for name, seconds in times.items()},
