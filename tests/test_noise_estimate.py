@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
-from synthpipe.flat_noise import estimate_noise
+from synthpipe.flat_noise import estimate_noise, measure_flat_noise, noise_level
 
 MIDDLE = 4
 
@@ -157,3 +158,20 @@ def test_correlations_are_possible_ones() -> None:
         matrix = torch.tensor([[1, rg, rb], [rg, 1, gb], [rb, gb, 1]], dtype=torch.float64)
         assert float(torch.linalg.eigvalsh(matrix)[0]) > -1e-6
         assert found.autocorrelation.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x * 255, "expected values in \\[0, 1\\]"),
+        (lambda x: (x * 255).round().long(), "expected uint8"),
+        (lambda x: (x * 65535).round().to(torch.uint16), "expected uint8"),
+        (lambda x: x.index_fill(2, torch.tensor([5]), math.nan), "NaN"),
+        (lambda x: x.index_fill(2, torch.tensor([5]), math.inf), "NaN or infinity"),
+    ],
+)
+def test_other_scales_and_nan_are_refused_and_do_not_pass_for_clipped(change: Any, said: str) -> None:
+    image = change((0.5 + 8 / 255 * white(3, 96, 96)).clamp(0, 1))
+    for measure in (estimate_noise, noise_level, lambda x: measure_flat_noise([x])):
+        with pytest.raises(ShapeError, match=said):
+            measure(image)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from synthpipe.errors import ShapeError
 from synthpipe.flat_noise.block_features import block_features
+from synthpipe.flat_noise.flat_blocks import check_values
 from synthpipe.flat_noise.regression import FLOOR, QUADRANT, load_coefficients, regress, standardised
 
 __all__ = ["NoiseEstimate", "estimate_noise"]
@@ -70,7 +71,7 @@ def estimate_noise(image: Tensor) -> NoiseEstimate | None:
         the figures are rough.
 
     Raises:
-        ShapeError: another shape.
+        ShapeError: another shape or scale, NaN.
 
     >>> import torch
     >>> from synthpipe.flat_noise import estimate_noise
@@ -83,6 +84,7 @@ def estimate_noise(image: Tensor) -> NoiseEstimate | None:
             f"estimate_noise: expected one image (3, H, W), or grey (1, H, W), got {tuple(image.shape)}; give the "
             "images of a batch one by one"
         )
+    check_values(image)
     if min(image.shape[1:]) < _LEAST_SIDE:
         return None
     x = (image.float() / 255 if image.dtype == torch.uint8 else image.float()).expand(3, -1, -1)

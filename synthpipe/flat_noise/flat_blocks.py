@@ -14,7 +14,7 @@ from torch import Tensor
 from synthpipe.errors import ShapeError
 from synthpipe.flat_noise.spectrum import FREQUENCIES, SIDE, dct_matrix, radius
 
-__all__ = ["FlatPart", "check_image", "flat_parts"]
+__all__ = ["FlatPart", "check_image", "check_values", "flat_parts"]
 
 
 #: Blocks at most, by taking fewer of the positions; strides are odd, so that no phase of JPEG's 8x8 grid is preferred.
@@ -37,6 +37,8 @@ _MEDIAN_SQUARE = 0.45493642
 #: Means of squares exceed medians by up to this factor where noise has long tails; it is seen between these radii, and
 #: holds up to the smaller factor below them.
 _MOST_TAIL, _LOW_TAIL, _TAIL_RADII = 1.8, 1.25, (5, 8)
+#: Strong noise that was not clipped leaves [0, 1] by less than this; values beyond are of another scale.
+_BEYOND = 2.0
 
 
 class FlatPart(NamedTuple):
@@ -51,11 +53,25 @@ class FlatPart(NamedTuple):
 
 
 def check_image(image: Tensor, least: int) -> None:
-    """Refuse what is not ``(3, H, W)`` with sides of ``least`` pixels: ShapeError."""
+    """Refuse what is not ``(3, H, W)`` with sides of ``least`` pixels, on the scale that is measured: ShapeError."""
     if image.ndim != 3 or image.shape[0] != 3 or min(image.shape[1:]) < least:
         raise ShapeError(
             f"flat noise: expected an image (3, H, W) of at least {least}x{least} pixels, got {tuple(image.shape)}"
         )
+    check_values(image)
+
+
+def check_values(image: Tensor) -> None:
+    """Refuse other scales, which would pass for clipped, and what is not finite: ShapeError."""
+    if image.dtype == torch.uint8 or not image.numel():
+        return
+    if not image.is_floating_point():
+        raise ShapeError(f"flat noise: expected uint8, or floating point in [0, 1], got {image.dtype}; divide by white")
+    least, most = (float(value) for value in image.detach().aminmax())
+    if not (math.isfinite(least) and math.isfinite(most)):
+        raise ShapeError("flat noise: the image holds NaN or infinity; leave it out")
+    if least < -_BEYOND or most > 1 + _BEYOND:
+        raise ShapeError(f"flat noise: expected values in [0, 1], got {least:g} to {most:g}; divide by white")
 
 
 def flat_parts(image: Tensor) -> list[FlatPart]:

@@ -36,7 +36,8 @@ class DenoiseByImage(BatchTransform):
     Args:
         model: any denoiser.  Of a blind-spot network of white noise (trained with known levels, without a hole), hole
             and stride are chosen, too.
-        white: another one, for images whose noise is white; None: ``model``.
+        white: another one, for images whose noise is white, and not the same in all channels as in grey images; None:
+            ``model``.
         tile: longest side denoised at once.
         overlap: as of :class:`synthpipe.transforms.Denoise`.
 
@@ -98,7 +99,7 @@ class DenoiseByImage(BatchTransform):
 
     def _result(self, x: Tensor, treatment: Treatment) -> Tensor:
         """One image ``(1, 3, H, W)`` by the network that suits it, neither clipped nor held back."""
-        model = self._of(-1 if treatment.white else 0)
+        model = self._of(-1 if treatment.white and not treatment.same else 0)
         level = estimate_sigma(x) if treatment.level is None else x.new_full((1,), treatment.level)
 
         def run(part: Tensor, sigma: Tensor) -> Tensor:

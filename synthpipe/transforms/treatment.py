@@ -12,6 +12,8 @@ __all__ = ["Treatment", "treatment_of"]
 _WHITE = 0.36
 #: Level of white noise from which it is noise and no grain of a photograph that is meant to be clean.
 _LEAST_WHITE = 6 / 255
+#: Correlation of channels from which they have the same noise, as in grey images; texture alone does not come so far.
+_SAME = 0.95
 #: Estimates of correlated noise are low, those of weak noise behind JPEG most: the network is told this much more.
 _TOLD_STRONG, _TOLD_WEAK = 1.25, 1.6
 #: Told at least, where neighbours share as much as they do in files of cameras, and change that is allowed there where
@@ -48,6 +50,7 @@ class Treatment:
         coarse: for other networks, the part of ``level`` that they are told when they look again at half the size; 0:
             they do not, as for white noise.
         most: root mean square by which the image may change.
+        same: whether the channels have the same noise, which networks of independent noise take for the image.
     """
 
     level: float | None
@@ -56,6 +59,7 @@ class Treatment:
     stride: int
     coarse: float
     most: float
+    same: bool = False
 
 
 def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
@@ -67,10 +71,11 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
     if found is None or found.level <= 0:
         return None
     lag = sum(found.lag1) / 2
+    related = float(found.channel_correlation.mean())
     if lag <= _WHITE:
         most = _MOST * found.level
-        return Treatment(None, True, 0, 1, 0.0, most if found.level >= _LEAST_WHITE else min(_SAFE, most))
-    related = float(found.channel_correlation.mean())
+        held = most if found.level >= _LEAST_WHITE else min(_SAFE, most)
+        return Treatment(None, True, 0, 1, 0.0, held, same=related >= _SAME)
     strong = found.level >= _STRONG
     certain = found.certainty >= (_CERTAIN if lag >= _CAMERA else _MORE_CERTAIN)
     believed = certain and (not strong or related < _RELATED)

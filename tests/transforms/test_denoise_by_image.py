@@ -116,6 +116,20 @@ def test_white_noise_goes_to_the_network_of_white_noise_and_each_image_to_its_ow
     assert torch.equal((together * 255).round() / 255, together)
 
 
+def test_noise_that_all_channels_share_is_no_colour_and_goes_to_the_network_of_cameras() -> None:
+    """A network of independent noise leaves what stands in all channels alike; grey images came out as they went in."""
+    clean = torch.linspace(0.2, 0.8, 128).expand(1, 3, 128, 128)
+    noise = 10 / 255 * torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    grey = ((clean + noise) * 255).round() / 255
+    transform = DenoiseByImage(checkpoints.load("camera_denoiser"), checkpoints.load("blind_spot_small"))
+    before, after = (float(-10 * (x - clean).square().mean().log10()) for x in (grey, transform.clean(grey)))
+    assert after > before + 8
+    model, white = Zero(), Zero()
+    DenoiseByImage(model, white).clean(grey)
+    assert model.levels == pytest.approx([10 / 255], rel=0.15)  # told as white noise is, and once
+    assert not white.levels
+
+
 def test_clean_pictures_stay_within_45_db_of_themselves_and_flat_ones_as_they_are() -> None:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(3, 3, 12, 12, generator=generator)
