@@ -12,23 +12,13 @@ from torch import Tensor
 
 from synthpipe.errors import ShapeError
 from synthpipe.flat_noise import estimate_noise, measure_flat_noise, noise_level
+from tests.test_flat_noise import autoregressive
 
 MIDDLE = 4
 
 
 def white(channels: int, height: int, width: int, seed: int = 0) -> Tensor:
     return torch.randn(channels, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def autoregressive(noise: Tensor, across: float, down: float) -> Tensor:
-    """Correlation ``across ** dx * down ** dy``, by recursion over columns and rows; variances stay."""
-    result = noise.clone()
-    for column in range(1, noise.shape[2]):
-        result[:, :, column] = across * result[:, :, column - 1] + math.sqrt(1 - across**2) * noise[:, :, column]
-    noise = result.clone()
-    for row in range(1, noise.shape[1]):
-        result[:, row] = down * result[:, row - 1] + math.sqrt(1 - down**2) * noise[:, row]
-    return result
 
 
 @pytest.mark.parametrize("sigma", [3.0, 6.0, 12.0, 25.0])

@@ -1,6 +1,6 @@
 """A corpus that real noisy shots spoil: tiles of photographs that no setting was chosen on, and their references.
 
-Of PolyU's crops and SIDD's samples only the scenes take part that judge (``recipes/filter_check/README.md``).  Each
+Of PolyU's crops and SIDD's samples only the scenes take part on which no setting was chosen.  Each
 fourth tile of the corpus becomes a reference, the mean of many shots, whose spoilt copy is one noisy shot of it; the
 others stay photographs of BSDS, and their spoilt copies are noisy shots of other places.
 """

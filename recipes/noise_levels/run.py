@@ -12,7 +12,6 @@ and in flat areas when either side is coded as JPEG.
 from __future__ import annotations
 
 import argparse
-import io
 import math
 import statistics
 from collections.abc import Iterator
@@ -20,9 +19,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
+from simulate import jpeg
 from torch import Tensor
 
 from synthpipe.files.decode import decode_image
@@ -182,15 +180,6 @@ def coded(folder: Path, every: int, crop: int) -> None:
             told = [255 * math.sqrt(statistics.median(values)) for values in (pairs, flat)]
             added = sigma * float(CAMERA.diagonal().mean().sqrt())
             print(f"| {added:.2f} | {title} | {told[0]:.2f} | {told[1]:.2f} |", flush=True)
-
-
-def jpeg(image: Tensor, quality: int | None, subsampling: int) -> Tensor:
-    """``(3, H, W)`` uint8, coded and decoded; None leaves it."""
-    if quality is None:
-        return image
-    stream = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "jpeg", quality=quality, subsampling=subsampling)
-    return torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1)
 
 
 def coloured(size: torch.Size, correlation: float, seed: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Whether two unpaired piles fit together, said before a training: one finding for each way in which they may not.
 
 A DeFlow takes for degradation whatever one pile has and the other lacks.  What an option makes up for fits with that
-option; what no option does has to be mended in the piles.  The bounds stand beside each finding; how they were chosen
-is in ``recipes/guides/report.md``.
+option; what no option does has to be mended in the piles.  The bounds stand beside each finding; what they make of
+piles that fit and of piles that do not is in ``recipes/guides/report.md``.
 """
 
 from __future__ import annotations
