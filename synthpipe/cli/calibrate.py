@@ -91,7 +91,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="of kinds: DeFlow weights that know levels, drawn beside synthetic noise (default canon_5d2 autochrome)",
     )
     add_max_pixels(parser)
-    add_device_argument(parser)
+    add_device_argument(parser, "kinds are fitted on the CPU")
     return parser
 
 
@@ -122,12 +122,14 @@ def _fit_kinds(args: argparse.Namespace) -> int:
     from synthpipe.config.calibration import KindCalibrationOptions
     from synthpipe.training.kinds import fit_kinds
 
-    given = [name for name in _OF_DENSITIES if getattr(args, name)]
+    given = [name for name in _OF_DENSITIES if getattr(args, name) not in (None, [], ())]
     if given:
         raise OptionError(
             f"--{given[0].replace('_', '-')} is for scorers with a density, and {args.weights} tells kinds apart; "
             "leave it out"
         )
+    if args.device not in ("auto", "cpu"):
+        raise OptionError(f"--device: kinds are fitted on the CPU, got {args.device!r}; leave it out")
     options = given_options(args, KindCalibrationOptions)
     with log_lines(logging.INFO):
         scorer, info = fit_kinds(args.clean, options, progress=True)

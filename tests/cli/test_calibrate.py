@@ -68,9 +68,31 @@ def test_a_scorer_is_calibrated_anew_under_the_density_that_it_holds(dde: str, c
     assert Path(other).read_bytes() != Path(first).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--ridge", "0"], "--ridge is for scorers with a density"),
+        (["--families", "noise"], "--families is for scorers with a density"),
+        (["--device", "cuda"], "--device: kinds are fitted on the CPU"),
+    ],
+)
+def test_what_kinds_have_no_use_for_is_refused(
+    given: list[str], words: str, clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.safetensors"
+    assert main(["calibrate", "scorer_kinds", clean, str(target), *given]) == 2
+    assert words in capsys.readouterr().err
+    assert not target.exists()
+
+
+def test_mixtures_are_of_kinds_alone(dde: str, clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", dde, clean, str(tmp_path / "out.safetensors"), "--mixtures", "2"]) == 2
+    assert "--mixtures is for scorers that tell kinds apart" in capsys.readouterr().err
+
+
 def test_other_weights_are_refused_by_kind(clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "mmse_small", clean, str(tmp_path / "a.safetensors"), *FEW]) == 1
-    assert "holds a 'plain_denoiser' model, expected 'dde' or 'density_scorer'" in capsys.readouterr().err
+    assert "holds a 'plain_denoiser' model, expected 'dde', 'density_scorer' or 'kind_scorer'" in capsys.readouterr().err
 
 
 def test_a_folder_of_degraded_images_is_a_family(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ import torch
 from synthpipe import checkpoints
 from synthpipe.cli import main
 from synthpipe.config.filter import FilterOptions
+from synthpipe.config.kinds import Kind
 from synthpipe.config.score import CorpusFilterOptions
 from synthpipe.corpus.filter import FilterOutcome, filter_corpus
 from synthpipe.density.kinds import KINDS
@@ -74,6 +75,10 @@ def limits(chances: np.ndarray) -> dict[str, float]:
 def keep(source: str, scores: Path, out: Path, **options: Any) -> FilterOutcome:
     settings = {"source": (source,), "scores": str(scores), "output": str(out)} | options
     return filter_corpus(CorpusFilterOptions(**settings), render=render_report)
+
+
+def test_options_and_scorers_name_the_same_kinds() -> None:
+    assert get_args(Kind) == KINDS
 
 
 def test_the_table_has_every_kind_and_the_reason(scores: Path) -> None:
