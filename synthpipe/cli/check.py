@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -71,5 +72,11 @@ def _text(found: PileCheck) -> str:
         mark = {"fits": "ok  ", "fits with options": "set ", "does not fit": "BAD "}[finding.fit]
         lines += textwrap.wrap(f"{mark} {finding.subject}: {finding.words}", _WIDTH, subsequent_indent="     ")
     lines += ["", _VERDICTS[found.fit]]
-    lines += [f"  {name}={json.dumps(value)}" for name, value in found.options.items()]
+    # As a shell takes them: a list has blanks and brackets.
+    lines += [f"  {shlex.quote(f'{name}={_plain(value)}')}" for name, value in found.options.items()]
     return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    """As YAML reads it; texts without quotes, which a shell would take off."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from synthpipe.noise_report.figures import NoiseFigures
 
-__all__ = ["LAG_PLACES", "LEAST_PIXELS", "Comparison", "compare"]
+__all__ = ["LAG_PLACES", "LEAST_PIXELS", "LEAST_SIGMA", "Comparison", "compare"]
 
 #: Pixels near a node below which nothing is said of it.
 LEAST_PIXELS = 1500.0
@@ -21,7 +21,7 @@ LAG_PLACES = {
     "lag2_down": (2, 0),
 }
 #: Standard deviation below which rounding to 8 bits hides differences.
-_LEAST_SIGMA = 0.3 / 255
+LEAST_SIGMA = 0.3 / 255
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def compare(made: NoiseFigures, real: NoiseFigures) -> Comparison | None:
 
 
 def _log_ratios(made: tuple[float, float, float], real: tuple[float, float, float]) -> tuple[float, float, float]:
-    r, g, b = (math.log(max(a, _LEAST_SIGMA) / max(b, _LEAST_SIGMA)) for a, b in zip(made, real, strict=True))
+    r, g, b = (math.log(max(a, LEAST_SIGMA) / max(b, LEAST_SIGMA)) for a, b in zip(made, real, strict=True))
     return r, g, b
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from synthpipe.noise_report.compare import LEAST_PIXELS, Comparison
+from synthpipe.noise_report.compare import LEAST_PIXELS, LEAST_SIGMA, Comparison
 from synthpipe.noise_report.figures import NoiseFigures
 
 __all__ = ["Place", "Status", "Verdict", "verdicts_of"]
@@ -98,6 +98,16 @@ def verdicts_of(
         else:
             reason = f"no brightness has {LEAST_PIXELS:.0f} pixels of flat area in both"
         return (Verdict("everything", "not measured", reason, "give more images, with skies and walls in them"),)
+    if _mean_sigma(real, comparison.weights) < 255 * LEAST_SIGMA:
+        return (
+            _with_option(_strength(made, real, comparison), "strength", place),
+            Verdict(
+                "everything else",
+                "not measured",
+                "the real images have no noise that correlation, spectrum and histogram could be measured of",
+                "give images as they come from the camera; were the clean ones named instead?",
+            ),
+        )
     rules: tuple[Callable[..., Verdict], ...] = (
         _strength,
         _brightness,
@@ -114,6 +124,8 @@ def verdicts_of(
 def _with_option(verdict: Verdict, key: str, place: Place) -> Verdict:
     if verdict.status == "within":
         return verdict
+    if verdict.status == "not measured":
+        key = "coverage"
     return Verdict(verdict.subject, verdict.status, verdict.words, _OPTIONS[key][place])
 
 
@@ -137,6 +149,8 @@ def _strength(made: NoiseFigures, real: NoiseFigures, found: Comparison) -> Verd
     numbers = f"sigma {a:.2f} of 255 made, {b:.2f} real"
     if found.log_strength < math.log(_MISSING):
         return Verdict("strength", "not learned", f"hardly any noise: {numbers}")
+    if b < 255 * LEAST_SIGMA and found.log_strength > _SIGMA:
+        return Verdict("strength", "too strong", f"the real images have hardly any noise: {numbers}")
     if abs(found.log_strength) > _SIGMA:
         return Verdict("strength", _side(found.log_strength), f"{_percent(found.log_strength)}: {numbers}")
     return Verdict("strength", "within", f"within 15%: {numbers}")

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from synthpipe.cli import main
 
 
-def pile(folder: Path, sigma: float, seed: int) -> Path:
+def pile(folder: Path, sigma: float, seed: int, step: int = 40) -> Path:
     """Steps of grey under noise of ``sigma`` of 255."""
     folder.mkdir()
     draws = np.random.default_rng(seed)
     for number in range(6):
-        steps = draws.uniform(40, 215, (4, 4, 3)).repeat(40, 0).repeat(40, 1)
+        steps = draws.uniform(40, 215, (4, 4, 3)).repeat(step, 0).repeat(step, 1)
         pixels = (steps + sigma * draws.normal(size=steps.shape)).round().clip(0, 255)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
     return folder
@@ -41,3 +43,38 @@ def test_a_verdict_is_no_failure_and_a_missing_folder_is(tmp_path: Path, capsys:
     assert main(["check", str(tmp_path / "nowhere"), str(noisy)]) == 1
     assert "does not exist" in capsys.readouterr().err
     assert main(["check", str(clean), str(noisy), "--scale", "0"]) == 2
+
+
+def test_the_options_are_words_of_a_shell_that_training_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Copied from the output: a list holds a blank, and a shell takes plain quotes off."""
+    clean, noisy = pile(tmp_path / "clean", 0, 0, 16), pile(tmp_path / "noisy", 6, 1, 16)
+    for image in noisy.iterdir():
+        Image.open(image).resize((24, 24), Image.Resampling.BOX).resize((64, 64), Image.Resampling.BICUBIC).save(image)
+    assert main(["check", str(clean), str(noisy), "--json", str(tmp_path / "check.json")]) == 0
+    text = capsys.readouterr().out
+    options = json.loads((tmp_path / "check.json").read_text())["options"]
+    said = shlex.split(" ".join(line for line in text.splitlines() if line[:2].isspace() and line[2:3].strip()))
+    assert {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in said)} == options
+    assert isinstance(options["data.clean.resize_range"], list)
+
+
+def test_one_folder_is_no_two_piles_and_broken_files_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean, noisy = pile(tmp_path / "clean", 0, 0, 16), pile(tmp_path / "noisy", 6, 1, 16)
+    for one, other in ((clean, clean), (tmp_path, noisy)):
+        assert main(["check", str(one), str(other)]) == 2
+        assert "one is the other, or lies in it" in capsys.readouterr().err
+    whole = (noisy / "0.png").read_bytes()
+    (noisy / "0.png").write_bytes(whole[: len(whole) // 2])
+    assert main(["check", str(clean), str(noisy)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 of the files that were tried cannot be read" in out
+    for image in noisy.iterdir():
+        image.write_bytes(image.read_bytes()[:2000])
+    assert main(["check", str(clean), str(noisy)]) == 1
+    said = capsys.readouterr().err
+    assert "can be read" in said
+    assert str(noisy) in said

@@ -188,3 +188,19 @@ def test_figures_are_json() -> None:
     figures = made(REAL)
     assert json.loads(json.dumps(figures.as_dict()))["images"] == IMAGES
     assert json.loads(json.dumps(compare(figures, figures).as_dict()))["distance"] == 0
+
+
+def test_real_images_without_noise_are_said_and_nothing_is_divided_by_it() -> None:
+    """Pairs of one folder with itself, as where the clean folder is named twice."""
+    clean = flat_images(4, 0)
+    nothing = figures_of_pairs(zip(clean, clean, strict=True))
+    assert nothing is not None
+    noisy = made(REAL)
+    verdicts = verdicts_of(noisy, nothing, compare(noisy, nothing))
+    assert [(v.subject, v.status) for v in verdicts] == [
+        ("strength", "too strong"),
+        ("everything else", "not measured"),
+    ]
+    assert "hardly any noise" in verdicts[0].words
+    assert verdicts_of(nothing, nothing, compare(nothing, nothing))[0].status == "within"
+    assert statuses(nothing, noisy)["strength"] == "not learned"

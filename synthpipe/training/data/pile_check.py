@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from synthpipe.config.deflow import UnpairedOptions
 from synthpipe.config.reader import parse_options
+from synthpipe.errors import OptionError
 from synthpipe.training.data.folder_domain import FolderDomain
-from synthpipe.training.data.pile_choices import choices_for, pile_crops
+from synthpipe.training.data.pile_choices import choices_for, crops_of
 from synthpipe.training.data.pile_side import PileSide, measure_side
 from synthpipe.training.data.piles import Piles, measure_piles
 
@@ -85,9 +86,10 @@ def check_piles(clean: str | Path, noisy: str | Path, scale: int = 1, seed: int 
         seed: which crops.
 
     Raises:
-        OptionError: a value that training would refuse.
+        OptionError: a value that training would refuse; one folder is the other, or lies in it.
         TrainingError: no folder, or no image of 64 pixels in it that can be read.
     """
+    _refuse_one_pile(Path(clean), Path(noisy))
     options = parse_options(
         {
             "clean": {"folder": str(clean), "downscale": scale, "resize_range": None},
@@ -102,14 +104,24 @@ def check_piles(clean: str | Path, noisy: str | Path, scale: int = 1, seed: int 
     sides, crops = {}, {}
     for name, domain in (("clean", options.clean), ("noisy", options.noisy)):
         images = FolderDomain(name, domain, options, _SMALLEST, 1, seed)
-        crops[name] = pile_crops(name, domain, options, seed)
-        sides[name] = measure_side(crops[name], images.sizes, images.skipped["too_small"])
+        crops[name] = crops_of(images)
+        too_small = images.skipped["too_small"]
+        sides[name] = measure_side(crops[name], images.sizes, too_small, images.skipped.total() - too_small)
     piles = measure_piles(crops["clean"], crops["noisy"])
     chosen: dict[str, Any] = {"data.clean.downscale": scale} if scale > 1 else {}
     for name, value in choices_for(options, piles).items():
         chosen[f"data.{'clean.' if name == 'resize_range' else ''}{name}"] = value
     chosen["model.level"] = piles.distinct_levels > 1
     return PileCheck(sides["clean"], sides["noisy"], piles, findings_of(sides["clean"], sides["noisy"], piles), chosen)
+
+
+def _refuse_one_pile(clean: Path, noisy: Path) -> None:
+    ours, theirs = clean.resolve(), noisy.resolve()
+    if ours.is_relative_to(theirs) or theirs.is_relative_to(ours):
+        raise OptionError(
+            f"clean pile {str(clean)!r} and noisy pile {str(noisy)!r}: one is the other, or lies in it, so that its "
+            "images would count as both; name two folders beside each other"
+        )
 
 
 def findings_of(clean: PileSide, noisy: PileSide, piles: Piles) -> tuple[Finding, ...]:
@@ -128,15 +140,20 @@ def findings_of(clean: PileSide, noisy: PileSide, piles: Piles) -> tuple[Finding
 
 
 def _of_amount(name: str, side: PileSide) -> Finding:
-    found = f"{side.images} images, {side.megapixels:.1f} megapixels, shorter side {side.short_side}"
+    found = f"{side.images} {'image' if side.images == 1 else 'images'}, {side.megapixels:.1f} megapixels, "
+    found += f"shorter side {side.short_side}"
     if side.too_small:
         found += f", {side.too_small} more below {_SMALLEST} pixels"
+    if side.unreadable:
+        found += f"; {side.unreadable} of the files that were tried cannot be read"
     if side.too_small > side.images:
         return Finding(name, "does not fit", f"{found}: most are too small for crops of {_CROP}; give larger ones")
     if side.megapixels < _TOO_LITTLE:
         return Finding(name, "does not fit", f"{found}: too little to learn from; give at least {_LITTLE:g} megapixels")
     if side.megapixels < _LITTLE:
         return Finding(name, "fits with options", f"{found}: little; add images, or expect brightnesses to be missing")
+    if side.unreadable:
+        return Finding(name, "fits with options", f"{found}: they are skipped; mend or remove them")
     return Finding(name, "fits", found)
 
 

@@ -12,11 +12,12 @@ from synthpipe.config.deflow import UnpairedOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.errors import TrainingError
+from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.seeds import sample_seed
 from synthpipe.training.data.folder_domain import FolderDomain
 from synthpipe.training.data.piles import Piles, measure_piles
 
-__all__ = ["choices_for", "choices_of", "choose", "pile_crops", "with_choices"]
+__all__ = ["choices_for", "choices_of", "choose", "crops_of", "pile_crops", "with_choices"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -86,8 +87,12 @@ def pile_crops(name: str, domain: DomainOptions, reading: ReadingOptions, seed: 
     Raises:
         TrainingError: no folder, or no image of 64 pixels that can be read.
     """
-    images = FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed)
-    draws = torch.Generator().manual_seed(sample_seed(seed, 0, f"piles-{name}"))
+    return crops_of(FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed))
+
+
+def crops_of(images: FolderDomain) -> list[Tensor]:
+    """The same of images that are listed already; those that cannot be read are counted there, in ``skipped``."""
+    draws = torch.Generator().manual_seed(sample_seed(images.seed, 0, f"piles-{images.name}"))
     order = torch.randperm(len(images), generator=draws).tolist()
     crops = []
     for place in range(_CROPS):
@@ -100,7 +105,10 @@ def pile_crops(name: str, domain: DomainOptions, reading: ReadingOptions, seed: 
         )
         crops.append(image[:, top : top + side, left : left + side].clone())
     if not crops:
-        raise TrainingError(f"data.{name}: no image can be read that 'auto' could be measured on; give values")
+        raise TrainingError(
+            f"{images.name}: none of the images that were tried in {', '.join(images.options.places)} can be read "
+            f"({passed_over_text(images.skipped)}), such as {images.files[0]!r}: check the files"
+        )
     return crops
 
 

@@ -31,6 +31,8 @@ class PileSide:
     #: Shorter side of the middle image by this, pixels; and images that are passed over because theirs is below 64.
     short_side: int
     too_small: int
+    #: Files that turned out unreadable when they were looked at; some may be among ``images``.
+    unreadable: int
     #: Sigma of 255 on flat areas: that of the crop at the first decile, as texture may raise those above.
     level: float | None
     #: Natural logarithm of red and of blue over green in the bright areas, and the standard errors of both.
@@ -47,13 +49,16 @@ class PileSide:
 
 
 @torch.no_grad()
-def measure_side(crops: Sequence[Tensor], sizes: Sequence[tuple[int, int]], too_small: int) -> PileSide:
+def measure_side(
+    crops: Sequence[Tensor], sizes: Sequence[tuple[int, int]], too_small: int, unreadable: int = 0
+) -> PileSide:
     """Measure a pile.
 
     Args:
         crops: ``(3, H, W)`` uint8, at least one, that begin at multiples of 16 pixels of their images.
         sizes: height and width of every image that can be used, at least one.
         too_small: images that cannot, for their size.
+        unreadable: files that cannot be read, of those that were tried.
     """
     levels = sorted(255 * level for level in map(noise_level, crops) if level is not None)
     casts = torch.stack([_cast(crop) for crop in crops])
@@ -68,6 +73,7 @@ def measure_side(crops: Sequence[Tensor], sizes: Sequence[tuple[int, int]], too_
         megapixels=sum(height * width for height, width in sizes) / 1e6,
         short_side=round(statistics.median(min(size) for size in sizes)),
         too_small=too_small,
+        unreadable=unreadable,
         level=levels[len(levels) // 10] if levels else None,
         cast=(mean[0], mean[1]),
         cast_error=(error[0], error[1]),
