@@ -81,18 +81,23 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--ridge", type=float, help="penalty on the fit's weights (default 0.003)")
     parser.add_argument("--seed", type=int, help="seed of all randomness (default 0)")
+    _add_kind_arguments(parser)
+    add_max_pixels(parser)
+    add_device_argument(parser, "kinds are fitted on the CPU")
+    return parser
+
+
+def _add_kind_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixtures", type=int, metavar="N", help="of kinds: degraded copies of each image (default 12)"
     )
     parser.add_argument(
         "--noises",
+        type=place,
         nargs="*",
         metavar="WEIGHTS",
         help="of kinds: DeFlow weights that know levels, drawn beside synthetic noise (default canon_5d2 autochrome)",
     )
-    add_max_pixels(parser)
-    add_device_argument(parser, "kinds are fitted on the CPU")
-    return parser
 
 
 def run(args: argparse.Namespace) -> int:

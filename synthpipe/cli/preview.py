@@ -55,7 +55,8 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--report",
         nargs="?",
-        const="",
+        type=local_path,
+        const=True,
         metavar="OUT.html",
         help="also write OUT_DIR/report.html (or this file) and the same numbers as .json: noise that is made against "
         "that of --real and --pairs, with verdicts",
@@ -142,7 +143,7 @@ def _page(args: argparse.Namespace) -> Path | None:
     if args.report is None:
         _refuse(args, ("pairs",), "is for --report; add it")
         return None
-    page = args.target / "report.html" if args.report == "" else local_path(args.report)
+    page: Path = args.target / "report.html" if args.report is True else args.report
     if page.suffix != ".html":
         raise OptionError(f"--report: expected a file name ending in .html, got {str(page)!r}")
     return page

@@ -92,7 +92,9 @@ def test_mixtures_are_of_kinds_alone(dde: str, clean: str, tmp_path: Path, capsy
 
 def test_other_weights_are_refused_by_kind(clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "mmse_small", clean, str(tmp_path / "a.safetensors"), *FEW]) == 1
-    assert "holds a 'plain_denoiser' model, expected 'dde', 'density_scorer' or 'kind_scorer'" in capsys.readouterr().err
+    assert (
+        "holds a 'plain_denoiser' model, expected 'dde', 'density_scorer' or 'kind_scorer'" in capsys.readouterr().err
+    )
 
 
 def test_a_folder_of_degraded_images_is_a_family(

@@ -42,7 +42,7 @@ def test_every_argument_that_is_a_place_is_of_the_type_for_it() -> None:
         if action.type is None:
             assert action.dest in _OTHER_TEXTS, f"{command} {action.dest}: give it a type of cli/places.py"
     places = {(command, action.dest) for command, action in _arguments() if action.type in (place, local_path)}
-    assert len(places) == 37
+    assert len(places) == 43
 
 
 def _words(command: str, bad: str) -> list[list[str]]:
@@ -56,7 +56,10 @@ def _words(command: str, bad: str) -> list[list[str]]:
             if not action.option_strings:
                 words.append(value)
             elif action is at:
-                words.insert(1, f"{action.option_strings[-1]}={value}")
+                if isinstance(action.nargs, int):
+                    words[1:1] = [action.option_strings[-1], *["nowhere"] * (action.nargs - 1), value]
+                else:
+                    words.insert(1, f"{action.option_strings[-1]}={value}")
         lines.append(words)
     return lines
 
