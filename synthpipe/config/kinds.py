@@ -20,7 +20,7 @@ _Probability = Annotated[float, Field(ge=0, le=1)]
 class KindRule(Options):
     """Which kinds of degradation are rejected, from which probability on."""
 
-    reject_kinds: tuple[Kind | Literal["all"], ...] | None = Field(
+    reject_kinds: tuple[Literal[Kind, "all"], ...] | None = Field(
         None,
         min_length=1,
         description="reject by these kinds of a scorer that tells kinds apart (scorer_kinds): noise, blur, "

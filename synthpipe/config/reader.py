@@ -134,7 +134,7 @@ def parse_options(data: Mapping[str, Any], schema: type[T], source: str = "optio
     try:
         return schema.model_validate(dict(data))
     except ValidationError as error:
-        problems = _without_alternatives(error.errors(include_url=False))
+        problems = _without_alternatives(_without_short_lists(error.errors(include_url=False)))
         # What a short form spreads over several places is told once.
         told = dict.fromkeys(_explain(problem, schema, data, source) for problem in problems[: 2 * MAX_PROBLEMS])
         lines = list(told)[:MAX_PROBLEMS]
@@ -158,6 +158,19 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise OptionError(f"{source}: {parent!r} is a value, not a group of options")
     data[last] = value
+
+
+def _without_short_lists(problems: Sequence[Any]) -> list[Any]:
+    """A list is told to be too short where it came so, and not where what is in it is wrong and does not count."""
+    places = [problem["loc"] for problem in problems]
+
+    def emptied(problem: Any) -> bool:
+        """Whether an item of the list is told, too."""
+        above = problem["loc"]
+        within = any(len(loc) > len(above) and loc[: len(above)] == above for loc in places)
+        return problem["type"] == "too_short" and within
+
+    return [problem for problem in problems if not emptied(problem)]
 
 
 def _without_alternatives(problems: Sequence[Any]) -> list[Any]:

@@ -258,6 +258,9 @@ def _require_whole(url: str, file: Any, about: dict[str, Any]) -> None:
     columns = about.get("columns")
     if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
         raise ShardError(f"{url}: damaged table of scores: expected the names of its 'columns', got {excerpt(columns)}")
+    kinds = about.get("kinds", [])
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise ShardError(f"{url}: damaged table of scores: expected the names of its 'kinds', got {excerpt(kinds)}")
     expected = {field.name: field.type for field in _schema(columns, about)}
     wrong = [
         f"{field.name} of {field.type}, expected {expected[field.name]}"

@@ -227,6 +227,18 @@ def test_every_problem_is_reported_at_once() -> None:
     assert all(line.startswith("mine.yml: ") for line in str(error.value).splitlines())
 
 
+def test_a_wrong_name_in_a_list_is_told_once_and_an_empty_list_as_such() -> None:
+    """Items that do not count made the list too short, and a union of names had a line for each of its parts."""
+    stream = {"shards": "shards", "gt_size": 64}
+    with pytest.raises(OptionError) as error:
+        parse_options({**stream, "filter": {"reject_kinds": ["nois"]}}, StreamOptions)
+    (line,) = str(error.value).splitlines()
+    assert "option 'filter.reject_kinds.0': expected 'noise'" in line
+    assert "or 'all', got 'nois'" in line
+    with pytest.raises(OptionError, match="expected a list of at least 1 item, got"):
+        parse_options({**stream, "filter": {"reject_kinds": []}}, StreamOptions)
+
+
 def test_the_deflow_schema_has_the_constructors_arguments_and_defaults() -> None:
     # Tiny sizes, so that the comparison builds nothing large; every other argument stays at its default.
     sizes = {"steps": 1, "hidden": 2, "encoder": {"type": "small", "features": 4, "depth": 0}}

@@ -60,6 +60,8 @@ NOTE = {"format": "synthpipe-scores", "version": 1, **ABOUT}
         (json.dumps({**NOTE, "columns": [1]}).encode(), "expected the names of its 'columns', got [1]"),
         (json.dumps({**NOTE, "columns": ["other"]}).encode(), "no column 'other'"),
         (json.dumps({**NOTE, "columns": ["key"]}).encode(), "cannot be told apart"),
+        (json.dumps({**NOTE, "kinds": 5}).encode(), "expected the names of its 'kinds', got 5"),
+        (json.dumps({**NOTE, "kinds": "noise"}).encode(), "expected the names of its 'kinds', got 'noise'"),
     ],
 )
 def test_notes_that_do_not_fit_are_refused(tmp_path: Path, note: bytes, words: str) -> None:
