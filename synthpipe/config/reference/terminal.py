@@ -47,8 +47,9 @@ def topic_page(name: str, path: str, width: int) -> str:
     return "\n\n".join([head, *more, *flags, _blocks(blocks, width), *examples])
 
 
-def flags_of(command: str, options: Sequence[Option]) -> str:
-    """How options are given to ``command``."""
+def flags_of(topic: str, options: Sequence[Option]) -> str:
+    """How options are given to the command of a topic."""
+    command = topic.partition(".")[0]
     name = next(option.name for option in options if "_" in option.name)
     return f"Flags of the command: `{name}` is `--{name.replace('_', '-')}`; `synthpipe {command} --help` has them all."
 

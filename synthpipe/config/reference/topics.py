@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from synthpipe.config.basicsr import FeedDataOptions
-from synthpipe.config.calibration import CalibrationOptions
+from synthpipe.config.calibration import CalibrationOptions, KindCalibrationOptions
 from synthpipe.config.chain import StageOption
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.degrade_file import DegradeFileOptions
@@ -40,7 +40,7 @@ class Topic:
         schema: makes its JSON schema.
         file: makes the JSON schema of the file that it stands in, where that is another.
         like: the topic that has most of its options.
-        command: whether the options are given as flags of the command of this name.
+        command: whether the options are given as flags of the command of this name, or of what it has before a dot.
     """
 
     what: str
@@ -110,6 +110,7 @@ TOPICS: Mapping[str, Topic] = {
         "`synthpipe filter`: what is worth keeping of a scored corpus (a stream's: `stream.filter`)",
     ),
     "calibrate": _command(CalibrationOptions, "`synthpipe calibrate`: a scorer for images of your own"),
+    "calibrate.kinds": _command(KindCalibrationOptions, "`synthpipe calibrate` of a scorer that tells kinds apart"),
     "denoise": _command(DenoiseOptions, "`synthpipe denoise`: images without noise (a stream's: `stream.denoise`)"),
 }
 
