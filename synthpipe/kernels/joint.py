@@ -104,7 +104,14 @@ def estimate_groups(
     lumas, colours, shares = [], [], []
     for name, pile in sorted(degraded.items()):
         own = _spectra(name, pile)
-        response = spectral_response(_told(own, 0), _told(spectra, 0), _SHARPENING)
+        told = _told(own, 0)
+        if len(told) < LEAST_IMAGES:
+            raise ShapeError(
+                f"estimate_groups: {name!r}, degraded: expected at least {LEAST_IMAGES} images with detail, got "
+                f"{len(told)}; give "
+                "more images to this folder, leave it out, or put its images into another one"
+            )
+        response = spectral_response(told, _told(spectra, 0), _SHARPENING)
         share = 0.0
         if teller == "both":
             response, share = _with_edges(response, pile, clean)

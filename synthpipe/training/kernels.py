@@ -141,7 +141,9 @@ def _by_folder(pile: Pile) -> dict[str, Pile]:
         folders[str(PurePath(key).parent)][key] = each
     small = [name for name, images in folders.items() if len(images) < _LEAST_OF_FOLDER]
     if len(small) > 1:
-        folders["others"] = {key: each for name in small for key, each in folders.pop(name).items()}
+        joined = {key: each for name in small for key, each in folders.pop(name).items()}
+        # A folder of that name may have a kernel of its own; no path ends in a slash.
+        folders["others/" if "others" in folders else "others"] = joined
     return dict(folders)
 
 

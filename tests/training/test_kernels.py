@@ -126,3 +126,21 @@ def test_spectra_tell_a_kernel_for_each_folder(tmp_path: Path) -> None:
     assert plain.config == {"number": 3, "side": 11}
     with pytest.raises(OptionError, match=r"expected 'data.crop' of at least 64 for spectra, got 48"):
         parse_options({**given, "data": {**data, "crop": 48}}, SCHEMAS["kernels"])
+
+
+def test_no_folder_is_lost_for_its_name_and_one_with_too_few_images_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``others`` is what folders of few images are called together; a folder may be called so, too."""
+    monkeypatch.chdir(tmp_path)
+    clean = write(Path("clean"), fields(9, seed=1))
+    names = ["others", "few", "fewer"]
+    for name, count in zip(names, (9, 3, 2), strict=True):
+        write(Path(name), blurred(fields(count, seed=count), gaussians(0.7)[0], 0, seed=1))
+    data = {"clean": {"folder": clean}, "noisy": {"folder": names}, "crop": 64, "crops": 60, "workers": 0}
+    given = {"kind": "kernels", "run_dir": "run", "estimator": "spectra", "chroma": False, "data": data}
+    run(given)
+    info = checkpoints.read_header(tmp_path / "run" / "final.safetensors")["info"]
+    assert (info["names"], info["images"]) == (["others", "others"], [9, 5])
+    with pytest.raises(TrainingError, match=r"'fewer', degraded: expected at least 3 images .*, got 2; give more"):
+        run({**given, "run_dir": "two", "data": {**data, "noisy": {"folder": ["others", "fewer"]}}})
