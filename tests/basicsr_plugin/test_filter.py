@@ -48,7 +48,8 @@ def test_the_dataset_gives_only_what_the_filter_keeps(tmp_path: Path) -> None:
 
 
 def test_a_rule_that_is_none_is_named_with_its_place(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"datasets\.train \(tiny\): option 'filter': .*exactly one of reject_kinds, max_logit"):
+    words = r"datasets\.train \(tiny\): option 'filter': .*exactly one of reject_kinds, max_logit"
+    with pytest.raises(OptionError, match=words):
         parse_dataset_options(block(tmp_path))
     with pytest.raises(OptionError, match=r"unknown option 'filter\.tile'; did you mean 'tiles'"):
         parse_dataset_options(block(tmp_path, tile=4))
