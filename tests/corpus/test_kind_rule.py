@@ -77,8 +77,12 @@ def keep(source: str, scores: Path, out: Path, **options: Any) -> FilterOutcome:
     return filter_corpus(CorpusFilterOptions(**settings), render=render_report)
 
 
-def test_options_and_scorers_name_the_same_kinds() -> None:
+def test_options_name_the_kinds_that_the_scorer_tells() -> None:
     assert get_args(Kind) == KINDS
+    rule = FilterOptions(reject_kinds=("graphics", "noise"), thresholds={"noise": 0.7})
+    assert (rule.scorer, rule.kind_limits) == ("scorer_kinds", {"noise": 0.7, "graphics": 0.5})
+    assert FilterOptions(reject_kinds=("all",)).kinds_rejected == KINDS
+    assert FilterOptions(max_logit=0.0).scorer == "scorer_small"
 
 
 def test_the_table_has_every_kind_and_the_reason(scores: Path) -> None:
