@@ -156,7 +156,8 @@ def _balanced(labels: Tensor, kinds: Sequence[str]) -> Tensor:
             members = labels[:, kind] == side
             if not members.any():
                 raise TrainingError(
-                    f"kinds: no image {'with' if side else 'without'} {name!r} in one share of the images; give more"
+                    f"kinds: no mixture {'with' if side else 'without'} {name!r} among those of one share of the "
+                    "images; give more images, or more mixtures of each (--mixtures)"
                 )
             weight[members, kind] = 0.5 / members.float().mean()
     return weight
