@@ -118,7 +118,7 @@ def test_probabilities_of_images_are_true_and_no_tile_counts_backwards() -> None
 def test_refusals() -> None:
     features, labels = made_up(100, 0)
     generator = torch.Generator().manual_seed(0)
-    with pytest.raises(TrainingError, match="no image with 'blur'"):
+    with pytest.raises(TrainingError, match="no mixture with 'blur'"):
         fit_network(scorer_of_two(), features, labels * torch.tensor([1, 0]), generator)
     with pytest.raises(TrainingError, match="no image without 'noise'"):
         fit_network(scorer_of_two(), features, labels.clamp_min(torch.tensor([1, 0])), generator)
