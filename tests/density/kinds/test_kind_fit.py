@@ -120,7 +120,7 @@ def test_refusals() -> None:
     generator = torch.Generator().manual_seed(0)
     with pytest.raises(TrainingError, match="no mixture with 'blur'"):
         fit_network(scorer_of_two(), features, labels * torch.tensor([1, 0]), generator)
-    with pytest.raises(TrainingError, match="no image without 'noise'"):
+    with pytest.raises(TrainingError, match="no mixture without 'noise'"):
         fit_network(scorer_of_two(), features, labels.clamp_min(torch.tensor([1, 0])), generator)
     features[3, 1] = torch.nan
     with pytest.raises(TrainingError, match="not finite"):
