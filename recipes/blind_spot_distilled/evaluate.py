@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from torch import Tensor
 from synthpipe import checkpoints
 from synthpipe.denoisers import Denoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
-from synthpipe.files.image_files import list_images, read_image
-from synthpipe.images import to_float
+from synthpipe.files.image_files import list_images
 from synthpipe.seeds import generator_for, sample_seed
+
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from picture_quality import picture, psnr
 
 LEVELS = (15, 25, 50)
 SETS = ("cbsd68", "kodim", "set14")
@@ -59,7 +63,10 @@ def main() -> None:
 
 def show(name: str, examples: list[tuple[Tensor, Tensor, Tensor]], teacher: Denoiser, student: Denoiser) -> None:
     """One row, of ``(noisy, clean, level)``."""
-    rows = [[psnr(y, x), *(psnr(model(y, level), x) for model in (teacher, student))] for y, x, level in examples]
+    rows = [
+        [psnr(result.clamp(0, 1), x) for result in (y, teacher(y, level), student(y, level))]
+        for y, x, level in examples
+    ]
     noisy, taught, learnt = torch.tensor(rows).mean(0).tolist()
     print(f"| {name} | {noisy:.2f} | {taught:.2f} | {learnt:.2f} | {learnt - taught:+.2f} |", flush=True)
 
@@ -71,21 +78,11 @@ def load(weights: str) -> Denoiser:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def picture(path: Path) -> Tensor:
-    """``(1, 3, H, W)`` in [0, 1]."""
-    return to_float(torch.from_numpy(read_image(path)).permute(2, 0, 1)[None])
-
-
 def noisy_of(path: Path, level: int) -> Tensor:
     """The picture with white noise of its own."""
     clean = picture(path)
     generator = generator_for(sample_seed(0, 0, path.name), f"sigma {level}")
     return clean + level / 255 * torch.randn(clean.shape, generator=generator)
-
-
-def psnr(x: Tensor, clean: Tensor) -> float:
-    """Over all pixels and channels, peak 1, output clamped."""
-    return float(-10 * (x.clamp(0, 1) - clean).square().mean().log10())
 
 
 def time_of(model: Denoiser) -> float:

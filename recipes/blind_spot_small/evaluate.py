@@ -11,6 +11,7 @@ PSNR over RGB of each picture, then the mean.  ``--real NAME`` measures weights 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from synthpipe import checkpoints
 from synthpipe.denoisers import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import choose_hole, estimate_sigma, noise_correlation
 from synthpipe.denoisers.pixel_shuffle import denoise_by_stride
-from synthpipe.files.image_files import list_images, read_image
-from synthpipe.images import to_float
+from synthpipe.files.image_files import list_images
 from synthpipe.seeds import generator_for, sample_seed
+
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from picture_quality import picture, psnr
 
 LEVELS = (15, 25, 50)
 SETS = ("cbsd68", "kodim", "set14")
@@ -94,16 +98,6 @@ def real(model: BlindSpotDenoiser, folder: Path, count: int | None) -> None:
 
     for stride in (2, 3):
         row(f"stride {stride}", lambda y, sigma, s=stride: denoise_by_stride(by_hole_0, y, sigma, s))
-
-
-def picture(path: Path) -> Tensor:
-    """``(1, 3, H, W)`` in [0, 1]."""
-    return to_float(torch.from_numpy(read_image(path)).permute(2, 0, 1)[None])
-
-
-def psnr(x: Tensor, clean: Tensor) -> float:
-    """dB, peak 1, over all channels."""
-    return float(-10 * (x - clean).square().mean().log10())
 
 
 if __name__ == "__main__":

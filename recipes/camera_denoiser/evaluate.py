@@ -10,21 +10,23 @@ times a factor.  ``tools/bench/denoise.py`` measures what the command does in th
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from synthpipe.files.image_files import list_images, read_image
+from synthpipe.files.image_files import list_images
 from synthpipe.flat_noise import estimate_noise
-from synthpipe.images import to_float
 from synthpipe.transforms.denoise import load_denoiser
 
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from evidence import is_chosen
+from picture_quality import picture, psnr
+
 FACTORS = (0.8, 1.0, 1.25, 1.6, 2.0)
-#: Pictures that settings were chosen on; all others are judged alone.
-CHOSEN = ("*5D2*_desk_*", "*5D2*_rec*", "*5D2*_bic*", "*5D2*_circu*", "*5D2*_bag*", "*5D2*_plug_*", "sidd_00*")
 
 
 @torch.no_grad()
@@ -58,18 +60,7 @@ def pairs(folder: Path, side: int) -> Iterator[tuple[bool, Tensor, Tensor, float
             raise SystemExit(f"{path}: no noise can be measured")
         top, left = (max(0, (length - side) // 16 * 8) for length in noisy.shape[2:])
         middle = (..., slice(top, top + side), slice(left, left + side))
-        chosen = any(fnmatch(path.name, pattern) for pattern in CHOSEN)
-        yield chosen, noisy[middle].contiguous(), clean[middle].contiguous(), found.level
-
-
-def picture(path: Path) -> Tensor:
-    """``(1, 3, H, W)`` in [0, 1]."""
-    return to_float(torch.from_numpy(read_image(path)).permute(2, 0, 1)[None])
-
-
-def psnr(x: Tensor, clean: Tensor) -> float:
-    """dB, peak 1, over all channels."""
-    return float(-10 * (x - clean).square().mean().log10())
+        yield is_chosen(path.name), noisy[middle].contiguous(), clean[middle].contiguous(), found.level
 
 
 if __name__ == "__main__":

@@ -7,7 +7,11 @@ r"""Whether the flat-area distance picks good weights: every checkpoint of a run
 
 ``sample_every`` and ``checkpoint_every`` must be equal, so that each point of ``distance.csv`` has its weights.  Pairs
 are those of ``prepare.py``; their references' errors are carried as in ``evaluate.py``.  Scenes are the first two
-judged ones that ``--without`` does not name.
+judged ones that ``--without`` does not name, or those of ``--scenes``.
+
+The crops of a scene are dealt to ``--groups``, and noise is drawn anew with each of ``--seeds``: AKLD and KLD are of
+one group and one draw, then the mean over both.  The standard errors are those of the mean over draws and of that over
+groups of crops, and in the last lines those of the *difference* of two checkpoints, which share draws and crops.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import torch
 from comparison import Generator, by_transform, generate, load_pairs, read
 from prepare import CAMERAS
 from reference_errors import Registered, register
+from torch import Tensor
 
 from synthpipe import checkpoints
 from synthpipe.flat_noise import noise_level
@@ -29,49 +34,83 @@ from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, akld, histogram_kld, r
 from synthpipe.seeds import sample_seed
 from synthpipe.transforms.deflow import DeFlowDegrade
 
+FIGURES = ("AKLD", "KLD")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("runs/deflow_cameras"), help="made by prepare.py")
     parser.add_argument("--run", type=Path, required=True, help="folder of a training")
     parser.add_argument("--camera", required=True, choices=[camera.name for camera in CAMERAS])
+    parser.add_argument("--scenes", nargs="+", help="judged scenes to take")
     parser.add_argument("--without", nargs="*", default=["recie"], help="judged scenes to leave out")
-    parser.add_argument("--limit", type=int, default=6, help="crops of a scene")
+    parser.add_argument("--limit", type=int, default=24, help="crops of a scene")
+    parser.add_argument("--groups", type=int, default=4, help="of crops")
+    parser.add_argument("--seeds", type=int, default=4, help="draws of the noise")
+    parser.add_argument("--steps", type=int, nargs="+", help="checkpoints; all that were measured by default")
     args = parser.parse_args()
     camera = next(camera for camera in CAMERAS if camera.name == args.camera)
     model = checkpoints.load(args.run / "final.safetensors", kind="deflow")
     assert isinstance(model, DeFlow)
-    scenes = [name for name in camera.judged if name not in args.without][:2]
-    judged = []
-    for scene in scenes:
-        level = noise_level(read(args.data / camera.name / "frames" / f"{scene}.png"))
-        assert level is not None, scene
-        clean, noisy, names = load_pairs(args.data / camera.name / "judged" / scene, args.limit)
-        asked = 255 * level if model.pile is not None else None
-        judged.append((asked, register(clean, noisy), [sample_seed(0, 0, name) for name in names]))
-    print(f"{camera.name}: {', '.join(scenes)}\n\n| step | distance | AKLD | KLD |\n| --- | --- | --- | --- |")
+    scenes = args.scenes or [name for name in camera.judged if name not in args.without][:2]
+    judged = [load_scene(args.data / camera.name, scene, args.limit, model.pile is not None) for scene in scenes]
+    print(f"{camera.name}: {', '.join(scenes)}; {args.seeds} draws, {args.groups} groups of {args.limit} crops\n")
+    print("| step | distance | AKLD | KLD |\n| --- | --- | --- | --- |")
     with (args.run / "distance.csv").open() as file:
         curve = {int(row["step"]): float(row["distance"]) for row in csv.DictReader(file)}
-    for step, distance in sorted(curve.items()):
+    found = {}
+    for step in args.steps or sorted(curve):
         state = torch.load(args.run / "checkpoints" / f"step_{step:08d}.pt", weights_only=True)["averaged"]
         own = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
         model.load_state_dict(own)
-        found = [
-            divergences(by_transform(DeFlowDegrade(model, 1, level=level)), pairs, seeds)
-            for level, pairs, seeds in judged
-        ]
-        means = [sum(values) / len(values) for values in zip(*found, strict=True)]
-        print(f"| {step} | {distance:.3f} | {means[0]:.3f} | {means[1]:.4f} |", flush=True)
+        found[step] = torch.stack([measured(model, *scene, args.seeds, args.groups) for scene in judged]).mean(0)
+        cells = [with_errors(found[step][..., place], 4) for place in range(len(FIGURES))]
+        print(f"| {step} | {curve[step]:.3f} | {cells[0]} | {cells[1]} |", flush=True)
+    chosen = min(found, key=lambda step: curve[step])
+    for place, name in enumerate(FIGURES):
+        best = min(found, key=lambda step: float(found[step][..., place].mean()))
+        against = found[best][..., place]
+        share = 100 * (found[chosen][..., place] - against) / against.mean()
+        print(f"\n{name}: chosen step {chosen} against best step {best}: {with_errors(share, 1)} %")
 
 
-def divergences(generator: Generator, pairs: Registered, seeds: list[int]) -> tuple[float, float]:
-    """AKLD and KLD of the residuals, both sides with the references' coding error."""
-    made = quantize_8bit(generate(generator, pairs.clean, seeds, 4) + pairs.error)
-    real, ours = (
-        [residual_of(y, x, LOCAL_MEAN_WINDOW) for y, x in zip(side, pairs.clean, strict=True)]
-        for side in (pairs.noisy, made)
-    )
-    return akld(real, ours), histogram_kld(real, ours)
+def load_scene(folder: Path, scene: str, limit: int, levels: bool) -> tuple[float | None, Registered, list[str]]:
+    """Level to ask for, of 255; the pairs; names of the crops."""
+    level = noise_level(read(folder / "frames" / f"{scene}.png"))
+    assert level is not None, scene
+    clean, noisy, names = load_pairs(folder / "judged" / scene, limit)
+    return (255 * level if levels else None), register(clean, noisy), names
+
+
+def measured(
+    model: DeFlow, level: float | None, pairs: Registered, names: list[str], seeds: int, groups: int
+) -> Tensor:
+    """``(seeds, groups, 2)``: AKLD and KLD of the residuals, both sides with the references' coding error."""
+    generator = by_transform(DeFlowDegrade(model, 1, level=level))
+    real = [residual_of(y, x, LOCAL_MEAN_WINDOW) for y, x in zip(pairs.noisy, pairs.clean, strict=True)]
+    rows = []
+    for seed in range(seeds):
+        ours = made(generator, pairs, [sample_seed(seed, 0, name) for name in names])
+        parts = [(real[group::groups], ours[group::groups]) for group in range(groups)]
+        rows.append([(akld(*part), histogram_kld(*part)) for part in parts])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def made(generator: Generator, pairs: Registered, seeds: list[int]) -> list[Tensor]:
+    """Residuals of one draw."""
+    noisy = quantize_8bit(generate(generator, pairs.clean, seeds, 4) + pairs.error)
+    return [residual_of(y, x, LOCAL_MEAN_WINDOW) for y, x in zip(noisy, pairs.clean, strict=True)]
+
+
+def with_errors(values: Tensor, digits: int) -> str:
+    """Mean of ``(seeds, groups)``, and its standard errors over draws and over groups of crops."""
+    errors = [part.std() / len(part) ** 0.5 if len(part) > 1 else part.new_zeros(()) for part in both_means(values)]
+    return f"{values.mean():.{digits}f} (draws {errors[0]:.{digits}f}, crops {errors[1]:.{digits}f})"
+
+
+def both_means(values: Tensor) -> tuple[Tensor, Tensor]:
+    """By draw and by group."""
+    return values.mean(1), values.mean(0)
 
 
 if __name__ == "__main__":

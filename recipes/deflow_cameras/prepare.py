@@ -16,12 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from cropped_pairs import GRID, choose_corners, link_all, measured_shifts, read, save_crops
 from PIL import Image
+
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+import evidence
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,7 @@ class Camera:
     halves: bool = False
 
 
-CAMERAS = (
-    Camera("Canon5D2", ("bag", "bicyc", "circu", "chair"), ("desk", "recie", "fruit")),
-    Camera("Nikon800", ("bulle", "class", "desch", "flowe"), ("door", "plant")),
-    Camera("Canon80D", ("GO", "ball", "compr"), ("GO", "ball", "compr"), halves=True),
-)
+CAMERAS = tuple(Camera(c.prefix, c.pile, c.choose + c.judge, c.halves) for c in evidence.CAMERAS.values())
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ others stay photographs of BSDS, and their spoilt copies are noisy shots of othe
 from __future__ import annotations
 
 import csv
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from contamination import Bytes, Corpus, reduced
 
 from synthpipe.files.image_files import read_image
 
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from evidence import is_chosen
+
 __all__ = ["make_real_corpus"]
 
-#: Settings were chosen on these scenes; all others only judge.
-_CHOOSING = ("desk", "reciever", "bicycle", "circuit", "plug", "tiles")
 _SETS = {"polyu_crop": "polyu", "sidd": "sidd"}
 _REFERENCES_EACH = 4
 #: Of which shot replaces which tile.
@@ -58,8 +61,7 @@ def _tiles(data: Path, side: int) -> tuple[Bytes, Bytes, np.ndarray]:
     noisy, clean, family = [], [], []
     with (data / "pairs.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            scene = row["scene"].split("_")
-            if row["set"] not in _SETS or scene[-1] in _CHOOSING:
+            if row["set"] not in _SETS or is_chosen(row["noisy"]):
                 continue
             shots = [read_image(data / row[name]) for name in ("noisy", "clean")]
             for top in range(0, shots[0].shape[0] - side + 1, side):

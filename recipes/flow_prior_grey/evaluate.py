@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from PIL import Image
 from torch import Tensor
 
 from synthpipe import checkpoints
+
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from picture_quality import psnr
 
 SIGMA = 25 / 255
 PATCHES, SIDE = 900, 16
@@ -92,10 +97,6 @@ def whole(denoise: Denoise, picture: Tensor, generator: torch.Generator) -> floa
     """PSNR of one picture denoised in one piece."""
     noisy = picture + SIGMA * torch.randn(picture.shape, generator=generator)
     return psnr(denoise(noisy, torch.tensor([SIGMA])).clamp(0, 1), picture)
-
-
-def psnr(x: Tensor, reference: Tensor) -> float:
-    return float(-10 * (x - reference).square().mean().log10())
 
 
 def blur(x: Tensor, std: float) -> Tensor:

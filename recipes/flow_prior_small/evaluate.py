@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ from torch import Tensor
 
 from synthpipe import checkpoints
 from synthpipe.denoisers import Denoiser
+
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from picture_quality import psnr
 
 SIDE = 192
 
@@ -83,10 +88,6 @@ def figures(model: Denoiser, pictures: list[Tensor], sigma: float, estimate: boo
         "residual": mean["residual"],
     }
     return {name: round(value, 3) for name, value in found.items()}
-
-
-def psnr(x: Tensor, reference: Tensor) -> float:
-    return float(-10 * (x - reference).square().mean().log10())
 
 
 def fine_energy(x: Tensor) -> float:

@@ -15,17 +15,22 @@ import argparse
 import csv
 import math
 import statistics
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from run import CAMERA, GREY, coloured, middle
-from samples import HELD_OUT, coding_error, is_chosen, read
+from samples import HELD_OUT, coding_error, read
 from torch import Tensor
 
 from synthpipe.files.image_files import list_images
 from synthpipe.flat_noise import NoiseEstimate, estimate_noise
+
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from evidence import is_chosen
 
 SETS = ("real_noise", "real_noise_full", "real_noise_sidd")
 #: Of ``pairs.csv``, whose figures are of flat pixels: sigma, lag-1 and correlation of channels.
@@ -69,7 +74,7 @@ def main() -> None:
         for part, chosen in (("chosen on", True), ("judged", False)):
             summary(
                 f"{folder}, {part}",
-                [row for place, row in rows if place == folder and is_chosen(Path(row.name)) == chosen],
+                [row for place, row in rows if place == folder and is_chosen(row.name) == chosen],
             )
 
 

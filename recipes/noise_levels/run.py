@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -37,21 +38,13 @@ from synthpipe.noise_statistics import (
     residual_of,
 )
 
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from evidence import SCENES, is_chosen
+
 SETS = ("real_noise_full", "real_noise_sidd", "real_noise")
 #: What is coded, and the qualities of the noisy image and of the reference.
 CODINGS = (("neither", None, None), ("the noisy one", 92, None), ("the reference", None, 75), ("both", 92, 75))
-#: The scenes on which the estimator's settings were chosen; the others are judged.
-CHOSEN = (
-    "5D2_bag",
-    "5D2_bicyc",
-    "5D2_circu",
-    "5D2_desk",
-    "5D2_recie",
-    "6400_bicycle",
-    "6400_circuit",
-    "6400_desk",
-    "6400_reciever",
-)
 #: Fewer flat pixels of a reference say too little of a bin.
 LEAST_PIXELS = 3000
 CAMERA = torch.tensor([[1.32, 0.49, 0.63], [0.49, 0.72, 0.51], [0.63, 0.51, 1.21]])
@@ -89,7 +82,7 @@ def main() -> None:
         for row in rows:
             print_row(row)
         for title, part in (("chosen on", True), ("judged", False)):
-            summary(f"{name}, {title}", [row for row in rows if any(key in row.name for key in CHOSEN) == part])
+            summary(f"{name}, {title}", [row for row in rows if is_chosen(row.name, SCENES) == part])
 
 
 def real_rows(folder: Path) -> Iterator[Row]:

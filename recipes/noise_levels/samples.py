@@ -9,6 +9,7 @@ Legend: N samples.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,22 +24,12 @@ from synthpipe.files.image_files import list_images
 from synthpipe.flat_noise.block_features import block_features
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, flat_mask, residual_of
 
-__all__ = ["CHOSEN", "Samples", "coding_error", "from_pairs", "is_chosen", "on_references", "read", "simulated"]
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from evidence import is_chosen
 
-#: Scenes of PolyU, and the letters of SIDD, on which settings are chosen; all others are judged.
-CHOSEN = (
-    "5D2_bag",
-    "5D2_bicyc",
-    "5D2_circu",
-    "5D2_desk",
-    "5D2_recie",
-    "5D2_5_160_3200_plug",
-    "5D2_5_160_6400_bicycle",
-    "5D2_5_160_6400_circuit",
-    "5D2_5_160_6400_desk",
-    "5D2_5_160_6400_reciever",
-    "sidd_00",
-)
+__all__ = ["Samples", "coding_error", "from_pairs", "on_references", "read", "simulated"]
+
 #: Crops of each pair, by set.
 CROPS = {"real_noise": 6, "real_noise_full": 50, "real_noise_sidd": 25}
 _LEAST_FLAT, _LEAST_SHARE = 2500, 0.03
@@ -68,7 +59,7 @@ def simulated(data: Path, count: int, seed: int, held_out: bool = False, coloure
     make = simulate_coloured if coloured else simulate
     paths = list_images(data / "clean_train")
     photographs = [read(path) for at, path in enumerate(paths) if (at % HELD_OUT == 0) == held_out]
-    references = [] if held_out else [read(p) for p in list_images(data / "real_noise" / "clean") if is_chosen(p)]
+    references = [] if held_out else [read(p) for p in list_images(data / "real_noise" / "clean") if is_chosen(p.name)]
 
     def draw() -> Iterator[Sample]:
         for at in range(count):
@@ -83,7 +74,7 @@ def on_references(data: Path, count: int, seed: int, uneven: bool = False) -> Sa
     """``count`` simulated images on the references of pairs alone: soft, as cameras are at 100%, and clean."""
     make = simulate_uneven if uneven else simulate
     folders = [data / name / "clean" for name in ("real_noise", "real_noise_full")]
-    crops, frames = ([read(path) for path in list_images(folder) if is_chosen(path)] for folder in folders)
+    crops, frames = ([read(path) for path in list_images(folder) if is_chosen(path.name)] for folder in folders)
 
     def draw() -> Iterator[Sample]:
         for at in range(count):
@@ -102,7 +93,9 @@ def from_pairs(data: Path, seed: int) -> Samples:
     def draw() -> Iterator[Sample]:
         rng = np.random.default_rng(seed)
         for folder, count in CROPS.items():
-            for path in filter(is_chosen, list_images(data / folder / "noisy")):
+            for path in list_images(data / folder / "noisy"):
+                if not is_chosen(path.name):
+                    continue
                 noisy, reference = read(path), read(next((data / folder / "clean").glob(path.stem + ".*")))
                 for _ in range(count):
                     side = int(rng.integers(160, min(480, *noisy.shape[1:]) + 1))
@@ -144,11 +137,6 @@ def _collect(samples: Iterator[Sample]) -> Samples:
             if len(rows) % 500 == 0:
                 print(f"{len(rows)} samples", flush=True)
     return Samples(*(torch.stack(column) for column in zip(*rows, strict=True)))
-
-
-def is_chosen(path: Path) -> bool:
-    """Whether settings may be chosen on a pair."""
-    return any(name in path.name for name in CHOSEN)
 
 
 def read(path: Path) -> Tensor:

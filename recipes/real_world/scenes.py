@@ -1,11 +1,12 @@
 """The tests: real pairs that choose, real pairs that judge, intact and compressed photographs; and the ceilings' pairs.
 
-Which scenes choose a setting and which judge it is written here alone.
+Which scenes of real noise choose and which judge is written in ``tools/evidence.py``, those of RealSR here.
 """
 
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from torch import Tensor
 
 from synthpipe.files.image_files import list_images, read_image
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_float, to_uint8
+
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from evidence import CAMERAS, Camera
 
 __all__ = [
     "CAMERAS",
@@ -49,32 +54,6 @@ _LEFT, _RIGHT = "left", "right"
 #: RealSR's even scenes: 2, 6, 10, ... choose, 4, 8, 12, ... judge.
 _CHOOSING_REMAINDER = 2
 _JPEG_QUALITIES = (30, 80)
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Full frames of one camera: ``real_noise_full/{noisy,clean}/PREFIX_SCENE.jpg``.
-
-    Args:
-        prefix: of its files.
-        pile: scenes whose noisy side may be learned from, and whose pairs train the ceiling.
-        choose: scenes by which settings may be chosen.
-        judge: scenes that nobody may choose by.
-        halves: the pile has the left half of each frame, the judge the right one.
-    """
-
-    prefix: str
-    pile: tuple[str, ...]
-    choose: tuple[str, ...]
-    judge: tuple[str, ...]
-    halves: bool = False
-
-
-CAMERAS: Mapping[str, Camera] = {
-    "5d2": Camera("Canon5D2", ("bag", "bicyc", "circu", "chair"), ("desk", "recie"), ("fruit",)),
-    "d800": Camera("Nikon800", ("bulle", "class", "desch", "flowe"), (), ("door", "plant")),
-    "80d": Camera("Canon80D", ("GO", "ball", "compr"), (), ("GO", "ball", "compr"), halves=True),
-}
 
 
 @dataclass(frozen=True)

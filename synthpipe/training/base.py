@@ -126,7 +126,8 @@ class Objective(nn.Module, ABC, Generic[M]):
         """Data-dependent initialisation on the first batch of a new run; nothing by default."""
 
     def prepare(self, data: BatchSource) -> None:
-        """Take what the model keeps of its data, before :meth:`initialize` of a new run; nothing by default."""
+        """Before :meth:`initialize` of a new run: take what the model keeps of its data, and refuse data on which
+        :meth:`finish` would fail; nothing by default."""
 
     def starting_point(self, model: M) -> M:
         """Loaded weights as a run takes them up; as they are by default."""

@@ -37,11 +37,12 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "bad_steps": (list, tuple),
     "processes": (list, tuple),
     "best": Mapping,
+    "figures": Mapping,
 }
 #: Of a schedule, in some versions of torch alone.
 _CHANGING = frozenset({"verbose", "_is_initial", "_get_lr_called_within_step"})
 #: What checkpoints of the first versions lack.
-_LATER = frozenset({"companions", "best"})
+_LATER = frozenset({"companions", "best", "figures"})
 _KINDS: dict[Any, str] = {int: "a whole number from 0", Mapping: "names with values", (list, tuple): "a list"}
 _REMEDY = "delete it to go on from the one before"
 
@@ -108,6 +109,8 @@ def _require_consistent(path: Path, state: Mapping[str, Any]) -> None:
         generator, now = process["rng"], torch.get_rng_state()
         if not isinstance(generator, Tensor) or (generator.shape, generator.dtype) != (now.shape, now.dtype):
             raise refused(path, f"rng: expected {len(now)} bytes, got {_described(generator)}")
+    if not _are_numbers(state.get("figures", {})):
+        raise refused(path, f"figures: expected names with numbers, got {excerpt(state['figures'])}")
     _require_best(path, state.get("best", {}))
     for part in ("model", "companions", "averaged"):
         for name, value in state.get(part, {}).items():
@@ -120,13 +123,21 @@ def _require_best(path: Path, best: Mapping[str, Any]) -> None:
         return
     curve, step, weights = (best.get(name) for name in ("curve", "step", "weights"))
     points = isinstance(curve, (list, tuple)) and all(
-        isinstance(point, dict) and all(isinstance(n, str) and type(v) in (int, float) for n, v in point.items())
-        for point in curve
+        isinstance(point, dict) and _are_numbers(point) for point in curve
     )
-    if not points or type(step) is not int or step < 0 or not isinstance(weights, Mapping):
+    info = best.get("info", {})
+    told = isinstance(info, Mapping) and all(_are_numbers({n: v}) or _are_numbers(v) for n, v in info.items())
+    if not points or type(step) is not int or step < 0 or not isinstance(weights, Mapping) or not told:
         raise refused(path, "best: expected a curve of numbers, a step and weights, got something else")
     for name, value in weights.items():
         _require_weights(path, f"best.{shortened(str(name))}", value)
+
+
+def _are_numbers(values: Any) -> bool:
+    """Whether it is names with numbers."""
+    return isinstance(values, Mapping) and all(
+        isinstance(name, str) and type(value) in (int, float) for name, value in values.items()
+    )
 
 
 def _require_weights(path: Path, name: str, value: Any) -> None:

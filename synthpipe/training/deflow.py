@@ -21,7 +21,7 @@ from synthpipe.images import to_float
 from synthpipe.noise_report import render_page
 from synthpipe.seeds import picture_generators
 from synthpipe.training.base import BatchSource, Objective, RunParts, noise_of
-from synthpipe.training.data.flat_calibration import calibrate
+from synthpipe.training.data.flat_calibration import calibrate, check_flat_areas
 from synthpipe.training.data.flat_judge import FlatJudge
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
 from synthpipe.training.pictures import picture_grid
@@ -61,7 +61,10 @@ class DeFlowObjective(Objective[DeFlow]):
         self.model.initialize(x, batch["domain"], noise_of(seeds, x.device), **_level_of(batch))
 
     def prepare(self, data: BatchSource) -> None:
-        """The levels of the pile, where the model follows them."""
+        """The levels of the pile, where the model follows them; with ``calibrate`` a look for flat areas."""
+        if self._calibrate:
+            assert isinstance(data, UnpairedData)
+            check_flat_areas(data)
         if getattr(self.model, "pile", None) is not None:
             assert isinstance(data, UnpairedData)
             assert self.model.pile is not None

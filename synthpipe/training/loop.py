@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -32,11 +32,9 @@ from synthpipe.training.step.bad_steps import BadSteps, is_bad
 from synthpipe.training.step.best import BestWeights
 from synthpipe.training.step.captured import CapturedGradient, Gradient
 from synthpipe.training.step.fabric import start_fabric
+from synthpipe.training.step.meter import Meter
 from synthpipe.training.step.optimizer import build_optimizer, load_optimizer, skip_if
 from synthpipe.transforms.batch import Batch, join_batches
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Trainer", "lr_factor"]
 
@@ -68,6 +66,7 @@ class Trainer:
         self.step = 0
         self.best = BestWeights()
         self.bad_steps = BadSteps(options.max_bad_steps)
+        self.meter = Meter()
         self.last_numbers: dict[str, float] = {}
 
     def run(self) -> Path:
@@ -145,22 +144,23 @@ class Trainer:
             disable=None if self.fabric.is_global_zero else True,
             unit="step",
         )
-        meter = _Meter()
+        self.meter = Meter()
         self.objective.train()
         with bar:
             while self.step < options.max_steps and not self._time_to_stop(started):
                 batch = self.first_batch if self.first_batch is not None else data.next_batch()
                 self.first_batch = None
-                meter.add(self._one_step(self.fabric.to_device(self._pinned(batch))))
+                self.meter.add(self._one_step(self.fabric.to_device(self._pinned(batch))))
                 bar.update()
                 if self.step % options.log_every == 0 or self.step == options.max_steps:
-                    self._log(meter, bar)
-                    meter = _Meter()
+                    self._log(bar)
                 if self.step % options.sample_every == 0:
                     self._draw(data, batch)
                     self._judge(data)
                 if self.step % options.checkpoint_every == 0:
                     self._save(data)
+            if self.meter.steps:  # stopped between two lines of the log
+                self._log(bar)
 
     def _one_step(self, batch: Batch) -> dict[str, Tensor]:
         """Loss, gradient, clip, update, average; a step that is not finite changes no weight.
@@ -231,16 +231,21 @@ class Trainer:
         votes = torch.tensor(float(over), device=self.fabric.device)
         return bool(self._over_processes(votes, "sum") > 0)
 
-    def _log(self, meter: _Meter, bar: tqdm[Any]) -> None:
+    def _log(self, bar: tqdm[Any]) -> None:
         self.bad_steps.settle()
-        self.last_numbers = meter.means() | self.objective.numbers()
+        self.last_numbers = self._figures()
         values = self.last_numbers | {
             "lr": float(self.schedule.get_last_lr()[0]),
-            "steps_per_second": meter.steps_per_second(),
+            "steps_per_second": self.meter.steps_per_second(),
             "skipped_steps": float(self.bad_steps.in_all),
         }
+        self.meter = Meter()
         self.folder.log_numbers(self.step, values)
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
+
+    def _figures(self) -> dict[str, float]:
+        """Numbers of the steps since the last line of the log, or, where there were none, of that line."""
+        return self.meter.means() | self.objective.numbers() if self.meter.steps else self.last_numbers
 
     def _draw(self, data: BatchSource, batch: Batch) -> None:
         if not self.fabric.is_global_zero:
@@ -268,8 +273,9 @@ class Trainer:
         if found is None:
             return
         self.folder.log_numbers(self.step, found)
-        if self.best.add(self.step, found, self.averaged.module):
-            self.folder.save_weights("best.safetensors", self.averaged.module, self._info(data, self.step) | found)
+        info = self._of_step()
+        if self.best.add(self.step, found, self.averaged.module, info):
+            self.folder.save_weights("best.safetensors", self.averaged.module, self._info(data, info) | found)
         self.folder.save_text("distance.csv", self.best.table())
 
     def _save(self, data: BatchSource) -> None:
@@ -292,6 +298,7 @@ class Trainer:
                 "bad_steps": [self.bad_steps.in_a_row, self.bad_steps.in_all],
                 "processes": states,
                 "best": self.best.state_dict(),
+                "figures": self._figures(),
             },
         )
 
@@ -303,6 +310,7 @@ class Trainer:
         self.fabric.strategy.precision.load_state_dict(saved["scaler"])
         self.step = int(saved["step"])
         self.best.load_state_dict(saved.get("best", {}))
+        self.last_numbers = dict(saved.get("figures", {}))
         self.bad_steps.in_a_row, self.bad_steps.in_all = saved["bad_steps"]
         data.load_state_dict(mine["data"])
         torch.set_rng_state(mine["rng"])
@@ -323,9 +331,12 @@ class Trainer:
         self.folder.check_trained(self.step, self.bad_steps.in_all)
         path = self.folder.path / "final.safetensors"
         if self.fabric.is_global_zero:
+            if not self.best.knows(self.step):
+                # Behind the checkpoint: a run that goes on has no point here.
+                self._judge(data)
             model = self.averaged.module
             earlier = self.best.earlier_than(self.step, copy.deepcopy(model))
-            info = self._info(data, self.step) | self.objective.finish(model, data)
+            info = self._info(data, self._of_step()) | self._finished(model, data)
             checkpoints.save(path, model, info)
             self._finish_best(data, info, earlier)
             logger.info(
@@ -338,15 +349,25 @@ class Trainer:
         self.fabric.barrier()
         return path
 
-    def _info(self, data: BatchSource, step: int) -> dict[str, Any]:
-        """What the header of weights says of the run."""
-        return {
-            "data": data.describe(),
-            "steps": step,
-            "seed": self.options.seed,
-            "skipped_steps": self.bad_steps.in_all,
-            "figures": self.last_numbers,
-        }
+    def _info(self, data: BatchSource, of_step: dict[str, Any]) -> dict[str, Any]:
+        """What the header of weights says of the run, and of the step that they are of."""
+        return {"data": data.describe(), "steps": of_step["steps"], "seed": self.options.seed} | of_step
+
+    def _of_step(self) -> dict[str, Any]:
+        """What the header of the weights of this step says of them."""
+        self.bad_steps.settle()
+        return {"steps": self.step, "skipped_steps": self.bad_steps.in_all, "figures": self._figures()}
+
+    def _finished(self, model: nn.Module, data: BatchSource) -> dict[str, Any]:
+        """What the objective changes at the end; where it cannot, the weights are kept as they were trained."""
+        trained = copy.deepcopy(model)
+        try:
+            return self.objective.finish(model, data)
+        except Exception:
+            name = "unfinished.safetensors"
+            self.folder.save_weights(name, trained, self._info(data, self._of_step()))
+            logger.error("the weights as they were trained are in %s", self.folder.path / name)
+            raise
 
     def _finish_best(self, data: BatchSource, info: dict[str, Any], earlier: nn.Module | None) -> None:
         """``best.safetensors``: the finished weights of the last step or, finished too, those that were best before."""
@@ -356,7 +377,7 @@ class Trainer:
             return
         self.folder.log_numbers(self.step, {f"{name}_final": value for name, value in found.items()})
         if earlier is not None:
-            before = self._info(data, self.best.step) | self.objective.finish(earlier, data)
+            before = self._info(data, self.best.info) | self.objective.finish(earlier, data)
             of_earlier = self.objective.judge(earlier.eval(), data)
             if of_earlier is not None and of_earlier["distance"] < found["distance"]:
                 model, info, found = earlier, before, of_earlier
@@ -377,28 +398,6 @@ def _named(path: Path) -> Iterator[None]:
         raise refused(
             path, f"it does not fit this run: {type(error).__name__}: {shortened(' '.join(str(error).split()))}"
         ) from error
-
-
-class _Meter:
-    """Means of a step's numbers since the last line of the log, kept on the device until they are asked for."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
-        self._started = time.monotonic()
-
-    def add(self, numbers: dict[str, Tensor]) -> None:
-        """Count one step's scalars."""
-        self._sums = {name: self._sums.get(name, 0) + value for name, value in numbers.items()}
-        self._steps += 1
-
-    def means(self) -> dict[str, float]:
-        """Of the steps so far; waits for the device."""
-        return {name: float(total) / self._steps for name, total in self._sums.items()}
-
-    def steps_per_second(self) -> float:
-        """By the clock, since this meter was made."""
-        return self._steps / max(time.monotonic() - self._started, 1e-9)
 
 
 def lr_factor(options: ScheduleOptions, step: int, max_steps: int) -> float:

@@ -219,25 +219,23 @@ def test_psnr_of_a_known_error(recipe):
 
 def test_real_shots_spoil_the_corpus_beside_their_own_references(recipe, corpus, tmp_path):
     rng = np.random.default_rng(0)
-    lines = ["set,noisy,clean,scene"]
-    for name, kind, scene in (
-        ("a", "polyu_crop", "X_chair"),
-        ("b", "sidd", "sidd_chess"),
-        ("c", "polyu_crop", "X_desk"),
-    ):
+    lines = ["set,noisy,clean"]
+    judged = ("Canon5D2_5_160_3200_chair_5", "sidd_01")
+    for name in (*judged, "Canon5D2_5_160_6400_desk_4", "sidd_00"):
         for side in ("noisy", "clean"):
             pixels = rng.integers(0, 256, (2 * SIDE + 5, SIDE, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / f"{name}_{side}.png")
-        lines.append(f"{kind},{name}_noisy.png,{name}_clean.png,{scene}")
+            (tmp_path / side).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / side / f"{name}.png")
+        lines.append(f"{'sidd' if name[0] == 's' else 'polyu_crop'},noisy/{name}.png,clean/{name}.png")
     (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
     real = recipe("real_shots").make_real_corpus(tmp_path, corpus, SIDE, 2)
     shots, means = (
         {
-            np.array(Image.open(tmp_path / f"{name}_{side}.png"))[top : top + SIDE].transpose(2, 0, 1).tobytes(): (
+            np.array(Image.open(tmp_path / side / f"{name}.png"))[top : top + SIDE].transpose(2, 0, 1).tobytes(): (
                 name,
                 top,
             )
-            for name in "ab"
+            for name in judged
             for top in (0, SIDE)
         }
         for side in ("noisy", "clean")
@@ -245,8 +243,8 @@ def test_real_shots_spoil_the_corpus_beside_their_own_references(recipe, corpus,
     assert real.kinds == ("polyu", "sidd")
     assert len(real) == len(corpus)
     for number in range(len(real)):
-        shot = shots[real.corrupted[number].tobytes()]  # of a scene that judges, never the desk
-        assert real.family[number] == "ab".index(shot[0])
+        shot = shots[real.corrupted[number].tobytes()]  # of a scene that judges, never the desk or the letters
+        assert real.family[number] == judged.index(shot[0])
         if number % 4 == 0:
             assert means[real.clean[number].tobytes()] == shot
         else:

@@ -83,13 +83,26 @@ def test_prepare_then_evaluate(
     (run / "checkpoints").mkdir()
     averaged = {f"module.{name}": value for name, value in flow.state_dict().items()}
     torch.save({"averaged": averaged}, run / "checkpoints" / "step_00000007.pt")
-    given = ["--data", tmp_path, "--run", run, "--camera", "Nikon800", "--without", "plant"]
-    run_script(RECIPE / "checkpoints.py", *given)
-    *_, line = capsys.readouterr().out.strip().splitlines()
-    step, distance, divergence, _ = [float(cell) for cell in line.strip("| ").split(" | ")]
+    given = ["--data", tmp_path, "--run", run, "--camera", "Nikon800", "--without", "plant", "--groups", 1]
+    run_script(RECIPE / "checkpoints.py", *given, "--seeds", 2)
+    printed = capsys.readouterr().out.strip()
+    (line,) = [line for line in printed.splitlines() if line.startswith("| 7 ")]
+    step, distance, divergence = [float(cell.split(" ")[0]) for cell in line.strip("| ").split(" | ")[:3]]
     assert (step, distance) == (7, 0.25)
-    # There of two draws, here of one, with three decimals.
+    # Of the same two draws, with four decimals.
     assert divergence == pytest.approx(truth["DeFlow"]["akld"], rel=0.06)
+    assert "KLD: chosen step 7 against best step 7: 0.0 (draws 0.0, crops 0.0) %" in printed
+
+
+def test_standard_errors_are_those_of_means_over_draws_and_over_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(RECIPE)
+    from checkpoints import with_errors
+
+    rng = np.random.default_rng(0)
+    draws, crops = rng.standard_normal((6, 1)), 3 * rng.standard_normal((1, 4))
+    errors = [part.std(ddof=1) / np.sqrt(part.size) for part in (draws, crops)]
+    wanted = f"{(5 + draws + crops).mean():.3f} (draws {errors[0]:.3f}, crops {errors[1]:.3f})"
+    assert with_errors(torch.from_numpy(5 + draws + crops), 3) == wanted
 
 
 def test_the_error_of_a_references_coding_is_estimated_and_taken_off(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,29 @@ def test_a_resumed_run_has_the_same_curve_and_best_weights(
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
-@pytest.mark.parametrize("calibrate", [False, True])
-def test_weights_that_were_better_before_the_last_step_are_kept(
-    calibrate: bool, options: Callable[..., TrainDeFlowOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_finished_run_that_is_started_again_writes_the_same(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path
 ) -> None:
-    """With the distance from the weights of the first measurement in place of the measure."""
+    """No step between two checkpoints is left: losses and the last point are those of before."""
+    changes = {"max_steps": 5, "checkpoint_every": 5, "log_every": 2}
+    train(options("run", **changes))
+    names = ("final.safetensors", "best.safetensors", "distance.csv", "report.json")
+    before = [(tmp_path / "run" / name).read_bytes() for name in names]
+    assert checkpoints.read_header(tmp_path / "run" / names[0])["info"]["figures"]["loss"] > 0
+    train(options("run", resume="auto", **changes))
+    assert [(tmp_path / "run" / name).read_bytes() for name in names] == before
+
+
+def test_the_last_step_is_a_point_of_the_curve_whatever_sample_every_is(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path
+) -> None:
+    train(options("run", max_steps=5))
+    assert [int(row["step"]) for row in rows(tmp_path / "run")] == [2, 4, 5]
+
+
+@pytest.fixture
+def moved_from_first(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """The distance from the weights of the first measurement in place of the measure."""
     first: list[dict[str, Tensor]] = []
 
     def judge(self: DeFlowObjective, model: DeFlow, data: Any) -> dict[str, float]:
@@ -110,6 +129,68 @@ def test_weights_that_were_better_before_the_last_step_are_kept(
 
     monkeypatch.setattr(DeFlowObjective, "judge", judge)
     monkeypatch.setattr(DeFlowObjective, "pages", lambda *_: {})
+    return first
+
+
+@pytest.mark.usefixtures("moved_from_first")
+def test_the_header_of_the_best_weights_tells_their_own_loss(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path
+) -> None:
+    """Against the losses of the log, a line for each step."""
+    train(options("lines", log_every=1))
+    log = (tmp_path / "lines" / "log.txt").read_text()
+    losses = [float(found) for found in re.findall(r"step \d+: loss ([^,]+),", log)]
+    assert len(set(losses)) == 6
+
+    def loss_of(run: str, name: str) -> tuple[int, float]:
+        info = checkpoints.read_header(tmp_path / run / name)["info"]
+        return info["steps"], info["figures"]["loss"]
+
+    assert loss_of("lines", "best.safetensors") == (2, pytest.approx(losses[1], rel=1e-4))
+    assert loss_of("lines", "final.safetensors") == (6, pytest.approx(losses[5], rel=1e-4))
+    # No line of the log before the last step: means since the first; stopped behind a line and gone on with.
+    train(options("mean", log_every=100))
+    assert loss_of("mean", "best.safetensors") == (2, pytest.approx(sum(losses[:2]) / 2, rel=1e-4))
+    assert loss_of("mean", "final.safetensors") == (6, pytest.approx(sum(losses) / 6, rel=1e-4))
+    asked: list[int] = []
+    train(options("parts", log_every=4), stop=lambda: asked.append(1) or len(asked) > 5)  # type: ignore[func-returns-value]
+    assert loss_of("parts", "final.safetensors") == (5, pytest.approx(losses[4], rel=1e-4))
+    train(options("parts", log_every=4, resume="auto"))
+    assert loss_of("parts", "best.safetensors") == (2, pytest.approx(sum(losses[:2]) / 2, rel=1e-4))
+    assert loss_of("parts", "final.safetensors") == (6, pytest.approx(losses[5], rel=1e-4))
+
+
+def test_images_without_a_flat_area_are_told_before_the_first_step(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rough = write(tmp_path / "rough", list(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))))
+    black = write(tmp_path / "black", [torch.zeros(3, 64, 64)] * 4)
+    known = options("run").data.model_dump(mode="json")
+    changes = {"calibrate": True, "data": known | {"clean": {"folder": rough}}}
+    with pytest.raises(TrainingError, match="none of 128 clean crops of 16 pixels has a flat area; set it to false"):
+        train(options("run", **changes))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    with pytest.raises(TrainingError, match="none of 4 noisy images of about one level has a flat area"):
+        train(options("other", calibrate=True, data=known | {"noisy": {"folder": black}}))
+    # Should it fail at the end all the same, what was trained is there.
+    plain = train(options("plain", data=changes["data"]))
+    monkeypatch.setattr("synthpipe.training.deflow.check_flat_areas", lambda _: None)
+    with pytest.raises(TrainingError, match="none of 128 clean crops"):
+        train(options("late", **changes))
+    assert not (tmp_path / "late" / "final.safetensors").exists()
+    kept, wanted = (checkpoints.load(path) for path in (tmp_path / "late" / "unfinished.safetensors", plain))
+    theirs = wanted.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in kept.state_dict().items())
+    assert "unfinished.safetensors" in (tmp_path / "late" / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_weights_that_were_better_before_the_last_step_are_kept(
+    calibrate: bool,
+    options: Callable[..., TrainDeFlowOptions],
+    tmp_path: Path,
+    moved_from_first: list[dict[str, Tensor]],
+) -> None:
     final = train(options("moved", calibrate=calibrate))
     assert [float(row["distance"]) > 0 for row in rows(tmp_path / "moved")] == [False, True, True]
     best_path = tmp_path / "moved" / "best.safetensors"
@@ -119,7 +200,7 @@ def test_weights_that_were_better_before_the_last_step_are_kept(
     # The best weights are finished as those of the last step are, though they were kept before that.
     assert [("correction" in checkpoints.load(path).config) for path in (best_path, final)] == [calibrate] * 2
     kept = dict(checkpoints.load(best_path).named_parameters())
-    assert all(torch.equal(value, kept[name]) for name, value in first[0].items())
+    assert all(torch.equal(value, kept[name]) for name, value in moved_from_first[0].items())
     assert any(not torch.equal(value, kept[name]) for name, value in checkpoints.load(final).named_parameters())
 
 
@@ -151,12 +232,22 @@ def test_damaged_best_weights_are_refused(options: Callable[..., TrainDeFlowOpti
     path = tmp_path / "run" / "checkpoints" / "step_00000006.pt"
     state = torch.load(path, weights_only=True)
     assert read_checkpoint(path)["best"]["step"] in (2, 4, 6)
-    for wrong in ({"curve": 3}, {**state["best"], "step": -1}, {**state["best"], "curve": [{"distance": "x"}]}):
+    known = state["best"]
+    for wrong in (
+        {"curve": 3},
+        {**known, "step": -1},
+        {**known, "curve": [{"distance": "x"}]},
+        {**known, "info": {"steps": "x"}},
+        {**known, "info": {"figures": {"loss": [1]}}},
+    ):
         torch.save({**state, "best": wrong}, path)
         with pytest.raises(TrainingError, match="best: expected a curve"):
             read_checkpoint(path)
-    torch.save({name: value for name, value in state.items() if name != "best"}, path)
-    assert "best" not in read_checkpoint(path)  # a run of an older version
+    torch.save({**state, "figures": {"loss": "x"}}, path)
+    with pytest.raises(TrainingError, match="figures: expected names with numbers"):
+        read_checkpoint(path)
+    torch.save({name: value for name, value in state.items() if name not in ("best", "figures")}, path)
+    assert not {"best", "figures"} & read_checkpoint(path).keys()  # a run of an older version
 
 
 def test_best_weights_are_those_of_the_least_distance() -> None:
@@ -164,7 +255,8 @@ def test_best_weights_are_those_of_the_least_distance() -> None:
     best = BestWeights()
     for step, distance in ((10, 0.5), (20, 0.3), (30, 0.4)):
         torch.nn.init.constant_(model.weight, step)
-        assert best.add(step, {"distance": distance}, model) == (step != 30)
+        about = {"steps": step, "figures": {"loss": step / 100}}
+        assert best.add(step, {"distance": distance}, model, about) == (step != 30)
     kept = best.earlier_than(30, torch.nn.Linear(1, 1, bias=False))
     assert kept is not None
     assert kept.state_dict()["weight"].tolist() == [[20.0]]
@@ -173,4 +265,9 @@ def test_best_weights_are_those_of_the_least_distance() -> None:
     again = BestWeights()
     again.load_state_dict(best.state_dict())
     assert (again.step, again.table()) == (20, best.table())
-    assert not again.add(40, {"distance": 0.31}, model)
+    assert again.info == {"steps": 20, "figures": {"loss": 0.2}}
+    assert (again.knows(30), again.knows(25)) == (True, False)
+    assert not again.add(40, {"distance": 0.31}, model, {})
+    older = {name: value for name, value in best.state_dict().items() if name != "info"}
+    again.load_state_dict(older)
+    assert again.info == {"steps": 20, "figures": {}}

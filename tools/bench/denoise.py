@@ -40,15 +40,13 @@ from synthpipe.images import to_float, to_uint8
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.transforms.build import build_denoise
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from evidence import is_chosen
+
 Row = dict[str, Any]
 Pairs = Sequence[tuple[str, Tensor, Tensor]]
 Cleaner = Callable[[Tensor], Tensor]
 
-#: Scenes, by words of file names, that settings were chosen on; all others were judged alone.
-CHOSEN = {
-    "real_noise": ("5D2*_desk_", "5D2*_rec", "5D2*_bic", "5D2*_circu", "5D2*_bag", "5D2*_plug_"),
-    "real_noise_sidd": ("sidd_00",),
-}
 #: ``h`` of 255, by set; sides of patches and how far they are looked for.
 STRENGTHS = {"real_noise": (3, 4, 5, 6, 8), "real_noise_sidd": (20, 25, 30, 35, 40, 50)}
 PATCHES = ((7, 11), (5, 6))
@@ -105,7 +103,7 @@ def real_row(args: Any, folder: str, ours: Cleaner) -> Row:
         for (name, y, x), result, peer in zip(pairs, results, means, strict=True):
             save_side_by_side(args.pictures / folder / f"{Path(name).stem}.png", (y, result, peer, x))
     peers = [psnr(result, x) for result, (_, _, x) in zip(means, pairs, strict=True)]
-    parts = {"chosen": [is_chosen(folder, name) for name, _, _ in pairs]}
+    parts = {"chosen": [is_chosen(name) for name, _, _ in pairs]}
     parts["judged"] = [not chosen for chosen in parts["chosen"]]
     columns = {"noisy": noisy, "ours": reached, "peer": peers}
     gains = [after - first for after, first in zip(reached, noisy, strict=True)]
@@ -173,11 +171,6 @@ def clean_paths(args: Any, name: str) -> list[Path]:
 def some(paths: Sequence[Path], count: int | None) -> list[Path]:
     """``count`` of them, evenly spaced."""
     return list(paths) if count is None else list(paths)[:: max(1, len(paths) // count)][:count]
-
-
-def is_chosen(folder: str, name: str) -> bool:
-    """Whether settings were chosen on a picture."""
-    return any(fnmatch(name, f"*{words}*") for words in CHOSEN[folder])
 
 
 def mean_where(columns: Mapping[str, Sequence[float]], chosen: Sequence[bool]) -> Row:

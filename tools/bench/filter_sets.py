@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.ndimage import gaussian_filter
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from evidence import is_chosen
 
 TILE = 64
 #: Mostly text: a screenshot among the photographs.
@@ -50,10 +54,6 @@ NEW_OWN_KIND = {
     "webp 60": ("compression",),
     "upscaled x1.5": ("enlargement",),
 }
-#: PolyU scenes of the Canon 5D Mark II that settings may be chosen on; all other pairs only judge.
-CHOOSING_SCENES = ("desk", "reciever", "recie", "bicycle", "bicyc", "circuit", "circu", "bag", "plug")
-#: SIDD scene of the letter tiles, likewise; the other shows a chess set.
-CHOOSING_SIDD = "sidd_tiles"
 
 Picture = np.ndarray
 
@@ -182,15 +182,10 @@ def real_pairs(data: Path) -> Iterator[tuple[str, bool, Picture, Picture]]:
     """Set (``polyu`` or ``sidd``), whether it may only judge, the noisy shot, and its reference."""
     with (data / "pairs.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["set"] == "polyu_crop":
-                scene = row["scene"].rsplit("_", 1)[-1]
-                judged = row["camera"] != "Canon 5D II" or scene not in CHOOSING_SCENES
-                name = "polyu"
-            elif row["set"] == "sidd":
-                name, judged = "sidd", row["scene"] != CHOOSING_SIDD
-            else:
-                continue
-            yield name, judged, read(data / row["noisy"], False), read(data / row["clean"], False)
+            name = {"polyu_crop": "polyu", "sidd": "sidd"}.get(row["set"])
+            if name is not None:
+                judged = not is_chosen(row["noisy"])
+                yield name, judged, read(data / row["noisy"], False), read(data / row["clean"], False)
 
 
 def read(path: Path, grey: bool) -> Picture:

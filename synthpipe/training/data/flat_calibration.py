@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.errors import TrainingError
-from synthpipe.flat_noise import measure_flat_noise
+from synthpipe.flat_noise import measure_flat_noise, noise_level
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.draws import SeededNoise
 from synthpipe.flows.flat_correction import FlatCorrection, covariance_map, filtered, local_brightness, node_weights
@@ -28,7 +28,16 @@ from synthpipe.images import to_float
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, flat_mask, local_mean
 from synthpipe.training.data.unpaired import UnpairedData
 
-__all__ = ["LevelGroup", "PileNoise", "calibrate", "correction_for", "group_levels", "measure_pile", "most_flat"]
+__all__ = [
+    "LevelGroup",
+    "PileNoise",
+    "calibrate",
+    "check_flat_areas",
+    "correction_for",
+    "group_levels",
+    "measure_pile",
+    "most_flat",
+]
 
 #: Groups of levels: at most so many, and no two nearer than this ratio.
 MOST_GROUPS, GROUP_RATIO = 6, 1.15
@@ -58,12 +67,17 @@ class LevelGroup:
     #: Numbers of the images.
     members: tuple[int, ...]
 
+    @property
+    def measured(self) -> tuple[int, ...]:
+        """Those whose flat areas are looked at, evenly spaced."""
+        return self.members[:: -(-len(self.members) // GROUP_IMAGES)]
+
 
 @dataclass(frozen=True)
 class PileNoise:
     """The pile's noise, float64, [0, 1] scale."""
 
-    #: ``(L,)``, ascending.
+    #: ``(L,)``, ascending; 1 where the images were not measured one by one.
     levels: Tensor
     #: Nodes ``(K,)``.
     brightness: Tensor
@@ -71,6 +85,8 @@ class PileNoise:
     covariance: Tensor
     #: ``(L, 3, S, S)``, 1 in the middle.
     autocorrelation: Tensor
+    #: ``(L,)``: what the images of each group say together.
+    measured: tuple[float, ...]
 
 
 def calibrate(model: DeFlow, data: UnpairedData) -> dict[str, Any]:
@@ -84,11 +100,7 @@ def calibrate(model: DeFlow, data: UnpairedData) -> dict[str, Any]:
         TrainingError: no flat areas on one of the sides.
     """
     model.correct(None)
-    noisy = data.noisy
-    images = [number for number, file in enumerate(noisy.files) if noisy.image(number) is not None]
-    levels = [data.levels.get(noisy.files[number], 1.0) for number in images]
-    groups = group_levels(levels)
-    pile = measure_pile(groups, lambda number: _present(noisy.image(images[number])))
+    pile = measure_pile(*_groups_of(data))
     device = next(model.parameters()).device
     tiles = most_flat(to_float(data.clean_tiles(CANDIDATES, TILE)), pile.brightness, TILES)
     frozen = FrozenDeFlow(model)
@@ -108,11 +120,41 @@ def calibrate(model: DeFlow, data: UnpairedData) -> dict[str, Any]:
     model.correct(correction.to(device, next(model.parameters()).dtype))
     gains = torch.linalg.eigvalsh(correction.maps)
     return {
-        "levels": [round(255 * level, 3) for level in pile.levels.tolist()],
+        "levels": [round(255 * level, 3) for level in pile.measured],
         "tiles": len(tiles),
         "least_gain": float(gains.min()),
         "largest_gain": float(gains.max()),
     }
+
+
+def check_flat_areas(data: UnpairedData) -> None:
+    """Refuse piles on which :func:`calibrate` would fail; looks no further than the first flat area of either side.
+
+    Raises:
+        OptionError: images in shards.
+        TrainingError: no flat areas on one of the sides.
+    """
+    groups, read = _groups_of(data)
+    for group in groups:
+        if all(noise_level(read(number)) is None for number in group.measured):
+            raise TrainingError(
+                f"calibrate: none of {len(group.measured)} noisy images of about one level has a flat area on which "
+                "its noise can be measured; set it to false"
+            )
+    side, looked_at = 0, 0
+    for tile in data.each_clean_tile(CANDIDATES, TILE):
+        if bool(flat_mask(tile).any()):
+            return
+        side, looked_at = tile.shape[-1], looked_at + 1
+    raise _none_flat(looked_at, side)
+
+
+def _groups_of(data: UnpairedData) -> tuple[list[LevelGroup], Callable[[int], Tensor]]:
+    """Noisy images by their levels, and what reads one by its number in them."""
+    noisy = data.noisy
+    images = [number for number, file in enumerate(noisy.files) if noisy.image(number) is not None]
+    levels = [data.levels.get(noisy.files[number], 1.0) for number in images]
+    return group_levels(levels), lambda number: _present(noisy.image(images[number]))
 
 
 def _present(image: Tensor | None) -> Tensor:
@@ -144,8 +186,7 @@ def measure_pile(groups: Sequence[LevelGroup], read: Callable[[int], Tensor]) ->
     """
     found = []
     for group in groups:
-        step = -(-len(group.members) // GROUP_IMAGES)
-        found.append(measure_flat_noise(read(number) for number in group.members[::step]))
+        found.append(measure_flat_noise(read(number) for number in group.measured))
     squares = torch.tensor([group.level**2 for group in groups], dtype=torch.float64)
     covariance = torch.stack([noise.covariance.double() for noise in found])
     counts = torch.stack([torch.as_tensor(noise.counts).double() for noise in found])  # (L, K)
@@ -161,6 +202,7 @@ def measure_pile(groups: Sequence[LevelGroup], read: Callable[[int], Tensor]) ->
         brightness=found[0].nodes.double(),
         covariance=mixed,
         autocorrelation=torch.stack([noise.autocorrelation.double()[:, kept, kept] for noise in found]),
+        measured=tuple(noise.level for noise in found),
     )
 
 
@@ -172,11 +214,13 @@ def most_flat(tiles: Tensor, nodes: Tensor, count: int) -> Tensor:
     """
     area = _node_weights(tiles, nodes).flatten(2).sum(2)  # (N, K)
     if not bool(area.any()):
-        raise TrainingError(
-            f"calibrate: none of {len(tiles)} clean crops of {tiles.shape[-1]} pixels has a flat area; set it to false"
-        )
+        raise _none_flat(len(tiles), tiles.shape[-1])
     shares = area / area.sum(0).clamp(min=1)
     return tiles[shares.sum(1).topk(min(count, len(tiles))).indices.sort().values]
+
+
+def _none_flat(count: int, side: int) -> TrainingError:
+    return TrainingError(f"calibrate: none of {count} clean crops of {side} pixels has a flat area; set it to false")
 
 
 def correction_for(degrade: Degrade, tiles: Tensor, pile: PileNoise, log_levels: Tensor) -> FlatCorrection:

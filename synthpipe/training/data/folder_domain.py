@@ -78,7 +78,6 @@ class DecodedCache:
         self._bytes = 0
         self._lock = threading.Lock()
         self._reading: dict[int, threading.Lock] = {}
-        self.reads = 0
 
     def get(self, index: int) -> Tensor:
         """The decoded image ``(3, H, W)`` uint8; raises what ``read`` raises."""
@@ -96,7 +95,6 @@ class DecodedCache:
             return image
 
     def _keep(self, index: int, image: Tensor) -> None:
-        self.reads += 1
         self._images[index] = image
         self._bytes += image.numel()
         while self._bytes > self._limit and len(self._images) > 1:
@@ -183,11 +181,6 @@ class FolderDomain:
     def fingerprint(self) -> str:
         """A hash of the usable files' names and sizes in pixels: equal fingerprints give equal crops."""
         return self._fingerprint
-
-    @property
-    def files_read(self) -> int:
-        """How often a file was decoded so far."""
-        return self._cache.reads
 
     @property
     def files(self) -> list[str]:

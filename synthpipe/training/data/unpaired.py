@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -115,6 +116,10 @@ class UnpairedData(DomainReaders):
         Raises:
             OptionError: the clean images are in shards.
         """
+        return torch.stack(list(self.each_clean_tile(count, side)))
+
+    def each_clean_tile(self, count: int, side: int) -> Iterator[Tensor]:
+        """Those of :meth:`clean_tiles` one by one, so that who has seen enough need not read the others."""
         if self._options.clean.shards is not None:
             raise OptionError("data.clean: calibrate needs a folder, got shards; leave calibrate out")
         options, seed = self._options, sample_seed(self._seed, 0, "calibrate")
@@ -122,7 +127,8 @@ class UnpairedData(DomainReaders):
             domain = FolderDomain("clean", options.clean, options, max(side, options.crop), count, seed)
         except TrainingError:
             domain = FolderDomain("clean", options.clean, options, options.crop, count, seed)
-        return torch.stack([domain.crop(0, slot)[0] for slot in range(count)])
+        for slot in range(count):
+            yield domain.crop(0, slot)[0]
 
     def next_batch(self) -> Batch:
         """This process's part of the next step's batch."""

@@ -16,18 +16,31 @@ class BestWeights:
     def __init__(self) -> None:
         #: Step of the weights that are kept; 0 where there are none.
         self.step = 0
+        #: What the header of these weights says of their step.
+        self.info: dict[str, Any] = {}
         self._curve: list[dict[str, float]] = []
         self._weights: dict[str, Tensor] = {}
 
-    def add(self, step: int, numbers: Mapping[str, float], model: nn.Module) -> bool:
-        """Note the numbers of ``model`` after ``step`` steps, ``"distance"`` among them; true where it is the best."""
+    def add(self, step: int, numbers: Mapping[str, float], model: nn.Module, info: Mapping[str, Any]) -> bool:
+        """Note the numbers of ``model`` after ``step`` steps, ``"distance"`` among them; true where it is the best.
+
+        Args:
+            step: how many steps its weights have seen.
+            numbers: measured of it.
+            model: whose weights are kept where they are the best.
+            info: what the header of its weights is to say of the step; kept with them.
+        """
         best = min((point["distance"] for point in self._curve), default=float("inf"))
         self._curve.append({"step": step, **numbers})
         if numbers["distance"] >= best:
             return False
-        self.step = step
+        self.step, self.info = step, dict(info)
         self._weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         return True
+
+    def knows(self, step: int) -> bool:
+        """Whether the curve has a point of that step."""
+        return any(point.get("step") == step for point in self._curve)
 
     def earlier_than(self, step: int, model: nn.Module) -> nn.Module | None:
         """``model`` with the weights that are kept; None where these are of ``step`` itself, or there are none."""
@@ -47,9 +60,16 @@ class BestWeights:
         """What a resumed run goes on with; empty where nothing was measured."""
         if not self._curve:
             return {}
-        return {"curve": [dict(point) for point in self._curve], "step": self.step, "weights": dict(self._weights)}
+        return {
+            "curve": [dict(point) for point in self._curve],
+            "step": self.step,
+            "info": dict(self.info),
+            "weights": dict(self._weights),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave."""
         self._curve = [dict(point) for point in state.get("curve", ())]
         self.step, self._weights = int(state.get("step", 0)), dict(state.get("weights", {}))
+        # A state of an older version knows the step alone.
+        self.info = {"steps": self.step, "figures": {}} | dict(state.get("info", {}))

@@ -17,8 +17,15 @@ from synthpipe.flat_noise import noise_level
 from synthpipe.flows import DeFlow, FrozenDeFlow
 from synthpipe.flows.draws import SeededNoise
 from synthpipe.images import to_float
+from synthpipe.noise_statistics import flat_mask
 from synthpipe.training.data import flat_calibration
-from synthpipe.training.data.flat_calibration import _fit_filters, calibrate, group_levels, most_flat
+from synthpipe.training.data.flat_calibration import (
+    _fit_filters,
+    calibrate,
+    check_flat_areas,
+    group_levels,
+    most_flat,
+)
 from synthpipe.training.data.unpaired import UnpairedData
 from tests.stream_corpus import noise_image, png, write_tar
 
@@ -135,7 +142,9 @@ def test_what_comes_out_has_the_covariance_of_the_pile_at_its_brightness(piles: 
 def test_a_model_without_levels_gets_the_pile_as_a_whole(piles: Path) -> None:
     data = UnpairedData(options(piles), 0)
     model = flow(data.next_batch(), level=False)
-    assert len(calibrate(model, data)["levels"]) == 1
+    levels = [255 * (noise_level(_read(path)) or 0) for path in (piles / "noisy").iterdir()]
+    (said,) = calibrate(model, data)["levels"]
+    assert min(levels) < said < max(levels)  # of all images together
     sigma = generated(model, 120.0, None).std()
     one = SIGMA * float(sigma_at(120.0)) * np.sqrt((MIXING**2).sum() / 3)
     assert 1.1 * one < sigma < 1.9 * one  # levels 1, 1, 1, 2, 2
@@ -145,10 +154,13 @@ def test_crops_bring_the_level_of_their_image(piles: Path) -> None:
     data = UnpairedData(options(piles), 3, with_levels=True)
     batch = data.next_batch()
     for key, level in zip(batch["key"][2:], batch["level"][2:].tolist(), strict=True):
-        image = torch.from_numpy(np.array(Image.open(key))).permute(2, 0, 1)
-        assert level == pytest.approx(noise_level(image))
+        assert level == pytest.approx(noise_level(_read(key)))
     assert torch.equal(batch["level"][:2], batch["level"][2:])
     assert "level" not in UnpairedData(options(piles), 3).next_batch()
+
+
+def _read(path: str | Path) -> Tensor:
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
 
 
 def test_images_without_a_flat_area_count_as_the_median(piles: Path, tmp_path: Path) -> None:
@@ -169,11 +181,25 @@ def test_what_has_no_flat_area_is_refused(piles: Path, tmp_path: Path) -> None:
         most_flat(rough, torch.linspace(0, 1, 3), 1)
 
 
+def test_the_look_for_flat_areas_reads_no_more_than_it_must(piles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = UnpairedData(options(piles), 0)
+    seen: list[Tensor] = []
+    monkeypatch.setattr(flat_calibration, "flat_mask", lambda tile: seen.append(tile) or flat_mask(tile))
+    check_flat_areas(data)
+    assert len(seen) == 1
+
+
 def test_shards_cannot_be_measured(tmp_path: Path, piles: Path) -> None:
     members = [(f"{number}.png", png(noise_image(number))) for number in range(2)]
     shard = str(write_tar(tmp_path / "one.tar", members))
     with pytest.raises(OptionError, match="give a folder"):
         UnpairedData(options(piles, noisy={"shards": shard}), 0, with_levels=True)
+    # And told before the first step where levels are not asked for.
+    for name in ("clean", "noisy"):
+        data = UnpairedData(options(piles, **{name: {"shards": shard}}), 0)
+        with pytest.raises(OptionError, match=rf"data\.{name}"):
+            check_flat_areas(data)
+        data.close()
 
 
 def test_groups_span_equal_ratios_and_none_is_empty() -> None:
