@@ -26,8 +26,13 @@ _PARTS, _LEAST_PART = 16, 1000
 _LEAST_SHARE, _MOST_SHARE, _FEWEST = 0.02, 0.3, 24
 #: Blocks are taken for as flat as the least share up to so many times its low-frequency power.
 _TOLERANCE = 1.25
-_ROUNDS = 3
-#: Block frequencies up to this radius judge flatness.
+#: Rounds by power alone, and those in which it counts against the block's own fine noise.
+_ROUNDS, _ROUNDS_BY_OWN = 2, 2
+#: A block's fine noise excuses its power up to this factor, in variance, from that of the flattest blocks.
+_MOST_OWN = 2.0
+#: Within this factor that fine noise differs by chance.
+_CHANCE = 1.2
+#: Block frequencies up to this radius judge flatness; those beyond, up to the side, are fine.
 _JUDGING_RADIUS = 8
 #: A block is clipped where more of a channel's values than this share are at 0, or above 247 of 255.
 _AT_ZERO, _AT_TOP = 0.1, 0.03
@@ -118,19 +123,30 @@ def _blocks(image: Tensor) -> tuple[Tensor, int]:
 
 
 def _flat_blocks(coefficients: Tensor) -> list[Tensor]:
-    """Numbers of the flat blocks of ``(3, N, F)`` for measuring the even and for measuring the odd frequencies."""
+    """Numbers of the flat blocks of ``(3, N, F)`` for measuring the even and for measuring the odd frequencies.
+
+    Noise may differ from place to place, as cameras that smooth leave it: of two blocks with as little structure the
+    calmer one is not flatter.  So in the later rounds power counts against the block's own fine noise, which is
+    compared with that of the flattest blocks.  Fine texture passes for such noise: the factor is bounded.
+    """
     count = coefficients.shape[1]
     fewest, most = max(_FEWEST, int(_LEAST_SHARE * count)), max(_FEWEST, int(_MOST_SHARE * count))
     distance = radius().to(coefficients.device)
     judging = ((distance > 0) & (distance <= _JUDGING_RADIUS)).to(coefficients)
+    fine = ((distance > _JUDGING_RADIUS) & (distance <= SIDE)).to(coefficients)
     squares = coefficients.square()
     weight = judging.expand(3, -1)
     even, odd = _halves()
-    for _ in range(_ROUNDS):
+    sides = ((even, odd), (odd, even))
+    own = [torch.einsum("f,cnf->n", fine[judge], squares[:, :, judge]) for _, judge in sides]
+    excuse: list[Tensor] = []
+    for number in range(_ROUNDS + _ROUNDS_BY_OWN):
         found = torch.zeros_like(weight)
         chosen = []
-        for measured, judge in ((even, odd), (odd, even)):
+        for side, (measured, judge) in enumerate(sides):
             strangeness = torch.einsum("cf,cnf->n", weight[:, judge], squares[:, :, judge])
+            if excuse:
+                strangeness = strangeness / excuse[side]
             order = strangeness.argsort()
             limit = _TOLERANCE * strangeness[order[fewest - 1]]
             kept = min(max(int((strangeness <= limit).sum()), fewest), most)
@@ -138,7 +154,15 @@ def _flat_blocks(coefficients: Tensor) -> list[Tensor]:
             found[:, measured] = squares[:, chosen[-1]][:, :, measured].median(1).values
         # The root: power where structure is strongest, low frequencies, still decides.
         weight = judging / found.clamp(min=1e-2 * found.mean(1, keepdim=True)).clamp(min=1e-12).sqrt()
+        if number == _ROUNDS - 1:
+            excuse = [_excuse(power / power[flat].median().clamp(min=1e-12)) for power, flat in zip(own, chosen, strict=True)]
     return chosen
+
+
+def _excuse(ratio: Tensor) -> Tensor:
+    """What power is divided by, of fine noise over that of the flattest blocks; 1 within what chance makes of it."""
+    beyond = (ratio / _CHANCE).clamp(1, _MOST_OWN)
+    return beyond * (ratio * _CHANCE).clamp(1 / _MOST_OWN, 1)
 
 
 def _robust_covariance(coefficients: Tensor) -> Tensor:

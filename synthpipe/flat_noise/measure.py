@@ -3,7 +3,8 @@
 Camera noise is correlated over several pixels and between channels, grows and falls with brightness, and is mixed with
 texture.  The estimate goes by 16x16 blocks in the DCT domain, brightness by brightness:
 
-* *flat* blocks are those of the least low-frequency power.  Half of the coefficients (a chessboard of frequencies)
+* *flat* blocks are those of the least low-frequency power, within bounds against their own fine noise, so that the
+  calmest places of uneven noise do not stand for all.  Half of the coefficients (a chessboard of frequencies)
   judge, the other half are measured, and the other way round, so that being chosen makes no measured one smaller
   (as Ponomarenko et al. 2007 and Colom & Buades, IPOL 2013, whose means these are);
 * the power of a coefficient is the *median* of its squares over the flat blocks, divided by that of a squared normal
@@ -39,8 +40,9 @@ NODES = 8
 
 #: Pixels of flat area that neighbouring nodes count for.
 _SHRINKAGE = 100.0
-#: Sigma grows by a factor of at most exp(this) over the whole range of brightness, by parts within the tone range.
-_GROWTH, _TONE_RANGE = 1.5, (0.06, 0.85)
+#: Over the whole range of brightness sigma grows by a factor of at most exp of the first and falls, as tone curves
+#: press what is bright, by exp of the second; said by parts within the tone range.
+_GROWTH, _FALL, _TONE_RANGE = 1.5, 3.5, (0.06, 0.85)
 #: Variance that rounding to 8 bits and coding may leave where they have erased all noise.
 _ERASED = (0.7 / 255) ** 2
 #: Variance that a part may have above the bound, as a factor, and to which power trust falls beyond.
@@ -152,14 +154,14 @@ def _trust(parts: list[FlatPart]) -> list[float]:
     """Share, 0 to 1, in which each part of like brightness counts: little where it holds much more than others allow.
 
     Texture only adds to a variance, and noise changes little between like brightnesses: each part sets a bound for all
-    others.  Noise near black and white, where tone curves press it, says nothing of others; drawn areas have none.
+    others, a wider one for those that are darker.  Noise near black and white, where tone curves press it, says nothing of others; drawn areas have none.
     """
     if not parts:
         return []
     variance = torch.tensor([float(_variances(part).mean()) for part in parts]).clamp(min=1e-12)
     brightness = torch.tensor([part.brightness for part in parts])
-    apart = (brightness[:, None] - brightness).abs()
-    bound = variance * (2 * _GROWTH * apart).exp()
+    above = brightness[:, None] - brightness
+    bound = variance * (2 * torch.where(above > 0, _GROWTH * above, -_FALL * above)).exp()
     pressed = (brightness < _TONE_RANGE[0]) | (brightness > _TONE_RANGE[1])
     bound[:, pressed | (variance < _ERASED)] = math.inf
     lowest = bound.min(1).values.minimum(variance)
