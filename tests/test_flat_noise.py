@@ -114,6 +114,37 @@ def test_shading_texture_and_edges_beside_flat_areas_do_not_count() -> None:
     assert (sigma_ratio(found.covariance[used], COVARIANCE) - 1).abs().max() < 0.15
 
 
+def test_noise_that_differs_from_place_to_place() -> None:
+    """Strength by place as cameras that smooth leave it, a standard deviation of 20%, on soft content: their mean."""
+    content = torch.nn.functional.avg_pool2d(0.03 * torch.randn(1, 1, 400, 400, generator=generator(2)), 15, 1, 7)[0]
+    coarse = torch.randn(1, 1, 18, 18, generator=generator(5))
+    strength = torch.nn.functional.interpolate(coarse, scale_factor=24, mode="bicubic")[0, 0, :400, :400]
+    strength = (0.2 * (strength - strength.mean()) / strength.std()).exp()
+    strength = strength / strength.square().mean().sqrt()
+    found = measure_flat_noise([0.5 + content + strength * autoregressive(white(400, 400), 0.5, 0.5)])
+    assert found.level == pytest.approx(3 / 255, rel=0.15)
+
+
+@pytest.mark.parametrize("sigma", [6, 12])
+def test_fine_texture_beside_a_flat_area_is_no_noise(sigma: int) -> None:
+    """Grey texture of two and four times the noise, as fine as it, over 85% of the image."""
+    texture = sigma / 255 * torch.randn(1, 400, 400, generator=generator(7)).expand(3, -1, -1).clone()
+    texture[:, 340:] = 0
+    found = measure_flat_noise([0.5 + texture + white(400, 400)])
+    assert found.level == pytest.approx(3 / 255, rel=0.1)
+
+
+def test_noise_that_falls_steeply_towards_white() -> None:
+    """As tone curves press it: parts of four and two times the noise of the bright one are believed."""
+    content = torch.cat([torch.full((3, 400, 200), value) for value in (0.2, 0.45, 0.7)], 2)
+    sigma = 0.016 * (-3 * (content - 0.3)).exp()
+    found = measure_flat_noise([content + white(400, 600, torch.eye(3)) * sigma])
+    for node in (1, 3, 5):
+        assert float(found.counts[node]) > 0.25 * found.pixels
+        true = 0.016 * math.exp(-3 * (float(found.nodes[node]) - 0.3))
+        assert float(found.covariance[node].diagonal().mean().sqrt()) == pytest.approx(true, rel=0.05)
+
+
 def test_noise_that_grows_with_brightness() -> None:
     ramp = torch.linspace(0.1, 0.9, 600).expand(3, 400, 600)
     unit = white(400, 600, torch.eye(3))

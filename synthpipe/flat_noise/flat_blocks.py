@@ -155,7 +155,8 @@ def _flat_blocks(coefficients: Tensor) -> list[Tensor]:
         # The root: power where structure is strongest, low frequencies, still decides.
         weight = judging / found.clamp(min=1e-2 * found.mean(1, keepdim=True)).clamp(min=1e-12).sqrt()
         if number == _ROUNDS - 1:
-            excuse = [_excuse(power / power[flat].median().clamp(min=1e-12)) for power, flat in zip(own, chosen, strict=True)]
+            usual = [power[flat].median().clamp(min=1e-12) for power, flat in zip(own, chosen, strict=True)]
+            excuse = [_excuse(power / middle) for power, middle in zip(own, usual, strict=True)]
     return chosen
 
 

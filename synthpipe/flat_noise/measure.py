@@ -154,7 +154,8 @@ def _trust(parts: list[FlatPart]) -> list[float]:
     """Share, 0 to 1, in which each part of like brightness counts: little where it holds much more than others allow.
 
     Texture only adds to a variance, and noise changes little between like brightnesses: each part sets a bound for all
-    others, a wider one for those that are darker.  Noise near black and white, where tone curves press it, says nothing of others; drawn areas have none.
+    others, a wider one for those that are darker.  Noise near black and white, where tone curves press it, says nothing
+    of others; drawn areas have none.
     """
     if not parts:
         return []
