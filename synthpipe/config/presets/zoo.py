@@ -41,9 +41,9 @@ def _noise(what: str, weights: str, sigma: tuple[float, float]) -> ZooEntry:
 #: By name, which is also that of the weights where there is one file of them.
 ZOO: Mapping[str, ZooEntry] = MappingProxyType(
     {
-        "canon_5d2": _noise("JPEG files of a Canon 5D Mark II at ISO 3200 and 6400", "canon_5d2", (1.4, 5.7)),
-        "nikon_d800": _noise("JPEG files of a Nikon D800 at ISO 1600 to 6400", "nikon_d800", (0.6, 3.4)),
-        "canon_80d": _noise("JPEG files of a Canon 80D at ISO 800 to 6400", "canon_80d", (0.6, 3.2)),
+        "canon_5d2": _noise("JPEG files of a Canon 5D Mark II at ISO 3200 and 6400", "canon_5d2", (1.5, 5.8)),
+        "nikon_d800": _noise("JPEG files of a Nikon D800 at ISO 1600 to 6400", "nikon_d800", (0.8, 3.5)),
+        "canon_80d": _noise("JPEG files of a Canon 80D at ISO 800 to 6400", "canon_80d", (0.8, 3.3)),
         "iphone_x": ZooEntry(
             "the wide lens of an iPhone X, at any strength of its blur and sharpening, and its noise",
             (
