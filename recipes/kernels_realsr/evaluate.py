@@ -3,9 +3,13 @@
 
     python recipes/kernels_realsr/evaluate.py known --clean CLEAN_TRAIN --test CLEAN_TEST
     python recipes/kernels_realsr/evaluate.py real runs/kernels_realsr/*/final.safetensors
+    python recipes/kernels_realsr/evaluate.py errors --clean CLEAN_TRAIN
+    python recipes/kernels_realsr/evaluate.py pairs real_sr/realsr_x4/dev
 
-``known`` degrades photographs that are reduced by 4, and estimates against the first half of the clean ones: the other
-half of them (settings were chosen there), and CBSD68 and Kodak (judged).  ``real`` prints the mean of each bank.
+``known`` degrades photographs that are reduced by 4, and estimates against the first half of the clean ones: every
+second of the other half, which chose no setting, and CBSD68 with Kodak.  ``none`` is noise without a blur: what is
+found there is the content of the two piles.  ``errors`` prints how far estimates from few photographs are off, and what
+they say of it; ``real`` the mean of each bank, ``pairs`` what aligned pairs say.
 """
 
 from __future__ import annotations
@@ -20,15 +24,18 @@ from torch import Tensor
 
 from synthpipe import checkpoints
 from synthpipe.files.image_files import decode_file, list_images
-from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_float
+from synthpipe.images import crop_to_multiple, downscale_bicubic, luma, quantize_8bit, to_float
 from synthpipe.kernels import KernelBank
 from synthpipe.kernels.estimate import estimate_kernels
-from synthpipe.kernels.joint import Pile, estimate_groups, evidence_of
-from synthpipe.kernels.response import FREQUENCIES, amplitudes
+from synthpipe.kernels.evidence import Pile, evidence_of
+from synthpipe.kernels.joint import estimate_groups
+from synthpipe.kernels.response import FREQUENCIES, amplitudes, at_frequencies
 
 WHERE = (0.2, 0.3, 0.4)
 SCALE, SIDE = 4, 21
 ESTIMATORS = ("both", "spectra", "edges")
+#: Side of the windows in which pairs are compared.
+_WINDOW = 32
 #: Kernels of a bank that get a row each.
 _MOST_ROWS = 9
 
@@ -56,6 +63,8 @@ def sharpened(sigma: float, amount: float, radius: float) -> Tensor:
 
 
 KNOWN = {
+    # What an estimate says here is the content of the two piles: no estimate without pairs can know it.
+    "none": gaussian(0.05, 0.05),
     **{f"Gaussian {sigma}": gaussian(sigma, sigma) for sigma in (0.4, 0.6, 0.8, 1.0, 1.2)},
     "Gaussian 1.0 x 0.5": gaussian(1.0, 0.5, 0.6),
     "disc 1.2": lens(1.2),
@@ -118,6 +127,25 @@ def known(args: argparse.Namespace) -> None:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
+def errors(args: argparse.Namespace) -> None:
+    """Piles of few photographs behind a known kernel: root mean square error, and the standard error that is told."""
+    clean = [reduced(path) for path in list_images(args.clean)]
+    sharp, others = pile_of(clean[::2]), clean[3::4]
+    generator = torch.Generator().manual_seed(0)
+    draws = [torch.randperm(len(others), generator=generator)[: args.images].tolist() for _ in range(args.piles)]
+    for name in ("none", "Gaussian 0.6", "Gaussian 0.6, unsharp mask 0.8"):
+        own = pile_of([degraded(x, KNOWN[name], 2.0, generator) for x in others])
+        off, told = [], []
+        for draw in draws:
+            few = {str(number): own[f"{number:04}"] for number in draw}
+            found = estimate_groups(sharp, {"all": few}, 25, chroma=False, resamplings=30)
+            off.append((amplitudes(found.bank.kernels) - amplitudes(KNOWN[name][None]))[0])
+            told.append(found.errors[0])
+        both = (torch.stack(off).square().mean(0).sqrt(), torch.stack(told).mean(0))
+        cells = (" / ".join(f"{value:.2f}" for value in row.tolist()) for row in both)
+        print(f"| {args.images} | {name} | {' | '.join(cells)} |", flush=True)
+
+
 def real(args: argparse.Namespace) -> None:
     """A row for each bank: mean amplitudes, and their spread over the kernels."""
     print("cycles per pixel:", *FREQUENCIES)
@@ -135,6 +163,45 @@ def real(args: argparse.Namespace) -> None:
             print(f"|   {name} | {' | '.join(' / '.join(f'{a:.2f}' for a in each) for each in both)} |")
 
 
+def pairs(args: argparse.Namespace) -> None:
+    """Amplitudes of aligned pairs, of scenes that choose: by powers, and of what small and large photograph share.
+
+    Powers count what the small photograph has beside that (noise, aliasing, processing); no kernel makes it.  A wave's
+    sum over windows of small times conjugate of large, over the power of large, does not (Wiener's response).
+    """
+    print("cycles per pixel:", *FREQUENCIES)
+    for camera in ("Canon", "Nikon"):
+        names = [path.name for path in list_images(args.pairs / "lr") if path.name.startswith(camera)]
+        names = [name for name in names if int(name.split(".")[0].split("_")[1]) % 4 == 2]
+        sums = []
+        for name in names:
+            small = _windows(to_float(torch.from_numpy(decode_file(args.pairs / "lr" / name)[0]).permute(2, 0, 1)))
+            large = _windows(reduced(args.pairs / "hr" / name))
+            common = (small * large.conj()).sum(0).abs()
+            sums.append(torch.stack([common, small.abs().square().sum(0), large.abs().square().sum(0)]))
+        common, small, large = _rings(torch.stack(sums).sum(0))
+        rows = {"powers": (small / large).sqrt(), "shared": common / large}
+        for what, row in rows.items():
+            found = at_frequencies(row[None])[0].tolist()
+            print(f"| {camera}, {len(names)} scenes | {what} | {' / '.join(f'{a:.2f}' for a in found)} |")
+
+
+def _windows(image: Tensor) -> Tensor:
+    """``(windows, 32, 32)``: spectra of luma in Hann windows, without their means."""
+    line = torch.hann_window(_WINDOW)
+    window = line[:, None] * line
+    parts = luma(image[None])[0, 0].unfold(0, _WINDOW, _WINDOW // 4).unfold(1, _WINDOW, _WINDOW // 4).flatten(0, 1)
+    mean = (parts * window).sum((1, 2), keepdim=True) / window.sum()
+    return torch.fft.fft2((parts - mean) * window)
+
+
+def _rings(planes: Tensor) -> Tensor:
+    """``(C, 32, 32)`` -> ``(C, 17)``: sums by frequency."""
+    frequency = torch.fft.fftfreq(_WINDOW)
+    ring = (torch.hypot(frequency[:, None], frequency) * _WINDOW).round().long()
+    return torch.stack([planes[:, ring == number].sum(1) for number in range(_WINDOW // 2 + 1)], 1)
+
+
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Learned blur against the truth.")
@@ -149,6 +216,14 @@ def main() -> None:
     second = parts.add_parser("real")
     second.add_argument("banks", type=Path, nargs="+")
     second.set_defaults(run=real)
+    fourth = parts.add_parser("errors")
+    fourth.add_argument("--clean", type=Path, required=True)
+    fourth.add_argument("--images", type=int, default=13, help="photographs of a pile")
+    fourth.add_argument("--piles", type=int, default=9)
+    fourth.set_defaults(run=errors)
+    third = parts.add_parser("pairs")
+    third.add_argument("pairs", type=Path, help="a folder with lr and hr, such as realsr_x4/dev")
+    third.set_defaults(run=pairs)
     args = parser.parse_args()
     args.run(args)
 

@@ -20,10 +20,23 @@ class KernelsDataOptions(ReadingOptions):
         description="the clean images, reduced as those that the kernels will blur: `downscale: 4` for enlarging by 4"
     )
     noisy: DomainOptions = Field(description="the degraded images, which need not show the same things")
+    megapixels: float = Field(
+        32,
+        ge=0.1,
+        le=10**5,
+        description="of each pile that are read, from whole images, each once; of a larger pile tiles of each image, "
+        "spread evenly, and every so many images",
+    )
+    crops: int | None = Field(
+        None,
+        ge=1,
+        le=10**6,
+        description="so many crops of each pile, drawn at random, in place of whole images; null: whole images, but "
+        "2000 crops of what is read from shards, or has `resize_range` or `blur`",
+    )
     crop: int = Field(
         64, ge=LEAST_SIDE, le=1024, description="side of the square crops in pixels; smaller images are left out"
     )
-    crops: int = Field(2000, ge=1, le=10**6, description="crops of each pile, drawn at random")
 
 
 class TrainKernelsOptions(RunFolderOptions):

@@ -10,7 +10,7 @@ Legend: n edges, F frequencies, K nodes of a response, N kernels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,7 +68,7 @@ def estimate_kernels(
     Raises:
         ShapeError: a pile with fewer than :data:`LEAST_EDGES` edges.
     """
-    sharp, blurred = (_pooled(pile, name) for pile, name in ((clean, "clean"), (degraded, "degraded")))
+    sharp, blurred = _pooled(clean.values(), "clean"), _pooled(degraded.values(), "degraded")
     model = ResponseModel()
     common = _amplitudes(blurred)
     ratio = common - _amplitudes(sharp)
@@ -90,17 +90,17 @@ def estimate_kernels(
     return KernelEstimate(bank, tuple(names) if kernels else ("all images",), pile, believed, edges)
 
 
-def edge_ratio(clean: Mapping[str, Tensor], degraded: Mapping[str, Tensor]) -> Tensor:
+def edge_ratio(clean: Collection[Tensor], degraded: Collection[Tensor]) -> Tensor:
     """Logarithm of the amplitudes across the edges of the degraded pile over the clean one's: ``(F,)`` float64.
 
     Args:
-        clean: as of :func:`estimate_kernels`.
-        degraded: likewise.
+        clean: powers ``(n, F)`` of each clean image, as of :func:`estimate_kernels`.
+        degraded: of each degraded one.
 
     Raises:
         ShapeError: a pile with fewer than :data:`LEAST_EDGES` edges.
     """
-    sharp, blurred = (_pooled(pile, name) for pile, name in ((clean, "clean"), (degraded, "degraded")))
+    sharp, blurred = _pooled(clean, "clean"), _pooled(degraded, "degraded")
     return _amplitudes(blurred) - _amplitudes(sharp)
 
 
@@ -134,8 +134,8 @@ def _amplitudes(powers: Tensor) -> Tensor:
     return powers.double().quantile(_RANK, 0).clamp(min=_FLOOR).log() / 2
 
 
-def _pooled(pile: Mapping[str, Tensor], name: str) -> Tensor:
-    powers = torch.cat([torch.zeros(0, len(FREQUENCIES)), *pile.values()])
+def _pooled(pile: Collection[Tensor], name: str) -> Tensor:
+    powers = torch.cat([torch.zeros(0, len(FREQUENCIES)), *pile])
     if len(powers) < LEAST_EDGES:
         raise ShapeError(
             f"estimate_kernels: {name}: expected at least {LEAST_EDGES} isolated edges, got {len(powers)} in "

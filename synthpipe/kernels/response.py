@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["FREQUENCIES", "amplitudes", "radial_kernel"]
+__all__ = ["FREQUENCIES", "amplitudes", "at_frequencies", "radial_kernel"]
 
 #: Cycles per pixel at which kernels are described.
 FREQUENCIES = (0.1, 0.2, 0.3, 0.4, 0.47)
@@ -30,6 +30,18 @@ def amplitudes(kernels: Tensor, frequencies: Sequence[float] = FREQUENCIES) -> T
     """
     real, imaginary = _along_directions(kernels, frequencies)
     return torch.hypot(real, imaginary).mean(-1)
+
+
+def at_frequencies(responses: Tensor, frequencies: Sequence[float] = FREQUENCIES) -> Tensor:
+    """Responses between their nodes: ``(N, nodes)``, evenly from 0 to 0.5 cycles per pixel -> ``(N, K)``.
+
+    Args:
+        responses: at the nodes.
+        frequencies: cycles per pixel, below 0.5.
+    """
+    place = torch.tensor(frequencies, dtype=torch.float64) * (2 * (responses.shape[1] - 1))
+    below = place.floor().long()
+    return responses[:, below].lerp(responses[:, below + 1], (place - below).to(responses.dtype))
 
 
 def _along_directions(kernels: Tensor, frequencies: Sequence[float]) -> tuple[Tensor, Tensor]:

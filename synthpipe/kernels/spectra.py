@@ -6,6 +6,7 @@ its two differences of colour together; M places of a crop where least happens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class CropSpectra(NamedTuple):
 
 
 def crop_spectra(image: Tensor) -> CropSpectra:
-    """Powers of windows that overlap by half, and of the flattest places.
+    """Powers of windows that overlap by half or more, up to all borders, and of the flattest places.
 
     Args:
         image: ``(3, H, W)`` float in [0, 1], both sides at least :data:`WINDOW_SIDE`.
@@ -101,7 +102,9 @@ def _ring_powers(planes: Tensor, side: int, step: int) -> Tensor:
     """``(C, windows, side / 2 + 1)``: mean power in each ring of Hann windows, without the windowed mean."""
     line = torch.hann_window(side)
     window = line[:, None] * line
-    parts = planes.unfold(1, side, step).unfold(2, side, step).flatten(1, 2)  # (C, windows, side, side)
+    rows, columns = (_first_pixels(length, side, step) for length in planes.shape[1:])
+    parts = planes.unfold(1, side, 1)[:, rows].unfold(2, side, 1)[:, :, columns]
+    parts = parts.flatten(1, 2)  # (C, windows, side, side)
     mean = (parts * window).sum((2, 3), keepdim=True) / window.sum()
     power = torch.fft.fft2((parts - mean) * window).abs().square().flatten(2) / window.square().sum()
     frequency = torch.fft.fftfreq(side)
@@ -110,3 +113,8 @@ def _ring_powers(planes: Tensor, side: int, step: int) -> Tensor:
     sums = power.new_zeros(*power.shape[:2], side // 2 + 1).index_add_(2, ring[inside], power[..., inside])
     means: Tensor = sums / torch.bincount(ring[inside], minlength=side // 2 + 1)
     return means
+
+
+def _first_pixels(length: int, side: int, step: int) -> Tensor:
+    """Where windows begin, at most ``step`` apart, so that the first and the last reach the borders."""
+    return torch.linspace(0, length - side, math.ceil((length - side) / step) + 1).round().long()

@@ -3,12 +3,15 @@
 An image's spectrum is that of its content times the response.  Contents of the two piles are taken for draws of one
 law, whose spread the clean pile tells: the steepness of spectra differs from image to image (it is about a power of
 the frequency), and each ring beside it.  The more images, the less of it is left in the difference of the piles' means.
-The logarithm of the response is the most probable one under a Gaussian process (:mod:`response_prior`).
+The logarithm of the response is the most probable one under a Gaussian process (:mod:`response_prior`): under several,
+which expect unsharp masks of different amounts, each counted by how probable it makes what was measured.
 
 Legend: N, M images; K rings, the nodes of a response.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,19 +27,22 @@ LEAST_IMAGES = 3
 _SMOOTH, _REACH = 0.6, 0.08
 #: Error of a ring's difference that no number of images mends, and how little is known of the common scale.
 _FLOOR, _SCALE = 0.02, 1.0
+#: Standard deviation of one image's ring beyond what the clean pile tells, at a frequency, falling as 1 / f^2: the
+#: photographs of a degraded pile are framed in other ways, which low frequencies show most.
+_FRAMING, _FRAMED = 0.2, 0.06
 #: Standard deviations from the median at which an image's ring is cut, and how many median deviations are one.
 _FAR, _NORMAL = 2.0, 1.4826
 #: Where the steepness of a spectrum turns, cycles per pixel.
 _PIVOT = 0.1
 
 
-def spectral_response(degraded: Tensor, clean: Tensor, sharpening: float = 0.0) -> Tensor:
+def spectral_response(degraded: Tensor, clean: Tensor, sharpenings: Sequence[float] = (0.0,)) -> Tensor:
     """The response, ``(K,)`` float64, above 0, and 1 at the frequency 0.
 
     Args:
         degraded: ``(N, K)`` of each degraded image, from :func:`synthpipe.kernels.spectra.log_amplitudes`.
         clean: ``(M, K)`` of each clean image.
-        sharpening: of the prior, see :func:`response_prior`.
+        sharpenings: of each prior, see :func:`response_prior`.
 
     Raises:
         ShapeError: fewer than :data:`LEAST_IMAGES` of one.
@@ -48,13 +54,22 @@ def spectral_response(degraded: Tensor, clean: Tensor, sharpening: float = 0.0) 
                 "give more images"
             )
     measured = _mean(degraded.double()) - _mean(clean.double())
-    errors = _content(clean.double()) * (1 / len(degraded) + 1 / len(clean)) + _SCALE
+    framing = torch.diag((_FRAMING * (_FRAMED / nodes()[1:]).square()).square())
+    errors = (_content(clean.double()) + framing) * (1 / len(degraded) + 1 / len(clean)) + _SCALE
     errors = errors + _FLOOR**2 * torch.eye(len(errors), dtype=torch.float64)
-    prior = response_prior(_SMOOTH, _REACH, sharpening)
     # The ring 0 is what a window's mean left: nothing.
-    gain = torch.linalg.solve(prior[1:, 1:] + errors, prior[1:]).T
-    response: Tensor = (gain @ measured[1:]).exp()
+    found = [_under(response_prior(_SMOOTH, _REACH, each), errors, measured[1:]) for each in sharpenings]
+    shares = torch.stack([evidence for _, evidence in found]).softmax(0)
+    logs = torch.stack([log_response for log_response, _ in found])
+    response: Tensor = (shares @ logs).exp()
     return response
+
+
+def _under(prior: Tensor, errors: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of the logarithms ``(K,)`` under a prior, and the logarithm of the density of what was measured."""
+    covariance = prior[1:, 1:] + errors
+    explained = torch.linalg.solve(covariance, measured)
+    return prior[:, 1:] @ explained, -(measured @ explained + torch.linalg.slogdet(covariance)[1]) / 2
 
 
 def _mean(images: Tensor) -> Tensor:

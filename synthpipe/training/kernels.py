@@ -1,4 +1,4 @@
-"""A bank of blur kernels from two unpaired piles: crops are read, spectra and edges measured, kernels computed at once.
+"""A bank of blur kernels from two unpaired piles: images are read, spectra and edges measured, kernels computed.
 
 No step follows another here, so that the run has no checkpoints: it is a function of its options, and takes a minute.
 """
@@ -20,12 +20,15 @@ from synthpipe.config.kernels import TrainKernelsOptions
 from synthpipe.config.run import DomainOptions
 from synthpipe.config.training import write_options
 from synthpipe.errors import ShapeError, TrainingError
+from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.images import to_float
 from synthpipe.kernels import KernelBank
-from synthpipe.kernels.edges import edge_powers
 from synthpipe.kernels.estimate import estimate_kernels
-from synthpipe.kernels.joint import Evidence, Pile, estimate_groups, evidence_of, together
+from synthpipe.kernels.evidence import LEAST_TILE, Evidence, Pile, evidence_of, together
+from synthpipe.kernels.joint import estimate_groups
 from synthpipe.kernels.response import FREQUENCIES, amplitudes
+from synthpipe.kernels.spectral_model import LEAST_IMAGES
+from synthpipe.training.data.folder_domain import FolderDomain
 from synthpipe.training.data.readers import DomainReader, read_domain
 from synthpipe.training.pictures import picture_grid
 from synthpipe.training.run_folder import RunFolder
@@ -34,8 +37,10 @@ __all__ = ["compute"]
 
 logger = logging.getLogger("synthpipe.training")
 
-#: Crops that are read at once.
-_AT_ONCE = 16
+#: Crops of a pile that is not read whole, and how many are read at once.
+_CROPS, _AT_ONCE = 2000, 16
+#: How often the estimate is made again for its standard error.
+_RESAMPLINGS = 60
 #: Images of a folder that has a kernel of its own.
 _LEAST_OF_FOLDER = 8
 #: Columns of the picture of kernels, pixels for each of theirs, and between two of them.
@@ -47,7 +52,7 @@ def compute(options: TrainKernelsOptions, stop: Callable[[], bool] = lambda: Fal
 
     Args:
         options: of the run.
-        stop: asked between crops; true ends the run without a result.
+        stop: asked between images or crops; true ends the run without a result.
 
     Raises:
         TrainingError: the folder holds a result, too few edges in a pile, or stopped.
@@ -77,8 +82,9 @@ def compute(options: TrainKernelsOptions, stop: Callable[[], bool] = lambda: Fal
             **_amplitudes_of(bank),
         }
         info["figures"] |= about.get("figures", {})
-        folder.log_numbers(options.data.crops, info["figures"])
-        folder.save_picture(options.data.crops, _picture(bank.kernels))
+        looked_at = options.data.crops or len(noisy)
+        folder.log_numbers(looked_at, info["figures"])
+        folder.save_picture(looked_at, _picture(bank.kernels))
         checkpoints.save(path, bank, info)
         logger.info("%d kernels in %s; data: %s", len(bank.kernels), path, info["data"])
     return path
@@ -88,14 +94,58 @@ def _pile(
     name: str, domain: DomainOptions, options: TrainKernelsOptions, stop: Callable[[], bool]
 ) -> tuple[Pile, dict[str, Any]]:
     """What each image tells, by its file or key; and where the images are from."""
+    as_they_are = domain.shards is None and domain.resize_range is None and domain.blur is None
+    if options.data.crops is None and as_they_are:
+        return _whole_pile(name, domain, options, stop)
+    return _pile_of_crops(name, domain, options, options.data.crops or _CROPS, stop)
+
+
+def _whole_pile(
+    name: str, domain: DomainOptions, options: TrainKernelsOptions, stop: Callable[[], bool]
+) -> tuple[Pile, dict[str, Any]]:
+    """All of each image once; of piles beyond ``data.megapixels`` tiles of each, and every so many images."""
     data = options.data
-    count = min(_AT_ONCE, data.crops)
+    images = FolderDomain(name, domain, data, data.crop, 1, options.seed)
+    total, limit = sum(height * width for height, width in images.sizes), round(1e6 * data.megapixels)
+    count = min(len(images), max(limit // LEAST_TILE**2, LEAST_IMAGES)) if total > limit else len(images)
+    pixels = limit // count if total > limit else None
+    numbers = [int((place + 0.5) * len(images) / count) for place in range(count)]
+    found = {}
+    for number in numbers:
+        if stop():
+            raise TrainingError("stopped before all images were read: there is no result; start the run again")
+        image = images.image(number)
+        if image is not None:
+            found[images.files[number]] = _evidence(to_float(image), options, pixels)
+    if not found:
+        raise TrainingError(
+            f"{name}: none of {len(numbers)} images can be read ({passed_over_text(images.skipped)}), such as "
+            f"{images.files[0]!r}: check the files in {', '.join(domain.places)}"
+        )
+    if pixels is not None:
+        logger.info(
+            "%s: %.1f megapixels of %.1f are read, from %d images of %d: see data.megapixels",
+            name,
+            limit / 1e6,
+            total / 1e6,
+            len(found),
+            len(images),
+        )
+    return found, images.describe() | {"read": len(found)}
+
+
+def _pile_of_crops(
+    name: str, domain: DomainOptions, options: TrainKernelsOptions, number: int, stop: Callable[[], bool]
+) -> tuple[Pile, dict[str, Any]]:
+    """The same of crops drawn at random."""
+    data = options.data
+    count = min(_AT_ONCE, number)
     reader: DomainReader = read_domain(name, domain, data, data.crop, range(count), options.seed)
     found: dict[str, list[Evidence]] = defaultdict(list)
     try:
-        for batch in range(math.ceil(data.crops / count)):
+        for batch in range(math.ceil(number / count)):
             crops, keys = reader.next()
-            for crop, key in list(zip(crops, keys, strict=True))[: data.crops - batch * count]:
+            for crop, key in list(zip(crops, keys, strict=True))[: number - batch * count]:
                 if stop():
                     raise TrainingError("stopped before all crops were read: there is no result; start the run again")
                 found[key].append(_evidence(to_float(crop), options))
@@ -105,10 +155,9 @@ def _pile(
     return {key: together(crops) for key, crops in found.items()}, described
 
 
-def _evidence(crop: Tensor, options: TrainKernelsOptions) -> Evidence:
-    if options.estimator == "edges":
-        return Evidence(edge_powers(crop), ())
-    return evidence_of(crop, options.estimator == "both")
+def _evidence(image: Tensor, options: TrainKernelsOptions, pixels: int | None = None) -> Evidence:
+    edges, spectra = options.estimator != "spectra", options.estimator != "edges"
+    return evidence_of(image, edges, spectra, pixels)
 
 
 def _by_edges(clean: Pile, noisy: Pile, options: TrainKernelsOptions) -> tuple[KernelBank, dict[str, Any]]:
@@ -124,13 +173,25 @@ def _by_spectra(clean: Pile, noisy: Pile, options: TrainKernelsOptions) -> tuple
     """A kernel for each folder of the degraded images, and what the header says of it."""
     groups = _by_folder(noisy)
     teller: Literal["both", "spectra"] = "both" if options.estimator == "both" else "spectra"
-    found = estimate_groups(clean, groups, options.side, teller, options.chroma)
+    found = estimate_groups(clean, groups, options.side, teller, options.chroma, _RESAMPLINGS)
     shares = [round(share, 3) for share in found.edge_shares]
     images = [len(groups[name]) for name in found.names]
+    names = [PurePath(name).name or "all" for name in found.names]
+    errors = [[round(value, 4) for value in row] for row in found.errors.tolist()]
+    for name, own, error, count in zip(names, amplitudes(found.bank.kernels).tolist(), errors, images, strict=True):
+        told = ", ".join(
+            f"{amplitude:.2f} +- {spread:.2f} at {frequency:g}"
+            for frequency, amplitude, spread in zip(FREQUENCIES, own, error, strict=True)
+        )
+        logger.info("%s, %d images: amplitude and its standard error: %s cycles per pixel", name, count, told)
+    worst = found.errors.amax(0).tolist()
+    figures = {f"error_{frequency:g}": value for frequency, value in zip(FREQUENCIES, worst, strict=True)}
     return found.bank, {
-        "names": [PurePath(name).name or "all" for name in found.names],
+        "names": names,
         "edge_shares": shares,
         "images": images,
+        "amplitude_errors": errors,
+        "figures": figures,
     }
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from synthpipe.errors import ShapeError
-from synthpipe.kernels.joint import Pile, estimate_groups, evidence_of
+from synthpipe.kernels.evidence import Pile, evidence_of
+from synthpipe.kernels.joint import estimate_groups
 from synthpipe.kernels.response import amplitudes
 from synthpipe.kernels.response_prior import NODES, nodes
 from synthpipe.kernels.spectral_model import spectral_response
@@ -72,6 +73,24 @@ def test_colour_has_a_kernel_of_its_own_and_each_group_has_one(clean: Pile) -> N
         amplitudes(found.bank.chroma, [0.1, 0.2]), amplitudes(softer[None], [0.1, 0.2]).expand(2, 2), atol=0.08, rtol=0
     )
     assert float(amplitudes(found.bank.chroma, [0.3, 0.4]).max()) < 0.3
+
+
+def test_the_standard_error_is_the_spread_of_piles_of_other_images(clean: Pile) -> None:
+    """Many piles of ten images each behind one kernel: how far their estimates are apart, and what each says of it."""
+    kernel = gaussians(0.6)[0]
+    amplitude, error = [], []
+    for seed in range(12):
+        pile = pile_of(blurred(fields(10, seed=20 + seed, side=64), kernel, 0, seed=1))
+        found = estimate_groups(clean, {"all": pile}, teller="spectra", chroma=False, resamplings=30)
+        amplitude.append(amplitudes(found.bank.kernels)[0])
+        error.append(found.errors[0])
+    spread, told = torch.stack(amplitude).std(0), torch.stack(error).mean(0)
+    assert told.shape == (5,)
+    assert bool((told[1:4] / spread[1:4] > 0.5).all())
+    assert bool((told[1:4] / spread[1:4] < 2).all())
+    alone = estimate_groups(clean, {"all": pile}, teller="spectra", chroma=False)
+    assert bool(alone.errors.isnan().all())
+    assert_close(amplitudes(alone.bank.kernels)[0], amplitude[-1])
 
 
 def test_a_grey_pile_blurs_colour_as_luma(clean: Pile) -> None:

@@ -48,6 +48,15 @@ def test_crops_count_by_their_windows() -> None:
     assert_close(together[0, 5:], expected[5:] - expected[3:9].mean(), atol=0.1, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "where", [(slice(0, 8), slice(None)), (slice(-8, None), slice(None)), (slice(None), slice(-12, None))]
+)
+def test_windows_reach_all_borders(where: tuple[slice, slice]) -> None:
+    image = torch.full((3, 80, 120), 0.5)
+    image[:, where[0], where[1]] += 0.1 * torch.randn(image[:, where[0], where[1]].shape[1:])
+    assert float(crop_spectra(image).powers[0, 10]) > (0.25 / 255) ** 2
+
+
 def test_an_image_without_detail_tells_nothing() -> None:
     grey = fields(1, seed=4, side=64, colour=0.0)[0]
     found = log_amplitudes([crop_spectra(grey)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from synthpipe.cli import main
 from synthpipe.config.reader import parse_options, read_options
 from synthpipe.config.training import SCHEMAS
 from synthpipe.errors import OptionError, TrainingError
-from synthpipe.images import to_uint8
+from synthpipe.images import quantize_8bit, to_uint8
 from synthpipe.kernels import KernelBank
+from synthpipe.kernels.evidence import evidence_of
+from synthpipe.kernels.joint import estimate_groups
 from synthpipe.kernels.response import FREQUENCIES, amplitudes
 from synthpipe.training import train
 from tests.kernels.fields import fields
@@ -94,8 +97,10 @@ def test_what_cannot_be_is_refused(options: Callable[..., dict[str, Any]], tmp_p
         parse_options(options(max_steps=5), SCHEMAS["kernels"])
     with pytest.raises(OptionError, match="expected an odd number, got 12; write 13"):
         parse_options(options(side=12), SCHEMAS["kernels"])
-    with pytest.raises(TrainingError, match="stopped before all crops were read"):
-        train(parse_options(options(), SCHEMAS["kernels"]), stop=lambda: True)
+    for crops, what in ((24, "crops"), (None, "images")):
+        given = options(data={"crops": crops})
+        with pytest.raises(TrainingError, match=f"stopped before all {what} were read"):
+            train(parse_options(given, SCHEMAS["kernels"]), stop=lambda: True)
     flat = write(tmp_path / "flat", [torch.full((3, 90, 90), 0.5)])
     with pytest.raises(TrainingError, match="degraded: expected at least 100 isolated edges, got 0"):
         run(options(data={"noisy": {"folder": flat}}))
@@ -126,6 +131,54 @@ def test_spectra_tell_a_kernel_for_each_folder(tmp_path: Path) -> None:
     assert plain.config == {"number": 3, "side": 11}
     with pytest.raises(OptionError, match=r"expected 'data.crop' of at least 64 for spectra, got 48"):
         parse_options({**given, "data": {**data, "crop": 48}}, SCHEMAS["kernels"])
+
+
+def test_whole_images_are_read_and_the_header_says_how_far_to_trust(tmp_path: Path) -> None:
+    """Without a number of crops the kernels are those of whole images, whatever the seed; each once."""
+    sharp, soft = fields(8, seed=1), blurred(fields(12, seed=2), gaussians(0.7)[0], 0, seed=1)
+    data = {"clean": {"folder": write(tmp_path / "clean", sharp)}, "noisy": {"folder": write(tmp_path / "soft", soft)}}
+    given = {
+        "kind": "kernels",
+        "run_dir": str(tmp_path / "run"),
+        "estimator": "spectra",
+        "data": {**data, "workers": 0},
+    }
+    bank = run(given)
+    piles = [{str(n): evidence_of(quantize_8bit(x), False) for n, x in enumerate(pile)} for pile in (sharp, soft)]
+    expected = estimate_groups(piles[0], {"all": piles[1]}, teller="spectra").bank.kernels
+    assert torch.equal(bank.kernels, expected)
+    assert torch.equal(run({**given, "run_dir": str(tmp_path / "again"), "seed": 3}).kernels, expected)
+    info = checkpoints.read_header(tmp_path / "run" / "final.safetensors")["info"]
+    assert info["data"]["noisy"]["read"] == 12
+    (errors,) = info["amplitude_errors"]
+    assert all(0 < error < 0.2 for error in errors)
+    assert info["figures"]["error_0.2"] == pytest.approx(errors[1], abs=1e-4)
+    assert f" +- {errors[1]:.2f} at 0.2" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_of_piles_that_are_too_large_a_part_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clean = write(tmp_path / "clean", fields(6, seed=1))
+    soft = write(tmp_path / "soft", blurred(fields(8, seed=2, side=384), gaussians(0.7)[0], 0, seed=1))
+    data = {"clean": {"folder": clean}, "noisy": {"folder": soft}, "megapixels": 0.3, "workers": 0}
+    with caplog.at_level(logging.INFO, logger="synthpipe.training"):
+        run({"kind": "kernels", "run_dir": str(tmp_path / "run"), "estimator": "spectra", "data": data})
+    assert "noisy: 0.3 megapixels of 1.2 are read, from 4 images of 8: see data.megapixels" in caplog.text
+    assert "clean: 0." not in caplog.text
+
+
+def test_broken_images_are_passed_over(tmp_path: Path) -> None:
+    clean, soft = (write(tmp_path / name, fields(4, seed=n)) for n, name in enumerate(("clean", "soft")))
+    broken = sorted(Path(soft).iterdir())
+    broken[0].write_bytes(broken[0].read_bytes()[:2000])
+    data = {"clean": {"folder": clean}, "noisy": {"folder": soft}, "workers": 0}
+    given = {"kind": "kernels", "run_dir": str(tmp_path / "run"), "estimator": "spectra", "data": data}
+    run(given)
+    info = checkpoints.read_header(tmp_path / "run" / "final.safetensors")["info"]
+    assert (info["data"]["noisy"]["read"], sum(info["data"]["noisy"]["skipped"].values())) == (3, 1)
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(TrainingError, match=r"noisy: none of 4 images can be read \(.*\), such as .*: check the files"):
+        run({**given, "run_dir": str(tmp_path / "two")})
 
 
 def test_no_folder_is_lost_for_its_name_and_one_with_too_few_images_is_named(

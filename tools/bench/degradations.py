@@ -40,7 +40,8 @@ from synthpipe.config.reader import parse_options
 from synthpipe.errors import SynthPipeError
 from synthpipe.flat_noise import noise_level
 from synthpipe.images import crop_to_multiple, downscale_bicubic, quantize_8bit, to_float, to_uint8
-from synthpipe.kernels.joint import estimate_groups, evidence_of
+from synthpipe.kernels.evidence import evidence_of
+from synthpipe.kernels.joint import estimate_groups
 from synthpipe.kernels.response import amplitudes
 from synthpipe.noise_fit import fit_gaussian
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, akld, histogram_kld, measure_noise, residual_of

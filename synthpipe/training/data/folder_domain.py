@@ -14,6 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -186,6 +187,15 @@ class FolderDomain:
     def files(self) -> list[str]:
         """The usable files; those that turn out broken are among them."""
         return [str(path) for path in self._paths]
+
+    def describe(self) -> dict[str, Any]:
+        """Where the images are from, how many are used, what was skipped, and what those read so far have given up."""
+        return {
+            "folders": list(self.options.places),
+            "images": len(self),
+            "skipped": dict(self.skipped),
+            "given_up": dict(sorted(self.given_up.items())),
+        }
 
     def image(self, number: int) -> Tensor | None:
         """One of the :attr:`files`, whole, ``(3, H, W)`` uint8, after ``downscale``; None where it is broken."""

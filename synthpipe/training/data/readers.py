@@ -66,14 +66,8 @@ class FolderReader:
         return self._crops(-1, range(count))
 
     def describe(self) -> dict[str, Any]:
-        """Where the images are from, how many are used, what was skipped, and what those read so far have given up."""
-        domain = self.domain
-        return {
-            "folders": list(domain.options.places),
-            "images": len(domain),
-            "skipped": dict(domain.skipped),
-            "given_up": dict(sorted(domain.given_up.items())),
-        }
+        """As :meth:`FolderDomain.describe`."""
+        return self.domain.describe()
 
     def state_dict(self) -> dict[str, Any]:
         """The number of the next step, of which crops are a function, and what the files were."""
