@@ -138,15 +138,19 @@ def judge_corpora(args: argparse.Namespace, corpus: Corpus, size: Size) -> tuple
 
 
 def score(scorer: Scorer, fingerprint: str, corpus: Corpus, limit: int, out: Path, by: str) -> NDArray[np.float64]:
-    """The column ``by``, ``(2, N)``, of the clean and the corrupted tiles, saved as it grows."""
+    """The column ``by``, ``(2, N)``, of the clean and the corrupted tiles, saved as it grows; like tiles once alone."""
     column = {} if by == DEGRADED_LOGIT else {"by": by}
     digest = digest_of([corpus.clean, corpus.corrupted], {"scorer": fingerprint, "tiles": limit, **column})
     path = out / f"scores_{digest}.npy"
     logits = np.load(path) if path.is_file() else np.full((2, len(corpus)), np.nan)
     missing = np.argwhere(np.isnan(logits)).tolist()
+    found: dict[bytes, float] = {}
     for done, (side, n) in enumerate(tqdm(missing, desc="scoring", unit="tile", disable=None), 1):
-        tile = torch.from_numpy((corpus.corrupted if side else corpus.clean)[n])
-        logits[side, n] = score_image(scorer, tile, limit)[by]
+        tile = np.ascontiguousarray((corpus.corrupted if side else corpus.clean)[n])
+        key = hashlib.sha256(tile.data).digest()
+        if key not in found:
+            found[key] = score_image(scorer, torch.from_numpy(tile), limit)[by]
+        logits[side, n] = found[key]
         if done % _SAVE_EVERY == 0 or done == len(missing):
             part = path.with_suffix(f".{os.getpid()}.npy")
             np.save(part, logits)

@@ -139,8 +139,8 @@ def _fit_kinds(args: argparse.Namespace) -> int:
     with log_lines(logging.INFO):
         scorer, info = fit_kinds(args.clean, options, progress=True)
     path = checkpoints.save(args.target, scorer, {"calibration": info})
-    print(f"fitted on {info['images_fitted']} images, measured on mixtures of {info['images_held_out']} others")
-    print(f"{'kind':12} {'AUROC':>7} {'largest bias':>13} {'images':>7}")
+    print(f"fitted on {info['images']} images; each of {info['shares']} shares measured by a fit on the others:")
+    print(f"{'kind':12} {'AUROC':>7} {'largest bias':>13} {'copies':>7}")
     for kind, row in info["held_out"].items():
         print(f"{kind:12} {row['auroc']:7.3f} {row['largest_bias']:13.3f} {row['images']:7d}")
     print_given_up(info["given_up"])

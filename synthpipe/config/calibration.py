@@ -50,7 +50,11 @@ class KindCalibrationOptions(Options):
     seed: int = Field(0, ge=0, lt=2**63, description="seed of all randomness: mixtures, tiles, the split")
     mixtures: int = Field(12, ge=1, le=4096, description="degraded copies of each image")
     holdout: float = Field(
-        0.125, gt=0, lt=1, description="share of the images that the network does not see; calibrates its probabilities"
+        0.25,
+        gt=0,
+        le=0.5,
+        description="share of the images that is held out in turn: a network fitted on the others judges them, which "
+        "calibrates the probabilities of the one that is fitted on all",
     )
     reduce: float = Field(2.5, ge=1, le=8, description="copies are first reduced by a factor from 1 to this")
     noises: tuple[Weights, ...] = Field(

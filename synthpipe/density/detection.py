@@ -10,7 +10,7 @@ from torch import Tensor
 
 from synthpipe.errors import ShapeError
 
-__all__ = ["auroc", "caught_share", "largest_bias", "pair_accuracy"]
+__all__ = ["auroc", "caught_share", "pair_accuracy"]
 
 
 def auroc(clean: Tensor, degraded: Tensor) -> float:
@@ -65,35 +65,6 @@ def caught_share(clean: Tensor, degraded: Tensor, false_rejects: float = 0.05) -
     rejected = int(false_rejects * len(clean))
     threshold = clean.sort(descending=True).values[rejected]  # rejecting only what lies above it
     return int((degraded > threshold).sum()) / len(degraded)
-
-
-def largest_bias(clean: Tensor, degraded: Tensor, bins: int = 5, least: int = 20) -> float:
-    """How far a probability is from the truth at even odds: the largest difference of a bin of a reliability diagram.
-
-    In bins of equal width, the mean probability is compared with the share of the degraded; clean and degraded samples
-    count alike in all, so that 0.5 means "as likely as not" where both are as frequent.
-
-    Args:
-        clean: ``(N,)`` probabilities of samples that are not degraded.
-        degraded: ``(M,)`` of those that are.
-        bins: number of bins.
-        least: bins with fewer samples say nothing and are left out.
-
-    Raises:
-        ShapeError: empty or not flat, NaN, or no probabilities.
-    """
-    clean, degraded = _checked(clean, "largest_bias"), _checked(degraded, "largest_bias")
-    values = torch.cat([clean, degraded])
-    if not bool(((values >= 0) & (values <= 1)).all()):
-        raise ShapeError(f"largest_bias: expected probabilities, got {float(values.min())}..{float(values.max())}")
-    there = torch.cat([torch.zeros(len(clean)), torch.ones(len(degraded))]).double()
-    weight = torch.cat([torch.full((len(clean),), 0.5 / len(clean)), torch.full((len(degraded),), 0.5 / len(degraded))])
-    largest = 0.0
-    for members in ((values * bins).long().clamp_max(bins - 1) == place for place in range(bins)):
-        if int(members.sum()) >= least:
-            share = weight[members].double() / weight[members].sum()
-            largest = max(largest, abs(float((share * (values[members] - there[members])).sum())))
-    return largest
 
 
 def _checked(values: Tensor, name: str) -> Tensor:

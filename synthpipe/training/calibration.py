@@ -36,7 +36,7 @@ from synthpipe.training.data.folder_domain import list_images
 from synthpipe.transforms.corruptions import corrupt, draw_corruption
 from synthpipe.transforms.density import tile_places
 
-__all__ = ["Calibrated", "CleanImages", "calibrate", "clean_quantiles", "split_images"]
+__all__ = ["Calibrated", "CleanImages", "calibrate", "clean_quantiles", "named_images", "split_images"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -274,14 +274,7 @@ def split_images(
     Raises:
         TrainingError: too few images for two shares.
     """
-    passed_over: Counter[str] = Counter()
-    named = [
-        (f"{number}/{path.relative_to(folder).as_posix()}", path)
-        for number, folder in enumerate(folders)
-        for path in list_images(folder, passed_over)
-    ]
-    if passed_over:
-        logger.info("calibrate: %s: passed over: %s", ", ".join(map(str, folders)), passed_over_text(passed_over))
+    named = named_images(folders)
     held = round(holdout * len(named))
     if not 0 < held < len(named):
         raise TrainingError(
@@ -294,6 +287,19 @@ def split_images(
         [entry for place, entry in enumerate(named) if place not in chosen],
         [entry for place, entry in enumerate(named) if place in chosen],
     )
+
+
+def named_images(folders: Sequence[str | Path]) -> list[tuple[str, Path]]:
+    """All images of the folders, each with a name that moving the folder does not change."""
+    passed_over: Counter[str] = Counter()
+    named = [
+        (f"{number}/{path.relative_to(folder).as_posix()}", path)
+        for number, folder in enumerate(folders)
+        for path in list_images(folder, passed_over)
+    ]
+    if passed_over:
+        logger.info("calibrate: %s: passed over: %s", ", ".join(map(str, folders)), passed_over_text(passed_over))
+    return named
 
 
 def _folder_names(folders: Sequence[str]) -> list[str]:

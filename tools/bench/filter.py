@@ -16,8 +16,8 @@ the AUROC of the detectors whose kind a row is of.
 With ``--real`` the noisy shots of real pairs are told from their references, each picture by one number of 16 tiles, as
 ``synthpipe score`` gives it: by ``p_noise`` and by ``degraded_logit``, on the pairs that settings may be chosen on and
 on those that only judge.  A scorer by kinds is also asked whether its probabilities are true: on mixtures of
-degradations of held-out pictures, the share that has a kind is compared with the mean probability, in five bins, at
-even odds.
+degradations of held-out pictures, the share that has a kind is compared with the mean probability, at even odds, in
+five bins, which are merged until each rests on 20 pictures (``equal_bins_bias`` is of the bins as they were).
 
 With ``--pictures`` each whole picture gets one number, as ``synthpipe score`` gives it, from 4 and from 16 tiles; the
 peer is NIQE of the whole picture, and the rows are those with an original.
@@ -49,7 +49,7 @@ from synthpipe.transforms.density import load_scorer, score_image
 
 FEW, MANY = 4, 16
 #: Copies of each held-out picture, as it is and halved, for the reliability of probabilities.
-MIXTURES = 6
+MIXTURES = 16
 
 
 def main() -> None:
@@ -194,13 +194,13 @@ def numbers_of(scorer: Any, picture: Picture) -> dict[str, float]:
 def mixtures_reliability(args: argparse.Namespace, scorer: KindScorer) -> dict[str, Any]:
     """Of mixtures of ``clean_test``, which no fit saw; the mixtures are those of the fit, with other draws.
 
-    Pictures as they are have grain of their own (film, scanned), which no label knows of; halved ones have little.
+    Pictures as they are have grain of their own (film, scanned), which no label knows of; halved ones have less.
     """
     noises: Any = [checkpoints.load(weights, kind="deflow") for weights in ("canon_5d2", "autochrome")]
     rows = {}
     for name, factor in (("as they are", 1), ("halved", 2)):
-        logits, labels = [], []
-        for path in tqdm(sorted((args.data / "clean_test").iterdir()), unit="picture", disable=None):
+        logits, labels, owners = [], [], []
+        for place, path in enumerate(tqdm(sorted((args.data / "clean_test").iterdir()), unit="picture", disable=None)):
             if path.name in TEXT_PICTURES:
                 continue
             image = to_float(torch.from_numpy(read(path, args.grey).copy()).permute(2, 0, 1))
@@ -212,7 +212,8 @@ def mixtures_reliability(args: argparse.Namespace, scorer: KindScorer) -> dict[s
                 chances = torch.tensor([numbers[probability_column(kind)] for kind in scorer.kinds])
                 logits.append(torch.logit(chances.double(), eps=1e-9))
                 labels.append(mixture.labels)
-        rows[name] = reliability(scorer.kinds, torch.stack(logits), torch.stack(labels))
+                owners.append(place)
+        rows[name] = reliability(scorer.kinds, torch.stack(logits), torch.stack(labels), torch.tensor(owners))
     return rows
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +19,25 @@ _BATCH = 1024
 _RATE, _DECAY = 3e-3, 3e-2
 #: Chance that a statistic is not seen in a step: no kind may hang on one alone.
 _DROPPED = 0.1
-_RIDGE = 1e-2
+#: Strengths that are told apart, in units of what must just be seen, and how much that counts beside being there.
+_DOUBLINGS, _ORDER_SHARE = (2.0, 4.0, 8.0, 16.0), 0.5
+_RIDGE = 1e-3
 _MAX_ITERATIONS = 200
 
 
 def fit_network(
-    scorer: KindScorer, features: Tensor, labels: Tensor, generator: torch.Generator, epochs: int = 40
+    scorer: KindScorer,
+    features: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    epochs: int = 40,
+    strengths: Tensor | None = None,
 ) -> list[float]:
     """Fit standardisation and network in place; each kind counts alike, there and not there.
+
+    That a kind is there says nothing of how strong it is, so logits of strong and of very strong degradation would come
+    in any order.  Where strengths are known, the same logit, less a step for each doubling, is fitted to "twice as
+    strong as must be seen", "four times", ... (proportional odds; McCullagh 1980), and ranks by strength.
 
     Args:
         scorer: whose ``center``, ``spread`` and ``layers`` are set.
@@ -33,6 +45,7 @@ def fit_network(
         labels: ``(N, kinds)``: 1 there, 0 not, below 0 unknown.
         generator: of first weights, order and dropping.
         epochs: passes over the tiles.
+        strengths: ``(N, kinds)``, how many times stronger each kind is than what must just be seen; 0: unknown.
 
     Returns:
         The mean loss of each pass, nats.
@@ -47,7 +60,10 @@ def fit_network(
     scorer.spread.copy_(features.std(0).clamp_min(1e-3))
     _first_weights(scorer, generator)
     scorer.requires_grad_(True)
-    optimizer = torch.optim.AdamW(scorer.parameters(), lr=_RATE, weight_decay=_DECAY)
+    order_of = _Order(labels, strengths) if strengths is not None else None
+    groups: list[dict[str, Any]] = [{"params": [*scorer.parameters()]}]
+    groups += [{"params": [order_of.steps], "weight_decay": 0.0}] if order_of else []
+    optimizer = torch.optim.AdamW(groups, lr=_RATE, weight_decay=_DECAY)
     steps = epochs * (len(features) // _BATCH + 1)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
     losses = []
@@ -63,6 +79,8 @@ def fit_network(
                     logits, labels[few].clamp_min(0).float(), reduction="none"
                 )
                 loss = (each * weight[few]).sum() / weight[few].sum()
+                if order_of:
+                    loss = loss + _ORDER_SHARE * order_of.loss(logits, weight, few)
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
             optimizer.step()
@@ -71,6 +89,23 @@ def fit_network(
         losses.append(total / len(features))
     scorer.requires_grad_(False)
     return losses
+
+
+class _Order:
+    """The loss that ranks logits by strength where strengths are known; labels and strengths ``(N, kinds)``."""
+
+    def __init__(self, labels: Tensor, strengths: Tensor) -> None:
+        known = (strengths > 0) & (labels == 1)
+        self._counts = (known | (labels == 0)) & known.any(0)
+        self._stronger = strengths[..., None] > strengths.new_tensor(_DOUBLINGS)  # (N, kinds, steps)
+        self.steps = torch.ones(labels.shape[1], len(_DOUBLINGS)).requires_grad_()
+
+    def loss(self, logits: Tensor, weight: Tensor, few: Tensor) -> Tensor:
+        """Of the tiles at ``few``, nats."""
+        lowered = logits[..., None] - nn.functional.softplus(self.steps).cumsum(1)
+        each = nn.functional.binary_cross_entropy_with_logits(lowered, self._stronger[few].float(), reduction="none")
+        counts = weight[few] * self._counts[few]
+        return (each.mean(2) * counts).sum() / weight[few].sum()
 
 
 def calibrate_pooling(scorer: KindScorer, tiles: Sequence[Tensor], labels: Tensor, generator: torch.Generator) -> None:

@@ -58,6 +58,8 @@ _GREY_SHARE, _TONED_SHARE = 0.12, 0.25
 _LEARNED_SHARE, _PART = 0.12, (224, 320)
 #: Of learned noise, of 255.
 _MOST_LEARNED = 16.0
+#: Share of its standard deviation that is left in grey, where channels share half of their variance.
+_LEFT_IN_GREY = 0.85
 
 
 class Mixture(NamedTuple):
@@ -67,11 +69,14 @@ class Mixture(NamedTuple):
         image: ``(1, 3, h, w)`` float32, multiples of 1/255, smaller than the original.
         labels: ``(len(KINDS),)`` int: 1 there, 0 not there, :data:`UNKNOWN`.
         words: what was done, for people.
+        strengths: ``(len(KINDS),)``, how many times stronger each kind is than what must just be seen; 0 where that is
+            not known: of all kinds but noise, and of noise that something has changed since.
     """
 
     image: Tensor
     labels: Tensor
     words: str
+    strengths: Tensor
 
 
 class _Life:
@@ -88,6 +93,10 @@ class _Life:
         self.words: list[str] = []
         #: Standard deviation of the noise, of 255, and whether its pixels are correlated.
         self.sigma, self.correlated = 0.0, False
+        #: The former, where nothing has changed it since; else 0.
+        self.unchanged = 0.0
+        #: Whether it has no colours, and whether it is one colour all over.
+        self.grey = self.plain = False
 
     def has(self, kind: int | None, share: float) -> bool:
         """Whether to do what happens in that share of mixtures and stands for ``kind``, or for none."""
@@ -111,6 +120,8 @@ def draw_mixture(image: Tensor, seed: int, reduce: float, noises: Sequence[DeFlo
     """
     draw = Draw(generator_for(seed, "mixture"))
     life = _Life(_toned(_reduced(image[None], reduce, draw), draw), draw)
+    life.grey = draw.chance(_GREY_SHARE)
+    life.x = _in_grey(life)
     learned = bool(noises) and draw.chance(_LEARNED_SHARE)
     if learned:
         life.x = _part(life.x, draw)
@@ -134,12 +145,17 @@ def draw_mixture(image: Tensor, seed: int, reduce: float, noises: Sequence[DeFlo
         _noise(life, noises if learned else ())
     if life.has(_PATTERN, 0.12):
         _pattern(life)
+    life.x = _in_grey(life)  # its noise is grey as well
     if life.has(_COMPRESSION, 0.45):
         _compress(life)
     elif life.has(None, 0.18):
         _compress_little(life)
+    if life.plain:
+        _hide_on_plain(life)
     x = shifted(life.x, draw.whole(0, 15), draw.whole(0, 15))
-    return Mixture(eight_bits(x), torch.tensor(life.labels), ", ".join(life.words) or "clean")
+    strengths = torch.zeros(len(KINDS))
+    strengths[_NOISE] = round(life.unchanged, 1) / _SEEN_NOISE
+    return Mixture(eight_bits(x), torch.tensor(life.labels), ", ".join(life.words) or "clean", strengths)
 
 
 def _reduced(x: Tensor, most: float, draw: Draw) -> Tensor:
@@ -151,12 +167,14 @@ def _reduced(x: Tensor, most: float, draw: Draw) -> Tensor:
 
 
 def _toned(x: Tensor, draw: Draw) -> Tensor:
-    """Some pictures are grey, dull, harsh, dark or light, and none is degraded by that."""
-    if draw.chance(_GREY_SHARE):
-        x = luma(x).expand(-1, 3, -1, -1)
+    """Some pictures are dull, harsh, dark or light, and none is degraded by that."""
     if draw.chance(_TONED_SHARE):
         x = (0.5 + draw.log_uniform(0.5, 1.5) * (x - 0.5) + draw.uniform(-0.15, 0.15)).clamp(0, 1)
     return x
+
+
+def _in_grey(life: _Life) -> Tensor:
+    return luma(life.x).expand(-1, 3, -1, -1) if life.grey else life.x
 
 
 def _part(x: Tensor, draw: Draw) -> Tensor:
@@ -172,6 +190,7 @@ def _draw_graphics(life: _Life) -> None:
     if kind < 0.2:
         colour = draw.normal(3).mul(0.3).add(0.5).clamp(0, 1)
         life.x = colour[None, :, None, None].expand(1, 3, height, width).clone()
+        life.plain = True
     else:
         # In parts, so that a tile holds as much of it as of a screen.
         cell = draw.whole(96, 200)
@@ -185,6 +204,13 @@ def _draw_graphics(life: _Life) -> None:
     if kind >= 0.65:
         life.labels[_NOISE] = UNKNOWN  # photographed pages have some
     life.mark(_GRAPHICS, 1, "drawn")
+
+
+def _hide_on_plain(life: _Life) -> None:
+    """One colour looks alike blurred, enlarged and compressed; only noise on it may show the latter two."""
+    for kind in (_BLUR,) if life.sigma else (_BLUR, _ENLARGEMENT, _COMPRESSION):
+        if life.labels[kind] == 1:
+            life.labels[kind] = UNKNOWN
 
 
 def _blur(life: _Life) -> None:
@@ -220,15 +246,18 @@ def _noise(life: _Life, noises: Sequence[DeFlow]) -> None:
     kind = draw.uniform()
     if noises:
         sigma = _learned_noise(life, noises[draw.whole(0, len(noises) - 1)], min(sigma, _MOST_LEARNED))
+        sigma *= _LEFT_IN_GREY if life.grey else 1.0
         life.correlated, words = True, f"learned noise {sigma:.1f}"
     else:
         white = kind < 0.35
         spread = 0.0 if white else draw.log_uniform(0.35, 1.6)
-        life.x = correlated_noise(life.x, sigma, spread, draw.uniform(0, 1), draw.uniform(-0.3, 1.2), draw)
+        life.x = correlated_noise(
+            life.x, sigma, spread, 1.0 if life.grey else draw.uniform(0, 1), draw.uniform(-0.3, 1.2), draw
+        )
         life.correlated, words = not white, f"noise {sigma:.1f}" + ("" if white else f" over {spread:.2f}")
-        if draw.chance(0.2):
+        if draw.chance(0.2) and not life.grey:
             life.x = _chroma_noise(life.x, draw.uniform(0.5, 2) * sigma, draw)
-    life.sigma = sigma
+    life.sigma = life.unchanged = sigma
     life.mark(_NOISE, 1 if sigma >= _SEEN_NOISE else UNKNOWN if sigma > _UNSEEN_NOISE else 0, words)
 
 
@@ -259,7 +288,7 @@ def _enlarge(life: _Life, size: tuple[int, int], factor: float) -> None:
     mode = "bicubic" if kind < 0.6 else "bilinear" if kind < 0.92 else "nearest"
     life.x = resized(life.x.clamp(0, 1), size, mode)
     if life.sigma:
-        life.correlated = True
+        life.correlated, life.unchanged = True, 0.0
     if life.labels[_NOISE] == 1 and factor > 2.5:
         life.labels[_NOISE] = UNKNOWN
     if life.labels[_BLUR] == 0:
@@ -294,6 +323,7 @@ def _compress_little(life: _Life) -> None:
 
 def _compress(life: _Life) -> None:
     draw, kind = life.draw, life.draw.uniform()
+    life.unchanged = 0.0
     if kind < 0.24:
         quality = draw.whole(15, 80)
         life.x, step = webp(life.x, quality), 90 - (90 - quality) // 2

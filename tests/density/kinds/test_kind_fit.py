@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from synthpipe.density.detection import auroc, largest_bias
+from synthpipe.density.detection import auroc
 from synthpipe.density.kinds.fit import calibrate_pooling, fit_network
 from synthpipe.density.kinds.scorer import KindScorer
+from synthpipe.density.reliability import largest_bias, reliability_bins
 from synthpipe.errors import TrainingError
 
 KINDS = ("noise", "blur")
@@ -72,6 +73,43 @@ def test_unknown_labels_teach_nothing() -> None:
     assert torch.equal(one.layers[0].weight, three.layers[0].weight)
 
 
+def with_strengths(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The first number rises to where noise is surely there and no further; the second says how strong it is where it
+    is, and anything elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (count, 2), generator=generator)
+    drawn = torch.exp(3.4 * torch.rand(count, generator=generator))  # up to 30
+    strength = labels[:, 0] * drawn
+    first = 4 * labels[:, 0] * torch.log2(drawn).clamp_max(1) + 0.5 * torch.randn(count, generator=generator)
+    second = torch.log(drawn) + 0.3 * torch.randn(count, generator=generator)
+    third = 4 * labels[:, 1] + torch.randn(count, generator=generator)
+    return torch.stack([first, second, third], 1), labels, torch.stack([strength, 0 * strength], 1)
+
+
+def test_known_strengths_order_logits_and_spoil_no_detection() -> None:
+    features, labels, strengths = with_strengths(4000, 0)
+    unseen, truth, strong = with_strengths(4000, 1)
+    ranked, plain = scorer_of_two(), scorer_of_two()
+    fit_network(ranked, features, labels, torch.Generator().manual_seed(0), 150, strengths)
+    fit_network(plain, features, labels, torch.Generator().manual_seed(0), 150)
+    there = truth[:, 0] == 1
+    weaker, stronger = (there & (strong[:, 0] > low) & (strong[:, 0] < high) for low, high in ((3, 6), (10, 20)))
+    found, before = ranked.logits(unseen), plain.logits(unseen)
+    assert auroc(found[weaker, 0], found[stronger, 0]) > 0.8
+    assert auroc(found[weaker, 0], found[stronger, 0]) > auroc(before[weaker, 0], before[stronger, 0]) + 0.3
+    for kind in range(2):
+        side = truth[:, kind] == 1
+        assert auroc(found[~side, kind], found[side, kind]) > auroc(before[~side, kind], before[side, kind]) - 0.005
+
+
+def test_unknown_strengths_are_as_none() -> None:
+    features, labels = made_up(1000, 0)
+    one, two = scorer_of_two(), scorer_of_two()
+    fit_network(one, features, labels, torch.Generator().manual_seed(0), 2)
+    fit_network(two, features, labels, torch.Generator().manual_seed(0), 2, torch.zeros(1000, 2))
+    torch.testing.assert_close(one.layers[0].weight, two.layers[0].weight)
+
+
 def test_the_calibration_of_single_tiles_is_the_logistic_regression() -> None:
     generator = torch.Generator().manual_seed(0)
     there = torch.randint(2, (3000,), generator=generator)
@@ -85,7 +123,7 @@ def test_the_calibration_of_single_tiles_is_the_logistic_regression() -> None:
 
     def loss(values: np.ndarray) -> float:
         z = values[0] * x + values[1]
-        return float((weight * (np.logaddexp(0, z) - y * z)).sum() + 0.005 * (values[0] + values[1] ** 2))
+        return float((weight * (np.logaddexp(0, z) - y * z)).sum() + 0.0005 * (values[0] + values[1] ** 2))
 
     expected = minimize(loss, np.zeros(2), tol=1e-10).x
     slope, least, most, constant = scorer.pooling[0, 0].tolist()
@@ -112,7 +150,7 @@ def test_probabilities_of_images_are_true_and_no_tile_counts_backwards() -> None
     for count in (1, 4, 16):
         found = torch.stack([scorer.image_logits(tiles[:count]) for tiles in unseen]).sigmoid()
         for kind in range(2):
-            assert largest_bias(found[truth[:, kind] == 0, kind], found[truth[:, kind] == 1, kind]) < 0.06
+            assert largest_bias(reliability_bins(found[:, kind], truth[:, kind], torch.arange(4000)), 20) < 0.06
 
 
 def test_refusals() -> None:

@@ -85,3 +85,41 @@ def test_most_clean_copies_are_the_picture_and_some_grey_or_of_another_tone() ->
     assert same > len(copies) / 2
     assert same + grey < len(copies)
     assert grey >= 1
+
+
+def test_strengths_are_those_of_noise_that_nothing_has_changed_since() -> None:
+    known = 0
+    for copy in COPIES:
+        assert not copy.strengths[[BLUR, COMPRESSION, ENLARGEMENT, PATTERN, GRAPHICS]].any()
+        parts = [part.split() for part in copy.words.split(", ")]
+        noise = [place for place, part in enumerate(parts) if "noise" in part]
+        if not noise:
+            assert not copy.strengths[NOISE], copy.words
+            continue
+        sigma = float(parts[noise[-1]][parts[noise[-1]].index("noise") + 1])
+        later = {part[0] for part in parts[noise[-1] :]}
+        if copy.labels[COMPRESSION] == 1 or later & {"enlarged", "webp"}:
+            assert not copy.strengths[NOISE], copy.words
+        elif not later & {"jpeg", "screened"}:
+            known += 1
+            # 1.3 of 255 must just be seen.
+            assert abs(float(copy.strengths[NOISE]) - sigma / 1.3) < 1e-4, copy.words
+    assert known >= 20
+
+
+def test_noise_of_grey_copies_is_grey() -> None:
+    noisy = [copy for copy in COPIES if copy.labels[NOISE] == 1 and not words_of(copy) & {"drawn", "webp", "jpeg"}]
+    grey = [copy for copy in noisy if bool((copy.image == copy.image[:, :1]).all())]
+    assert 0.04 < len(grey) / len(noisy) < 0.3
+    # Some are left without colour noise: the strength of what is left is what the words say.
+    for copy in grey:
+        if not words_of(copy) & {"enlarged", "blur", "motion", "defocus", "sharpened", "combed", "striped"}:
+            assert copy.strengths[NOISE] > 0
+
+
+def test_what_one_colour_hides_is_asked_of_nobody() -> None:
+    plain = [copy for copy in COPIES if float(copy.image[0].flatten(1).std(1).max()) == 0]
+    assert len(plain) >= 3
+    for copy in plain:
+        assert copy.labels[GRAPHICS] == 1
+        assert not (copy.labels[[BLUR, COMPRESSION, ENLARGEMENT]] == 1).any(), copy.words
