@@ -64,9 +64,11 @@ class Comparison:
 def compare(made: NoiseFigures, real: NoiseFigures) -> Comparison | None:
     """Compare two sides; None where they have no brightness in common.
 
-    The distance is the sum of three root mean squares: of the log ratio of sigma over brightness nodes (weighted by the
-    real side's area) and channels, of the difference of five correlations with neighbours, and of the difference of the
-    three correlations of channels.  0 is equality; 0.1 is 10% in sigma, or 0.1 in every correlation of a kind.
+    The distance is the sum of the absolute log ratio of sigma over all, and of three root mean squares: of what the log
+    ratio is beside that at brightness nodes (weighted by the real side's area) and channels, of the difference of five
+    correlations with neighbours, and of the difference of the three correlations of channels.  0 is equality; 0.1 is
+    10% in sigma, or 0.1 in every correlation of a kind.  Strength counts by itself: within one root mean square it
+    would hardly be seen beside what single brightnesses are off by, which seldom changes in a training.
     """
     known = [min(a, b) >= LEAST_PIXELS for a, b in zip(made.counts, real.counts, strict=True)]
     area = sum(count for count, ok in zip(real.counts, known, strict=True) if ok)
@@ -79,7 +81,7 @@ def compare(made: NoiseFigures, real: NoiseFigures) -> Comparison | None:
     channel = [sum(weight * ratio[c] for weight, ratio in pairs) - strength for c in range(3)]
     lags = {name: made.lag(*place) - real.lag(*place) for name, place in LAG_PLACES.items()}
     colour = [a - b for a, b in zip(made.channel_correlation, real.channel_correlation, strict=True)]
-    of_sigma = math.sqrt(sum(weight * sum(value**2 for value in ratio) / 3 for weight, ratio in pairs))
+    beside = math.sqrt(sum(weight * sum((value - strength) ** 2 for value in ratio) / 3 for weight, ratio in pairs))
     return Comparison(
         weights=weights,
         log_sigma=tuple(ratios),
@@ -93,7 +95,7 @@ def compare(made: NoiseFigures, real: NoiseFigures) -> Comparison | None:
         ),
         excess_kurtosis=made.excess_kurtosis - real.excess_kurtosis,
         histogram_kld=_kld(real.histogram, made.histogram),
-        distance=of_sigma + _rms(list(lags.values())) + _rms(colour),
+        distance=abs(strength) + beside + _rms(list(lags.values())) + _rms(colour),
     )
 
 

@@ -155,6 +155,19 @@ def test_the_distance_is_what_it_says() -> None:
     assert isinstance(found, Comparison)
     assert found.distance == pytest.approx(math.log(1.3))
     assert math.exp(found.log_strength) == pytest.approx(1.3)
+    # Strength shows beside what channels are off by: 5% of it is 0.05, not the root of a sum of squares.
+    red = (1.3, 1.0, 1.0)
+    tinted, both = (
+        tuple(tuple(f * factor * s for f, s in zip(red, sigma, strict=True)) for sigma in real.sigma)
+        for factor in (1.0, 1.05)
+    )
+    first, second = (compare(dataclasses.replace(real, sigma=sigma), real) for sigma in (tinted, both))
+    strength = math.log(1.3) / 3
+    spread = math.sqrt(2) / 3 * math.log(1.3)  # of (1, 0, 0) about its mean
+    assert first is not None
+    assert second is not None
+    assert first.distance == pytest.approx(strength + spread)
+    assert second.distance - first.distance == pytest.approx(math.log(1.05))
     colder = dataclasses.replace(real, channel_correlation=tuple(c - 0.2 for c in real.channel_correlation))
     assert compare(colder, real).distance == pytest.approx(0.2)
 

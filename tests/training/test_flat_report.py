@@ -19,6 +19,8 @@ from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.errors import TrainingError
 from synthpipe.flows.deflow import DeFlow
+from synthpipe.flows.pile_levels import PileLevels
+from synthpipe.noise_report import figures_of_images
 from synthpipe.training import train
 from synthpipe.training.checkpoint_file import read_checkpoint
 from synthpipe.training.data.flat_judge import FlatJudge
@@ -225,6 +227,37 @@ def test_the_judge_measures_what_a_model_adds(options: Callable[..., TrainDeFlow
     assert good.distance < 0.12
     assert half.summary()["sigma_ratio"] == pytest.approx(0.5, abs=0.05)
     assert half.distance > 0.6
+
+
+def test_levels_are_not_taken_for_brightness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of one brightness each, white noise of exactly the level that is asked for; the pile has it everywhere."""
+    low, high = 2 / 255, 6 / 255
+
+    class Follows:
+        def __init__(self, model: Any) -> None:
+            pass
+
+        def degrade_with(self, x: Tensor, noise: Any, level: Tensor) -> Tensor:
+            draws = torch.Generator().manual_seed(int(1e4 * float(x.mean())))
+            return x + level[:, None, None, None] * torch.randn(x.shape, generator=draws)
+
+    monkeypatch.setattr("synthpipe.training.data.flat_judge.FrozenDeFlow", Follows)
+    model = torch.nn.Linear(1, 1)
+    model.pile = PileLevels()
+    model.pile.see([low, high])
+    brightness = (torch.arange(1, 7) + 0.5) / 8
+    stripes = brightness.repeat_interleave(64).expand(3, 256, -1)
+    draws = torch.Generator().manual_seed(0)
+    pile = [stripes + level * torch.randn(stripes.shape, generator=draws) for level in (low, high) for _ in range(2)]
+    judge = FlatJudge(None)  # type: ignore[arg-type]
+    judge._real = figures_of_images(pile)
+    judge._tiles = brightness[:, None, None, None].expand(-1, 3, 96, 96).contiguous()
+    found = judge.compare(model)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.log_strength == pytest.approx(0, abs=0.05)
+    seen = [ratio for ratio in found.log_brightness if ratio is not None]
+    assert len(seen) == 6
+    assert max(map(abs, seen)) < 0.08
 
 
 def test_damaged_best_weights_are_refused(options: Callable[..., TrainDeFlowOptions], tmp_path: Path) -> None:
