@@ -341,3 +341,20 @@ def test_figures_measured_elsewhere_come_out_again(shared, name):
         assert getattr(found, key) == pytest.approx(float(row[key]), abs=0.0051), key
     expected = [float(row[f"corr_{pair}"]) for pair in ("rg", "gb", "rb")]
     assert found.channel_correlation == pytest.approx(expected, abs=0.0051)
+
+
+def test_akld_is_least_for_noise_that_is_a_tenth_too_weak_and_the_histograms_for_right_noise() -> None:
+    """Of two draws of one correlated noise, one of them scaled: why the two do not agree on the best weights."""
+    draws = torch.Generator().manual_seed(0)
+    kernel = torch.tensor([0.35, 1, 0.35], dtype=torch.float64)
+    kernel = (kernel[:, None] * kernel)[None, None] / kernel.square().sum()
+    white = torch.randn(12, 1, 130, 130, generator=draws, dtype=torch.float64)
+    noise = 5 / 255 * torch.nn.functional.conv2d(white, kernel).reshape(4, 3, 128, 128)
+    real, other = noise[:2], noise[2:]
+    found = {}
+    for scale in (0.85, 0.9, 0.95, 1.0, 1.05):
+        sides = [[(255 * x).round() / 255 for x in side] for side in (real, scale * other)]
+        found[scale] = akld(*sides), histogram_kld(*sides)
+    assert min(found, key=lambda scale: found[scale][0]) == 0.9
+    assert found[1.0][0] > 1.05 * found[0.9][0]  # more than the 5% that two checkpoints may differ by
+    assert min(found, key=lambda scale: found[scale][1]) == 1.0

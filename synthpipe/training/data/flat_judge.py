@@ -124,7 +124,7 @@ class FlatJudge:
         """Two levels of the pile for each tile, its place in their order and that from the other end; all alike often.
 
         A tile is flat at few brightnesses.  With one level each, noise would seem weak where tiles happened to get low
-        levels, by 4% of the whole strength with 16 tiles (standard deviation), by 1.5% with two.
+        levels: exchanging those of 16 tiles moved the whole strength by up to 11%.
         """
         if model.pile is None or self._tiles is None:
             return None
