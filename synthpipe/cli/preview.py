@@ -129,7 +129,7 @@ def _of_stream(args: argparse.Namespace) -> int:
     print_passed_over(made.passed_over)
     _print_skipped(made.skipped, "real images")
     if page is not None:
-        _write_report(args, options, page, device)
+        _write_report(args, options, page, device, made.skipped)
     print(path)
     return 0
 
@@ -149,8 +149,10 @@ def _page(args: argparse.Namespace) -> Path | None:
     return page
 
 
-def _write_report(args: argparse.Namespace, options: StreamOptions, page: Path, device: str) -> None:
-    """The page and its numbers, the verdicts on the output."""
+def _write_report(
+    args: argparse.Namespace, options: StreamOptions, page: Path, device: str, named: Sequence[str]
+) -> None:
+    """The page and its numbers, the verdicts on the output; what was skipped, but for what has been ``named``."""
     import json
 
     from synthpipe.files.whole_file import write_whole
@@ -175,7 +177,7 @@ def _write_report(args: argparse.Namespace, options: StreamOptions, page: Path, 
         for verdict in side.verdicts:
             option = f"; change: {verdict.option}" if verdict.option else ""
             print(f"{side.name}: {verdict.subject} {verdict.status}: {verdict.words}{option}")
-    _print_skipped(skipped, "images of the report")
+    _print_skipped([text for text in dict.fromkeys(skipped) if text not in named], "images of the report")
     print(page)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +62,11 @@ def stream_report(
         crop: side in LR pixels; by default 64, or less where the corpus' images are smaller.
         seen: how many samples a schedule takes as read before.
         device: where to degrade.
-        skipped: what could not be read is told here, a line each.
+        skipped: what could not be read, and pairs without a partner, are told here, a line each.
 
     Raises:
-        OptionError: a folder that does not exist; pairs without a partner or of sizes that do not fit.
+        OptionError: a folder that does not exist; no pair, one of sizes that do not fit, or more than one file that
+            may be the partner.
         ImageError: no usable image in ``real`` or ``pairs``.
         StreamError: the stream cannot go on, or its images are too small for ``crop``.
     """
@@ -111,7 +112,8 @@ def _decoded(path: Path, max_pixels: int, told: list[str]) -> Tensor | None:
     try:
         pixels, _ = decode_file(path, max_pixels)
     except ImageError as error:
-        told.append(str(error))
+        if str(error) not in told:  # a real image is looked at as a picture and as noise
+            told.append(str(error))
         return None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -125,7 +127,7 @@ def _degraded_pairs(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """``(clean, really degraded, degraded)`` at LR size, in [0, 1], from the middle of each pair."""
     degrade = degradation_of(options, stages=False, seen=None).to(device)
-    for number, (ours, theirs) in enumerate(_partners(folders)):
+    for number, (ours, theirs) in enumerate(_partners(folders, told)):
         found = [_decoded(path, options.max_pixels, told) for path in (ours, theirs)]
         if found[0] is None or found[1] is None:
             continue
@@ -148,21 +150,44 @@ def _degraded_pairs(
         yield reduced[0], noisy[window], images.quantize_8bit(made)[0]
 
 
-def _partners(folders: tuple[str | Path, str | Path]) -> list[tuple[Path, Path]]:
+def _partners(folders: tuple[str | Path, str | Path], told: list[str]) -> list[tuple[Path, Path]]:
     """Files of equal names, whatever their suffixes, evenly spread over all there are."""
     passed_over: Counter[str] = Counter()
-    named: list[dict[Path, Path]] = []
+    named: list[dict[Path, list[Path]]] = []
     for folder in map(Path, folders):
         paths = list_images(folder, passed_over)
         if not paths:
             raise ImageError(f"{folder}: no image for --pairs: {expected_images(passed_over)}", "none")
-        named.append({path.relative_to(folder).with_suffix(""): path for path in paths})
-    common = sorted(named[0].keys() & named[1].keys())
+        named.append({})
+        for path in paths:
+            named[-1].setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
+    ours, theirs = named
+    common = sorted(ours.keys() & theirs.keys())
     if not common:
         raise OptionError(f"--pairs: {folders[0]} and {folders[1]} have no file name in common")
-    return [(named[0][name], named[1][name]) for name in _spread(common)]
+    for mine, other, place in ((ours, theirs, 0), (theirs, ours, 1)):
+        if alone := sorted(mine.keys() - other.keys()):
+            told.append(f"{folders[place]}: {len(alone)} images without a partner, the first {mine[alone[0]][0].name}")
+    pairs = [pair for name in common for pair in _of_one_name(ours[name], theirs[name])]
+    return [pairs[place] for place in _spread(len(pairs))]
 
 
-def _spread(names: Sequence[Path]) -> list[Path]:
-    count = min(_PAIRS, len(names))
-    return [names[place * len(names) // count] for place in range(count)]
+def _of_one_name(ours: list[Path], theirs: list[Path]) -> list[tuple[Path, Path]]:
+    """Files that differ in their suffixes alone: by these where there are several.
+
+    Raises:
+        OptionError: a file of several has no partner with its suffix.
+    """
+    if len(ours) == len(theirs) == 1:
+        return [(ours[0], theirs[0])]
+    if [path.suffix for path in ours] != [path.suffix for path in theirs]:
+        raise OptionError(
+            f"--pairs: which is whose partner? {' and '.join(map(str, [*ours, *theirs]))} differ in suffix alone; "
+            "rename them, or leave all but one on each side"
+        )
+    return list(zip(ours, theirs, strict=True))
+
+
+def _spread(many: int) -> list[int]:
+    count = min(_PAIRS, many)
+    return [place * many // count for place in range(count)]

@@ -78,3 +78,17 @@ def test_one_folder_is_no_two_piles_and_broken_files_are_said(
     said = capsys.readouterr().err
     assert "can be read" in said
     assert str(noisy) in said
+
+
+def test_too_small_images_are_answered_by_options_of_this_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean, noisy = pile(tmp_path / "clean", 0, 0, 16), pile(tmp_path / "noisy", 6, 1, 16)
+    assert main(["check", str(clean), str(noisy), "--scale", "2"]) == 1
+    said = capsys.readouterr().err
+    assert "give larger images or a smaller --scale" in said
+    assert "data.crop" not in said
+    small = pile(tmp_path / "small", 6, 1, 8)
+    assert main(["check", str(clean), str(small)]) == 1
+    said = capsys.readouterr().err
+    assert said.rstrip().endswith("give larger images")

@@ -90,6 +90,44 @@ def test_pairs_need_common_names_and_images(stream: dict[str, object], tmp_path:
         stream_report(options, "t", pairs=(shown, other), rows=1)
 
 
+def test_pairs_of_one_name_are_told_by_their_suffixes_or_refused(stream: dict[str, object], tmp_path: Path) -> None:
+    """Files that differ in suffix alone: the later one took the place of the other."""
+    options = preview_options(stream, "test")
+    shown = flat_images(3, 7)
+    noisy = with_noise(shown, WHITE, 8)
+    pairs = folder(tmp_path / "clean", shown), folder(tmp_path / "noisy", noisy)
+    for side in pairs:  # the second becomes another format of the first
+        Image.open(side / "1.png").save(side / "0.webp", lossless=True)
+        (side / "1.png").unlink()
+    told: list[str] = []
+    report = stream_report(options, "t", pairs=pairs, rows=1, skipped=told)
+    assert report.facts["pairs"].startswith("3 of")
+    assert report.sides[0].verdicts[0].status == "within"
+    assert told == []
+    (pairs[1] / "2.png").rename(pairs[1] / "3.png")
+    stream_report(options, "t", pairs=pairs, rows=1, skipped=told)
+    assert told == [
+        f"{pairs[0]}: 1 images without a partner, the first 2.png",
+        f"{pairs[1]}: 1 images without a partner, the first 3.png",
+    ]
+    (pairs[1] / "0.png").unlink()
+    with pytest.raises(OptionError, match=r"whose partner\? .*0.png and .*0.webp and .*0.webp differ in suffix"):
+        stream_report(options, "t", pairs=pairs, rows=1)
+
+
+def test_what_cannot_be_read_is_named_once(
+    stream: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stream.yml").write_text(yaml.safe_dump(stream))
+    real = folder(tmp_path / "real", with_noise(flat_images(4, 5), WHITE, 6))
+    for name in ("broken", "spoilt"):
+        (real / f"{name}.png").write_bytes((real / "0.png").read_bytes()[:500])
+    look = ["preview", str(tmp_path / "stream.yml"), str(tmp_path / "look"), "--rows", "1"]
+    assert main([*look, "--real", str(real), "--report"]) == 0
+    said = capsys.readouterr().err
+    assert [said.count(f"{name}.png") for name in ("broken", "spoilt")] == [1, 1]
+
+
 def test_the_command_writes_page_and_numbers(
     stream: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

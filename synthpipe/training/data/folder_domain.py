@@ -113,6 +113,7 @@ class FolderDomain:
         per_step: crops of one step, over all processes; only a warning depends on it.
         seed: of the run.
         align: crops that are not resized begin at multiples of so many pixels.
+        cure: what to do where no image is large enough; the end of that message.
 
     Images too small for a crop are skipped and counted in ``skipped`` under ``"too_small"``, unreadable ones under the
     reason of :class:`synthpipe.errors.ImageError`.  ``sizes`` are height and width of those that can be used.
@@ -133,9 +134,10 @@ class FolderDomain:
         per_step: int,
         seed: int,
         align: int = 1,
+        cure: str = "lower data.crop or give larger images",
     ) -> None:
         self.name, self.options, self.seed = name, options, seed
-        self._align = align
+        self._align, self._cure = align, cure
         self._crop, self._augment, self._max_pixels = crop, reading.augment, reading.max_pixels
         self.skipped: Counter[str] = Counter()
         self.given_up: Counter[str] = Counter()
@@ -251,7 +253,7 @@ class FolderDomain:
             raise TrainingError(
                 f"{self.name}: none of {len(paths)} images can be used ({passed_over_text(self.skipped)}): "
                 f"a crop needs {needed} pixels on the shorter side after downscale {self.options.downscale}, the "
-                f"largest has {largest}; lower data.crop or give larger images"
+                f"largest has {largest}; {self._cure}"
             )
         return kept, kept_sizes
 

@@ -103,7 +103,8 @@ def check_piles(clean: str | Path, noisy: str | Path, scale: int = 1, seed: int 
     )
     sides, crops = {}, {}
     for name, domain in (("clean", options.clean), ("noisy", options.noisy)):
-        images = FolderDomain(name, domain, options, _SMALLEST, 1, seed)
+        cure = "give larger images" + (" or a smaller --scale" if domain.downscale > 1 else "")
+        images = FolderDomain(name, domain, options, _SMALLEST, 1, seed, cure=cure)
         crops[name] = crops_of(images)
         too_small = images.skipped["too_small"]
         sides[name] = measure_side(crops[name], images.sizes, too_small, images.skipped.total() - too_small)

@@ -87,7 +87,8 @@ def pile_crops(name: str, domain: DomainOptions, reading: ReadingOptions, seed: 
     Raises:
         TrainingError: no folder, or no image of 64 pixels that can be read.
     """
-    return crops_of(FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed))
+    cure = "give larger images, or set data.augment, data.align and resize_range yourself, not to auto"
+    return crops_of(FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed, cure=cure))
 
 
 def crops_of(images: FolderDomain) -> list[Tensor]:
