@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
-from synthpipe.flat_noise import estimate_noise, measure_flat_noise, noise_level
+from synthpipe.flat_noise import estimate_noise, grain, measure_flat_noise, noise_level
+from synthpipe.flat_noise.block_features import FEATURES
 from tests.test_flat_noise import autoregressive
 
 MIDDLE = 4
@@ -122,6 +127,31 @@ def test_a_transposed_image_gets_the_transposed_answer() -> None:
     assert one.lag1 == pytest.approx(other.lag1[::-1], abs=1e-3)
     assert one.lag1[0] > one.lag1[1] + 0.2
     torch.testing.assert_close(one.autocorrelation.mT, other.autocorrelation, atol=1e-3, rtol=0)
+
+
+def test_weak_noise_of_a_camera_is_no_grain_of_a_photograph() -> None:
+    """Soft content, noise that neighbours and channels share in part, a file of quality 75."""
+    coarse = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(1))
+    soft = 0.2 + 0.6 * torch.nn.functional.interpolate(coarse, (240, 320), mode="bicubic", align_corners=False)[0]
+    share = 0.6
+    grey, own = white(1, 240, 320, seed=3), white(3, 240, 320)
+    noise = autoregressive(share**0.5 * grey + (1 - share) ** 0.5 * own, 0.65, 0.65)
+    stream = io.BytesIO()
+    pixels = ((soft + 4 / 255 * noise) * 255).round().clamp(0, 255).to(torch.uint8)
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(stream, "jpeg", quality=75)
+    coded = torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1)
+    found, turned = estimate_noise(coded), estimate_noise(coded.transpose(1, 2))
+    assert found is not None
+    assert turned is not None
+    assert 0 <= found.grain < 0.5
+    assert turned.grain == pytest.approx(found.grain, abs=1e-3)
+
+
+def test_grain_is_the_logistic_of_mean_features() -> None:
+    x = white(2, 3, FEATURES)
+    with np.load(Path(grain.__file__).with_name("grain.npz")) as file:
+        score = float(x.mean((0, 1)).numpy() @ file["weight"] + file["bias"][0])
+    assert grain.grain_probability(x) == pytest.approx(1 / (1 + math.exp(score)), rel=1e-4)
 
 
 @pytest.mark.parametrize("sigma", [60.0, 80.0])

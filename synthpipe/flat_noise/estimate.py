@@ -19,6 +19,7 @@ from torch import Tensor
 from synthpipe.errors import ShapeError
 from synthpipe.flat_noise.block_features import block_features
 from synthpipe.flat_noise.flat_blocks import check_values
+from synthpipe.flat_noise.grain import grain_probability
 from synthpipe.flat_noise.regression import FLOOR, QUADRANT, load_coefficients, regress, standardised
 
 __all__ = ["NoiseEstimate", "estimate_noise"]
@@ -50,6 +51,9 @@ class NoiseEstimate:
     #: 0 to 1: probability that the level is within 15%, as the fit expects it of images like this one; of images with
     #: next to no noise it is low.
     certainty: float
+    #: 0 to 1: probability that weak noise which neighbours share is the photograph's own, as film, scan and fine
+    #: texture leave it, and none that a camera added; says nothing of white noise and of strong noise.
+    grain: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists: what JSON can hold."""
@@ -101,7 +105,8 @@ def _estimate(x: Tensor) -> NoiseEstimate | None:
     if not features:
         return None
     by = load_coefficients()
-    told = regress(standardised(torch.stack(features), by), by)
+    standard = standardised(torch.stack(features), by)
+    told = regress(standard, by)
     variance = ((told.log_sigma.double().exp() - FLOOR) / 255).clamp(min=0).square()  # (tiles, 3)
     weight = variance + 1e-12
     lags = ((weight[:, :, None, None] * told.lags).sum(0) / weight.sum(0)[:, None, None]).clamp(-1, 1)
@@ -116,6 +121,7 @@ def _estimate(x: Tensor) -> NoiseEstimate | None:
         autocorrelation=lags[:, away][:, :, away],
         channel_correlation=_possible(others),
         certainty=1 - math.exp(-_CERTAIN_WITHIN / math.exp(float(told.log_error.mean()))),
+        grain=grain_probability(standard),
     )
 
 

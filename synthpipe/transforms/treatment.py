@@ -28,6 +28,8 @@ _MOST = 1.3
 #: Certainty from which a level is believed where neighbours share as much as they do in files of cameras, and where
 #: they share less; correlation of such neighbours.
 _CERTAIN, _MORE_CERTAIN, _CAMERA = 0.4, 0.7, 0.55
+#: Weak correlated noise that is a photograph's own with more than this probability stays.
+_OWN = 0.38
 #: Correlated noise above this level has channels that correlate less than this, or it is texture.
 _STRONG, _RELATED = 5 / 255, 0.8
 #: Above this level, channels that correlate less than this are noise for certain, and neighbours that correlate more
@@ -78,7 +80,7 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
         return Treatment(None, True, 0, 1, 0.0, held, same=related >= _SAME)
     strong = found.level >= _STRONG
     certain = found.certainty >= (_CERTAIN if lag >= _CAMERA else _MORE_CERTAIN)
-    believed = certain and (not strong or related < _RELATED)
+    believed = certain and (related < _RELATED if strong else found.grain <= _OWN)
     plain = found.level >= _PLAIN
     believed = (believed or (plain and related < _APART)) and lag < (_LONG if plain else _SHADING)
     camera = _CAMERA <= lag < _SHADING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,15 @@ def test_where_the_measurement_is_weak_an_image_stays_within_45_db_of_itself() -
         estimate(8, 0.6, 0.9, certainty=0.2),
         estimate(8, 0.6, 0.97),  # channels that correlate so far are texture
         estimate(2, 0.05),  # the grain of a photograph
+        replace(estimate(3, 0.6), grain=0.9),
     ):
         treatment = treatment_of(found)
         assert treatment is not None
         assert treatment.most <= safe
+    for found in (estimate(3, 0.6), replace(estimate(6, 0.6), grain=0.9)):  # no grain; too strong to be some
+        treatment = treatment_of(found)
+        assert treatment is not None
+        assert treatment.most == pytest.approx(1.3 * found.level)
     assert treatment_of(None) is None
     assert treatment_of(estimate(0)) is None
 
