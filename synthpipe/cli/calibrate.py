@@ -140,9 +140,12 @@ def _fit_kinds(args: argparse.Namespace) -> int:
         scorer, info = fit_kinds(args.clean, options, progress=True)
     path = checkpoints.save(args.target, scorer, {"calibration": info})
     print(f"fitted on {info['images']} images; each of {info['shares']} shares measured by a fit on the others:")
-    print(f"{'kind':12} {'AUROC':>7} {'largest bias':>13} {'copies':>7}")
+    print(f"{'kind':12} {'AUROC':>7} {'largest bias':>13} {'in bins':>8} {'copies':>7}")
     for kind, row in info["held_out"].items():
-        print(f"{kind:12} {row['auroc']:7.3f} {row['largest_bias']:13.3f} {row['images']:7d}")
+        bias = "unknown" if row["largest_bias"] is None else f"{row['largest_bias']:.3f}"
+        print(f"{kind:12} {row['auroc']:7.3f} {bias:>13} {len(row['bins']):8d} {row['images']:7d}")
+    if any(row["largest_bias"] is None for row in info["held_out"].values()):
+        print("largest bias: unknown where fewer than 20 images say something of a probability; give more images")
     print_given_up(info["given_up"])
     print(path)
     return 0

@@ -85,6 +85,32 @@ def test_what_kinds_have_no_use_for_is_refused(
     assert not target.exists()
 
 
+def test_kinds_are_fitted_on_all_images_and_measured_on_unseen_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(6):
+        path = tmp_path / "clean" / f"{seed}.png"
+        path.parent.mkdir(exist_ok=True)
+        coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 30, 3), dtype=np.uint8))
+        coarse.resize((120, 100), Image.Resampling.BICUBIC).save(path)
+    clean, target = str(tmp_path / "clean"), tmp_path / "mine.safetensors"
+    given = ["--mixtures", "16", "--noises", "--holdout", "0.5"]
+    assert main(["calibrate", "scorer_kinds", clean, str(target), *given]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("fitted on 6 images; each of 2 shares")
+    # Six pictures cannot say whether a probability is true.
+    assert all(line.split()[2] == "unknown" for line in out[2:8])
+    assert "fewer than 20 images" in out[8]
+    scorer = checkpoints.load(target, kind="kind_scorer")
+    assert bool(torch.isfinite(scorer(torch.rand(2, 3, 64, 64))).all())
+    info = checkpoints.read_header(target)["info"]["calibration"]
+    assert (info["images"], info["shares"]) == (6, 2)
+    assert sum(row["images"] for row in info["held_out"].values()) > 6
+    few = ["--noises", "--holdout", "0.1"]
+    assert main(["calibrate", "scorer_kinds", clean, str(tmp_path / "no.safetensors"), *few]) == 1
+    assert "6 usable images do not make 10 shares" in capsys.readouterr().err
+
+
 def test_mixtures_are_of_kinds_alone(dde: str, clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", dde, clean, str(tmp_path / "out.safetensors"), "--mixtures", "2"]) == 2
     assert "--mixtures is for scorers that tell kinds apart" in capsys.readouterr().err

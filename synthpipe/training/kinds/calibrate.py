@@ -118,9 +118,10 @@ def reliability(kinds: Sequence[str], logits: Tensor, labels: Tensor, owners: Te
 
     Returns:
         Of each kind: ``auroc``; ``images`` with the kind; ``largest_bias`` of five bins of equal width, merged until
-        each rests on 20 pictures; ``equal_bins_bias``, before they are merged, of bins with 20 copies; and ``bins``
-        once they are merged: limits, effective pictures, mean probability, share that has the kind, and limits of what
-        chance leaves of their difference (see :class:`~synthpipe.density.reliability.ReliabilityBin`).
+        each rests on 20 pictures (None where there are fewer in all); ``equal_bins_bias``, before they are merged, of
+        bins with 20 copies; and ``bins`` once they are merged: limits, effective pictures, mean probability, share that
+        has the kind, and limits of what chance leaves of their difference (see
+        :class:`~synthpipe.density.reliability.ReliabilityBin`).
     """
     rows = {}
     for place, kind in enumerate(kinds):
@@ -130,7 +131,7 @@ def reliability(kinds: Sequence[str], logits: Tensor, labels: Tensor, owners: Te
         equal = reliability_bins(values.sigmoid(), there, pictures)
         rows[kind] = {
             "auroc": round(auroc(values[~there], values[there]), 4),
-            "largest_bias": round(largest_bias(merged), 4),
+            "largest_bias": round(largest_bias(merged), 4) if merged[0].groups >= _LEAST_PICTURES else None,
             "equal_bins_bias": round(largest_bias(equal, _LEAST_COPIES), 4),
             "images": int(there.sum()),
             "bins": [_bin_row(one) for one in merged],
