@@ -6,13 +6,14 @@ Both are weak and both are shared by neighbours, so that level and certainty do 
 channels and of their differences do.  A logistic regression on the same features as :mod:`fit`'s.  Grain: photographs
 of ``clean_train`` as they are, halved, and cut; references of the pairs that settings are chosen on.  Noise: those
 pairs with all or a part of their noise, and noise on their references and on photographs: uneven and coded, or as a
-camera's demosaicing leaves it, one half coded.  Every 8th
-photograph is left out, and says with how much of the noise how much of the grain is believed.
+camera's demosaicing leaves it, one half coded.  Every 8th photograph is left out, and says with how much of the noise
+how much of the grain is believed.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,13 +21,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from samples import HELD_OUT, is_chosen, read
+from samples import HELD_OUT, read
 from simulate import camera_field, jpeg, simulate_uneven
 from torch import Tensor
 
 from synthpipe.files.image_files import list_images
 from synthpipe.flat_noise.block_features import block_features
 from synthpipe.flat_noise.regression import FLOOR, load_coefficients, regress, standardised, transposition
+
+# Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+from evidence import is_chosen
 
 #: Shares of a pair's noise; sides of what is cut; simulated images on references and on photographs.
 SHARES, SIDES, SIMULATED = (0.35, 0.5, 0.7, 1.0), (256, 320, 384), 1400
@@ -105,9 +110,13 @@ def cases(data: Path) -> Iterator[Case]:
 
 def pieces(data: Path) -> Iterator[tuple[Tensor, Tensor]]:
     """Of the pairs that settings are chosen on: crops whole, six pieces of each frame."""
-    for path in filter(is_chosen, list_images(data / "real_noise" / "noisy")):
+    crops, frames = (
+        [path for path in list_images(data / folder / "noisy") if is_chosen(path.name)]
+        for folder in ("real_noise", "real_noise_full")
+    )
+    for path in crops:
         yield read(path), read(data / "real_noise" / "clean" / path.name)
-    for path in filter(is_chosen, list_images(data / "real_noise_full" / "noisy")):
+    for path in frames:
         both = [read(next((data / "real_noise_full" / side).glob(path.stem + ".*"))) for side in ("noisy", "clean")]
         height, width = both[0].shape[1:]
         for row in range(2):
@@ -125,7 +134,7 @@ def halved(image: Tensor) -> Tensor:
 
 
 def case_of(image: Tensor, noisy: bool, held_out: bool) -> Iterator[Case]:
-    """None where nearly all is clipped."""
+    """One case; none where nearly all is clipped."""
     by = load_coefficients()
     features = block_features(image.float() / 255)
     if features is not None:

@@ -16,7 +16,11 @@ _FILE = Path(__file__).with_name("grain.npz")
 
 
 def grain_probability(x: Tensor) -> float:
-    """Of standardised features ``(B, 3, F)`` of the tiles of one image."""
+    """Probability, 0 to 1, that the noise is the photograph's own.
+
+    Args:
+        x: ``(B, 3, F)`` float32 on the CPU, standardised features of the tiles of one image.
+    """
     weight, bias = _load()
     return float(torch.sigmoid(-(x.mean((0, 1)) @ weight + bias)))
 

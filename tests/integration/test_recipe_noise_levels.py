@@ -1,0 +1,44 @@
+"""The fit of grain: which pairs it learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "noise_levels"
+
+
+def test_grain_is_fitted_on_the_pairs_that_settings_are_chosen_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops whole, six pieces of a frame; nothing of what is judged."""
+    monkeypatch.syspath_prepend(RECIPE)
+    from grain import pieces
+
+    rng = np.random.default_rng(0)
+    sides: dict[str, np.ndarray] = {}
+    for folder, name, shape in (
+        ("real_noise", "Canon5D2_5_160_6400_desk_4.png", (40, 48)),
+        ("real_noise", "Canon5D2_5_160_3200_chair_5.png", (40, 48)),
+        ("real_noise", "NikonD800_8_100_6400_bulletin_3.png", (40, 48)),
+        ("real_noise_full", "Canon5D2_desk.png", (1040, 1560)),
+        ("real_noise_full", "Canon5D2_fruit.png", (40, 48)),
+    ):
+        for side in ("noisy", "clean"):
+            pixels = rng.integers(0, 256, (*shape, 3)).astype(np.uint8)
+            path = tmp_path / folder / side / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path, compress_level=0)
+            sides[f"{side}/{path.stem}"] = pixels
+    (crop, reference), *frame = pieces(tmp_path)
+    for found, side in ((crop, "noisy"), (reference, "clean")):
+        assert np.array_equal(found.permute(1, 2, 0).numpy(), sides[f"{side}/Canon5D2_5_160_6400_desk_4"])
+    assert [tuple(noisy.shape) for noisy, _ in frame] == [(3, 512, 512)] * 6
+    for place, side in enumerate(("noisy", "clean")):
+        whole = torch.from_numpy(sides[f"{side}/Canon5D2_desk"]).permute(2, 0, 1)
+        last = frame[-1][place]
+        assert torch.equal(last, whole[:, 520:1032, 1040:1552])
