@@ -55,7 +55,8 @@ def compute(options: TrainKernelsOptions, stop: Callable[[], bool] = lambda: Fal
         stop: asked between images or crops; true ends the run without a result.
 
     Raises:
-        TrainingError: the folder holds a result, too few edges in a pile, or stopped.
+        TrainingError: the folder holds a result, no image of a pile can be read, one has too few edges or too few
+            images with detail, or stopped.
         OptionError: a run_dir that cannot be used.
     """
     folder = RunFolder(options.run_dir, writes=True)
