@@ -7,9 +7,9 @@
     python recipes/kernels_realsr/evaluate.py pairs real_sr/realsr_x4/dev
 
 ``known`` degrades photographs that are reduced by 4, and estimates against the first half of the clean ones: every
-second of the other half, which chose no setting, and CBSD68 with Kodak.  ``none`` is noise without a blur: what is
-found there is the content of the two piles.  ``errors`` prints how far estimates from few photographs are off, and what
-they say of it; ``real`` the mean of each bank, ``pairs`` what aligned pairs say.
+second of the other half, and CBSD68 with Kodak.  ``none`` is noise without a blur: what is found there is the content
+of the two piles.  ``errors`` prints how far estimates from few photographs are off, and what they say of it; ``real``
+the mean of each bank, ``pairs`` what aligned pairs say.
 """
 
 from __future__ import annotations
