@@ -147,6 +147,21 @@ def test_weak_noise_of_a_camera_is_no_grain_of_a_photograph() -> None:
     assert turned.grain == pytest.approx(found.grain, abs=1e-3)
 
 
+def test_grain_of_a_photograph_is_told_from_noise_of_a_camera_that_no_fit_saw(shared: Path) -> None:
+    """One level, one certainty, one correlation of neighbours: a scanned photograph and a file of a Nikon D800."""
+    found = []
+    for name in ("clean_test/cbsd68_220075.png", "real_noise/noisy/NikonD800_11_160_3200_classroom_15.jpg"):
+        pixels = np.array(Image.open(shared / "data" / name).convert("RGB"))
+        found.append(estimate_noise(torch.from_numpy(pixels).permute(2, 0, 1)))
+    photograph, camera = found
+    assert photograph is not None
+    assert camera is not None
+    assert photograph.level == pytest.approx(camera.level, rel=0.1)
+    assert photograph.certainty == pytest.approx(camera.certainty, abs=0.05)
+    assert photograph.grain > 0.6
+    assert camera.grain < 0.3
+
+
 def test_grain_is_the_logistic_of_mean_features() -> None:
     x = white(2, 3, FEATURES)
     with np.load(Path(grain.__file__).with_name("grain.npz")) as file:
