@@ -72,6 +72,18 @@ def test_without_a_ceiling_there_is_no_share(bench, runs):
     assert found["details"]["arms"]["peer"] == "bicubic"
 
 
+def test_where_nothing_is_chosen_the_arm_is_that_of_the_test_that_chooses(bench, runs):
+    rows = json.loads((runs / "results.json").read_text())["rows"]
+    for test, ahead in (("x1_5d2", {"choose": 36.0, "judge": 36.0}), ("x1_d800", {"judge": 30.0})):
+        columns = {"clean": 40.0, "jpeg": 32.0}
+        rows.append(row(test, "gaussian", dict.fromkeys(ahead, 33.0) | columns))
+        rows.append(row(test, "deflow-spread", ahead | columns))
+        rows.append(row(test, "mixture", dict.fromkeys(ahead, 35.0) | columns))
+    (runs / "results.json").write_text(json.dumps({"rows": rows}))
+    found = bench.makers(runs, None)["x1_d800"]()
+    assert (found["ours"], found["details"]["arms"]["ours"]) == (30.0, "deflow-spread")
+
+
 def test_rows_that_cannot_be_made_are_told(bench, runs, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["degradations.py", "--runs", str(runs), "--only", "x1_5d2", "real_x4_realsr"])
     bench.main()
