@@ -11,7 +11,8 @@
   brightness, and correlations, scene by scene, at the level that the estimate of the noisy scene asks for.
 * ``x1_CAMERA``, ``real_x4_CAMERA``, ``real_x4_realsr`` (both cameras), ``real_x2_city100``: PSNR of the judged half in
   dB, of networks trained on pairs of our best arm and on those of the best hand-made one, or of the prototype at x4.
-  Our arm is the one ahead on the half that chooses, of the 5D II at x1, of RealSR at x4 and x2.  ``share`` is the part of the gap between bicubic and real pairs.
+  Our arm is the one ahead on the half that chooses: of the 5D II at x1, of RealSR at x4 and x2.  ``share`` is the part
+  of the gap between bicubic and real pairs.
 * ``kernel_canon``, ``kernel_nikon``, ``kernel_iphone``: the largest error of the amplitude of the pile's kernel at 0.2,
   0.3, 0.4 and 0.47 cycles per pixel against what pairs say (MANIFEST.md beside the data), and that of the kernel of
   average spectra.  ``kernel_synthetic``: the same against Gaussians that are known.
