@@ -54,7 +54,8 @@ def main() -> None:
     assert isinstance(model, DeFlow)
     scenes = args.scenes or [name for name in camera.judged if name not in args.without][:2]
     judged = [load_scene(args.data / camera.name, scene, args.limit, model.pile is not None) for scene in scenes]
-    print(f"{camera.name}: {', '.join(scenes)}; {args.seeds} draws, {args.limit} crops of each scene in {args.groups} groups\n")
+    print(f"{camera.name}: {', '.join(scenes)}; {args.seeds} draws")
+    print(f"{args.limit} crops of each scene, in {args.groups} groups\n")
     print("| step | distance | AKLD | KLD |\n| --- | --- | --- | --- |")
     with (args.run / "distance.csv").open() as file:
         curve = {int(row["step"]): float(row["distance"]) for row in csv.DictReader(file)}
