@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,9 @@ from synthpipe.training.run_folder import RunFolder
 __all__ = ["compute"]
 
 logger = logging.getLogger("synthpipe.training")
+
+#: What is known of an image.
+_Each = TypeVar("_Each")
 
 #: Crops of a pile that is not read whole, and how many are read at once.
 _CROPS, _AT_ONCE = 2000, 16
@@ -108,14 +111,17 @@ def _whole_pile(
     data = options.data
     images = FolderDomain(name, domain, data, data.crop, 1, options.seed)
     total, limit = sum(height * width for height, width in images.sizes), round(1e6 * data.megapixels)
-    count = min(len(images), max(limit // LEAST_TILE**2, LEAST_IMAGES)) if total > limit else len(images)
-    pixels = limit // count if total > limit else None
-    numbers = [int((place + 0.5) * len(images) / count) for place in range(count)]
+    numbers, spare = [*range(len(images))], dict[int, list[int]]()
+    if total > limit:
+        numbers, spare = _part_of(images.files, min(len(images), max(limit // LEAST_TILE**2, LEAST_IMAGES)))
+    pixels = limit // len(numbers) if total > limit else None
     found = {}
     for number in numbers:
         if stop():
             raise TrainingError("stopped before all images were read: there is no result; start the run again")
-        image = images.image(number)
+        others = spare.get(number, [])
+        while (image := images.image(number)) is None and others:  # another one of its group stands for a broken one
+            number = others.pop()
         if image is not None:
             found[images.files[number]] = _evidence(to_float(image), options, pixels)
     if not found:
@@ -127,12 +133,28 @@ def _whole_pile(
         logger.info(
             "%s: %.1f megapixels of %.1f are read, from %d images of %d: see data.megapixels",
             name,
-            limit / 1e6,
+            max(limit, LEAST_TILE**2 * len(found)) / 1e6,
             total / 1e6,
             len(found),
             len(images),
         )
     return found, images.describe() | {"read": len(found)}
+
+
+def _part_of(files: Sequence[str], count: int) -> tuple[list[int], dict[int, list[int]]]:
+    """Numbers of about ``count`` files, spread evenly, no fewer of a group than it needs for a kernel of its own; and
+    for each of them the numbers left of its group, which is one list for all of the group."""
+    chosen = {int((place + 0.5) * len(files) / count) for place in range(count)}
+    spare: dict[int, list[int]] = {}
+    groups = _by_folder({file: number for number, file in enumerate(files)}).values()
+    for members in (list(group.values()) for group in groups):
+        least = min(_LEAST_OF_FOLDER, len(members)) if len(groups) > 1 else 0
+        if len(chosen.intersection(members)) < least:
+            chosen.difference_update(members)
+            chosen.update(members[int((place + 0.5) * len(members) / least)] for place in range(least))
+        left = [number for number in reversed(members) if number not in chosen]
+        spare.update((number, left) for number in members if number in chosen)
+    return sorted(chosen), spare
 
 
 def _pile_of_crops(
@@ -196,9 +218,9 @@ def _by_spectra(clean: Pile, noisy: Pile, options: TrainKernelsOptions) -> tuple
     }
 
 
-def _by_folder(pile: Pile) -> dict[str, Pile]:
+def _by_folder(pile: Mapping[str, _Each]) -> dict[str, dict[str, _Each]]:
     """Images by the folder that they lie in; folders of few images together, as one."""
-    folders: dict[str, dict[str, Evidence]] = defaultdict(dict)
+    folders: dict[str, dict[str, _Each]] = defaultdict(dict)
     for key, each in pile.items():
         folders[str(PurePath(key).parent)][key] = each
     small = [name for name, images in folders.items() if len(images) < _LEAST_OF_FOLDER]

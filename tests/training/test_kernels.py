@@ -197,3 +197,21 @@ def test_no_folder_is_lost_for_its_name_and_one_with_too_few_images_is_named(
     assert (info["names"], info["images"]) == (["others", "others"], [9, 5])
     with pytest.raises(TrainingError, match=r"'fewer', degraded: expected at least 3 images .*, got 2; give more"):
         run({**given, "run_dir": "two", "data": {**data, "noisy": {"folder": ["others", "fewer"]}}})
+
+
+def test_a_part_of_a_large_pile_loses_no_folder_and_broken_images_are_replaced(tmp_path: Path) -> None:
+    """Of 40 images three are to be read; the folder of eight has its kernel as it has when all are read."""
+    clean = write(tmp_path / "clean", fields(4, seed=1))
+    write(tmp_path / "noisy" / "few", blurred(fields(8, seed=2), gaussians(0.5)[0], 0, seed=1))
+    write(tmp_path / "noisy" / "many", blurred(fields(32, seed=3), gaussians(1.0)[0], 0, seed=1))
+    data = {"clean": {"folder": clean}, "noisy": {"folder": str(tmp_path / "noisy")}, "megapixels": 0.5, "workers": 0}
+    given = {"kind": "kernels", "estimator": "spectra", "side": 9, "chroma": False, "data": data}
+    run({**given, "run_dir": str(tmp_path / "run")})
+    info = checkpoints.read_header(tmp_path / "run" / "final.safetensors")["info"]
+    assert (info["names"], info["images"]) == (["few", "many"], [8, 8])
+    for path in sorted((tmp_path / "noisy" / "many").iterdir())[::2]:
+        path.write_bytes(path.read_bytes()[:2000])
+    run({**given, "run_dir": str(tmp_path / "broken")})
+    info = checkpoints.read_header(tmp_path / "broken" / "final.safetensors")["info"]
+    assert (info["names"], info["images"]) == (["few", "many"], [8, 8])
+    assert info["data"]["noisy"]["read"] == 16
