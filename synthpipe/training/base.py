@@ -171,8 +171,14 @@ class Objective(nn.Module, ABC, Generic[M]):
         self.load_state_dict(own | state)
 
     def numbers(self) -> dict[str, float]:
-        """Named numbers of the model itself, asked for when a line is logged; none by default."""
+        """Named numbers of the model itself, or of the steps since :meth:`forget_numbers`; none by default.
+
+        Asked for with each line of the log and for what checkpoints and weights say of their step: MUST change nothing.
+        """
         return {}
+
+    def forget_numbers(self) -> None:
+        """A line of the log was written: what :meth:`numbers` tells of steps begins anew; nothing by default."""
 
     @abstractmethod
     def pictures(self, model: M, batch: Batch, seed: int) -> Tensor:

@@ -83,13 +83,20 @@ class DDEObjective(Objective[DDE]):
         return torch.stack(cuts), domain.repeat_interleave(self._crops)
 
     def numbers(self) -> dict[str, float]:
-        """``J`` and the denoising gain by thirds of the noise levels since the last call; empty thirds are left out."""
+        """``J`` and the denoising gain by thirds of the noise levels, of the steps since the last line of the log.
+
+        Empty thirds are left out.
+        """
         if self._sums is None:
             return {}
-        rows, self._sums = self._sums.tolist(), None
+        rows = self._sums.tolist()
         numbers = {f"J_{band}": row[1] / row[0] for band, row in zip(_BANDS, rows, strict=True) if row[0]}
         gains = {f"gain_db_{band}": row[3] / row[2] for band, row in zip(_BANDS, rows, strict=True) if row[2]}
         return numbers | gains
+
+    def forget_numbers(self) -> None:
+        """The next ones are of the steps from here."""
+        self._sums = None
 
     def pictures(self, model: DDE, batch: Batch, seed: int) -> Tensor:
         """A row for each image: as its domain has it | with noise of the middle level | denoised."""

@@ -240,6 +240,7 @@ class Trainer:
             "skipped_steps": float(self.bad_steps.in_all),
         }
         self.meter = Meter()
+        self.objective.forget_numbers()
         self.folder.log_numbers(self.step, values)
         bar.set_postfix(loss=f"{values['loss']:.4f}", refresh=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,6 +73,8 @@ def test_a_constant_density_has_the_noise_for_its_loss_and_gains_nothing() -> No
         within = (sigma > low) & (sigma <= high)
         assert said[f"J_{band}"] == pytest.approx(float(squares[within].mean()), rel=1e-3)
         assert said[f"gain_db_{band}"] == pytest.approx(0, abs=1e-4)
+    assert objective.numbers() == said
+    objective.forget_numbers()
     assert objective.numbers() == {}
 
 
@@ -210,6 +213,18 @@ def test_training_learns_to_denoise(run_dde: Callable[..., TrainDDEOptions], tmp
     # A constant S has J = 1; the loss of the trained one is the denoising error over sigma^2.
     j = dde_loss(model, ramp, sigma, noise).detach()
     torch.testing.assert_close(j, (denoised - ramp).square().mean((1, 2, 3)) / 0.1**2, rtol=1e-3, atol=0)
+
+
+def test_checkpoints_take_nothing_from_the_log(run_dde: Callable[..., TrainDDEOptions], tmp_path: Path) -> None:
+    """J by noise levels is of all steps since the line before, also where a checkpoint was written between them."""
+    lines = []
+    for every in (3, 50):
+        name = f"every{every}"
+        train(run_dde(run_dir=str(tmp_path / name), max_steps=4, log_every=4, checkpoint_every=every, sample_every=9))
+        log = (tmp_path / name / "log.txt").read_text()
+        (line,) = re.findall(r"step 4: .*J_low (\S+).* J_mid (\S+).* J_high (\S+)", log)
+        lines.append(line)
+    assert lines[0] == lines[1]
 
 
 @pytest.mark.slow  # torchrun and two processes that import everything
