@@ -189,6 +189,17 @@ def test_the_look_for_flat_areas_reads_no_more_than_it_must(piles: Path, monkeyp
     assert len(seen) == 1
 
 
+def test_a_pile_of_broken_images_is_named(piles: Path, tmp_path: Path) -> None:
+    """A run from ``init_weights`` looks for flat areas before it reads its first batch."""
+    whole = (piles / "noisy" / "0.png").read_bytes()
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(whole[: len(whole) // 3])
+    data = UnpairedData(options(piles, noisy={"folder": str(tmp_path)}), 0)
+    with pytest.raises(TrainingError, match=r"none of 2 noisy images can be read; check data\.noisy"):
+        check_flat_areas(data)
+    data.close()
+
+
 def test_shards_cannot_be_measured(tmp_path: Path, piles: Path) -> None:
     members = [(f"{number}.png", png(noise_image(number))) for number in range(2)]
     shard = str(write_tar(tmp_path / "one.tar", members))
