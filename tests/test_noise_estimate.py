@@ -77,6 +77,46 @@ def test_grey_images_are_three_equal_channels() -> None:
     assert grey.channel_correlation.tolist() == pytest.approx([1, 1, 1], abs=0.05)
 
 
+@pytest.mark.parametrize("rho", [0.0, 0.45, 0.7])
+def test_grey_pictures_with_noise_that_neighbours_share(rho: float) -> None:
+    """It was told as half as correlated (0.45 as 0.2), and certainty as at most 0.4."""
+    noise = autoregressive(white(1, 240, 320), rho, rho)
+    image = (leaves(240, 320).mean(0, keepdim=True) + 10 / 255 * noise).clamp(0, 1)
+    found = estimate_noise((image * 255).round().to(torch.uint8))
+    assert found is not None
+    assert found.grey
+    assert found.level * 255 == pytest.approx(10, rel=0.15)
+    assert found.lag1 == pytest.approx((rho, rho), abs=0.1)
+    assert found.certainty > 0.5
+    assert found.channel_correlation.tolist() == [1, 1, 1]
+
+
+def test_channels_that_rounding_alone_tells_apart_are_grey_and_colour_is_not() -> None:
+    grey = ((0.5 + 8 / 255 * white(1, 128, 128)) * 255).round().expand(3, -1, -1).to(torch.uint8).clone()
+    off = grey.clone()
+    off[1] += (white(1, 128, 128, seed=2)[0] > 0).to(torch.uint8)
+    exact, near = estimate_noise(grey), estimate_noise(off)
+    assert exact is not None
+    assert near is not None
+    assert exact.grey
+    assert near.grey
+    assert near.level == pytest.approx(exact.level, rel=0.05)
+    off[1, 3, 3] = grey[1, 3, 3] + 2
+    colour = estimate_noise(off)
+    assert colour is not None
+    assert not colour.grey
+
+
+def test_colour_is_told_what_it_was_told_before_grey_had_a_fit_of_its_own() -> None:
+    found = estimate_noise(leaves(160, 200) + 6 / 255 * autoregressive(white(3, 160, 200), 0.7, 0.3))
+    assert found is not None
+    assert not found.grey
+    figures = [found.level * 255, *found.lag1, found.certainty, found.grain, *found.channel_correlation.tolist()]
+    assert figures == pytest.approx(
+        [7.1076, 0.6061, 0.3761, 0.7075, 0.0, -0.0761, -0.0731, -0.0107], rel=1e-3, abs=1e-3
+    )
+
+
 def test_json_holds_all() -> None:
     found = estimate_noise(0.5 + 6 / 255 * white(3, 64, 64))
     assert found is not None

@@ -3,7 +3,8 @@
     python recipes/noise_levels/fit.py --data ../shared/data --cache /tmp/noise_samples --out coefficients.npz
 
 Simulates 9500 images (about 40 s of processor time per thousand), takes crops of the real pairs that settings are
-chosen on, and trains for a minute.  What was simulated is kept in ``--cache``.
+chosen on, and trains for a minute.  What was simulated is kept in ``--cache``.  With ``--grey``: of 6500 images whose
+three channels are equal, for ``coefficients_grey.npz``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from synthpipe.flat_noise.regression import FLOOR, Coefficients, regress, standa
 PART, HELD_OUT = 2000, 500
 #: Parts of noise on photographs, on references, of plain coloured noise on photographs; times that real pairs count.
 PHOTOGRAPHS, REFERENCES, COLOURED, REAL = 2, 1, 1, 3
+#: Images of each part that are grey.
+GREY_PART = 1500
 #: Images of uneven coded noise, and times that they count.
 UNEVEN_PART, UNEVEN = 1500, 2
 HIDDEN, EPOCHS, BATCH, RATE, DECAY, DROP, JITTER = 48, 40, 128, 3e-3, 1e-3, 0.05, 0.03
@@ -42,9 +45,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of clean_train, real_noise and the others")
     parser.add_argument("--cache", type=Path, required=True, help="folder that keeps what was simulated")
     parser.add_argument("--out", type=Path, required=True, help="coefficients, .npz")
+    parser.add_argument("--grey", action="store_true", help="fit that of grey images")
     arguments = parser.parse_args()
-    samples = gather(arguments.data, arguments.cache)
-    held_out = cached(arguments.cache / "held_out.pt", lambda: simulated(arguments.data, HELD_OUT, 99, held_out=True))
+    data, cache, grey = arguments.data, arguments.cache, arguments.grey
+    samples = gather_grey(data, cache) if grey else gather(data, cache)
+    name = "held_out_grey.pt" if grey else "held_out.pt"
+    held_out = cached(cache / name, lambda: simulated(data, HELD_OUT, 99, held_out=True, grey=grey))
     coefficients = train(samples, held_out)
     with torch.no_grad():
         coefficients = of_either_way(coefficients)
@@ -66,6 +72,19 @@ def gather(data: Path, cache: Path) -> Samples:
         parts.append(cached(cache / f"col{part}.pt", lambda part=part: simulated(data, PART, 50 + part, coloured=True)))
     uneven = cached(cache / "uneven0.pt", lambda: on_references(data, UNEVEN_PART, 70, uneven=True))
     return functools.reduce(operator.add, parts + [uneven] * UNEVEN)
+
+
+def gather_grey(data: Path, cache: Path) -> Samples:
+    """The same of grey images."""
+    parts = [cached(cache / "real_grey.pt", lambda: from_pairs(data, 5, grey=True))] * REAL
+    for part in range(PHOTOGRAPHS):
+        parts.append(
+            cached(cache / f"sim_grey{part}.pt", lambda part=part: simulated(data, GREY_PART, part, grey=True))
+        )
+    parts.append(cached(cache / "refs_grey.pt", lambda: on_references(data, GREY_PART, 0, grey=True)))
+    parts.append(cached(cache / "col_grey.pt", lambda: simulated(data, GREY_PART, 50, coloured=True, grey=True)))
+    uneven = cached(cache / "uneven_grey.pt", lambda: on_references(data, GREY_PART // 3, 70, uneven=True, grey=True))
+    return functools.reduce(operator.add, [*parts, *[uneven] * UNEVEN])
 
 
 def cached(path: Path, make: Callable[[], Samples]) -> Samples:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from simulate import Sample, jpeg, measured, simulate, simulate_coloured, simulate_uneven
+from simulate import Sample, in_grey, jpeg, measured, simulate, simulate_coloured, simulate_uneven
 from torch import Tensor
 
 from synthpipe.files.decode import decode_image
@@ -54,7 +54,9 @@ class Samples:
         return Samples(*(torch.cat([getattr(s, field.name) for s in (self, other)]) for field in fields(self)))
 
 
-def simulated(data: Path, count: int, seed: int, held_out: bool = False, coloured: bool = False) -> Samples:
+def simulated(
+    data: Path, count: int, seed: int, held_out: bool = False, coloured: bool = False, grey: bool = False
+) -> Samples:
     """``count`` simulated images; of the photographs that are held out, or of the others; of plain coloured noise."""
     make = simulate_coloured if coloured else simulate
     paths = list_images(data / "clean_train")
@@ -65,12 +67,12 @@ def simulated(data: Path, count: int, seed: int, held_out: bool = False, coloure
         for at in range(count):
             rng = np.random.default_rng([seed, at])
             group = references if references and rng.random() < 0.1 else photographs
-            yield make(group[int(rng.integers(len(group)))].float() / 255, rng)
+            yield make(group[int(rng.integers(len(group)))].float() / 255, rng, grey)
 
     return _collect(draw())
 
 
-def on_references(data: Path, count: int, seed: int, uneven: bool = False) -> Samples:
+def on_references(data: Path, count: int, seed: int, uneven: bool = False, grey: bool = False) -> Samples:
     """``count`` simulated images on the references of pairs alone: soft, as cameras are at 100%, and clean."""
     make = simulate_uneven if uneven else simulate
     folders = [data / name / "clean" for name in ("real_noise", "real_noise_full")]
@@ -82,13 +84,13 @@ def on_references(data: Path, count: int, seed: int, uneven: bool = False) -> Sa
             group = crops if rng.random() < 0.3 else frames
             image = group[int(rng.integers(len(group)))]
             top, left = (int(rng.integers(0, size - 511)) for size in image.shape[1:])
-            yield make(image[:, top : top + 512, left : left + 512].float() / 255, rng)
+            yield make(image[:, top : top + 512, left : left + 512].float() / 255, rng, grey)
 
     return _collect(draw())
 
 
-def from_pairs(data: Path, seed: int) -> Samples:
-    """Crops of the real pairs that settings are chosen on."""
+def from_pairs(data: Path, seed: int, grey: bool = False) -> Samples:
+    """Crops of the real pairs that settings are chosen on; ``grey``: of their luma."""
 
     def draw() -> Iterator[Sample]:
         rng = np.random.default_rng(seed)
@@ -97,6 +99,8 @@ def from_pairs(data: Path, seed: int) -> Samples:
                 if not is_chosen(path.name):
                     continue
                 noisy, reference = read(path), read(next((data / folder / "clean").glob(path.stem + ".*")))
+                if grey:
+                    noisy, reference = luma(noisy), luma(reference)
                 for _ in range(count):
                     side = int(rng.integers(160, min(480, *noisy.shape[1:]) + 1))
                     top, left = (int(rng.integers(0, size - side + 1)) for size in noisy.shape[1:])
@@ -137,6 +141,12 @@ def _collect(samples: Iterator[Sample]) -> Samples:
             if len(rows) % 500 == 0:
                 print(f"{len(rows)} samples", flush=True)
     return Samples(*(torch.stack(column) for column in zip(*rows, strict=True)))
+
+
+def luma(image: Tensor) -> Tensor:
+    """Rec. 601 of uint8 ``(3, H, W)``, in all three channels."""
+    weighted = image.float() * torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    return in_grey(3 * weighted).round().clamp(0, 255).byte()
 
 
 def read(path: Path) -> Tensor:

@@ -38,14 +38,16 @@ class Sample:
     correlation: Tensor
 
 
-def simulate(photograph: Tensor, rng: np.random.Generator) -> Sample:
-    """Noise on one clean photograph ``(3, H, W)`` float in [0, 1], or on a drawn picture in its place."""
-    clean = _content(photograph, rng)
+def simulate(photograph: Tensor, rng: np.random.Generator, grey: bool = False) -> Sample:
+    """Noise on one clean photograph ``(3, H, W)`` float in [0, 1], or on a drawn picture in its place; ``grey``: the
+    same in all channels."""
+    clean = in_grey(_content(photograph, rng), grey)
     sigma = 0.0 if rng.random() < 0.08 else float(np.exp(rng.uniform(math.log(0.6), math.log(50))))
     if rng.random() < 0.4:
         sigma = min(sigma, float(rng.uniform(0.6, 9)))
     camera = rng.random() < 0.4
     unit = camera_field(clean.shape[1:], rng) if camera else coloured_field(clean.shape[1:], rng)
+    unit = _unit(in_grey(unit, grey)) if grey else unit
     noise = unit * _by_brightness(clean, rng) * sigma / 255
     final = to_uint8((clean + noise).clamp(0, 1)[None])[0]
     if rng.random() < (0.6 if camera else 0.2):
@@ -58,12 +60,12 @@ def simulate(photograph: Tensor, rng: np.random.Generator) -> Sample:
     return measured(final, noise, mask)
 
 
-def simulate_uneven(photograph: Tensor, rng: np.random.Generator) -> Sample:
+def simulate_uneven(photograph: Tensor, rng: np.random.Generator, grey: bool = False) -> Sample:
     """Weak noise as cameras leave it in places: stronger here, smoothed away there, and coded as JPEG."""
-    clean = _content(photograph, rng)
+    clean = in_grey(_content(photograph, rng), grey)
     sigma = float(np.exp(rng.uniform(math.log(1), math.log(8))))
     size = clean.shape[1:]
-    noise = camera_field(size, rng) * _by_brightness(clean, rng)
+    noise = in_grey(camera_field(size, rng), grey) * _by_brightness(clean, rng)
     fields = torch.from_numpy(rng.standard_normal((2, *size), dtype=np.float32))
     gain, smoothed = blurred(fields, float(np.exp(rng.uniform(math.log(3), math.log(16)))))
     noise = noise * (float(rng.uniform(0, 0.6)) * gain / gain.std()).exp()
@@ -77,9 +79,9 @@ def simulate_uneven(photograph: Tensor, rng: np.random.Generator) -> Sample:
     return measured(final, residual - local_mean(residual, LOCAL_MEAN_WINDOW), _flat_pixels(clean))
 
 
-def simulate_coloured(photograph: Tensor, rng: np.random.Generator) -> Sample:
+def simulate_coloured(photograph: Tensor, rng: np.random.Generator, grey: bool = False) -> Sample:
     """The same noise everywhere, of one spectrum with lag-1 correlation 0 to 0.9 and nothing done to it afterwards."""
-    clean = _content(photograph, rng)
+    clean = in_grey(_content(photograph, rng), grey)
     sigma = float(np.exp(rng.uniform(math.log(2), math.log(25))))
     size = clean.shape[1:]
     rho = float(rng.uniform(0, 0.9))
@@ -91,8 +93,19 @@ def simulate_coloured(photograph: Tensor, rng: np.random.Generator) -> Sample:
     fields = _of_power(torch.from_numpy(rng.standard_normal((4, *size), dtype=np.float32)), power)
     share = float(rng.choice([0.0, 0.9, rng.uniform(0, 1)], p=[0.4, 0.2, 0.4]))
     noise = math.sqrt(share) * fields[3:] + math.sqrt(1 - share) * fields[:3]
-    noise = noise * torch.tensor(np.exp(rng.normal(size=3) * 0.15), dtype=torch.float32)[:, None, None] * sigma / 255
+    noise = fields[3:].expand(3, -1, -1) if grey else noise
+    gains = torch.tensor(np.exp(rng.normal(size=3) * 0.15), dtype=torch.float32)[:, None, None]
+    noise = noise * (gains[:1] if grey else gains) * sigma / 255
     return measured(to_uint8((clean + noise).clamp(0, 1)[None])[0], noise, _unclipped(clean))
+
+
+def in_grey(x: Tensor, grey: bool = True) -> Tensor:
+    """``(3, H, W)``: the mean of the channels in each of them; as it is where ``grey`` is False."""
+    return x.mean(0, keepdim=True).expand(3, -1, -1).contiguous() if grey else x
+
+
+def _unit(noise: Tensor) -> Tensor:
+    return noise / noise.square().mean().sqrt().clamp(min=1e-6)
 
 
 def measured(image: Tensor, residual: Tensor, mask: Tensor) -> Sample:

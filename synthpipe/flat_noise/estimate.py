@@ -32,6 +32,8 @@ _CERTAIN_WITHIN = 0.15
 _TILE, _LARGEST_TILE, _MOST_TILES = 330, 512, 16
 #: Above this, scale of 255, where simulated noise ended, an image is measured at half its contrast.
 _STRONGEST = 45.0
+#: Channels that differ by no more than this in any pixel are equal but for rounding to 8 bits.
+_EQUAL = 1.01 / 255
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class NoiseEstimate:
     #: 0 to 1: probability that weak noise which neighbours share is the photograph's own, as film, scan and fine
     #: texture leave it, and none that a camera added; says nothing of white noise and of strong noise.
     grain: float = 0.0
+    #: Whether the channels of the image are equal, so that all noise is the same in them.
+    grey: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists: what JSON can hold."""
@@ -91,22 +95,24 @@ def estimate_noise(image: Tensor) -> NoiseEstimate | None:
     check_values(image)
     if min(image.shape[1:]) < _LEAST_SIDE:
         return None
-    x = (image.float() / 255 if image.dtype == torch.uint8 else image.float()).expand(3, -1, -1)
-    found = _estimate(x.cpu())
+    x = (image.float() / 255 if image.dtype == torch.uint8 else image.float()).cpu()
+    grey = float((x.amax(0) - x.amin(0)).max()) <= _EQUAL
+    x = (x.mean(0, keepdim=True) if grey else x).expand(3, -1, -1)
+    found = _estimate(x, grey)
     if found is not None and found.level * 255 > _STRONGEST:
-        half = _estimate(x.cpu() / 2 + 0.25)
+        half = _estimate(x / 2 + 0.25, grey)
         found = found if half is None else replace(half, sigma=2 * half.sigma, level=2 * half.level)
     return found
 
 
-def _estimate(x: Tensor) -> NoiseEstimate | None:
+def _estimate(x: Tensor, grey: bool) -> NoiseEstimate | None:
     """Of float ``(3, H, W)``: covariances are means of those of its tiles, whose brightness and texture differ less."""
     features = [found for found in map(block_features, _tiles(x)) if found is not None]
     if not features:
         return None
-    by = load_coefficients()
-    standard = standardised(torch.stack(features), by)
-    told = regress(standard, by)
+    by = load_coefficients(grey)
+    measured = torch.stack(features)
+    told = regress(standardised(measured, by), by)
     variance = ((told.log_sigma.double().exp() - FLOOR) / 255).clamp(min=0).square()  # (tiles, 3)
     weight = variance + 1e-12
     lags = ((weight[:, :, None, None] * told.lags).sum(0) / weight.sum(0)[:, None, None]).clamp(-1, 1)
@@ -119,9 +125,10 @@ def _estimate(x: Tensor) -> NoiseEstimate | None:
         level=math.sqrt(float(sigma.square().mean())),
         lag1=(float(mean[0, 1]), float(mean[1, 0])),
         autocorrelation=lags[:, away][:, :, away],
-        channel_correlation=_possible(others),
+        channel_correlation=torch.ones_like(others) if grey else _possible(others),
         certainty=1 - math.exp(-_CERTAIN_WITHIN / math.exp(float(told.log_error.mean()))),
-        grain=grain_probability(standard),
+        grain=grain_probability(standardised(measured, load_coefficients())),
+        grey=grey,
     )
 
 

@@ -24,7 +24,7 @@ QUADRANT = 5
 FLOOR = 0.4
 #: Standardised features beyond this are cut off.
 _FARTHEST = 4.0
-_FILE = Path(__file__).with_name("coefficients.npz")
+_FILES = {grey: Path(__file__).with_name(f"coefficients{'_grey' if grey else ''}.npz") for grey in (False, True)}
 
 
 class Coefficients(NamedTuple):
@@ -57,9 +57,9 @@ class Told(NamedTuple):
 
 
 @functools.cache
-def load_coefficients() -> Coefficients:
-    """Those that ship."""
-    with np.load(_FILE, allow_pickle=False) as file:
+def load_coefficients(grey: bool = False) -> Coefficients:
+    """Those that ship; ``grey``: of images whose three channels are equal."""
+    with np.load(_FILES[grey], allow_pickle=False) as file:
         return Coefficients(*(torch.from_numpy(file[name].astype(np.float32)) for name in Coefficients._fields))
 
 

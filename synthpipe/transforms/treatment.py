@@ -16,6 +16,8 @@ _LEAST_WHITE = 6 / 255
 _SAME = 0.95
 #: Estimates of correlated noise are low, those of weak noise behind JPEG most: the network is told this much more.
 _TOLD_STRONG, _TOLD_WEAK = 1.25, 1.6
+#: The same of strong noise in grey images, whose estimates are not low; with more, the finest textures are lost.
+_TOLD_GREY = 1.12
 #: Told at least, where neighbours share as much as they do in files of cameras, and change that is allowed there where
 #: a level is believed: coding hides weak noise from estimates.
 _LEAST_TOLD, _LEAST_MOST = 4 / 255, 2.2 / 255
@@ -37,6 +39,12 @@ _STRONG, _RELATED = 5 / 255, 0.8
 _PLAIN, _APART, _LONG = 7 / 255, 0.65, 0.65
 #: Correlation of neighbours above which it is shading.
 _SHADING = 0.85
+#: Grey images say nothing by their channels: a level from which noise is told from texture by certainty, and certainty
+#: from which that is believed of white noise and of noise that neighbours share; the same of strong white noise.
+_GREY_STRONG, _GREY_WHITE, _GREY_CERTAIN = 4 / 255, 0.76, 0.5
+_GREY_STRONG_WHITE, _GREY_LESS_CERTAIN = 8 / 255, 0.6
+#: Below this certainty half of it may be fine texture, so that such images change by this part of the level alone.
+_GREY_SURE, _GREY_PART = 0.66, 0.35
 
 
 @dataclass(frozen=True)
@@ -76,18 +84,36 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
     related = float(found.channel_correlation.mean())
     if lag <= _WHITE:
         most = _MOST * found.level
-        held = most if found.level >= _LEAST_WHITE else min(_SAFE, most)
+        held = most if _is_white_noise(found) else min(_SAFE, most)
         return Treatment(None, True, 0, 1, 0.0, held, same=related >= _SAME)
     strong = found.level >= _STRONG
-    certain = found.certainty >= (_CERTAIN if lag >= _CAMERA else _MORE_CERTAIN)
-    believed = certain and (related < _RELATED if strong else found.grain <= _OWN)
-    plain = found.level >= _PLAIN
-    believed = (believed or (plain and related < _APART)) and lag < (_LONG if plain else _SHADING)
     camera = _CAMERA <= lag < _SHADING
     most = _MOST * found.level
+    if found.grey and found.level >= _GREY_STRONG and found.certainty < _GREY_SURE:
+        most = _GREY_PART * found.level
     if camera:
         most = max(most, _LEAST_MOST)
-    if not believed:
+    if not _is_shared_noise(found, lag, related):
         most = min(most, _SAFE)
-    told = max(found.level * (_TOLD_STRONG if strong else _TOLD_WEAK), _LEAST_TOLD if camera else 0.0)
+    more = (_TOLD_GREY if found.grey else _TOLD_STRONG) if strong else _TOLD_WEAK
+    told = max(found.level * more, _LEAST_TOLD if camera else 0.0)
     return Treatment(told, False, 0 if strong else 1, 3 if strong else 1, _COARSE, most)
+
+
+def _is_white_noise(found: NoiseEstimate) -> bool:
+    """Whether what looks like white noise is some, and neither texture nor grain."""
+    if found.grey:
+        least = _GREY_LESS_CERTAIN if found.level >= _GREY_STRONG_WHITE else _GREY_WHITE
+        return found.level >= _GREY_STRONG and found.certainty >= least
+    return found.level >= _LEAST_WHITE
+
+
+def _is_shared_noise(found: NoiseEstimate, lag: float, related: float) -> bool:
+    """Whether what neighbours share, with correlation ``lag``, and channels with ``related``, is noise."""
+    certain = found.certainty >= (_CERTAIN if lag >= _CAMERA else _MORE_CERTAIN)
+    weak = certain and found.grain <= _OWN
+    if found.grey:
+        return lag < _SHADING and (found.certainty >= _GREY_CERTAIN if found.level >= _GREY_STRONG else weak)
+    believed = certain and related < _RELATED if found.level >= _STRONG else weak
+    plain = found.level >= _PLAIN
+    return (believed or (plain and related < _APART)) and lag < (_LONG if plain else _SHADING)

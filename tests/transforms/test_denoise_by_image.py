@@ -97,6 +97,45 @@ def test_where_the_measurement_is_weak_an_image_stays_within_45_db_of_itself() -
     assert treatment_of(estimate(0)) is None
 
 
+def test_grey_images_are_believed_by_certainty_since_their_channels_say_nothing() -> None:
+    safe = 10 ** (-45 / 20)
+    for level, lag, certainty, believed in (
+        (10, 0.7, 0.7, True),
+        (5, 0.45, 0.7, True),
+        (10, 0.7, 0.45, False),  # texture
+        (10, 0.9, 0.9, False),  # shading
+        (5, 0.05, 0.8, True),
+        (8, 0.2, 0.5, False),  # fine texture of pictures reduced by 2
+    ):
+        found = replace(estimate(level, lag, 1.0, certainty), grey=True)
+        treatment = treatment_of(found)
+        assert treatment is not None
+        assert (treatment.most > safe) == believed
+        if believed:
+            assert treatment.most == pytest.approx(1.3 * found.level)
+    unsure = treatment_of(replace(estimate(10, 0.7, 1.0, 0.55), grey=True))
+    assert unsure is not None
+    assert safe < unsure.most < 5 / 255  # half of it may be texture
+    weak = replace(estimate(3, 0.6, 1.0), grey=True)
+    kept, left = treatment_of(weak), treatment_of(replace(weak, grain=0.9))
+    assert kept is not None
+    assert left is not None
+    assert left.most <= safe < kept.most
+
+
+@pytest.mark.parametrize("sigma", [6, 12])
+def test_correlated_noise_of_grey_pictures_is_taken_away(sigma: int) -> None:
+    """Neighbours correlate by 0.66; such pictures stayed within 45 dB of themselves."""
+    line = torch.tensor([0.5, 1.0, 0.5])
+    white = torch.randn(1, 1, 162, 162, generator=torch.Generator().manual_seed(1))
+    noise = F.conv2d(white, (line[:, None] * line)[None, None]) / 1.5
+    clean = torch.linspace(0.2, 0.8, 160).expand(1, 3, 160, 160)
+    noisy = ((clean + sigma / 255 * noise) * 255).round().clamp(0, 255) / 255
+    out = DenoiseByImage(checkpoints.load("camera_denoiser"), checkpoints.load("blind_spot_small")).clean(noisy)
+    before, after = (float(-10 * (x - clean).square().mean().log10()) for x in (noisy, out))
+    assert after > before + 4
+
+
 @pytest.mark.parametrize("noisy", [noisy_images(1, 0.08, 96), coloured_images(1, 0.08)])
 def test_no_image_changes_by_more_than_its_noise(noisy: Tensor) -> None:
     model = Zero()
