@@ -128,7 +128,9 @@ def calibrate(model: DeFlow, data: UnpairedData) -> dict[str, Any]:
 
 
 def check_flat_areas(data: UnpairedData) -> None:
-    """Refuse piles on which :func:`calibrate` would fail; looks no further than the first flat area of either side.
+    """Refuse piles on which :func:`calibrate` would fail.
+
+    Every noisy image is read once, to know which can be; flat areas are looked for up to the first one of either side.
 
     Raises:
         OptionError: images in shards.
