@@ -19,5 +19,5 @@ def picture(path: Path) -> Tensor:
 
 
 def psnr(x: Tensor, clean: Tensor) -> float:
-    """dB, peak 1, over all pixels and channels; ``x`` counts as it is, clipped or not."""
-    return float(-10 * (x - clean).square().mean().log10())
+    """dB, peak 1, over all pixels and channels; ``x`` counts as it is, unclipped; infinite where both are equal."""
+    return float(-10 * (x - clean).double().square().mean().log10())

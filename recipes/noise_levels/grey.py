@@ -30,6 +30,7 @@ from synthpipe.transforms.denoise_by_image import DenoiseByImage
 # Shared by recipes and benches; behind this recipe's own folder, whose modules come first.
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
 from evidence import is_chosen
+from picture_quality import psnr
 
 CORRELATIONS, STRENGTHS = (0.0, 0.45, 0.7), (5.0, 10.0, 20.0)
 SETS = ("real_noise", "real_noise_sidd")
@@ -97,12 +98,6 @@ def stays(title: str, denoise: DenoiseByImage, paths: list[Path], scale: int) ->
         nearness[path.name] = psnr(denoise.clean(image), image)
     far = sorted(name for name, value in nearness.items() if value < 45)
     print(f"{title}: {len(paths)} clean, to itself at least {min(nearness.values()):.2f}; below 45: {far}", flush=True)
-
-
-def psnr(one: Tensor, other: Tensor) -> float:
-    """In dB; infinite of equal ones."""
-    error = float((one - other).square().mean())
-    return -10 * math.log10(error) if error else math.inf
 
 
 def spread(paths: list[Path], count: int) -> list[Path]:

@@ -42,6 +42,7 @@ from synthpipe.transforms.build import build_denoise
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from evidence import is_chosen
+from picture_quality import psnr
 
 Row = dict[str, Any]
 Pairs = Sequence[tuple[str, Tensor, Tensor]]
@@ -199,11 +200,6 @@ def array(x: Tensor) -> NDArray[np.float64]:
 def tensor(pixels: NDArray[np.float64]) -> Tensor:
     """``(1, 3, H, W)``, rounded to 8 bits."""
     return to_float(to_uint8(torch.from_numpy(pixels).float().permute(2, 0, 1)[None]))
-
-
-def psnr(x: Tensor, clean: Tensor) -> float:
-    """dB, peak 1, over all channels; infinite where they are equal."""
-    return float(-10 * (x - clean).double().square().mean().log10())
 
 
 def save_side_by_side(target: Path, pictures: Sequence[Tensor], side: int = 192) -> None:
