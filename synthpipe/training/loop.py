@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from synthpipe import checkpoints
-from synthpipe.config.run import RunOptions, ScheduleOptions
-from synthpipe.errors import OptionError, ShapeError, SynthPipeError, shortened
+from synthpipe.config.run import RunOptions
+from synthpipe.errors import ShapeError, SynthPipeError, shortened
 from synthpipe.seeds import sample_seed
 from synthpipe.training.base import BatchSource, Objective, step_seeds
 from synthpipe.training.checkpoint_file import refused, require_optimizer, require_schedule
@@ -34,9 +34,12 @@ from synthpipe.training.step.captured import CapturedGradient, Gradient
 from synthpipe.training.step.fabric import start_fabric
 from synthpipe.training.step.meter import Meter
 from synthpipe.training.step.optimizer import build_optimizer, load_optimizer, skip_if
+from synthpipe.training.step.processes import from_all, mean_over_processes, over_processes
+from synthpipe.training.step.schedule import lr_factor
+from synthpipe.training.step.starting_weights import weights_to_start_from
 from synthpipe.transforms.batch import Batch, join_batches
 
-__all__ = ["Trainer", "lr_factor"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -108,11 +111,11 @@ class Trainer:
                 self.objective.model.load_state_dict(saved["model"])
                 self.objective.load_companions(saved.get("companions", {}))
         elif options.init_weights is not None:
-            self.objective.model.load_state_dict(_weights_to_start_from(options.init_weights, self.objective))
+            self.objective.model.load_state_dict(weights_to_start_from(options.init_weights, self.objective))
             self.objective.prepare(data)
         else:
             self.first_batch = data.next_batch()
-            whole = join_batches(self._from_all(self.first_batch))
+            whole = join_batches(from_all(fabric, self.first_batch))
             self.objective.prepare(data)
             self.objective.initialize(fabric.to_device(whole), step_seeds(options.seed, 0, whole["slot"]))
         optimizer = build_optimizer(options, self.objective)
@@ -168,7 +171,7 @@ class Trainer:
         Nothing here waits for the device but the scaler of 16-mixed: whether a step counts is decided there.
         """
         seeds = self._pinned({"seeds": step_seeds(self.options.seed, self.step, batch["slot"])})["seeds"]
-        numbers = self._mean_over_processes(self.gradient(batch, seeds))
+        numbers = mean_over_processes(self.fabric, self.gradient(batch, seeds))
         limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
         norm = self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=limit, error_if_nonfinite=False)
         assert norm is not None, "clipping by norm gives the norm"
@@ -209,17 +212,6 @@ class Trainer:
         on_host = {name: value for name, value in batch.items() if isinstance(value, Tensor) and not value.is_cuda}
         return {**batch, **{name: value.pin_memory() for name, value in on_host.items()}}
 
-    def _mean_over_processes(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self.fabric.world_size == 1:
-            return numbers
-        means = self._over_processes(torch.stack(list(numbers.values())), "mean")
-        return dict(zip(numbers, means.unbind(), strict=True))
-
-    def _over_processes(self, values: Tensor, reduction: str) -> Tensor:
-        reduced = self.fabric.all_reduce(values, reduce_op=reduction)
-        assert isinstance(reduced, Tensor), "a tensor reduces to a tensor"
-        return reduced
-
     def _time_to_stop(self, started: float) -> bool:
         limit = self.options.max_minutes
         if self.fabric.world_size == 1:
@@ -229,7 +221,7 @@ class Trainer:
         # Clocks and signals differ between processes, but all must stop at the same step.
         over = self.stop() or (limit is not None and time.monotonic() - started > limit * 60)
         votes = torch.tensor(float(over), device=self.fabric.device)
-        return bool(self._over_processes(votes, "sum") > 0)
+        return bool(over_processes(self.fabric, votes, "sum") > 0)
 
     def _log(self, bar: tqdm[Any]) -> None:
         self.bad_steps.settle()
@@ -282,7 +274,7 @@ class Trainer:
     def _save(self, data: BatchSource) -> None:
         self.bad_steps.settle()
         self.averaged.take_buffers()
-        states = self._from_all({"data": data.state_dict(), "rng": torch.get_rng_state()})
+        states = from_all(self.fabric, {"data": data.state_dict(), "rng": torch.get_rng_state()})
         self.folder.save(
             self.fabric,
             self.step,
@@ -315,13 +307,6 @@ class Trainer:
         self.bad_steps.in_a_row, self.bad_steps.in_all = saved["bad_steps"]
         data.load_state_dict(mine["data"])
         torch.set_rng_state(mine["rng"])
-
-    def _from_all(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        if self.fabric.world_size == 1:
-            return [state]
-        states: list[Any] = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(states, state)
-        return states
 
     def _finish(self, data: BatchSource) -> Path:
         """Last checkpoint, and the averaged weights as a file that :func:`synthpipe.checkpoints.load` reads."""
@@ -399,29 +384,3 @@ def _named(path: Path) -> Iterator[None]:
         raise refused(
             path, f"it does not fit this run: {type(error).__name__}: {shortened(' '.join(str(error).split()))}"
         ) from error
-
-
-def lr_factor(options: ScheduleOptions, step: int, max_steps: int) -> float:
-    """What the learning rates are multiplied by at ``step`` (0-based): warm-up times decay."""
-    warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
-    match options.kind:
-        case "constant":
-            return warm * options.factor ** sum(step >= place * max_steps for place in options.milestones)
-        case "cosine":
-            done = min(1.0, max(0, step - options.warmup_steps) / max(1, max_steps - 1 - options.warmup_steps))
-            return warm * (options.final + (1 - options.final) * (1 + math.cos(math.pi * done)) / 2)
-        case _:
-            assert_never(options.kind)
-
-
-def _weights_to_start_from(path: str, objective: Objective[Any]) -> dict[str, Tensor]:
-    model = checkpoints.load(path)
-    if type(model) is type(objective.model):
-        model = objective.starting_point(model)
-    theirs, ours = getattr(model, "config", None), getattr(objective.model, "config", None)
-    if type(model) is not type(objective.model) or theirs != ours:
-        raise OptionError(
-            f"init_weights {path!r}: a {type(model).__name__} of configuration {theirs}, "
-            f"expected a {type(objective.model).__name__} of {ours}"
-        )
-    return model.state_dict()

@@ -30,7 +30,8 @@ from synthpipe.errors import OptionError, ShapeError, TrainingError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.training import loop, train
 from synthpipe.training.base import Objective
-from synthpipe.training.loop import Trainer, lr_factor
+from synthpipe.training.loop import Trainer
+from synthpipe.training.step.schedule import lr_factor
 from synthpipe.transforms.batch import Batch
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
