@@ -13,6 +13,7 @@ from synthpipe.errors import ShapeError
 
 __all__ = [
     "check_images",
+    "check_values",
     "crop_to_multiple",
     "divide_by_255",
     "downscale_bicubic",
@@ -26,21 +27,47 @@ __all__ = [
 _LUMA = (0.299, 0.587, 0.114)
 
 
+#: Means of an image beyond these are of another scale than [0, 1]: noise and overshoot hardly move a mean.
+_LEAST_MEAN, _MOST_MEAN = -0.5, 1.5
+
+
 def check_images(x: Tensor, name: str, values: bool = True) -> None:
-    """Refuse anything but a finite floating-point ``(B, 3, H, W)`` batch; without ``values``, of any values.
+    """Refuse anything but a floating-point ``(B, 3, H, W)`` batch in [0, 1]; without ``values``, of any values.
 
     To look at the values waits for the device.
 
     Raises:
-        ShapeError: wrong rank, channels, dtype, or a NaN or infinity.
+        ShapeError: wrong rank, channels or dtype, a side of 0, or as :func:`check_values`.
     """
-    if x.ndim != 4 or x.shape[1] != 3:
+    if x.ndim != 4 or x.shape[1] != 3 or 0 in x.shape[2:]:
         raise ShapeError(f"{name}: expected RGB images (B, 3, H, W), got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise ShapeError(f"{name}: expected floating-point images in [0, 1], got {x.dtype}; call images.to_float first")
-    if values and not bool(torch.isfinite(x).all()):
+    if values:
+        check_values(x, name)
+
+
+def check_values(x: Tensor, name: str, what: str = "images") -> None:
+    """Refuse ``(B, ...)`` floating-point images of another scale than [0, 1], and what is not finite.
+
+    Values may leave [0, 1], as unclipped noise does; a whole image may not: levels of 0 to 255 would pass for white.
+    To look at the values waits for the device.
+
+    Raises:
+        ShapeError: NaN or infinity, or an image whose mean is below -0.5 or above 1.5.
+    """
+    if not x.numel():
+        return
+    if not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        raise ShapeError(f"{name}: {bad} of {len(x)} images hold NaN or infinity; expected finite values in [0, 1]")
+        raise ShapeError(f"{name}: {bad} of {len(x)} {what} hold NaN or infinity; expected finite values in [0, 1]")
+    means = x.detach().flatten(1).mean(1)
+    other = (means < _LEAST_MEAN) | (means > _MOST_MEAN)
+    if bool(other.any()):
+        raise ShapeError(
+            f"{name}: expected {what} in [0, 1], got a mean of {float(means[other][0]):g} in {int(other.sum())} of "
+            f"{len(x)}; divide levels by their white, 255 of 8 bits"
+        )
 
 
 def divide_by_255(levels: Tensor) -> Tensor:

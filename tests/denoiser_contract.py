@@ -131,6 +131,10 @@ def check_refusals(model: Denoiser) -> None:
     ):
         with pytest.raises(ShapeError, match=rf"{name}: expected one finite noise level .* 2 images, got"):
             model.denoise(x, sigma)
+    with pytest.raises(ShapeError, match=rf"{name}: expected noise levels as a tensor \(B,\), got 0.1; give"):
+        model.denoise(x, 0.1)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=rf"{name}: expected images in \[0, 1\], got a mean of .* in 2 of 2; divide"):
+        model.denoise(255 * x, levels(2))
     for value in (float("nan"), float("inf")):
         spoilt = x.clone()
         spoilt[1, 0, 2, 3] = value

@@ -96,6 +96,9 @@ def test_on_the_gpu_levels_have_the_same_bits() -> None:
         (torch.zeros(1, 1, 8, 8), "(1, 1, 8, 8)"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "torch.uint8"),
         (torch.full((2, 3, 8, 8), float("nan")), "2 of 2 images hold NaN"),
+        (torch.zeros(1, 3, 0, 8), "(1, 3, 0, 8)"),
+        (torch.tensor([0.5, 90.0])[:, None, None, None].expand(2, 3, 8, 8), "a mean of 90 in 1 of 2; divide"),
+        (torch.full((1, 3, 8, 8), -0.9), "a mean of -0.9 in 1 of 1; divide"),
     ],
 )
 def test_what_is_no_image_batch_is_refused(x: torch.Tensor, words: str) -> None:
@@ -103,6 +106,15 @@ def test_what_is_no_image_batch_is_refused(x: torch.Tensor, words: str) -> None:
         images.check_images(x, "here")
     assert words in str(error.value)
     assert str(error.value).startswith("here:")
+
+
+def test_noise_that_leaves_the_scale_is_no_other_scale() -> None:
+    black = torch.zeros(2, 3, 64, 64)
+    noisy = black + torch.randn(black.shape, generator=torch.Generator().manual_seed(0))
+    assert noisy.amin() < -3
+    images.check_images(noisy, "here")
+    images.check_images(1 - noisy, "here")
+    images.check_images(torch.zeros(0, 3, 8, 8), "here")
 
 
 def test_sizes_that_do_not_divide_are_refused() -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from synthpipe.config.basicsr import FeedDataOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError, ShapeError
+from synthpipe.images import check_images
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.transforms.base import DeviceTransform
 from synthpipe.transforms.build import build_degrade
@@ -91,6 +92,8 @@ class DegradeInFeedData:
     @torch.no_grad()
     def _make_pair(self, data: Mapping[str, Any]) -> dict[str, Any]:
         assert self._degrade is not None
+        if data["gt"].device.type == "cpu":  # a captured degradation looks at no value
+            check_images(data["gt"], "gt of the training dataset")
         gt: Tensor = data["gt"].to(self.device, non_blocking=True)
         if gt.dim() == 4 and gt.shape[2:] not in self._known_sizes:
             self._degrade.check_tiles(*gt.shape[2:])

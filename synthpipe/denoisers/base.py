@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.errors import ShapeError
+from synthpipe.images import check_values
 
 __all__ = ["Denoiser"]
 
@@ -66,7 +67,7 @@ class Denoiser(nn.Module, ABC):
             As ``x``, not clipped.
 
         Raises:
-            ShapeError: no such images, a wrong number of levels, or NaN.
+            ShapeError: no such images, those of another scale, a wrong number of levels, or NaN.
 
         >>> import torch
         >>> from synthpipe import checkpoints
@@ -102,11 +103,13 @@ class Denoiser(nn.Module, ABC):
                 f"{name}: expected floating-point images (B, 3, H, W) or (B, 1, H, W) in [0, 1], got {x.dtype} "
                 f"{tuple(x.shape)}"
             )
+        if sigma is not None and not isinstance(sigma, Tensor):
+            raise ShapeError(
+                f"{name}: expected noise levels as a tensor (B,), got {sigma!r}; give x.new_full((len(x),), {sigma!r})"
+            )
         if sigma is not None and (sigma.shape != (len(x),) or not bool(((sigma >= 0) & sigma.isfinite()).all())):
             raise ShapeError(
                 f"{name}: expected one finite noise level of at least 0 for each of {len(x)} images, got "
                 f"{tuple(sigma.shape)}: {sigma.flatten()[:4].tolist()}"
             )
-        if not bool(torch.isfinite(x).all()):
-            bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-            raise ShapeError(f"{name}: {bad} of {len(x)} images hold NaN or infinity; expected finite values in [0, 1]")
+        check_values(x, name)

@@ -25,6 +25,7 @@ from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.degradation_operators import DegradationOperator
 from synthpipe.denoisers.noise_level import estimate_sigma
 from synthpipe.errors import OptionError, ShapeError, SynthPipeError
+from synthpipe.images import check_values
 
 __all__ = ["METHODS", "MeanShift", "Method", "Problem", "Restoration", "Splitting", "method_named", "psnr", "restore"]
 
@@ -60,6 +61,7 @@ class Problem:
         y, sigma = self.y, self.sigma
         if y.ndim != 4 or not y.is_floating_point() or not bool(torch.isfinite(y).all()):
             raise ShapeError(f"Problem: expected finite floating-point (B, C, h, w), got {y.dtype} {tuple(y.shape)}")
+        check_values(y, "Problem")
         if sigma is None:
             if bool((self.operator.measurements(y) < y[0].numel()).any()):
                 raise ShapeError("Problem: the noise of images with missing pixels is not estimated; give sigma")

@@ -19,6 +19,7 @@ from synthpipe.density.dde import DDE
 from synthpipe.density.frozen import FrozenDDE, FrozenScorer
 from synthpipe.density.scorer_parts import PartSettings, ScorerParts, parts_before_names
 from synthpipe.errors import ShapeError
+from synthpipe.images import check_values
 
 __all__ = ["QUANTILE_TILES", "DensityScorer"]
 
@@ -102,7 +103,7 @@ class DensityScorer(nn.Module):
         """All columns of each tile, ``(N, len(columns))``.
 
         Raises:
-            ShapeError: tiles of another size, or NaN.
+            ShapeError: tiles of another size or another scale than [0, 1], integers, or NaN.
         """
         self.check(tiles)
         return self.measure(tiles)
@@ -137,10 +138,11 @@ class DensityScorer(nn.Module):
         return self._chosen.of_tiles(self.dde, tiles)
 
     def check(self, tiles: Tensor) -> None:
-        """Refuse tiles of another size, or NaN, as :meth:`forward` does."""
+        """Refuse tiles of another size or scale, or NaN, as :meth:`forward` does."""
         if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or tiles.shape[2:] != (self.tile, self.tile):
             raise ShapeError(
                 f"DensityScorer: expected tiles (N, 1 or 3, {self.tile}, {self.tile}), got {tuple(tiles.shape)}"
             )
-        if not bool(torch.isfinite(tiles).all()):
-            raise ShapeError("DensityScorer: the tiles hold NaN or infinity; drop them before they are scored")
+        if not tiles.is_floating_point():
+            raise ShapeError(f"DensityScorer: expected tiles of floats, got {tiles.dtype}; call images.to_float first")
+        check_values(tiles, "DensityScorer", "tiles")

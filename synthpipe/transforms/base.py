@@ -17,7 +17,7 @@ A transform MUST
   came before;
 * be deterministic in :meth:`BatchTransform.apply`, given the parameters;
 * add keys and never edit a tensor of the batch in place;
-* refuse wrong shapes and NaN with :class:`synthpipe.errors.ShapeError`.
+* refuse wrong shapes, other scales and NaN with :class:`synthpipe.errors.ShapeError`.
 
 Those that are tensor operations alone are :class:`DeviceTransform`: a stream captures them in one CUDA graph.
 """

@@ -103,6 +103,17 @@ def test_a_streams_own_seeds_rule() -> None:
     assert torch.equal(one, two)
 
 
+def test_images_of_another_scale_are_refused_captured_or_not() -> None:
+    captured = model()
+    captured._captured = CapturedFunction(captured._compute, record=record_on_cpu)
+    for built in (model(), captured):
+        for factor in (255, -1):  # bytes that nobody divided, and [-1, 1] of a dark image
+            with pytest.raises(ShapeError, match=r"gt of the training dataset: expected images in \[0, 1\], got"):
+                feed(built, gt=factor * ramp().clamp(min=0.6))
+        with pytest.raises(ShapeError, match=r"got torch\.uint8"):
+            feed(built, gt=torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+
+
 def test_captured_it_gives_the_same_and_goes_on_where_sizes_are_too_many() -> None:
     plain, captured = model(), model()
     captured._captured = CapturedFunction(captured._compute, most=1, record=record_on_cpu)

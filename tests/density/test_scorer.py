@@ -103,6 +103,10 @@ def test_refusals_name_what_came() -> None:
         model(torch.zeros(2, 3, 16, 32))
     with pytest.raises(ShapeError, match="NaN"):
         model(torch.full((1, 3, 32, 32), float("nan")))
+    with pytest.raises(ShapeError, match=r"in \[0, 1\], got a mean of 40 in 1 of 1; divide"):
+        model(torch.full((1, 3, 32, 32), 40.0))
+    with pytest.raises(ShapeError, match=r"got torch.uint8; call images\.to_float first"):
+        model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
     with pytest.raises(ShapeError, match=r"0\.5"):
         DensityScorer(model.dde.config, (0.5,))
     with pytest.raises(ShapeError, match="more than 6 pixels, got 6"):

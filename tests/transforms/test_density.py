@@ -167,7 +167,7 @@ def test_refusals(scorer: DensityScorer) -> None:
         DensityScore(scorer)(batch_of(1, height=12, width=40))
     batch = batch_of(2)
     batch["gt"][1, 0, 0, 0] = float("nan")
-    with pytest.raises(ShapeError, match="the tiles hold NaN or infinity"):
+    with pytest.raises(ShapeError, match="tiles hold NaN or infinity"):
         DensityScore(scorer)(batch)
     with pytest.raises(ShapeError, match=r"expected RGB images \(B, 3, H, W\), got shape \(2, 1, 40, 40\)"):
         DensityScore(scorer)({**batch, "gt": torch.zeros(2, 1, 40, 40)})

@@ -19,6 +19,7 @@ from synthpipe.density.kinds.patterns import PATTERN_NAMES, TilePatterns
 from synthpipe.density.kinds.spectra import SPECTRUM_NAMES, TileSpectra, colour_planes
 from synthpipe.density.scorer import QUANTILE_TILES
 from synthpipe.errors import CheckpointError, ShapeError
+from synthpipe.images import check_values
 
 __all__ = ["FEATURE_NAMES", "KINDS", "FrozenKindScorer", "KindScorer", "probability_column", "worst_kind"]
 
@@ -129,7 +130,7 @@ class KindScorer(nn.Module):
         """All columns of each tile by itself, ``(N, len(columns))``.
 
         Raises:
-            ShapeError: tiles of another size, or NaN.
+            ShapeError: tiles of another size or another scale than [0, 1], integers, or NaN.
         """
         self.check(tiles)
         return self.pool(self.measure(tiles)[:, None])
@@ -202,13 +203,14 @@ class KindScorer(nn.Module):
         return FrozenKindScorer(copy.deepcopy(self)).eval().requires_grad_(False)
 
     def check(self, tiles: Tensor) -> None:
-        """Refuse tiles of another size, or NaN, as :meth:`forward` does."""
+        """Refuse tiles of another size or scale, or NaN, as :meth:`forward` does."""
         if tiles.ndim != 4 or tiles.shape[1] not in (1, 3) or tiles.shape[2:] != (self.tile, self.tile):
             raise ShapeError(
                 f"KindScorer: expected tiles (N, 1 or 3, {self.tile}, {self.tile}), got {tuple(tiles.shape)}"
             )
-        if not bool(torch.isfinite(tiles).all()):
-            raise ShapeError("KindScorer: the tiles hold NaN or infinity; drop them before they are scored")
+        if not tiles.is_floating_point():
+            raise ShapeError(f"KindScorer: expected tiles of floats, got {tiles.dtype}; call images.to_float first")
+        check_values(tiles, "KindScorer", "tiles")
 
 
 class FrozenKindScorer(nn.Module):

@@ -148,6 +148,11 @@ def test_refusals() -> None:
     broken[0, 0, 0, 0] = math.nan
     with pytest.raises(ShapeError, match="NaN"):
         scorer(broken)
+    with pytest.raises(ShapeError, match=r"in \[0, 1\], got a mean of .* in 1 of 1; divide"):
+        scorer(255 * tiles(1))
+    for integers in (torch.uint8, torch.int64):  # 255 times a byte would run over
+        with pytest.raises(ShapeError, match=f"got {integers}; call images.to_float first"):
+            scorer((255 * tiles(1)).to(integers))
     with pytest.raises(CheckpointError, match="'tomorrow'"):
         KindScorer(["coder_bits", "tomorrow"])
     for wrong in ({"features": []}, {"features": ["coder_bits"] * 2}, {"features": ["coder_bits"], "tile": 32}):
