@@ -8,13 +8,14 @@
 
 ``known`` degrades photographs that are reduced by 4, and estimates against the first half of the clean ones: every
 second of the other half, and CBSD68 with Kodak.  ``none`` is noise without a blur: what is found there is the content
-of the two piles.  ``errors`` prints how far estimates from few photographs are off, and what they say of it; ``real``
-the mean of each bank, ``pairs`` what aligned pairs say.
+of the two piles.  ``errors`` prints how far estimates from few photographs are off, and what they say of it, at each
+``--contrast`` of those photographs; ``real`` the mean of each bank, ``pairs`` what aligned pairs say.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from pathlib import Path
@@ -34,8 +35,6 @@ from synthpipe.kernels.response import FREQUENCIES, amplitudes, at_frequencies
 WHERE = (0.2, 0.3, 0.4)
 SCALE, SIDE = 4, 21
 ESTIMATORS = ("both", "spectra", "edges")
-#: Side of the windows in which pairs are compared.
-_WINDOW = 32
 #: Kernels of a bank that get a row each.
 _MOST_ROWS = 9
 
@@ -74,10 +73,15 @@ KNOWN = {
 }
 
 
-def reduced(path: Path) -> Tensor:
-    """``(3, H / 4, W / 4)`` in [0, 1], 8 bits."""
+def reduced(path: Path, scale: int = SCALE) -> Tensor:
+    """``(3, H / scale, W / scale)`` in [0, 1], 8 bits."""
     image = to_float(torch.from_numpy(decode_file(path)[0]).permute(2, 0, 1))[None]
-    return quantize_8bit(downscale_bicubic(crop_to_multiple(image, SCALE), SCALE))[0]
+    return quantize_8bit(downscale_bicubic(crop_to_multiple(image, scale), scale))[0]
+
+
+def at_contrast(image: Tensor, contrast: float) -> Tensor:
+    """So many times as far from its mean."""
+    return (image.mean() + contrast * (image - image.mean())).clamp(0, 1)
 
 
 def degraded(image: Tensor, kernel: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
@@ -133,8 +137,9 @@ def errors(args: argparse.Namespace) -> None:
     sharp, others = pile_of(clean[::2]), clean[3::4]
     generator = torch.Generator().manual_seed(0)
     draws = [torch.randperm(len(others), generator=generator)[: args.images].tolist() for _ in range(args.piles)]
-    for name in ("none", "Gaussian 0.6", "Gaussian 0.6, unsharp mask 0.8"):
-        own = pile_of([degraded(x, KNOWN[name], 2.0, generator) for x in others])
+    kernels = ("none", "Gaussian 0.6", "Gaussian 0.6, unsharp mask 0.8")
+    for name, contrast in itertools.product(kernels, args.contrast):
+        own = pile_of([degraded(at_contrast(x, contrast), KNOWN[name], 2.0, generator) for x in others])
         off, told = [], []
         for draw in draws:
             few = {str(number): own[f"{number:04}"] for number in draw}
@@ -142,8 +147,8 @@ def errors(args: argparse.Namespace) -> None:
             off.append((amplitudes(found.bank.kernels) - amplitudes(KNOWN[name][None]))[0])
             told.append(found.errors[0])
         both = (torch.stack(off).square().mean(0).sqrt(), torch.stack(told).mean(0))
-        cells = (" / ".join(f"{value:.2f}" for value in row.tolist()) for row in both)
-        print(f"| {args.images} | {name} | {' | '.join(cells)} |", flush=True)
+        cells = (" / ".join(f"{value:.3f}" for value in row.tolist()) for row in both)
+        print(f"| {args.images} | {name} | {contrast:g} | {' | '.join(cells)} |", flush=True)
 
 
 def real(args: argparse.Namespace) -> None:
@@ -169,37 +174,44 @@ def pairs(args: argparse.Namespace) -> None:
     Powers count what the small photograph has beside that (noise, aliasing, processing); no kernel makes it.  A wave's
     sum over windows of small times conjugate of large, over the power of large, does not (Wiener's response).
     """
-    print("cycles per pixel:", *FREQUENCIES)
-    for camera in ("Canon", "Nikon"):
-        names = [path.name for path in list_images(args.pairs / "lr") if path.name.startswith(camera)]
-        names = [name for name in names if int(name.split(".")[0].split("_")[1]) % 4 == 2]
+    print("cycles per pixel:", *args.at)
+    names = [path.name for path in list_images(args.pairs / "lr")]
+    groups = {"all": names} if args.judged else {camera: _choosing(names, camera) for camera in ("Canon", "Nikon")}
+    for group, some in groups.items():
         sums = []
-        for name in names:
-            small = _windows(to_float(torch.from_numpy(decode_file(args.pairs / "lr" / name)[0]).permute(2, 0, 1)))
-            large = _windows(reduced(args.pairs / "hr" / name))
-            common = (small * large.conj()).sum(0).abs()
-            sums.append(torch.stack([common, small.abs().square().sum(0), large.abs().square().sum(0)]))
-        common, small, large = _rings(torch.stack(sums).sum(0))
-        rows = {"powers": (small / large).sqrt(), "shared": common / large}
+        for name in some:
+            small = to_float(torch.from_numpy(decode_file(args.pairs / "lr" / name)[0]).permute(2, 0, 1))
+            both = [_windows(x, args.window) for x in (small, reduced(args.pairs / "hr" / name, args.scale))]
+            common = (both[0] * both[1].conj()).sum(0).abs()
+            sums.append(torch.stack([common, *(x.abs().square().sum(0) for x in both)]))
+        common, power, reference = _rings(torch.stack(sums).sum(0))
+        rows = {"powers": (power / reference).sqrt(), "shared": common / reference}
         for what, row in rows.items():
-            found = at_frequencies(row[None])[0].tolist()
-            print(f"| {camera}, {len(names)} scenes | {what} | {' / '.join(f'{a:.2f}' for a in found)} |")
+            found = at_frequencies(row[None], args.at)[0].tolist()
+            print(f"| {group}, {len(some)} scenes | {what} | {' / '.join(f'{a:.2f}' for a in found)} |")
 
 
-def _windows(image: Tensor) -> Tensor:
-    """``(windows, 32, 32)``: spectra of luma in Hann windows, without their means."""
-    line = torch.hann_window(_WINDOW)
+def _choosing(names: list[str], camera: str) -> list[str]:
+    """Of RealSR's pairs of a camera those that choose: scenes 2, 6, 10, ..."""
+    own = [name for name in names if name.startswith(camera)]
+    return [name for name in own if int(name.split(".")[0].split("_")[1]) % 4 == 2]
+
+
+def _windows(image: Tensor, side: int) -> Tensor:
+    """``(windows, side, side)``: spectra of luma in Hann windows, without their means."""
+    line = torch.hann_window(side)
     window = line[:, None] * line
-    parts = luma(image[None])[0, 0].unfold(0, _WINDOW, _WINDOW // 4).unfold(1, _WINDOW, _WINDOW // 4).flatten(0, 1)
+    parts = luma(image[None])[0, 0].unfold(0, side, side // 4).unfold(1, side, side // 4).flatten(0, 1)
     mean = (parts * window).sum((1, 2), keepdim=True) / window.sum()
     return torch.fft.fft2((parts - mean) * window)
 
 
 def _rings(planes: Tensor) -> Tensor:
-    """``(C, 32, 32)`` -> ``(C, 17)``: sums by frequency."""
-    frequency = torch.fft.fftfreq(_WINDOW)
-    ring = (torch.hypot(frequency[:, None], frequency) * _WINDOW).round().long()
-    return torch.stack([planes[:, ring == number].sum(1) for number in range(_WINDOW // 2 + 1)], 1)
+    """``(C, side, side)`` -> ``(C, side / 2 + 1)``: sums by frequency."""
+    side = planes.shape[-1]
+    frequency = torch.fft.fftfreq(side)
+    ring = (torch.hypot(frequency[:, None], frequency) * side).round().long()
+    return torch.stack([planes[:, ring == number].sum(1) for number in range(side // 2 + 1)], 1)
 
 
 def main() -> None:
@@ -220,9 +232,14 @@ def main() -> None:
     fourth.add_argument("--clean", type=Path, required=True)
     fourth.add_argument("--images", type=int, default=13, help="photographs of a pile")
     fourth.add_argument("--piles", type=int, default=9)
+    fourth.add_argument("--contrast", type=float, nargs="+", default=[1.0], help="of the degraded photographs")
     fourth.set_defaults(run=errors)
     third = parts.add_parser("pairs")
     third.add_argument("pairs", type=Path, help="a folder with lr and hr, such as realsr_x4/dev")
+    third.add_argument("--at", type=float, nargs="+", default=list(FREQUENCIES), help="cycles per pixel")
+    third.add_argument("--window", type=int, default=32, help="side of the windows that are compared")
+    third.add_argument("--scale", type=int, default=SCALE)
+    third.add_argument("--judged", action="store_true", help="all pairs of the folder, those that judge as well")
     third.set_defaults(run=pairs)
     args = parser.parse_args()
     args.run(args)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from synthpipe.images import to_float, to_uint8
 
-__all__ = ["measure_columns", "with_tone_of"]
+__all__ = ["lowest", "measure_columns", "tone_sigma", "with_tone_of"]
 
 _BORDER = 4
 #: Cycles per pixel of the reference at which half of a wave's tone is taken from it.
@@ -76,13 +76,22 @@ def with_tone_of(image: Tensor, reference: Tensor) -> Tensor:
         image: ``(3, H, W)`` float.
         reference: the same shape.
     """
-    sigma = math.sqrt(math.log(2) / 2) / (math.pi * _TONE)
+    return image + lowest(reference - image, tone_sigma())
+
+
+def tone_sigma() -> float:
+    """Of that Gaussian, pixels of the reference."""
+    return math.sqrt(math.log(2) / 2) / (math.pi * _TONE)
+
+
+def lowest(image: Tensor, sigma: float) -> Tensor:
+    """What a Gaussian of ``sigma`` pixels leaves of an image ``(3, H, W)``; beyond the border lies the mirror."""
     reach = math.ceil(3 * sigma)
     line = (-0.5 * (torch.arange(-reach, reach + 1) / sigma).square()).exp()
     line = line / line.sum()
-    padded = nn.functional.pad((reference - image)[:, None], (reach,) * 4, mode="reflect")
+    padded = nn.functional.pad(image[:, None], (reach,) * 4, mode="reflect")
     low = nn.functional.conv2d(nn.functional.conv2d(padded, line[None, None, None]), line[None, None, :, None])
-    return image + low[:, 0]
+    return low[:, 0]
 
 
 def _bgr(x: Tensor) -> object:

@@ -17,7 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
-from synthpipe.images import to_uint8
+from synthpipe.images import downscale_bicubic, to_float, to_uint8
 from synthpipe.pipeline import build_stream
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "real_world"
@@ -251,6 +251,27 @@ def test_the_tone_of_the_reference_takes_low_frequencies_alone(recipe):
     torch.testing.assert_close(half[..., middle], at_limit[..., middle] / 2, atol=1e-3, rtol=0)
     assert measures.with_tone_of(image, image) is not image
     torch.testing.assert_close(measures.with_tone_of(image, image), image)
+
+
+def test_tone_that_other_pairs_tell_and_tone_that_is_a_pair_s_own(recipe):
+    tone = recipe("tone")
+
+    def sides(seed, gain):
+        """A pair whose small side has so much more contrast."""
+        large = torch.from_numpy(picture(seed, 256, 256)).permute(2, 0, 1)
+        small = downscale_bicubic(to_float(large[None]), 4)[0]
+        mean = small.mean((1, 2), keepdim=True)
+        return tone.sides_of((to_uint8(mean + gain * (small - mean)), large))
+
+    others = [sides(seed, 1.2) for seed in (1, 2)]
+    told, own = (tone.left(sides(3, gain), others) for gain in (1.2, 0.8))
+    # What 8 bits round away is left.
+    assert told["others' gain"] < 0.02
+    assert told["own offset and gain"] < 0.02
+    assert told["own offset"] > 0.9
+    # 1 - 1 / gain is 0.17 of the others and -0.25 of this one: (0.42 / 0.25)^2 is left where that is applied.
+    assert own["others' gain"] == pytest.approx((1 + (1 / 6) / 0.25) ** 2, rel=0.02)
+    assert own["own offset and gain"] < 0.02
 
 
 # --- arms ---

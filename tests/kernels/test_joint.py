@@ -49,6 +49,19 @@ def test_spectra_tell_the_kernel(kernel: Tensor, sigma: float, clean: Pile) -> N
     assert_close(amplitudes(found.bank.kernels, WHERE), amplitudes(kernel[None], WHERE), atol=0.08, rtol=0)
 
 
+@pytest.mark.parametrize("contrast", [0.6, 1.4])
+def test_contrast_of_a_pile_is_no_blur(contrast: float, clean: Pile) -> None:
+    """A kernel keeps the frequency 0, so that a pile of more or less contrast has the same one."""
+    images = fields(12, seed=9)
+    kernel = sharpened(0.6, 0.8, 1.2)
+    found = [
+        estimate_groups(clean, {"all": pile_of(blurred(some, kernel, 0.0, seed=3))}, teller="spectra", chroma=False)
+        for some in (images, [0.5 + contrast * (image - 0.5) for image in images])
+    ]
+    plain, changed = (amplitudes(each.bank.kernels, WHERE) for each in found)
+    assert_close(changed, plain, atol=0.01, rtol=0)
+
+
 def test_colour_has_a_kernel_of_its_own_and_each_group_has_one(clean: Pile) -> None:
     weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
     soft, softer = gaussians(0.5)[0], gaussians(1.2)[0]
