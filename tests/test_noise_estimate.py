@@ -241,6 +241,8 @@ def test_correlations_are_possible_ones() -> None:
         (lambda x: x * 255, "expected values in \\[0, 1\\]"),
         (lambda x: (x * 255).round().long(), "expected uint8"),
         (lambda x: (x * 65535).round().to(torch.uint16), "expected uint8"),
+        (lambda x: 2 * torch.linspace(0.1, 0.9, 96) + x - 1.5, "local means from"),  # -1 to 1
+        (lambda x: 4 * (torch.linspace(0.1, 0.9, 96) + x - 1), "local means from"),  # by mean and deviation
         (lambda x: x.index_fill(2, torch.tensor([5]), math.nan), "NaN"),
         (lambda x: x.index_fill(2, torch.tensor([5]), math.inf), "NaN or infinity"),
     ],
@@ -250,3 +252,39 @@ def test_other_scales_and_nan_are_refused_and_do_not_pass_for_clipped(change: An
     for measure in (estimate_noise, noise_level, lambda x: measure_flat_noise([x])):
         with pytest.raises(ShapeError, match=said):
             measure(image)
+
+
+@pytest.mark.parametrize("middle", [0.0, 0.02, 0.98, 1.0])
+def test_noise_around_black_or_white_that_nothing_has_clipped_is_measured(middle: float) -> None:
+    """It leaves [0, 1] by little; cut there, half of it is gone, and nothing can be said."""
+    image = middle + 5 / 255 * white(3, 160, 160)
+    found = estimate_noise(image)
+    assert found is not None
+    assert found.level * 255 == pytest.approx(5, rel=0.2)
+    if middle in (0.0, 1.0):
+        assert estimate_noise(image.clamp(0, 1)) is None
+    if middle > 0.5:
+        level = noise_level(image)
+        assert level is not None
+        assert 255 * level == pytest.approx(5, rel=0.2)
+        assert noise_level(image.clamp(0, 1)) is None
+
+
+def test_a_resize_that_overshoots_changes_next_to_nothing() -> None:
+    """As 8 bits hold it: steps between black and white, noisy, reduced by a cubic filter without clipping."""
+    steps = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(3)).round() * 0.96 + 0.02
+    sharp = (steps.repeat_interleave(40, 1).repeat_interleave(40, 2) + 4 / 255 * white(3, 480, 480)).clamp(0, 1)
+    image = torch.nn.functional.interpolate(sharp[None], scale_factor=0.5, mode="bicubic", antialias=True)[0]
+    assert image.min() < -0.01
+    assert image.max() > 1.01
+    found, cut = estimate_noise(image), estimate_noise(image.clamp(0, 1))
+    assert found is not None
+    assert cut is not None
+    assert found.level == pytest.approx(cut.level, rel=0.1)
+
+
+def test_strong_noise_without_clipping_is_read_in_full() -> None:
+    image = leaves(160, 160, 0) + 50 / 255 * white(3, 160, 160)
+    found = estimate_noise(image)
+    assert found is not None
+    assert found.level * 255 == pytest.approx(50, rel=0.1)

@@ -8,9 +8,10 @@ import shlex
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-from synthpipe.cli.command import add_command, log_lines
+from synthpipe.cli.command import add_command, add_max_pixels, log_lines
 from synthpipe.cli.page_options import check_at_least
 from synthpipe.cli.places import local_path
+from synthpipe.pixel_limit import MAX_PIXELS
 
 if TYPE_CHECKING:
     from synthpipe.training.data.pile_check import PileCheck
@@ -45,6 +46,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--scale", type=int, default=1, metavar="N", help="reduce the clean images by this first (default 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="which crops (default 0)")
+    add_max_pixels(parser)
     parser.add_argument("--json", type=local_path, metavar="FILE", help="write the numbers and verdicts here, too")
     return parser
 
@@ -54,11 +56,12 @@ def run(args: argparse.Namespace) -> int:
     from synthpipe.files.whole_file import check_file_is_writable, write_whole
     from synthpipe.training.data.pile_check import check_piles
 
-    check_at_least(args, {"scale": 1, "seed": 0})
+    check_at_least(args, {"scale": 1, "seed": 0, "max_pixels": 1})
     if args.json is not None:
         check_file_is_writable(args.json)
     with log_lines():
-        found = check_piles(args.clean, args.noisy, args.scale, args.seed)
+        limit = MAX_PIXELS if args.max_pixels is None else args.max_pixels
+        found = check_piles(args.clean, args.noisy, args.scale, args.seed, limit)
     print(_text(found))
     if args.json is not None:
         write_whole(args.json, json.dumps(found.as_dict(), indent=1).encode())

@@ -23,6 +23,7 @@ __all__ = [
     "given_options",
     "log_lines",
     "print_given_up",
+    "print_nothing_done",
     "print_passed_over",
     "progress_bar",
 ]
@@ -113,6 +114,14 @@ def log_lines(level: int | None = None) -> Iterator[None]:
     finally:
         logger.removeHandler(console)
         logger.setLevel(before)
+
+
+def print_nothing_done(command: str, what: str, skipped: Mapping[str, int]) -> None:
+    """The end of a command that no image went through: ``what``, and what helps by the reasons in ``skipped``."""
+    from synthpipe.files.skip_advice import raise_limit, skip_advice
+
+    advice = skip_advice(skipped, {"bomb": raise_limit("--max-pixels")}, start="; ")
+    print(f"synthpipe {command}: {what}{advice}", file=sys.stderr)
 
 
 def print_passed_over(passed_over: Mapping[str, int]) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from synthpipe.cli.command import add_command, given_options, print_given_up, progress_bar
+from synthpipe.cli.command import add_command, given_options, print_given_up, print_nothing_done, progress_bar
 from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.folders.image_folder import FolderJob, convert_images, written_back
 from synthpipe.cli.folders.result_names import PageKey
@@ -82,20 +82,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Denoise; 0 if any image worked, 1 if none did."""
     from synthpipe.config.denoise import DenoiseOptions
-    from synthpipe.corpus.image_units import ShardUnit, find_units, is_image_folder
-    from synthpipe.files.image_formats import has_image_suffix
+    from synthpipe.corpus.image_units import ShardUnit, find_units, is_image_file, is_image_folder
     from synthpipe.files.output_place import local_output
 
     options = given_options(args, DenoiseOptions)
     args.device = find_device(args)
-    if all(is_image_folder(place) for place in args.source):
-        return _denoise_folder(options, args)
-    if len(args.source) == 1 and has_image_suffix(args.source[0]) and Path(args.source[0]).is_file():
+    if all(is_image_folder(place) or is_image_file(place) for place in args.source):
         return _denoise_folder(options, args)
     if args.in_place:
         raise OptionError("--in-place: is for a folder of images; shards are written anew, name another OUT")
     output = local_output(args.output)
-    units = find_units(args.source, allow_pipe=bool(args.allow_pipe), output=output)
+    expected = "a folder of images, one image, or shards (tars, their folder or index)"
+    units = find_units(args.source, allow_pipe=bool(args.allow_pipe), output=output, expected=expected)
     return _denoise_shards(options, [unit for unit in units if isinstance(unit, ShardUnit)], args)
 
 
@@ -106,7 +104,7 @@ def _denoise_folder(options: DenoiseOptions, args: argparse.Namespace) -> int:
     from synthpipe.transforms.build import build_denoise
 
     if len(args.source) > 1:
-        raise OptionError(f"IN: expected one folder of images at a time, got {len(args.source)}")
+        raise OptionError(f"IN: expected one folder of images at a time, or one image, got {len(args.source)}")
     transform = build_denoise(options).to(args.device)
 
     def clean(image: PageImage, key: PageKey) -> dict[str, Tensor]:
@@ -158,7 +156,7 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
         print(f"taken over as they are: {report.further} further_image beside the samples' own", file=sys.stderr)
     print_given_up(report.given_up, report.examples)
     if not report.edited:
-        print("synthpipe denoise: no image could be denoised; the report says why", file=sys.stderr)
+        print_nothing_done("denoise", "no image could be denoised; the report says why", report.broken)
     return 0 if report.edited else 1
 
 

@@ -11,6 +11,7 @@ from synthpipe.cli.command import (
     add_max_pixels,
     given_options,
     print_given_up,
+    print_nothing_done,
     print_passed_over,
     progress_bar,
 )
@@ -101,8 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if options.cache is not None:
         print(f"cache: {report.hits} found, {report.misses} computed")
     if not report.scored:
-        cure = "; not_finite: the scorer gives NaN, use other weights" if "not_finite" in report.errors else ""
-        print(f"synthpipe score: no image could be scored; the table says why for each{cure}", file=sys.stderr)
+        print_nothing_done("score", "no image could be scored; the table says why for each", report.errors)
     return 0 if report.scored else 1
 
 

@@ -21,6 +21,7 @@ from synthpipe.corpus.unit_job import target_names
 from synthpipe.errors import ShardError
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.given_up import first_named
+from synthpipe.files.skip_advice import skip_advice
 from synthpipe.files.storage import OutputFolder, absolute_url
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.job_result import REPORT_NAME, broken_images, publish_report
@@ -104,7 +105,7 @@ def edit_corpus(
         if not report.index.samples:
             raise ShardError(
                 f"none of {images} images could be used ({passed_over_text(report.broken)}); "
-                f"see {output.url}/{REPORT_NAME}"
+                f"see {output.url}/{REPORT_NAME}{skip_advice(report.broken, start='; ')}"
             )
         # The last: with it the folder is a corpus.
         output.publish_bytes(report.index.to_json().encode(), INDEX_NAME, scratch)

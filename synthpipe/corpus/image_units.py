@@ -20,7 +20,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
 
-from synthpipe.errors import OptionError, ShardError
+from synthpipe.errors import OptionError, ShardError, excerpt
 from synthpipe.files.byte_source import is_local, open_remote
 from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.output_place import OutputPlace
@@ -29,7 +29,7 @@ from synthpipe.files.source_files import SourceFile, SourceFolders
 from synthpipe.files.storage import absolute_url, file_stamp, local_path
 from synthpipe.shards.sample_note import read_note
 from synthpipe.shards.shard_index import INDEX_NAME, PLAN_NAME
-from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, expand_urls, listed_shards
+from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, SHARD_SUFFIXES, expand_urls, listed_shards
 from synthpipe.shards.tar_walk import TarMember, TarSample, read_member, walk_samples
 from synthpipe.shards.unused_images import NO_IMAGES, UnusedImages
 
@@ -134,6 +134,7 @@ def find_units(
     allow_pipe: bool = False,
     passed_over: Counter[str] | None = None,
     output: OutputPlace | None = None,
+    expected: str = "a folder of images, or shards (tars, their folder or index)",
 ) -> list[ShardUnit] | list[FolderUnit]:
     """Shards in any spelling that :func:`synthpipe.shards.shard_names.expand_urls` takes, or folders of images.
 
@@ -142,6 +143,7 @@ def find_units(
         allow_pipe: whether ``pipe:`` URLs may run shell commands.
         passed_over: counts of what lies in folders beside the images, by suffix or reason, are added here.
         output: a folder that images or shards are written to, which must not be read.
+        expected: what errors on a place that is neither say.
 
     Raises:
         OptionError: shards and folders of images at once, ``pipe:`` that is not allowed, a shard named twice; or
@@ -154,6 +156,7 @@ def find_units(
         raise OptionError(f"{folders[0]!r} is a folder of images and {other!r} is not; take them one after the other")
     if folders:
         return _folder_units(folders, passed_over, output)
+    _check_places(source, expected)
     urls = expand_urls(list(source), allow_pipe=allow_pipe)
     for url in urls:
         if url.endswith(COMPRESSED_SUFFIXES):
@@ -162,6 +165,25 @@ def find_units(
         output.check_folders({Path(local_path(url)).parent for url in urls if is_local(url)}, [Path()])
     listed = {url: (shard.samples, shard.bytes) for url, shard in listed_shards(urls, "it is not looked at").items()}
     return [ShardUnit(label, _absolute(url), listed.get(url)) for label, url in zip(_labels(urls), urls, strict=True)]
+
+
+def _check_places(source: Sequence[str], expected: str) -> None:
+    """Refuse a name that is neither folder nor shards, before it is taken for a pattern of shards."""
+    for place in source:
+        if "://" in place or place.startswith("pipe:") or any(mark in place for mark in "*?[{"):
+            continue
+        if is_image_file(place):
+            raise ShardError(f"{place!r} is a file that is no tar; expected {expected}")
+        path = Path(local_path(place)).absolute()
+        if not path.exists() and not place.endswith(SHARD_SUFFIXES):
+            raise ShardError(
+                f"no images and no shards at {excerpt(place)}: expected {expected}, found no {str(path)!r}"
+            )
+
+
+def is_image_file(place: str) -> bool:
+    """Whether this is a file on this machine that cannot be shards by its name: what is told by its bytes."""
+    return "://" not in place and not place.endswith(SHARD_SUFFIXES) and Path(place).is_file()
 
 
 def _absolute(url: str) -> str:

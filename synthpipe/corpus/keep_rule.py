@@ -14,6 +14,7 @@ from synthpipe.config.score import CorpusFilterOptions
 from synthpipe.corpus.score_table import ScoreTable
 from synthpipe.density.kinds.scorer import probability_column
 from synthpipe.errors import OptionError, ShardError
+from synthpipe.files.skip_advice import raise_limit, skip_advice
 
 __all__ = ["Decisions", "Gallery", "KindExcess", "State", "choose_gallery", "decide", "kind_excess", "reject_threshold"]
 
@@ -21,6 +22,10 @@ __all__ = ["Decisions", "Gallery", "KindExcess", "State", "choose_gallery", "dec
 _SURE = 1e-9
 #: Images in each part of the gallery.
 _SHOWN = 24
+_CURES = {
+    "bomb": f"score again; {raise_limit('--max-pixels')}",
+    "too_small": "score larger images, for a tile does not fit into these",
+}
 
 
 class State(IntEnum):
@@ -164,7 +169,10 @@ def decide(table: ScoreTable, options: CorpusFilterOptions) -> Decisions:
     usable = scored & np.isfinite(values)
     without = Counter({str(reason): int((codes == code).sum()) for code, reason in enumerate(reasons) if reason})
     if not usable.any():
-        raise ShardError(f"{table.url}: none of {len(table)} images has a score ({dict(without)}); nothing to decide")
+        raise ShardError(
+            f"{table.url}: none of {len(table)} images has a score ({dict(without)}); nothing to decide"
+            + skip_advice(without, _CURES, start="; ")
+        )
     limits = np.full(len(table), np.nan)
     thresholds: dict[str | None, float] = {}
     for source, rows in _groups(table, options.per_source):

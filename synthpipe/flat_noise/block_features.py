@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from synthpipe.flat_noise.flat_blocks import cut_shares
+
 __all__ = ["FEATURES", "PLANES", "block_features"]
 
 _SIDE = 8
@@ -74,6 +76,9 @@ def _blocks(x: Tensor, stride: int) -> Tensor:
     kept = (dark <= _AT_ZERO) & (bright <= _AT_TOP)
     if int(kept.sum()) < _FEWEST:  # very strong noise
         kept = (dark <= _LOOSELY) & (bright <= _LOOSELY)
+    if int(kept.sum()) < _FEWEST and not 0 <= float(x.amin()) <= float(x.amax()) <= 1:  # beyond is not clipped
+        dark, bright = (share.amax(0) for share in cut_shares(blocks))
+        kept = (dark <= _AT_ZERO) & (bright <= _AT_TOP)
     blocks = blocks[:, kept]
     waves = _dct_matrix().to(blocks)
     return (waves @ blocks @ waves.T).flatten(2)

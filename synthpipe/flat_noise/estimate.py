@@ -72,7 +72,8 @@ def estimate_noise(image: Tensor) -> NoiseEstimate | None:
     :class:`~synthpipe.flat_noise.FlatNoise` weights middle brightnesses most).
 
     Args:
-        image: ``(3, H, W)`` or, grey, ``(1, H, W)``; uint8 or float in [0, 1].
+        image: ``(3, H, W)`` or, grey, ``(1, H, W)``; uint8 or float in [0, 1].  Values beyond, as unclipped noise and
+            resizing leave them, are taken as they are: with them cut off, strong noise would be read too weak.
 
     Returns:
         None where nothing can be said: nearly all is clipped, or a side is shorter than 16 pixels.  Below 64x64 pixels

@@ -9,12 +9,13 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.errors import ShapeError
 from synthpipe.flat_noise.spectrum import FREQUENCIES, SIDE, dct_matrix, radius
 
-__all__ = ["FlatPart", "check_image", "check_values", "flat_parts"]
+__all__ = ["FlatPart", "check_image", "check_values", "cut_shares", "flat_parts"]
 
 
 #: Blocks at most, by taking fewer of the positions; strides are odd, so that no phase of JPEG's 8x8 grid is preferred.
@@ -44,6 +45,10 @@ _MEDIAN_SQUARE = 0.45493642
 _MOST_TAIL, _LOW_TAIL, _TAIL_RADII = 1.8, 1.25, (5, 8)
 #: Strong noise that was not clipped leaves [0, 1] by less than this; values beyond are of another scale.
 _BEYOND = 2.0
+#: So are images whose local means do: noise and the overshoot of a resize are of both signs there.
+_MEAN_BEYOND, _MEAN_SHARE = 0.1, 0.05
+#: Values within this of 0 or 1 may have been cut there; those beyond were not.
+_AT_LIMIT = 1e-4
 
 
 class FlatPart(NamedTuple):
@@ -77,6 +82,25 @@ def check_values(image: Tensor) -> None:
         raise ShapeError("flat noise: the image holds NaN or infinity; leave it out")
     if least < -_BEYOND or most > 1 + _BEYOND:
         raise ShapeError(f"flat noise: expected values in [0, 1], got {least:g} to {most:g}; divide by white")
+    if least < -_MEAN_BEYOND or most > 1 + _MEAN_BEYOND:
+        means = F.avg_pool2d(image.detach().float()[None], [min(side, SIDE) for side in image.shape[1:]]).flatten()
+        low, high = (float(value) for value in means.quantile(means.new_tensor([_MEAN_SHARE, 1 - _MEAN_SHARE])))
+        if low < -_MEAN_BEYOND or high > 1 + _MEAN_BEYOND:
+            raise ShapeError(
+                f"flat noise: expected values in [0, 1], got local means from {low:.2g} to {high:.2g}; undo what "
+                "shifted or scaled them"
+            )
+
+
+def cut_shares(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Shares of the values of blocks ``(C, N, S, S)`` that may have been cut at 0 and at 1, ``(C, N)`` each.
+
+    Values beyond count for none, as cutting would have left none of them: noise around black or white of a
+    floating-point image that nothing has clipped.
+    """
+    at = [(blocks - limit).abs() <= _AT_LIMIT for limit in (0, 1)]
+    dark, bright = (hit.flatten(2).float().mean(2) for hit in at)
+    return dark, bright
 
 
 def flat_parts(image: Tensor) -> list[FlatPart]:
@@ -116,8 +140,11 @@ def _blocks(image: Tensor) -> tuple[Tensor, int]:
     quarters = blocks.reshape(3, -1, 4, 4, 4, 4).mean((3, 5)).flatten(2)
     clipped = (quarters < _DARKEST).any(2)
     clipped |= (blocks <= 0).flatten(2).float().mean(2) > _AT_ZERO
-    clipped |= (blocks > _BRIGHTEST).flatten(2).float().mean(2) > _AT_TOP
-    blocks = blocks[:, ~clipped.any(0)]
+    bright = (blocks > _BRIGHTEST).flatten(2).float().mean(2) > _AT_TOP
+    kept = ~(clipped | bright).any(0)
+    if int(kept.sum()) < _FEWEST and float(x.amax()) > 1 + _AT_LIMIT:  # what is beyond white was not cut there
+        kept = ~(clipped | (cut_shares(blocks)[1] > _AT_TOP)).any(0)
+    blocks = blocks[:, kept]
     waves = dct_matrix().to(blocks)
     return (waves @ blocks @ waves.T).flatten(2), min(stride, SIDE) ** 2
 

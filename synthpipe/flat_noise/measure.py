@@ -76,7 +76,8 @@ def measure_flat_noise(images: Iterable[Tensor]) -> FlatNoise:
     """Noise of a pile of photographs, from their flat areas.
 
     Args:
-        images: ``(3, H, W)`` each, uint8 or float in [0, 1], of any sizes; they count by their flat area.
+        images: ``(3, H, W)`` each, uint8 or float in [0, 1], of any sizes; they count by their flat area.  Values
+            beyond are taken as they are.
 
     Raises:
         ShapeError: an image of another shape or below 16x16, or no flat area in any of them.
@@ -127,13 +128,13 @@ def noise_level(image: Tensor) -> float | None:
     """The level of one image, comparable between images: see ``level`` of :class:`FlatNoise`.
 
     Args:
-        image: ``(3, H, W)``, uint8 or float in [0, 1].
+        image: ``(3, H, W)``, uint8 or float in [0, 1]; values beyond are taken as they are.
 
     Returns:
         A standard deviation on the [0, 1] scale; None where there is no flat, unclipped area.
 
     Raises:
-        ShapeError: another shape.
+        ShapeError: another shape or scale, NaN.
 
     >>> import torch
     >>> from synthpipe.flat_noise import noise_level

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from synthpipe.errors import StreamError
+from synthpipe.files.skip_advice import skip_advice
 from synthpipe.pipeline.source import FILTERED, NOT_LOST, USED, Record
 
 __all__ = ["Tally", "describe", "nothing_used"]
@@ -162,7 +163,7 @@ class Tally:
         # Every epoch meets the same bad samples again, so the allowance grows with the epochs.
         if bad > self._allowed * (max(self._epochs.values(), default=0) + 1):
             example = f"; for example {example}" if example else ""
-            hint = "; a smaller tile or gt_size lets smaller images in" if "too_small" in counts else ""
+            hint = skip_advice(counts, {"too_small": "a smaller tile or gt_size lets smaller images in"}, start="; ")
             raise StreamError(
                 f"too many bad samples: {bad} of the {bad + used} read so far ({describe(counts)}), more than "
                 f"max_bad_fraction allows in an epoch; repair the shards, or raise max_bad_fraction{hint}{example}"
@@ -173,12 +174,12 @@ def nothing_used(counts: Mapping[str, int]) -> str:
     """Why nothing, or too little, came of the images: counts, and the options to change."""
     skipped = {reason: count for reason, count in counts.items() if reason != USED}
     hints = {
-        "too_small": "gt_size, scale or tile smaller",
-        FILTERED: "a milder filter",
-        "unscored": "a table of scores of these shards",
+        "too_small": "make gt_size, scale or tile smaller",
+        FILTERED: "make the filter milder",
+        "unscored": "give a table of scores of these shards",
     }
-    cures = [hint for reason, hint in hints.items() if counts.get(reason)]
-    cure = f"; what helps: {', '.join(cures)}" if cures else ""
+    advice = skip_advice(skipped, hints)
+    cure = f"; what helps: {advice}" if advice else ""
     return f"{counts.get(USED, 0)} images used, skipped: {describe(skipped)}{cure}"
 
 

@@ -21,6 +21,7 @@ from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.noise_statistics import NoiseStatistics, local_mean, measure_noise
 from synthpipe.pipeline import build_stream
+from synthpipe.preview.none_usable import none_usable
 from synthpipe.preview.picture import Cell, draw_grid
 from synthpipe.preview.tile_columns import Columns, Recorder, stage_columns, way_columns
 from synthpipe.transforms.base import BatchTransform
@@ -253,16 +254,19 @@ def real_candidates(
     if not paths:
         raise ImageError(f"{folder}: no real image for the preview: {expected_images(passed_over)}", "none")
     found: list[tuple[Tensor, float]] = []
+    reasons: Counter[str] = Counter()
     for k in rng.permutation(len(paths)):
         try:
             pixels, lost = decode_file(paths[k], options.max_pixels)
         except ImageError as error:
             skipped.append(str(error))
+            reasons[error.reason] += 1
             continue
         image = images.to_float(torch.from_numpy(pixels).permute(2, 0, 1))
         room = [length - side for length in image.shape[1:]]
         if min(room) < 0:
             skipped.append(f"{paths[k]}: {image.shape[1]}x{image.shape[2]} is smaller than the crop of {side}")
+            reasons["too_small"] += 1
             continue
         given_up.update(lost)
         for _ in range(_REAL_CROPS):
@@ -273,7 +277,8 @@ def real_candidates(
         if len(found) >= _REAL_IMAGES * _REAL_CROPS:
             break
     if not found:
-        raise ImageError(f"{folder}: no usable real image for the preview; {'; '.join(skipped[:3])}", "none")
+        cures = {"too_small": "give larger images or a smaller --crop"}
+        raise none_usable(f"{folder}: no usable real image for the preview", reasons, skipped, cures)
     return found
 
 

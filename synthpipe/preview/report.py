@@ -13,9 +13,10 @@ from torch import Tensor
 from synthpipe import images
 from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import ImageError, OptionError
-from synthpipe.files.folder_walk import expected_images
+from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.noise_report import NoiseReport, PictureRow, make_report
+from synthpipe.preview.none_usable import none_usable
 from synthpipe.preview.render import (
     best_of_each,
     degradation_of,
@@ -84,9 +85,10 @@ def stream_report(
         facts["real images"] = str(real)
     judged: list[tuple[Tensor, Tensor, Tensor]] = []
     if pairs is not None:
-        judged = list(_degraded_pairs(options, pairs, seen or 0, device, told))
+        reasons: Counter[str] = Counter()
+        judged = list(_degraded_pairs(options, pairs, seen or 0, device, told, reasons))
         if not judged:
-            raise ImageError(f"{pairs[0]}: no usable pair with {pairs[1]}; {'; '.join(told[:3])}", "none")
+            raise none_usable(f"{pairs[0]}: no usable pair with {pairs[1]}", reasons, told)
         facts["pairs"] = f"{len(judged)} of {pairs[0]} and {pairs[1]}"
     return make_report(
         title,
@@ -108,12 +110,14 @@ def _real_images(folder: Path, options: StreamOptions, told: list[str]) -> Itera
             yield image
 
 
-def _decoded(path: Path, max_pixels: int, told: list[str]) -> Tensor | None:
+def _decoded(path: Path, max_pixels: int, told: list[str], reasons: Counter[str] | None = None) -> Tensor | None:
     try:
         pixels, _ = decode_file(path, max_pixels)
     except ImageError as error:
         if str(error) not in told:  # a real image is looked at as a picture and as noise
             told.append(str(error))
+        if reasons is not None:
+            reasons[error.reason] += 1
         return None
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -124,11 +128,12 @@ def _degraded_pairs(
     seen: int,
     device: torch.device | str,
     told: list[str],
+    reasons: Counter[str],
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """``(clean, really degraded, degraded)`` at LR size, in [0, 1], from the middle of each pair."""
     degrade = degradation_of(options, stages=False, seen=None).to(device)
     for number, (ours, theirs) in enumerate(_partners(folders, told)):
-        found = [_decoded(path, options.max_pixels, told) for path in (ours, theirs)]
+        found = [_decoded(path, options.max_pixels, told, reasons) for path in (ours, theirs)]
         if found[0] is None or found[1] is None:
             continue
         clean, noisy = (images.to_float(x) for x in found if x is not None)
@@ -141,6 +146,7 @@ def _degraded_pairs(
         sides = [min(_PAIR_SIDE, side // _MULTIPLE * _MULTIPLE) for side in noisy.shape[1:]]
         if min(sides) == 0:
             told.append(f"{theirs}: smaller than {_MULTIPLE} pixels")
+            reasons["too_small"] += 1
             continue
         top, left = ((n - side) // 2 // _MULTIPLE * _MULTIPLE for n, side in zip(noisy.shape[1:], sides, strict=True))
         window = (slice(None), slice(top, top + sides[0]), slice(left, left + sides[1]))
@@ -152,10 +158,12 @@ def _degraded_pairs(
 
 def _partners(folders: tuple[str | Path, str | Path], told: list[str]) -> list[tuple[Path, Path]]:
     """Files of equal names, whatever their suffixes, evenly spread over all there are."""
-    passed_over: Counter[str] = Counter()
     named: list[dict[Path, list[Path]]] = []
     for folder in map(Path, folders):
+        passed_over: Counter[str] = Counter()
         paths = list_images(folder, passed_over)
+        if passed_over:
+            told.append(f"{folder}: passed over: {passed_over_text(passed_over)}")
         if not paths:
             raise ImageError(f"{folder}: no image for --pairs: {expected_images(passed_over)}", "none")
         named.append({})

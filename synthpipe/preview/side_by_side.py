@@ -22,6 +22,7 @@ from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.noise_statistics import NoiseStatistics, measure_noise
 from synthpipe.pixel_limit import MAX_PIXELS
+from synthpipe.preview.none_usable import none_usable
 from synthpipe.preview.picture import Cell, draw_grid
 from synthpipe.preview.render import interest
 from synthpipe.seeds import sample_seed
@@ -104,11 +105,12 @@ def draw_side_by_side(
     built = {name: build_degrade(options, scale).to(device) for name, options in degradations.items()}
     passed_over: Counter[str] = Counter()
     skipped: list[str] = []
+    reasons: Counter[str] = Counter()
     rng = np.random.default_rng(seed)
     least = scale * _shown(_LEAST_CROP if crop is None else crop)
-    photographs = _photographs(Path(photos), least, rows, rng, passed_over, skipped)
+    photographs = _photographs(Path(photos), least, rows, rng, passed_over, reasons, skipped)
     if not photographs:
-        raise ImageError(f"{photos}: no photograph for the picture; {_reason(skipped, passed_over)}", "none")
+        raise _no_photograph(photos, passed_over, reasons, skipped)
     crop = _fitting_crop(photographs, scale) if crop is None else crop
     cells: list[list[Cell]] = []
     pairs: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in built}
@@ -129,12 +131,27 @@ def draw_side_by_side(
     return SideBySide(picture, added, len(cells) // 2, skipped, dict(passed_over))
 
 
-def _reason(skipped: Sequence[str], passed_over: Counter[str]) -> str:
-    return "; ".join(skipped[:3]) if skipped else expected_images(passed_over)
+def _no_photograph(
+    photos: str | Path, passed_over: Counter[str], reasons: Counter[str], skipped: Sequence[str]
+) -> ImageError:
+    what = f"{photos}: no photograph for the picture"
+    if not skipped:
+        return ImageError(f"{what}; {expected_images(passed_over)}", "none")
+    cures = {
+        "too_small": "give larger photographs, or a smaller --crop or --scale",
+        "bomb": "reduce photographs of so many pixels",
+    }
+    return none_usable(what, reasons, skipped, cures)
 
 
 def _photographs(
-    folder: Path, least: int, count: int, rng: np.random.Generator, passed_over: Counter[str], skipped: list[str]
+    folder: Path,
+    least: int,
+    count: int,
+    rng: np.random.Generator,
+    passed_over: Counter[str],
+    reasons: Counter[str],
+    skipped: list[str],
 ) -> list[Tensor]:
     """Up to ``count``, ``(3, H, W)`` in [0, 1] with sides of at least ``least``, in a drawn order."""
     found: list[Tensor] = []
@@ -144,9 +161,11 @@ def _photographs(
             pixels, _ = decode_file(paths[number], MAX_PIXELS)
         except ImageError as error:
             skipped.append(str(error))
+            reasons[error.reason] += 1
             continue
         if min(pixels.shape[:2]) < least:
             skipped.append(f"{paths[number]}: {pixels.shape[0]}x{pixels.shape[1]} is smaller than {least}")
+            reasons["too_small"] += 1
             continue
         found.append(images.to_float(torch.from_numpy(pixels).permute(2, 0, 1)))
         if len(found) == count:

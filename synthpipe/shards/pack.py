@@ -23,6 +23,7 @@ from synthpipe.errors import ShardError
 from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.given_up import NAMED_EXAMPLES
 from synthpipe.files.output_place import local_output
+from synthpipe.files.skip_advice import skip_advice
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.engine import run_jobs
 from synthpipe.shards.image_sources import ImageSources
@@ -33,6 +34,9 @@ from synthpipe.shards.shard_plan import ShardPlan, make_plan
 from synthpipe.shards.shard_writer import WRONG_SUFFIX, ShardJob, write_shard
 
 __all__ = ["REPORT_NAME", "ShardReport", "write_shards"]
+
+
+_CURES = {"too_small": "lower min_size"}
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,7 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
         if not index.samples:
             raise ShardError(
                 f"none of {plan.samples} images could be used ({passed_over_text(report.left_out)}); "
-                f"{'lower min_size, or ' if options.min_size and 'too_small' in report.left_out else ''}"
-                f"see {options.output}/{REPORT_NAME}"
+                f"see {options.output}/{REPORT_NAME}{skip_advice(report.left_out, _CURES, start='; ')}"
             )
         output.publish_bytes(index.to_json().encode(), INDEX_NAME, scratch)
     return report

@@ -18,7 +18,7 @@ from synthpipe.shards.brace_pattern import MOST_SHARDS, expand_braces
 from synthpipe.shards.shard_index import INDEX_NAME, PLAN_NAME, ShardIndex, ShardInfo, find_index, read_index
 from synthpipe.shards.shard_scan import find_key, scan_shard
 
-__all__ = ["COMPRESSED_SUFFIXES", "build_index", "expand_urls", "listed_shards"]
+__all__ = ["COMPRESSED_SUFFIXES", "SHARD_SUFFIXES", "build_index", "expand_urls", "listed_shards"]
 
 #: What such shards hold can be counted, but not read by its address.
 COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".zst")
@@ -26,6 +26,8 @@ COMPRESSED_SUFFIXES = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 _log = logging.getLogger(__name__)
 
 _TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz")
+#: A local file with one of these is shards or their index; any other file is none.
+SHARD_SUFFIXES = (*_TAR_SUFFIXES, *COMPRESSED_SUFFIXES, ".json")
 _GLOB = re.compile(r"[*?\[]")
 _PLAIN_URL = re.compile(r"(?:\w+::)*[a-z][a-z0-9+]*://[a-z0-9_.-]+(?:/(?![.])[^/%?#\s]+)+\Z")
 _USUAL_PORTS = {("http", 80), ("https", 443)}
@@ -211,6 +213,8 @@ def _found(urls: list[str], text: str) -> list[str]:
         if is_local(text) and not _GLOB.search(text):
             path = Path(text).absolute()
             found = f", found no {str(path)!r}" if not path.exists() else "; `synthpipe shard` makes them of images"
+            if path.is_file():
+                found = ", found a file that is no tar"
         raise ShardError(
             f"no shards at {excerpt(text)}: expected tar files, or a folder with tar files or {INDEX_NAME}{found}"
         )

@@ -29,6 +29,7 @@ from synthpipe.errors import ImageError, OptionError, TrainingError
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.given_up import count_given_up
 from synthpipe.files.image_files import decode_file
+from synthpipe.files.skip_advice import raise_limit, skip_advice
 from synthpipe.files.source_files import refuse_overlap
 from synthpipe.images import to_float, to_uint8
 from synthpipe.seeds import generator_for, sample_seed
@@ -133,14 +134,21 @@ class CleanImages:
         max_pixels: of an image.
 
     Attributes:
+        least: as it was given.
         skipped: images by the reason why they were not used.
         given_up: what the images used held beside 8-bit sRGB, by reason.
     """
 
     def __init__(self, least: int, max_pixels: int) -> None:
-        self._least, self._max_pixels = least, max_pixels
+        self.least, self._max_pixels = least, max_pixels
         self.skipped: Counter[str] = Counter()
         self.given_up: Counter[str] = Counter()
+
+    def why_none(self, larger: str = "give more") -> str:
+        """Counts of what was skipped and what helps; ``larger``: where images are too small."""
+        size = f"expected images of at least {self.least} pixels a side: {larger}"
+        cures = {"too_small": size, "bomb": raise_limit("--max-pixels")}
+        return f"({passed_over_text(self.skipped) or 'none'} skipped); {skip_advice(self.skipped, cures) or size}"
 
     def read(self, path: Path) -> Tensor | None:
         """``(3, H, W)`` uint8, or None where it cannot be used."""
@@ -150,7 +158,7 @@ class CleanImages:
             self.skipped[error.reason] += 1
             logger.warning("calibrate: skipping (%s): %s", error.reason, error)
             return None
-        if min(pixels.shape[:2]) < self._least:
+        if min(pixels.shape[:2]) < self.least:
             self.skipped["too_small"] += 1
             return None
         count_given_up(self.given_up, given_up, str(path), logger, "calibrate: ")
@@ -244,9 +252,8 @@ class _Reader:
     def _joined(self, parts: Sequence[Tensor], family: str) -> Tensor:
         if not parts:
             raise TrainingError(
-                f"calibrate: no usable image for {family!r} in one share of the split ({dict(self.images.skipped)} "
-                f"skipped); expected images of at least {self._options.tile} pixels a side: give more, or change tile "
-                "or holdout"
+                f"calibrate: no usable image for {family!r} in one share of the split "
+                + self.images.why_none("give more, or change tile or holdout")
             )
         return torch.cat(list(parts))
 

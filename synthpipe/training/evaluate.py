@@ -13,6 +13,7 @@ from torch import Tensor
 from synthpipe.errors import ImageError, ShapeError, TrainingError
 from synthpipe.files.decode import decode_image
 from synthpipe.files.folder_walk import passed_over_text
+from synthpipe.files.skip_advice import skip_advice
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import crop_to_multiple, to_float, to_uint8
 from synthpipe.seeds import generator_for, sample_seed
@@ -88,7 +89,8 @@ def held_out_likelihood(
             values += x.numel()
     if not nats:
         raise TrainingError(
-            f"held_out_likelihood: no image in {str(folder)!r} can be used (skipped {passed_over_text(skipped)})"
+            f"held_out_likelihood: no image in {str(folder)!r} can be used (skipped {passed_over_text(skipped)}); "
+            + skip_advice(skipped, {"too_small": f"expected sides of at least {model.size_multiple} pixels"})
         )
     mean = sum(nats) / len(nats)
     return Likelihood(mean, bits / values, len(nats), dict(skipped), dict(passed_over), dict(sorted(given_up.items())))

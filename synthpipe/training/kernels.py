@@ -127,7 +127,7 @@ def _whole_pile(
     if not found:
         raise TrainingError(
             f"{name}: none of {len(numbers)} images can be read ({passed_over_text(images.skipped)}), such as "
-            f"{images.files[0]!r}: check the files in {', '.join(domain.places)}"
+            f"{images.files[0]!r}: check the files in {', '.join(domain.places)}; {images.advice()}"
         )
     if pixels is not None:
         logger.info(

@@ -92,3 +92,22 @@ def test_too_small_images_are_answered_by_options_of_this_command(
     assert main(["check", str(clean), str(small)]) == 1
     said = capsys.readouterr().err
     assert said.rstrip().endswith("give larger images")
+
+
+def test_what_lies_in_a_folder_and_is_not_read_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clean, noisy = pile(tmp_path / "clean", 0, 0, 16), pile(tmp_path / "noisy", 6, 1, 16)
+    (noisy / "0.png").rename(noisy / "0")
+    (noisy / "raw.cr2").write_bytes(b"raw")
+    Image.new("RGB", (200, 200)).save(noisy / "large.png")
+    arguments = ["check", str(clean), str(noisy), "--max-pixels", "20000", "--json", str(tmp_path / "check.json")]
+    assert main(arguments) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 have too many pixels and are left out (raise --max-pixels if you trust" in out
+    assert "passed over: 1 (no suffix), 1 .cr2" in out
+    assert out.count("passed over") == 1
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert found["noisy"]["images"] == 5
+    assert (found["noisy"]["too_large"], found["noisy"]["unreadable"]) == (1, 0)
+    assert found["noisy"]["passed_over"] == {"(no suffix)": 1, ".cr2": 1}
+    assert found["clean"]["passed_over"] == {}
+    assert found["options"]["data.max_pixels"] == 20000

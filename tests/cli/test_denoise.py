@@ -327,13 +327,30 @@ class TestUsage:
 
     def test_what_is_not_there(self, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert denoise(weights, tmp_path / "nowhere", tmp_path / "out") == 1
-        assert "no shards at" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "expected a folder of images, one image, or shards (tars, their folder or index), found no" in said
+        assert str(tmp_path / "nowhere") in said
         save(tmp_path / "in" / "a.png", photo(0))
         assert denoise("deflow_small", tmp_path / "in", tmp_path / "out") == 1
         assert "expected a denoiser" in capsys.readouterr().err
         save(tmp_path / "more" / "b.png", photo(1))
         assert denoise(weights, tmp_path / "in", tmp_path / "more", tmp_path / "out") == 2
         assert "one folder of images at a time" in capsys.readouterr().err
+        assert denoise(weights, tmp_path / "in" / "a.png", tmp_path / "more" / "b.png", tmp_path / "out") == 2
+        assert "or one image, got 2" in capsys.readouterr().err
+
+    def test_one_file_is_told_by_its_bytes_as_by_degrade(
+        self, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        save(tmp_path / "a.png", photo(0))
+        (tmp_path / "a.png").rename(tmp_path / "a")
+        assert denoise(weights, tmp_path / "a", tmp_path / "out") == 0
+        with Image.open(tmp_path / "out" / "a.png") as image:
+            assert image.size == photo(0).shape[1::-1]
+        (tmp_path / "text").write_text("no image")
+        capsys.readouterr()
+        assert denoise(weights, tmp_path / "text", tmp_path / "out") == 1
+        assert "no image below" in capsys.readouterr().err
 
     def test_help_has_an_example(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as ended:

@@ -43,7 +43,10 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["shard", "empty", "o"], "no images in empty: expected files ending in .*found 1 .txt"),
         (["shard", "tars", "o"], r"found 1 \.tar; tars are packed by `synthpipe shard 'FOLDER/\*\.tar' OUT_DIR`"),
         (["shard", "broken", "o"], r"none of 1 images could be used \(1 truncated\); see o/report.json"),
-        (["shard", "small", "o", "--min-size", "13"], r"none of 4 images .* \(4 too_small\); lower min_size, or see"),
+        (
+            ["shard", "small", "o", "--min-size", "13"],
+            r"none of 4 images .* \(4 too_small\); see o/report.json; lower min_size",
+        ),
         (["score", "scorer.safetensors", "empty", "t.parquet"], "no images and no shards in empty"),
         (["score", "scorer.safetensors", "broken", "t.parquet"], "no image could be scored; the table says why"),
         (["degrade", "deflow_small", "empty", "o"], "no images in empty: expected files ending in"),
@@ -82,10 +85,13 @@ def test_a_score_that_is_no_number_is_none(capsys: pytest.CaptureFixture[str]) -
         said = capsys.readouterr()
         assert "0 of 4 images scored" in said.out
         assert "without a score: 4 not_finite" in said.out
-        assert "no image could be scored; the table says why for each; not_finite: the scorer gives NaN" in said.err
+        assert "no image could be scored; the table says why for each; use other weights" in said.err
     assert {row["error"] for row in rows_of("t.parquet")} == {"not_finite"}
     assert main(["filter", "in", "t.parquet", "kept", "--reject", "0.2", "--workers", "1"]) == 1
-    assert "none of 4 images has a score ({'not_finite': 4}); nothing to decide" in capsys.readouterr().err
+    assert (
+        "none of 4 images has a score ({'not_finite': 4}); nothing to decide; use other weights"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_filter_that_keeps_nothing_names_the_values_and_the_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from synthpipe.cli.command import print_given_up, print_passed_over
+from synthpipe.cli.command import print_given_up, print_nothing_done, print_passed_over
 from synthpipe.cli.folders.result_names import PageKey, ResultNames
 from synthpipe.cli.page_options import PageReading
 from synthpipe.errors import ImageError, OptionError
@@ -143,7 +143,7 @@ def convert_images(job: FolderJob, render: Render) -> int:
     print(f"{job.target}: {done} of {len(paths)} images {job.verb}" + (f"; skipped: {reasons}" if reasons else ""))
     print_given_up(given_up.counts, given_up.files)
     if done == 0:
-        print(f"synthpipe {job.command}: no image below {job.source} could be used", file=sys.stderr)
+        print_nothing_done(job.command, f"no image below {job.source} could be used", failed)
     return 0 if done else 1
 
 

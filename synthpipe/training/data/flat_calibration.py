@@ -156,7 +156,9 @@ def _groups_of(data: UnpairedData) -> tuple[list[LevelGroup], Callable[[int], Te
     noisy = data.noisy
     images = [number for number, file in enumerate(noisy.files) if noisy.image(number) is not None]
     if not images:
-        raise TrainingError(f"calibrate: none of {len(noisy.files)} noisy images can be read; check data.noisy")
+        raise TrainingError(
+            f"calibrate: none of {len(noisy.files)} noisy images can be read; check data.noisy; {noisy.advice()}"
+        )
     levels = [data.levels.get(noisy.files[number], 1.0) for number in images]
     return group_levels(levels), lambda number: _present(noisy.image(images[number]))
 

@@ -14,6 +14,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,13 @@ from synthpipe.files.decode import decode_image
 from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.given_up import count_given_up
 from synthpipe.files.image_size import image_size
+from synthpipe.files.skip_advice import raise_limit, skip_advice
 from synthpipe.files.source_files import refuse_overlap
 from synthpipe.images import crop_to_multiple, downscale_bicubic, to_float, to_uint8
 from synthpipe.seeds import uniforms
 from synthpipe.training.data.crop_blur import CropBlur
 
-__all__ = ["DecodedCache", "FolderDomain", "list_images"]
+__all__ = ["TRAINING_CURES", "DecodedCache", "FolderDomain", "list_images"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -42,6 +44,11 @@ DRAWS = 8
 HEADER_THREADS = 8
 #: Pixels resized around a crop and cut off again: the library's filter is cut short at the edge of its input.
 BORDER = 4
+#: What helps where no image of a training can be used, by reason.
+TRAINING_CURES = {
+    "too_small": "lower data.crop or give larger images",
+    "bomb": raise_limit("data.max_pixels"),
+}
 
 
 def list_images(folder: str | Path, passed_over: Counter[str] | None = None) -> list[Path]:
@@ -55,7 +62,8 @@ def list_images(folder: str | Path, passed_over: Counter[str] | None = None) -> 
         TrainingError: no such folder, or none in it.
     """
     if not Path(folder).is_dir():
-        raise TrainingError(f"image folder {str(folder)!r} does not exist; give an existing folder")
+        what = "is a file" if Path(folder).is_file() else "does not exist"
+        raise TrainingError(f"image folder {str(folder)!r} {what}; give an existing folder")
     here: Counter[str] = Counter()
     found = image_files.list_images(folder, here)
     if not found:
@@ -113,16 +121,17 @@ class FolderDomain:
         per_step: crops of one step, over all processes; only a warning depends on it.
         seed: of the run.
         align: crops that are not resized begin at multiples of so many pixels.
-        cure: what to do where no image is large enough; the end of that message.
+        cures: what to do where no image can be used, by reason, over the general advice.
 
     Images too small for a crop are skipped and counted in ``skipped`` under ``"too_small"``, unreadable ones under the
-    reason of :class:`synthpipe.errors.ImageError`.  ``sizes`` are height and width of those that can be used.
+    reason of :class:`synthpipe.errors.ImageError`; ``passed_over`` counts what lay beside the images, by suffix or
+    reason.  ``sizes`` are height and width of those that can be used.
     ``given_up`` counts what the images read so far held beside 8-bit sRGB, each image once
     (:data:`synthpipe.files.decode.GIVEN_UP`).
 
     Raises:
         OptionError: a folder that is another one, or lies in it.
-        TrainingError: a folder without images, or without one that is large enough.
+        TrainingError: a folder without images, or without one that can be used.
     """
 
     def __init__(
@@ -134,10 +143,10 @@ class FolderDomain:
         per_step: int,
         seed: int,
         align: int = 1,
-        cure: str = "lower data.crop or give larger images",
+        cures: Mapping[str, str] = MappingProxyType(TRAINING_CURES),
     ) -> None:
         self.name, self.options, self.seed = name, options, seed
-        self._align, self._cure = align, cure
+        self._align, self._cures = align, dict(cures)
         self._crop, self._augment, self._max_pixels = crop, reading.augment, reading.max_pixels
         self.skipped: Counter[str] = Counter()
         self.given_up: Counter[str] = Counter()
@@ -145,8 +154,8 @@ class FolderDomain:
         self._blur = None if options.blur is None else CropBlur(options.blur)
         self._lock = threading.Lock()
         refuse_overlap(options.places)
-        passed_over: Counter[str] = Counter()
-        found = [path for folder in options.places for path in list_images(folder, passed_over)]
+        self.passed_over: Counter[str] = Counter()
+        found = [path for folder in options.places for path in list_images(folder, self.passed_over)]
         self._paths, self.sizes = self._large_enough(found)
         areas = [height * width for height, width in self.sizes]
         listing = "\n".join(f"{path.name} {area}" for path, area in zip(self._paths, areas, strict=True))
@@ -174,7 +183,7 @@ class FolderDomain:
             sum(areas) / 1e6,
             "" if fits else f" (outgrow cache_mb: {self._stay} crops in a row from each)",
             f", skipped {passed_over_text(self.skipped)}" if self.skipped else "",
-            f"; passed over: {passed_over_text(passed_over)}" if passed_over else "",
+            f"; passed over: {passed_over_text(self.passed_over)}" if self.passed_over else "",
         )
 
     def __len__(self) -> int:
@@ -218,8 +227,12 @@ class FolderDomain:
                 return self._cut(image, draws), str(self._paths[index])
         raise TrainingError(
             f"{self.name}: none of {len(self._paths)} images can be read ({passed_over_text(self.skipped)}), such as "
-            f"{str(self._paths[0])!r}: check the files in {', '.join(self.options.places)}"
+            f"{str(self._paths[0])!r}: check the files in {', '.join(self.options.places)}; {self.advice()}"
         )
+
+    def advice(self) -> str:
+        """What helps against the images that were skipped, by their reasons."""
+        return skip_advice(self.skipped, self._cures)
 
     def _candidates(self, place: int, slot: int) -> Iterator[int]:
         """Image numbers to try: drawn by weight, then, where those are broken, all in turn."""
@@ -250,10 +263,13 @@ class FolderDomain:
             kept.append(path)
             kept_sizes.append((height, width))
         if not kept:
+            self._cures["too_small"] = (
+                f"a crop needs {needed} pixels on the shorter side after downscale {self.options.downscale}, the "
+                f"largest has {largest}; {self._cures['too_small']}"
+            )
             raise TrainingError(
                 f"{self.name}: none of {len(paths)} images can be used ({passed_over_text(self.skipped)}): "
-                f"a crop needs {needed} pixels on the shorter side after downscale {self.options.downscale}, the "
-                f"largest has {largest}; {self._cure}"
+                f"{self.advice()}"
             )
         return kept, kept_sizes
 

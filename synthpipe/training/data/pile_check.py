@@ -14,6 +14,9 @@ from typing import Any, Literal
 from synthpipe.config.deflow import UnpairedOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError
+from synthpipe.files.folder_walk import passed_over_text
+from synthpipe.files.skip_advice import raise_limit
+from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.training.data.folder_domain import FolderDomain
 from synthpipe.training.data.pile_choices import choices_for, crops_of
 from synthpipe.training.data.pile_side import PileSide, measure_side
@@ -76,7 +79,9 @@ class PileCheck:
         }
 
 
-def check_piles(clean: str | Path, noisy: str | Path, scale: int = 1, seed: int = 0) -> PileCheck:
+def check_piles(
+    clean: str | Path, noisy: str | Path, scale: int = 1, seed: int = 0, max_pixels: int = MAX_PIXELS
+) -> PileCheck:
     """Compare two folders of photographs by 24 crops of each.
 
     Args:
@@ -84,6 +89,7 @@ def check_piles(clean: str | Path, noisy: str | Path, scale: int = 1, seed: int 
         noisy: folder of degraded ones.
         scale: clean images are reduced by this first, as ``data.clean.downscale`` does.
         seed: which crops.
+        max_pixels: images of more are left out, and counted.
 
     Raises:
         OptionError: a value that training would refuse; one folder is the other, or lies in it.
@@ -97,19 +103,22 @@ def check_piles(clean: str | Path, noisy: str | Path, scale: int = 1, seed: int 
             "augment": "auto",
             "align": "auto",
             "crop": _CROP,
+            "max_pixels": max_pixels,
         },
         UnpairedOptions,
         source="synthpipe check",
     )
     sides, crops = {}, {}
     for name, domain in (("clean", options.clean), ("noisy", options.noisy)):
-        cure = "give larger images" + (" or a smaller --scale" if domain.downscale > 1 else "")
-        images = FolderDomain(name, domain, options, _SMALLEST, 1, seed, cure=cure)
+        larger = "give larger images" + (" or a smaller --scale" if domain.downscale > 1 else "")
+        cures = {"too_small": larger, "bomb": raise_limit("--max-pixels")}
+        images = FolderDomain(name, domain, options, _SMALLEST, 1, seed, cures=cures)
         crops[name] = crops_of(images)
-        too_small = images.skipped["too_small"]
-        sides[name] = measure_side(crops[name], images.sizes, too_small, images.skipped.total() - too_small)
+        sides[name] = measure_side(crops[name], images.sizes, images.skipped, images.passed_over)
     piles = measure_piles(crops["clean"], crops["noisy"])
     chosen: dict[str, Any] = {"data.clean.downscale": scale} if scale > 1 else {}
+    if max_pixels != MAX_PIXELS:
+        chosen["data.max_pixels"] = max_pixels
     for name, value in choices_for(options, piles).items():
         chosen[f"data.{'clean.' if name == 'resize_range' else ''}{name}"] = value
     chosen["model.level"] = piles.distinct_levels > 1
@@ -147,6 +156,10 @@ def _of_amount(name: str, side: PileSide) -> Finding:
         found += f", {side.too_small} more below {_SMALLEST} pixels"
     if side.unreadable:
         found += f"; {side.unreadable} of the files that were tried cannot be read"
+    if side.too_large:
+        found += f"; {side.too_large} have too many pixels and are left out ({raise_limit('--max-pixels')})"
+    if side.passed_over:
+        found += f"; passed over: {passed_over_text(side.passed_over)}"
     if side.too_small > side.images:
         return Finding(name, "does not fit", f"{found}: most are too small for crops of {_CROP}; give larger ones")
     if side.megapixels < _TOO_LITTLE:
@@ -154,7 +167,7 @@ def _of_amount(name: str, side: PileSide) -> Finding:
     if side.megapixels < _LITTLE:
         return Finding(name, "fits with options", f"{found}: little; add images, or expect brightnesses to be missing")
     if side.unreadable:
-        return Finding(name, "fits with options", f"{found}: they are skipped; mend or remove them")
+        return Finding(name, "fits with options", f"{found}: what cannot be read is skipped; mend or remove it")
     return Finding(name, "fits", found)
 
 

@@ -14,7 +14,7 @@ from synthpipe.config.run import DomainOptions, ReadingOptions
 from synthpipe.errors import TrainingError
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.seeds import sample_seed
-from synthpipe.training.data.folder_domain import FolderDomain
+from synthpipe.training.data.folder_domain import TRAINING_CURES, FolderDomain
 from synthpipe.training.data.piles import Piles, measure_piles
 
 __all__ = ["choices_for", "choices_of", "choose", "crops_of", "pile_crops", "with_choices"]
@@ -88,7 +88,8 @@ def pile_crops(name: str, domain: DomainOptions, reading: ReadingOptions, seed: 
         TrainingError: no folder, or no image of 64 pixels that can be read.
     """
     cure = "give larger images, or set data.augment, data.align and resize_range yourself, not to auto"
-    return crops_of(FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed, cure=cure))
+    cures = TRAINING_CURES | {"too_small": cure}
+    return crops_of(FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed, cures=cures))
 
 
 def crops_of(images: FolderDomain) -> list[Tensor]:
@@ -108,7 +109,8 @@ def crops_of(images: FolderDomain) -> list[Tensor]:
     if not crops:
         raise TrainingError(
             f"{images.name}: none of the images that were tried in {', '.join(images.options.places)} can be read "
-            f"({passed_over_text(images.skipped)}), such as {images.files[0]!r}: check the files"
+            f"({passed_over_text(images.skipped)}), such as {images.files[0]!r}: check the files; "
+            f"{images.advice()}"
         )
     return crops
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +34,10 @@ class PileSide:
     too_small: int
     #: Files that turned out unreadable when they were looked at; some may be among ``images``.
     unreadable: int
+    #: Images of more pixels than are let through.
+    too_large: int
+    #: What lay beside the images and was not read, by suffix or reason.
+    passed_over: dict[str, int]
     #: Sigma of 255 on flat areas: that of the crop at the first decile, as texture may raise those above.
     level: float | None
     #: Natural logarithm of red and of blue over green in the bright areas, and the standard errors of both.
@@ -50,16 +55,21 @@ class PileSide:
 
 @torch.no_grad()
 def measure_side(
-    crops: Sequence[Tensor], sizes: Sequence[tuple[int, int]], too_small: int, unreadable: int = 0
+    crops: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+    skipped: Mapping[str, int] | None = None,
+    passed_over: Mapping[str, int] | None = None,
 ) -> PileSide:
     """Measure a pile.
 
     Args:
         crops: ``(3, H, W)`` uint8, at least one, that begin at multiples of 16 pixels of their images.
         sizes: height and width of every image that can be used, at least one.
-        too_small: images that cannot, for their size.
-        unreadable: files that cannot be read, of those that were tried.
+        skipped: images that cannot, by the reason of :class:`synthpipe.errors.ImageError`; of those that cannot be
+            read, the ones that were tried.
+        passed_over: what lies beside the images, by suffix or reason.
     """
+    reasons = Counter(skipped or {})
     levels = sorted(255 * level for level in map(noise_level, crops) if level is not None)
     casts = torch.stack([_cast(crop) for crop in crops])
     spread = casts.std(0) if len(crops) > 1 else torch.full((2,), math.inf)
@@ -72,8 +82,10 @@ def measure_side(
         images=len(sizes),
         megapixels=sum(height * width for height, width in sizes) / 1e6,
         short_side=round(statistics.median(min(size) for size in sizes)),
-        too_small=too_small,
-        unreadable=unreadable,
+        too_small=reasons["too_small"],
+        unreadable=reasons.total() - reasons["too_small"] - reasons["bomb"],
+        too_large=reasons["bomb"],
+        passed_over=dict(passed_over or {}),
         level=levels[len(levels) // 10] if levels else None,
         cast=(mean[0], mean[1]),
         cast_error=(error[0], error[1]),

@@ -156,9 +156,13 @@ class UnpairedData(DomainReaders):
 def _levels_of(domain: FolderDomain) -> dict[str, float]:
     """Level of each image by its file, those without a flat area at the median of the others."""
     found = {}
+    unread = 0
     for number, file in enumerate(domain.files):
         image = domain.image(number)
+        unread += image is None
         found[file] = None if image is None else noise_level(image)
+    if unread == len(found):
+        raise TrainingError(f"data.noisy: none of {unread} images can be read: {domain.advice()}")
     known = [level for level in found.values() if level is not None]
     if not known:
         raise TrainingError(

@@ -222,10 +222,7 @@ def _read(
             owners.append(len(clean))
         clean.append(_statistics(scorer, image[None]))
     if not tiles:
-        raise TrainingError(
-            f"calibrate: no usable image ({dict(images.skipped)} skipped); expected images of at least "
-            f"{scorer.tile + 32} pixels a side"
-        )
+        raise TrainingError(f"calibrate: no usable image {images.why_none()}")
     known = torch.stack(labels)
     assert int(known.min()) >= UNKNOWN
     return _Copies(tiles, known, torch.stack(strengths), torch.tensor(owners), clean)

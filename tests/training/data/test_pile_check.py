@@ -77,7 +77,7 @@ def test_swapped_piles(clean: Path, noisy: Path) -> None:
 
 def test_a_noisier_clean_pile(content: list[Tensor], fitting: PileCheck) -> None:
     shots = [to_bytes(x + 10 / 255 * noise(50 + seed, SIDE)) for seed, x in enumerate(content[:IMAGES])]
-    side = measure_side(shots, [(SIDE, SIDE)] * IMAGES, 0)
+    side = measure_side(shots, [(SIDE, SIDE)] * IMAGES)
     found = findings_of(side, fitting.noisy, fitting.piles)
     assert [finding.subject for finding in found if finding.fit == "does not fit"] == ["noise"]
     assert "swapped" in next(finding.words for finding in found if finding.subject == "noise")
@@ -127,7 +127,7 @@ def test_a_side_is_measured_as_it_was_made() -> None:
     crops = [
         to_bytes(grey * torch.tensor([1.0, 0.8, 0.8])[:, None, None] + 4 / 255 * noise(s, SIDE)) for s in range(12)
     ]
-    side = measure_side(crops, [(SIDE, SIDE)] * 12, too_small=2)
+    side = measure_side(crops, [(SIDE, SIDE)] * 12, {"too_small": 2})
     assert side.level == pytest.approx(4, rel=0.15)
     assert side.cast == (pytest.approx(0.223, abs=0.01), pytest.approx(0, abs=0.01))
     assert side.megapixels == pytest.approx(12 * SIDE**2 / 1e6)
