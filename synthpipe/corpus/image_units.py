@@ -33,7 +33,16 @@ from synthpipe.shards.shard_names import COMPRESSED_SUFFIXES, SHARD_SUFFIXES, ex
 from synthpipe.shards.tar_walk import TarMember, TarSample, read_member, walk_samples
 from synthpipe.shards.unused_images import NO_IMAGES, UnusedImages
 
-__all__ = ["FolderUnit", "ShardUnit", "StoredImage", "Unit", "find_units", "is_image_folder", "printable"]
+__all__ = [
+    "FolderUnit",
+    "ShardUnit",
+    "StoredImage",
+    "Unit",
+    "find_units",
+    "is_image_file",
+    "is_image_folder",
+    "printable",
+]
 
 _log = logging.getLogger(__name__)
 

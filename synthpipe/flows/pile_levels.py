@@ -86,6 +86,8 @@ class AskedLevel:
             )
         self._pile: PileLevels | None = pile
         self._limits: tuple[float, float] | None = None
+        #: Draw from the other end: where 0.2 of the levels are below what a number draws, 0.8 are.
+        self.opposite = False
         if level is None or level == "pile":
             return
         limits = tuple(level) if isinstance(level, tuple | list) else (level, level)
@@ -99,10 +101,21 @@ class AskedLevel:
         """Whether there are levels at all, which take a number to be drawn."""
         return self._pile is not None
 
+    @property
+    def varies(self) -> bool:
+        """Whether more than one level can be drawn."""
+        if self._pile is None:
+            return False
+        if self._limits is None:
+            return bool(self._pile.quantiles[0] < self._pile.quantiles[-1])
+        return self._limits[0] < self._limits[1]
+
     def draw(self, uniform: Tensor) -> Tensor | None:
         """Levels ``(B,)`` on the [0, 1] scale, from numbers ``(B,)`` of the uniform law; None without levels."""
         if self._pile is None:
             return None
+        if self.opposite:
+            uniform = 1 - uniform
         if self._limits is None:
             return self._pile.draw(uniform)
         low, high = (math.log(limit) for limit in self._limits)

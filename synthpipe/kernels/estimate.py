@@ -66,8 +66,10 @@ def estimate_kernels(
         seed: of these draws, and of the resampling.
 
     Raises:
-        ShapeError: a pile with fewer than :data:`LEAST_EDGES` edges.
+        ShapeError: a pile with fewer than :data:`LEAST_EDGES` edges; an even ``side``, or no kernel at ``most``.
     """
+    if most < 1:
+        raise ShapeError(f"estimate_kernels: most: expected at least 1 kernel, got {most}")
     sharp, blurred = _pooled(clean.values(), "clean"), _pooled(degraded.values(), "degraded")
     model = ResponseModel()
     common = _amplitudes(blurred)

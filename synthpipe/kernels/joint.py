@@ -11,7 +11,7 @@ Legend: P planes, luma and colour; K nodes of a response, F frequencies in cycle
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -91,8 +91,10 @@ def estimate_groups(
             its standard error; 0 or at least 2.
 
     Raises:
-        ShapeError: fewer than three images with detail in a group or in the clean pile; no groups.
+        ShapeError: fewer than three images with detail in a group or in the clean pile; no groups; another ``side``,
+            ``teller`` or number of resamplings than named above.
     """
+    _check(teller, resamplings)
     if not degraded:
         raise ShapeError("estimate_groups: expected at least one group of images, got none")
     spectra = _spectra("clean", clean)
@@ -114,6 +116,16 @@ def estimate_groups(
         errors.append(_standard_error(told, sharp, teller, resamplings))
     bank = KernelBank.of(torch.stack(lumas), chroma=torch.stack(colours) if chroma else None)
     return GroupEstimate(bank, tuple(sorted(degraded)), tuple(shares), torch.stack(errors))
+
+
+def _check(teller: str, resamplings: int) -> None:
+    if teller not in get_args(Teller):
+        raise ShapeError(f"estimate_groups: teller: expected one of {', '.join(get_args(Teller))}, got {teller!r}")
+    if resamplings < 0 or resamplings == 1:
+        raise ShapeError(
+            f"estimate_groups: resamplings: expected 0 for no standard error, or at least 2, got {resamplings}: one "
+            "estimate has no spread"
+        )
 
 
 def _response(told: _Told, sharp: _Told, teller: Teller) -> tuple[Tensor, float]:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from synthpipe.errors import ShapeError
+
 __all__ = ["FREQUENCIES", "amplitudes", "at_frequencies", "radial_kernel"]
 
 #: Cycles per pixel at which kernels are described.
@@ -38,7 +40,12 @@ def at_frequencies(responses: Tensor, frequencies: Sequence[float] = FREQUENCIES
     Args:
         responses: at the nodes.
         frequencies: cycles per pixel, below 0.5.
+
+    Raises:
+        ShapeError: a frequency below 0, or from 0.5 on.
     """
+    if not all(0 <= frequency < 0.5 for frequency in frequencies):
+        raise ShapeError(f"at_frequencies: expected frequencies from 0 to below 0.5, got {tuple(frequencies)}")
     place = torch.tensor(frequencies, dtype=torch.float64) * (2 * (responses.shape[1] - 1))
     below = place.floor().long()
     return responses[:, below].lerp(responses[:, below + 1], (place - below).to(responses.dtype))
@@ -66,7 +73,12 @@ def radial_kernel(response: Tensor, side: int) -> Tensor:
     Args:
         response: ``(K,)`` evenly from 0 to 0.5 cycles per pixel, 1 at the first; in the corners beyond 0.5 as at 0.5.
         side: odd.
+
+    Raises:
+        ShapeError: another side.
     """
+    if side < 1 or side % 2 == 0:
+        raise ShapeError(f"radial_kernel: side: expected an odd number of pixels, got {side}")
     asked = response.double()
     nodes = torch.linspace(0, 0.5, len(asked), dtype=torch.float64)
     kernel = _cut_transform(asked, side)

@@ -78,7 +78,12 @@ def log_amplitudes(crops: Sequence[CropSpectra]) -> Tensor:
 
     Args:
         crops: of the image, at least one.
+
+    Raises:
+        ShapeError: none.
     """
+    if not crops:
+        raise ShapeError("log_amplitudes: expected at least one crop of the image, got none")
     weights = torch.tensor([crop.windows for crop in crops], dtype=torch.float64)
     powers = torch.stack([crop.powers for crop in crops]).double()
     powers = torch.einsum("n,npk->pk", weights / weights.sum(), powers)

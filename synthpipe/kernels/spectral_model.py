@@ -11,6 +11,7 @@ Legend: N, M images; K rings, the nodes of a response.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,11 +43,15 @@ def spectral_response(degraded: Tensor, clean: Tensor, sharpenings: Sequence[flo
     Args:
         degraded: ``(N, K)`` of each degraded image, from :func:`synthpipe.kernels.spectra.log_amplitudes`.
         clean: ``(M, K)`` of each clean image.
-        sharpenings: of each prior, see :func:`response_prior`.
+        sharpenings: of each prior, see :func:`response_prior`; at least one.
 
     Raises:
-        ShapeError: fewer than :data:`LEAST_IMAGES` of one.
+        ShapeError: fewer than :data:`LEAST_IMAGES` of one; no sharpening, or one that is below 0 or not finite.
     """
+    if not sharpenings or not all(0 <= each < math.inf for each in sharpenings):
+        raise ShapeError(
+            f"spectral_response: sharpenings: expected at least one finite number from 0 on, got {tuple(sharpenings)}"
+        )
     for name, images in (("degraded", degraded), ("clean", clean)):
         if len(images) < LEAST_IMAGES:
             raise ShapeError(

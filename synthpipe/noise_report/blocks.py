@@ -33,6 +33,8 @@ _STRIDE, _FLAT = 8, 0.9
 _MOST, _FLATTEST, _LOW = 4096, 0.05, 3.0
 #: A block is clipped where a value of it is beyond these.
 _DARKEST, _BRIGHTEST = 4 / 255, 251 / 255
+#: Channels that differ by no more than this in any pixel are equal but for rounding to 8 bits.
+_EQUAL = 1.01 / 255
 
 
 class NoisePart(NamedTuple):
@@ -44,6 +46,8 @@ class NoisePart(NamedTuple):
     counts: Tensor
     #: ``(N,)``: values of the noise without its low frequencies, in units of their own standard deviation.
     values: Tensor
+    #: Whether the image's channels are equal but for rounding, so that noise is the same in them.
+    grey: bool = False
 
 
 @torch.no_grad()
@@ -57,7 +61,7 @@ def part_of_image(image: Tensor) -> NoisePart | None:
         power, counts = flat_power([image])
     except ShapeError:
         return None
-    return NoisePart(power, counts, _values_of_image(image))
+    return NoisePart(power, counts, _values_of_image(image), _is_grey(image))
 
 
 @torch.no_grad()
@@ -83,7 +87,12 @@ def part_of_pair(clean: Tensor, noisy: Tensor) -> NoisePart | None:
     area = weights.sum(0)
     sums = torch.einsum("nk,anf,bnf->kabf", weights, coefficients, coefficients)
     power = without_shading(sums / area.clamp(min=1e-9)[:, None, None, None])
-    return NoisePart(power, area * _STRIDE**2, _standardised(coefficients, brightness))
+    return NoisePart(power, area * _STRIDE**2, _standardised(coefficients, brightness), _is_grey(noisy))
+
+
+def _is_grey(image: Tensor) -> bool:
+    x = to_float(image) if image.dtype == torch.uint8 else image.float()
+    return float((x.amax(0) - x.amin(0)).max()) <= _EQUAL
 
 
 def _coefficients(image: Tensor, stride: int) -> Tensor:

@@ -59,6 +59,13 @@ class NoiseFigures:
     excess_kurtosis: float
     #: Standard deviation of the least and of the most noisy image, at equal brightness.
     levels: tuple[float, float]
+    #: How many of the images are grey: their channels are equal, and so is the noise in them.
+    grey: int = 0
+
+    @property
+    def all_grey(self) -> bool:
+        """Whether there is no colour whose channels could be compared."""
+        return self.grey == self.images
 
     def lag(self, rows: int, columns: int) -> float:
         """Correlation with the neighbour so many rows and columns away."""
@@ -120,6 +127,7 @@ def figures_of(parts: Iterable[NoisePart | None]) -> NoiseFigures | None:
         histogram=histogram,
         excess_kurtosis=kurtosis,
         levels=(float(ratios.min()) * middle, float(ratios.max()) * middle),
+        grey=sum(part.grey for part in found),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from synthpipe.noise_report.compare import LEAST_PIXELS, LEAST_SIGMA, Comparison
@@ -122,7 +122,7 @@ def verdicts_of(
 
 
 def _with_option(verdict: Verdict, key: str, place: Place) -> Verdict:
-    if verdict.status == "within":
+    if verdict.status == "within" or verdict.option:
         return verdict
     if verdict.status == "not measured":
         key = "coverage"
@@ -197,6 +197,8 @@ def _brightness(made: NoiseFigures, real: NoiseFigures, found: Comparison) -> Ve
 
 def _colour(made: NoiseFigures, real: NoiseFigures, found: Comparison) -> Verdict:
     subject = "noise by channel"
+    if real.all_grey:
+        return _of_grey(subject, real)
     name, worst = max(zip("RGB", found.log_channel, strict=True), key=lambda pair: abs(pair[1]))
     if abs(worst) > _SIGMA:
         return Verdict(subject, _side(worst), f"{name} {_percent(worst)} beside the other channels")
@@ -223,9 +225,22 @@ def _neighbours(made: NoiseFigures, real: NoiseFigures, found: Comparison) -> Ve
     return _correlated("correlation of neighbours", pairs, _LAG, "neighbours")
 
 
-def _channels(made: NoiseFigures, real: NoiseFigures, found: Comparison) -> Verdict:
+def _channels(made: NoiseFigures, real: NoiseFigures, comparison: Comparison) -> Verdict:
     pairs = list(zip(("RG", "GB", "RB"), made.channel_correlation, real.channel_correlation, strict=True))
-    return _correlated("correlation of channels", pairs, _COLOUR, "channels")
+    subject = "correlation of channels"
+    if real.all_grey:
+        return _of_grey(subject, real)
+    found = _correlated(subject, pairs, _COLOUR, "channels")
+    if not real.grey:
+        return found
+    return replace(found, words=f"{found.words}; {real.grey} of {real.images} real images are grey, where it is 1")
+
+
+def _of_grey(subject: str, real: NoiseFigures) -> Verdict:
+    """Channels of grey images are equal whatever degraded them."""
+    which = "the real image is grey" if real.images == 1 else f"all {real.images} real images are grey"
+    words = f"{which}: their channels are equal, and there is nothing to judge between them"
+    return Verdict(subject, "not measured", words, "give images in colour, if the noise of colours is to be judged")
 
 
 def _spectrum(made: NoiseFigures, real: NoiseFigures, found: Comparison) -> Verdict:

@@ -174,12 +174,11 @@ def nothing_used(counts: Mapping[str, int]) -> str:
     """Why nothing, or too little, came of the images: counts, and the options to change."""
     skipped = {reason: count for reason, count in counts.items() if reason != USED}
     hints = {
-        "too_small": "make gt_size, scale or tile smaller",
-        FILTERED: "make the filter milder",
-        "unscored": "give a table of scores of these shards",
+        "too_small": "gt_size, scale or tile smaller",
+        FILTERED: "a milder filter",
+        "unscored": "a table of scores of these shards",
     }
-    advice = skip_advice(skipped, hints)
-    cure = f"; what helps: {advice}" if advice else ""
+    cure = skip_advice(skipped, hints, start="; what helps: ")
     return f"{counts.get(USED, 0)} images used, skipped: {describe(skipped)}{cure}"
 
 

@@ -16,8 +16,10 @@ from synthpipe.errors import ImageError, OptionError
 from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.noise_report import NoiseReport, PictureRow, make_report
+from synthpipe.preview.both_levels import draws_levels, opposite_levels
 from synthpipe.preview.none_usable import none_usable
 from synthpipe.preview.render import (
+    Drawn,
     best_of_each,
     degradation_of,
     draw_patches,
@@ -74,11 +76,17 @@ def stream_report(
     told: list[str] = [] if skipped is None else skipped
     degrade = degradation_of(options, stages=False, seen=seen)
     drawn = draw_patches(options, crop, _PATCHES, degrade, device, Counter(), _TILES_PER_IMAGE)
-    clean = images.quantize_8bit(images.downscale_bicubic(drawn.gt, options.scale))
+    clean = _reduced(drawn)
     made = list(zip(clean, drawn.lq, strict=True))
+    if draws_levels(degrade):
+        with opposite_levels(degrade):
+            again = draw_patches(options, crop, _PATCHES, degrade, device, Counter(), _TILES_PER_IMAGE)
+        made += zip(_reduced(again), again.lq, strict=True)
     chosen = best_of_each(drawn.names, [interest(x) for x in clean], rows)
     beside: list[Tensor | None] = [None] * len(chosen)
-    facts = {"scale": str(options.scale), "patches of the stream": f"{len(made)} of {clean.shape[-1]} pixels"}
+    facts = {"scale": str(options.scale), "patches of the stream": f"{len(clean)} of {clean.shape[-1]} pixels"}
+    if len(made) > len(clean):
+        facts["patches of the stream"] += ", each at two levels"
     if real is not None:
         candidates = real_candidates(Path(real), clean.shape[-1], options, Counter(), Counter(), told)
         beside = list(real_crops(candidates, [clean[i] for i in chosen]))
@@ -98,6 +106,11 @@ def stream_report(
         pictures=[PictureRow(clean[i], drawn.lq[i], crop) for i, crop in zip(chosen, beside, strict=True)],
         facts=facts,
     )
+
+
+def _reduced(drawn: Drawn) -> Tensor:
+    """What the patches are compared with: clean, at the size of ``lq``."""
+    return images.quantize_8bit(images.downscale_bicubic(drawn.gt, drawn.options.scale))
 
 
 def _real_images(folder: Path, options: StreamOptions, told: list[str]) -> Iterator[Tensor]:

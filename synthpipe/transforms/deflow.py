@@ -78,7 +78,8 @@ class DeFlowDegrade(DeviceTransform):
         if not numbers or not 0 <= limits[0] <= limits[1] < math.inf:
             raise ShapeError(f"DeFlowDegrade: strength must be at least 0, or (low, high), got {strength!r}")
         self.frozen = FrozenDeFlow(model, condition_dtype)
-        self._level = AskedLevel(self.frozen, level)
+        #: Which levels are asked for.
+        self.asked = AskedLevel(self.frozen, level)
         self.scale = scale
         self.strength = strength
         self._limits: tuple[float, float] = limits[0], limits[1]
@@ -117,7 +118,7 @@ class DeFlowDegrade(DeviceTransform):
 
     def levels(self, seeds: Tensor) -> list[list[float]] | None:
         """As :meth:`strengths`, the level in units of sigma of 255; None where the weights know none."""
-        if not self._level.drawn:
+        if not self.asked.drawn:
             return None
         drawn = [self._drawn(seeds.to(self._device), number) for number in range(self.samples)]
         rows: list[list[float]] = (255 * torch.stack([level for level in drawn if level is not None], 1)).tolist()
@@ -128,10 +129,10 @@ class DeFlowDegrade(DeviceTransform):
         return self.frozen.split.weight.device
 
     def _drawn(self, seeds: Tensor, sample: int) -> Tensor | None:
-        if not self._level.drawn:
+        if not self.asked.drawn:
             return None
         like = torch.empty(len(seeds), 1, device=seeds.device)
-        return self._level.draw(SeededNoise(seeds, f"{self.salt} level", sample).uniform(like, _STRENGTH)[:, 0])
+        return self.asked.draw(SeededNoise(seeds, f"{self.salt} level", sample).uniform(like, _STRENGTH)[:, 0])
 
     def _strength(self, seeds: Tensor, sample: int) -> float | Tensor:
         low, high = self._limits

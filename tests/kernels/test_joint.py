@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from synthpipe.errors import ShapeError
+from synthpipe.kernels.estimate import estimate_kernels
 from synthpipe.kernels.evidence import Pile, evidence_of
 from synthpipe.kernels.joint import estimate_groups
-from synthpipe.kernels.response import amplitudes
+from synthpipe.kernels.response import amplitudes, at_frequencies
 from synthpipe.kernels.response_prior import NODES, nodes
+from synthpipe.kernels.spectra import log_amplitudes
 from synthpipe.kernels.spectral_model import spectral_response
 from tests.kernels.fields import fields
 from tests.kernels.known_kernels import gaussians
@@ -153,3 +155,25 @@ def test_too_little_is_refused(clean: Pile) -> None:
         estimate_groups(clean, {"all": pile_of([torch.full((3, 64, 64), 0.5)] * 9)}, teller="spectra")
     with pytest.raises(ShapeError, match="at least one group"):
         estimate_groups(clean, {})
+
+
+def test_settings_that_give_no_number_are_refused(clean: Pile) -> None:
+    groups = {"all": clean}
+    for resamplings in (1, -2):
+        with pytest.raises(ValueError, match=f"resamplings: expected 0 .* or at least 2, got {resamplings}"):
+            estimate_groups(clean, groups, teller="spectra", resamplings=resamplings)
+    with pytest.raises(ValueError, match="teller: expected one of both, spectra, got 'edges'"):
+        estimate_groups(clean, groups, teller="edges")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="side: expected an odd number of pixels, got 8"):
+        estimate_groups(clean, groups, side=8, teller="spectra")
+    flat = torch.zeros(4, NODES, dtype=torch.float64)
+    for sharpenings in ((), (-1.0,), (0.0, float("nan"))):
+        with pytest.raises(ValueError, match="sharpenings: expected at least one finite number from 0 on"):
+            spectral_response(flat, flat, sharpenings)
+    with pytest.raises(ValueError, match="at least one crop"):
+        log_amplitudes([])
+    for frequency in (-0.1, 0.5):
+        with pytest.raises(ValueError, match=r"from 0 to below 0\.5"):
+            at_frequencies(torch.ones(1, NODES), [frequency])
+    with pytest.raises(ValueError, match="most: expected at least 1"):
+        estimate_kernels({}, {}, most=0)

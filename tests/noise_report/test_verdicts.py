@@ -217,3 +217,41 @@ def test_real_images_without_noise_are_said_and_nothing_is_divided_by_it() -> No
     assert "hardly any noise" in verdicts[0].words
     assert verdicts_of(nothing, nothing, compare(nothing, nothing))[0].status == "within"
     assert statuses(nothing, noisy)["strength"] == "not learned"
+
+
+def grey(images: list[Tensor]) -> list[Tensor]:
+    """Of 8 bits, three equal channels."""
+    return [(255 * image.mean(0, keepdim=True)).round().expand(3, -1, -1) / 255 for image in images]
+
+
+def test_grey_pictures_have_no_channels_to_judge() -> None:
+    """Equal channels are 1 to each other whatever degraded them; noise in colour is not called too weak for it."""
+    clean = grey(flat_images(IMAGES, 2))
+    noisy = grey(with_noise(clean, Recipe(channels=1.0), 4))
+    figures = figures_of_pairs(zip(clean, noisy, strict=True))
+    assert figures is not None
+    assert (figures.grey, figures.all_grey) == (IMAGES, True)
+    ours = made(REAL)
+    assert (ours.grey, ours.all_grey) == (0, False)
+    found = compare(ours, figures)
+    assert found is not None
+    verdicts = {verdict.subject: verdict for verdict in verdicts_of(ours, figures, found)}
+    for subject in ("correlation of channels", "noise by channel"):
+        assert verdicts[subject].status == "not measured"
+        assert f"all {IMAGES} real images are grey: their channels are equal" in verdicts[subject].words
+        assert "in colour" in verdicts[subject].option
+    assert found.channel_correlation[0] == pytest.approx(REAL.channels - 1, abs=0.1)
+    in_colour = compare(ours, dataclasses.replace(figures, grey=0))
+    assert in_colour is not None
+    share = math.sqrt(sum(value**2 for value in found.channel_correlation) / 3)
+    assert in_colour.distance - found.distance == pytest.approx(share)
+
+
+def test_a_pile_that_is_grey_in_part_is_judged_with_a_word_on_it() -> None:
+    images = with_noise(flat_images(IMAGES, 0), REAL, 1)
+    real = figures_of_images(grey(images[:2]) + images[2:])
+    assert real is not None
+    ours = made(REAL)
+    (row,) = [v for v in verdicts_of(ours, real, compare(ours, real)) if v.subject == "correlation of channels"]
+    assert row.status != "not measured"
+    assert f"2 of {IMAGES} real images are grey, where it is 1" in row.words

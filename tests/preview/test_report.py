@@ -16,7 +16,11 @@ from torch import Tensor
 from synthpipe.cli import main
 from synthpipe.errors import ImageError, OptionError
 from synthpipe.preview import preview_options
+from synthpipe.preview.both_levels import draws_levels, opposite_levels
+from synthpipe.preview.render import degradation_of
 from synthpipe.preview.report import stream_report
+from synthpipe.preview.tile_columns import Recorder
+from synthpipe.preview.trace import trace_degradation
 from tests.noise_report.fields import Recipe, flat_images, with_noise
 
 #: What the stream adds: white, the same at every brightness.
@@ -163,3 +167,42 @@ def test_what_does_not_go_together_is_refused(
     (tmp_path / "stream.yml").write_text(yaml.safe_dump(stream))
     assert main(["preview", str(tmp_path / "stream.yml"), str(tmp_path / "look"), *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["alone", "chain", "choice"])
+def test_the_level_from_the_other_end_goes_with_all_else_as_it_was(kind: str, stream: dict[str, object]) -> None:
+    """Of levels drawn log-uniformly from 2 to 8 the two of a sample have the product 16."""
+    one = {"type": "deflow", "weights": "canon_5d2", "level": [2.0, 8.0]}
+    chain = [{"type": "resize", "to": "lr"}, one]
+    ways = {"alone": one, "chain": chain, "choice": {"type": "choice", "of": [{"chain": [one]}]}}
+    options = preview_options({**stream, "degrade": ways[kind]}, "test")
+    degrade = degradation_of(options, stages=False, seen=None)
+    assert draws_levels(degrade)
+    inner = degrade.degrade if isinstance(degrade, Recorder) else degrade
+
+    def level(seed: int) -> float:
+        batch = {"gt": torch.full((1, 3, 32, 32), 0.5), "seed": torch.tensor([seed]), "seen": torch.tensor([0])}
+        settings = [note.settings for note in trace_degradation(inner, batch)[1]]
+        (found,) = [float(drawn["level"]) for drawn in settings if "level" in drawn]
+        return found
+
+    before = [level(seed) for seed in range(4)]
+    with opposite_levels(degrade):
+        assert [a * level(seed) for seed, a in enumerate(before)] == pytest.approx([16.0] * 4, rel=1e-4)
+    assert [level(seed) for seed in range(4)] == before
+    assert len(set(before)) == 4
+
+
+def test_only_degradations_of_several_levels_are_measured_twice(stream: dict[str, object], tmp_path: Path) -> None:
+    counts = []
+    for level in (5.0, "pile"):
+        degrade = {"type": "deflow", "weights": "canon_5d2", "level": level}
+        real = tmp_path / "real"
+        if not real.exists():
+            folder(real, with_noise(flat_images(4, 5), WHITE, 6))
+        found = stream_report(preview_options({**stream, "degrade": degrade}, "test"), "t", real=real, rows=1)
+        made = found.sides[0].made
+        assert made is not None
+        counts.append(made.images)
+        assert ("two levels" in found.facts["patches of the stream"]) == (level == "pile")
+    assert counts[1] == 2 * counts[0]

@@ -9,6 +9,7 @@ Legend: L groups of noise levels, K nodes of brightness, N tiles.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from synthpipe.flows.flat_correction import FlatCorrection, covariance_map, filt
 from synthpipe.flows.frozen import FrozenDeFlow
 from synthpipe.images import to_float
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, flat_mask, local_mean
+from synthpipe.training.data.folder_domain import FolderDomain
 from synthpipe.training.data.unpaired import UnpairedData
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "measure_pile",
     "most_flat",
 ]
+
+logger = logging.getLogger("synthpipe.training")
 
 #: Groups of levels: at most so many, and no two nearer than this ratio.
 MOST_GROUPS, GROUP_RATIO = 6, 1.15
@@ -130,7 +134,7 @@ def calibrate(model: DeFlow, data: UnpairedData) -> dict[str, Any]:
 def check_flat_areas(data: UnpairedData) -> None:
     """Refuse piles on which :func:`calibrate` would fail.
 
-    Every noisy image is read once, to know which can be; flat areas are looked for up to the first one of either side.
+    No more than :data:`GROUP_IMAGES` noisy images of a level are looked at, up to the first flat area of either side.
 
     Raises:
         OptionError: images in shards.
@@ -152,15 +156,31 @@ def check_flat_areas(data: UnpairedData) -> None:
 
 
 def _groups_of(data: UnpairedData) -> tuple[list[LevelGroup], Callable[[int], Tensor]]:
-    """Noisy images by their levels, and what reads one by its number in them."""
+    """Noisy images by their levels, and what reads one by its number in them.
+
+    Where levels were measured every image has been read, and which cannot be is known; else a few stand for all.
+    """
     noisy = data.noisy
-    images = [number for number, file in enumerate(noisy.files) if noisy.image(number) is not None]
+    count = len(noisy.files)
+    images = [n for n in range(count) if not noisy.is_broken(n)] if data.levels else _readable_few(noisy)
     if not images:
         raise TrainingError(
             f"calibrate: none of {len(noisy.files)} noisy images can be read; check data.noisy; {noisy.advice()}"
         )
     levels = [data.levels.get(noisy.files[number], 1.0) for number in images]
     return group_levels(levels), lambda number: _present(noisy.image(images[number]))
+
+
+def _readable_few(noisy: FolderDomain) -> list[int]:
+    """Numbers of images that can be read, evenly spaced over the pile, the next one in place of one that cannot."""
+    count = len(noisy.files)
+    step = -(-count // GROUP_IMAGES)
+    near = [range(first, min(first + step, count)) for first in range(0, count, step)]
+    found = [next((n for n in numbers if noisy.image(n) is not None), None) for numbers in near]
+    few = [number for number in found if number is not None]
+    if few and step > 1:
+        logger.info("calibrate: the noise of the pile is measured on %d of %d images, evenly spaced", len(few), count)
+    return few
 
 
 def _present(image: Tensor | None) -> Tensor:

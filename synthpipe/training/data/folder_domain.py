@@ -212,6 +212,10 @@ class FolderDomain:
         """One of the :attr:`files`, whole, ``(3, H, W)`` uint8, after ``downscale``; None where it is broken."""
         return self._image_or_none(number)
 
+    def is_broken(self, number: int) -> bool:
+        """Whether one of the :attr:`files` turned out broken when it was read; False of those that nobody has read."""
+        return number in self._broken
+
     def crop(self, step: int, slot: int) -> tuple[Tensor, str]:
         """The crop of one slot at one step, ``(3, crop, crop)`` uint8, and the file it is from.
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from synthpipe.config.deflow import UnpairedOptions
 from synthpipe.config.reader import parse_options
 from synthpipe.errors import OptionError, TrainingError
+from synthpipe.files.decode import Decoded
 from synthpipe.flat_noise import noise_level
 from synthpipe.flows import DeFlow, FrozenDeFlow
 from synthpipe.flows.draws import SeededNoise
 from synthpipe.images import to_float
 from synthpipe.noise_statistics import flat_mask
-from synthpipe.training.data import flat_calibration
+from synthpipe.training.data import flat_calibration, folder_domain
 from synthpipe.training.data.flat_calibration import (
     _fit_filters,
     calibrate,
@@ -187,6 +188,37 @@ def test_the_look_for_flat_areas_reads_no_more_than_it_must(piles: Path, monkeyp
     monkeypatch.setattr(flat_calibration, "flat_mask", lambda tile: seen.append(tile) or flat_mask(tile))
     check_flat_areas(data)
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("with_levels", [False, True])
+def test_a_large_pile_is_not_read_whole_for_its_flat_areas(
+    with_levels: bool, piles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 100 images 12 at most are decoded for it, from all over the pile; a broken one is replaced by the next."""
+    noisy = sorted((piles / "noisy").iterdir())
+    for number in range(100):
+        (tmp_path / f"{number:03}.png").write_bytes(noisy[number % len(noisy)].read_bytes())
+    whole = noisy[0].read_bytes()
+    for number in (0, 9):
+        (tmp_path / f"{number:03}.png").write_bytes(whole[: len(whole) // 2])
+    caplog.set_level("INFO", "synthpipe.training")
+    data = UnpairedData(options(piles, noisy={"folder": str(tmp_path)}), 0, with_levels=with_levels)
+    read: list[str] = []
+    original = folder_domain.decode_image
+
+    def decode(data: bytes, name: str, **more: int) -> Decoded:
+        read.append(name)
+        return original(data, name, **more)
+
+    monkeypatch.setattr(folder_domain, "decode_image", decode)
+    check_flat_areas(data)
+    names = [int(Path(name).stem) for name in read if str(tmp_path) in name]
+    if with_levels:  # all have been read and are kept
+        assert names == []
+    else:
+        assert names == [0, 1, 9, 10, *range(18, 100, 9)]
+        assert "measured on 12 of 100 images" in caplog.text
+    data.close()
 
 
 def test_a_pile_of_broken_images_is_named(piles: Path, tmp_path: Path) -> None:

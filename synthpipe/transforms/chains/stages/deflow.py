@@ -49,19 +49,20 @@ class DeFlowStage(Stage):
         self.frozen = FrozenDeFlow(model, condition_dtype)
         low, high = (strength, strength) if isinstance(strength, int | float) else strength
         self._limits = (float(low), float(high))
-        self._level = AskedLevel(self.frozen, level)
-        self.numbers = 1 + self._level.drawn
+        #: Which levels are asked for.
+        self.asked = AskedLevel(self.frozen, level)
+        self.numbers = 1 + self.asked.drawn
 
     def draw(self, u: Tensor) -> Params:
         """``strength``; and ``level``, in units of sigma of 255, where the weights know it."""
         drawn = {"strength": between(self._limits, u[:, 0])}
-        level = self._level.draw(u[:, 1]) if self._level.drawn else None
+        level = self.asked.draw(u[:, 1]) if self.asked.drawn else None
         return drawn if level is None else {**drawn, "level": 255 * level}
 
     def on_canvas(self, canvas: Canvas, params: Params, context: Context) -> Canvas:
         """On images of one size, which :meth:`extent` has made sure of."""
         noise = SeededNoise(context.seeds, context.place)
-        level = params["level"].float() / 255 if self._level.drawn else None
+        level = params["level"].float() / 255 if self.asked.drawn else None
         return Canvas(self.frozen.degrade_with(quantize_8bit(canvas.pixels), noise, self._strength(params), level))
 
     def extent(self, before: Extent, lr: Size) -> Extent:

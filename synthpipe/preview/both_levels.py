@@ -1,0 +1,52 @@
+"""For measuring: where a degradation draws levels of noise, its tiles a second time at other levels.
+
+A tile is flat at few brightnesses.  With one level each, noise would seem weak at those where tiles happened to get low
+levels.  A training's report draws two for each of its tiles for the same reason
+(:mod:`synthpipe.training.data.flat_judge`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from synthpipe.flows.pile_levels import AskedLevel
+from synthpipe.preview.tile_columns import Recorder
+from synthpipe.transforms.base import BatchTransform
+from synthpipe.transforms.chains.chain import Chain
+from synthpipe.transforms.chains.stages.deflow import DeFlowStage
+from synthpipe.transforms.chains.whole import WholeDegradation
+from synthpipe.transforms.deflow import DeFlowDegrade
+
+__all__ = ["draws_levels", "opposite_levels"]
+
+
+def draws_levels(degrade: BatchTransform) -> bool:
+    """Whether it draws from several levels anywhere."""
+    return any(asked.varies for asked in _asked(degrade))
+
+
+@contextmanager
+def opposite_levels(degrade: BatchTransform) -> Iterator[None]:
+    """Inside, each sample gets the level from the other end of their order; all else that it draws stays."""
+    levels = list(_asked(degrade))
+    for asked in levels:
+        asked.opposite = True
+    try:
+        yield
+    finally:
+        for asked in levels:
+            asked.opposite = False
+
+
+def _asked(degrade: object) -> Iterator[AskedLevel]:
+    match degrade:
+        case Recorder():
+            yield from _asked(degrade.degrade)
+        case Chain():
+            for step in degrade.node.steps():
+                yield from _asked(step.stage)
+        case WholeDegradation():
+            yield from _asked(degrade.transform)
+        case DeFlowDegrade() | DeFlowStage():
+            yield degrade.asked
