@@ -185,16 +185,24 @@ def draw_patches(
     degrade: BatchTransform,
     device: torch.device | str,
     given_up: Counter[str],
-    crops_per_image: int = 1,
+    most_crops: int = 1,
 ) -> Drawn:
-    """At least ``count`` patches of ``crop`` LR pixels, as far as one epoch goes; arguments as of `make_preview`."""
+    """About ``count`` patches of ``crop`` LR pixels, as far as one epoch goes; arguments as of `make_preview`.
+
+    Where a crop of each image gives fewer, up to ``most_crops`` are cut, not more than it takes: all images have a say.
+    """
     sizes = [crop] if crop is not None else sorted({max(DEFAULT_CROP, options.lq_size), options.lq_size}, reverse=True)
     given = options.model_dump(include=set(StreamOptions.model_fields))
     failures = []
     for size in sizes:
-        changes = {**_CHANGES, "gt_size": size * options.scale, "crops_per_image": crops_per_image}
+        changes = {**_CHANGES, "gt_size": size * options.scale}
         larger = parse_options({**given, **changes}, StreamOptions, source="preview")
         try:
+            if most_crops > 1:
+                with build_stream(larger, device=device, degrade=degrade) as stream:
+                    planned = max(1, len(stream)) * larger.batch_size
+                changes["crops_per_image"] = min(most_crops, max(1, round(count / planned)))
+                larger = parse_options({**given, **changes}, StreamOptions, source="preview")
             with build_stream(larger, device=device, degrade=degrade) as stream:
                 gt, lq, names = _collect(stream, count)
                 given_up.update(stream.given_up())

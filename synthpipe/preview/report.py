@@ -34,7 +34,7 @@ __all__ = ["stream_report"]
 
 #: Patches of the stream that are measured, real images, and pairs.
 _PATCHES, _REAL_IMAGES, _PAIRS = 400, 24, 24
-#: Tiles cut from one image: a corpus of few images has as many flat areas all the same.
+#: Tiles cut from one image at most: a corpus of few images has as many flat areas all the same.
 _TILES_PER_IMAGE = 4
 #: LR side of what is looked at of a pair, in its middle.
 _PAIR_SIDE = 512

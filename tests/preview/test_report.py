@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from synthpipe.cli import main
 from synthpipe.errors import ImageError, OptionError
 from synthpipe.preview import preview_options
 from synthpipe.preview.both_levels import draws_levels, opposite_levels
-from synthpipe.preview.render import degradation_of
+from synthpipe.preview.render import degradation_of, draw_patches
 from synthpipe.preview.report import stream_report
 from synthpipe.preview.tile_columns import Recorder
 from synthpipe.preview.trace import trace_degradation
@@ -68,6 +69,17 @@ def test_real_images_and_pairs_of_the_same_noise(stream: dict[str, object], tmp_
         assert measured == pytest.approx([sigma] * len(measured), rel=0.1)
     assert len(found.pictures) == 2
     assert all(row.real is not None for row in found.pictures)
+
+
+@pytest.mark.parametrize(("count", "patches"), [(32, 32), (64, 64), (4000, 128)])
+def test_patches_come_from_all_images_and_as_few_tiles_of_each_as_do(
+    stream: dict[str, object], count: int, patches: int
+) -> None:
+    options = preview_options(stream, "test")
+    degrade = degradation_of(options, stages=False, seen=None)
+    drawn = draw_patches(options, None, count, degrade, "cpu", Counter(), most_crops=4)
+    images = Counter(name.rsplit("/", 1)[-1].split("#")[0] for name in drawn.names)
+    assert images == {f"{number}.png": patches // 8 for number in range(8)}
 
 
 def test_pairs_of_a_stream_that_reduces(stream: dict[str, object], tmp_path: Path) -> None:
