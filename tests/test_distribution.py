@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import email
 import email.message
 import re
@@ -68,3 +69,15 @@ def test_package_data_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     }
     assert expected <= inside
     assert any(name.endswith("/LICENSE") for name in wheel.namelist())
+
+
+def test_extras_have_names_that_every_pip_finds(metadata: email.message.Message) -> None:
+    """Setuptools writes normalised names; pip before 23.3, which Python 3.11 brings, takes names as they are typed."""
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg")
+    extras = set(setup["options.extras_require"])
+    assert extras == set(metadata.get_all("Provides-Extra", []))
+    for path in [*ROOT.glob("synthpipe/**/*.py"), *ROOT.glob("recipes/guides/*.md"), *ROOT.glob("tools/*.sh")]:
+        text = path.read_text(encoding="utf-8")
+        named = re.findall(r"(?:synthpipe|-e \"\.)\[([a-z0-9_,-]+)\]", text)
+        assert {extra for names in named for extra in names.split(",")} <= extras, path

@@ -16,8 +16,8 @@ venv=${VENV:-.venv}
 basicsr=${BASICSR:-basicsr==1.4.2}
 profile=${1:-all}
 case $profile in
-  all) extras=basicsr_headless,demo,train,test,dev ;;
-  demo) extras=basicsr_headless,demo ;;
+  all) extras=basicsr-headless,demo,train,test,dev ;;
+  demo) extras=basicsr-headless,demo ;;
   *) echo "setup.sh: unknown profile '$profile'; expected 'all' or 'demo'" >&2; exit 2 ;;
 esac
 
@@ -92,7 +92,7 @@ say "torch $("$venv/bin/python" -c 'import torch; print(torch.__version__)')"
 "${pip[@]}" install -qq -c "$venv/constraints.txt" -e ".[$extras]"
 
 # BasicSR declares torch as a build requirement and six packages that it never imports, OpenCV with a window system
-# among them; what it does import is our extra `basicsr_headless`.
+# among them; what it does import is our extra `basicsr-headless`.
 if [[ $basicsr == basicsr==* && $version == 3.13 ]]; then
   echo "setup.sh: BasicSR's source does not build on Python 3.13 (KeyError: '__version__').  Build its wheel with 3.11" >&2
   echo "or 3.12: pip wheel --no-deps --no-build-isolation $basicsr; then set BASICSR=/path/to/the.whl" >&2

@@ -121,6 +121,6 @@ try:
 except SynthPipeError as error:
     sys.exit(str(error))
 '
-wants "pip install 'synthpipe[basicsr_headless]'" "$bin/python" -m synthpipe.basicsr_plugin.train -opt train.yml
+wants "pip install 'synthpipe[basicsr-headless]'" "$bin/python" -m synthpipe.basicsr_plugin.train -opt train.yml
 
 say "done"

@@ -48,7 +48,7 @@ def prepare() -> None:
     except ModuleNotFoundError as error:
         raise SynthPipeError(
             f"BasicSR cannot be imported ({error}); run `bash tools/setup.sh`, or `pip install "
-            "synthpipe[basicsr_headless]` and then `pip install --no-deps --no-build-isolation basicsr==1.4.2`"
+            "synthpipe[basicsr-headless]` and then `pip install --no-deps --no-build-isolation basicsr==1.4.2`"
         ) from error
 
 
@@ -61,7 +61,7 @@ def _import_torchvision() -> None:
         except ModuleNotFoundError as error:
             raise SynthPipeError(
                 f"torchvision, which BasicSR needs, cannot be imported ({error}); install the one that belongs to "
-                f"torch {torch.__version__}: pip install 'synthpipe[basicsr_headless]'"
+                f"torch {torch.__version__}: pip install 'synthpipe[basicsr-headless]'"
             ) from error
         except RuntimeError as error:
             missing = _MISSING_OPERATOR.search(str(error))

@@ -74,7 +74,8 @@ def read_train_options(path: str | Path, overrides: Sequence[str] = ()) -> RunFo
         overrides: ``key.sub=value`` strings.
 
     Raises:
-        OptionError: no or unknown ``kind``, unknown key (with the nearest known one), wrong value.
+        OptionError: no or unknown ``kind``, ``resume`` for one without steps, unknown key (with the nearest known
+            one), wrong value.
     """
     kind = read_yaml(path).get("kind")
     for override in overrides:
@@ -82,7 +83,12 @@ def read_train_options(path: str | Path, overrides: Sequence[str] = ()) -> RunFo
             kind = override.removeprefix("kind=")
     if not isinstance(kind, str) or kind not in SCHEMAS:
         raise OptionError(f"{path}: option 'kind': expected one of {sorted(SCHEMAS)}, got {excerpt(kind)}")
-    return read_options(path, SCHEMAS[kind], overrides)
+    schema = SCHEMAS[kind]
+    if "resume" not in schema.model_fields and any(override.startswith("resume=") for override in overrides):
+        raise OptionError(
+            f"{path}: kind: {kind} computes its result at once and has nothing to resume; leave --resume out"
+        )
+    return read_options(path, schema, overrides)
 
 
 def write_options(path: str | Path, options: Options) -> None:

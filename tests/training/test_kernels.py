@@ -109,6 +109,16 @@ def test_what_cannot_be_is_refused(options: Callable[..., dict[str, Any]], tmp_p
         run(options())
 
 
+def test_what_has_no_steps_has_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "kernels.yml"
+    file.write_text(f"kind: kernels\nrun_dir: {tmp_path}/run\ndata: {{clean: {{folder: a}}, noisy: {{folder: b}}}}\n")
+    assert main(["train", str(file), "--resume"]) == 2
+    assert (
+        "kind: kernels computes its result at once and has nothing to resume; leave --resume out"
+        in capsys.readouterr().err
+    )
+
+
 def test_spectra_tell_a_kernel_for_each_folder(tmp_path: Path) -> None:
     clean = write(tmp_path / "clean", fields(16, seed=1))
     for name, sigma, seed in (("sharper", 0.5, 2), ("softer", 1.0, 3)):

@@ -37,6 +37,8 @@ _LOWEST_FACTOR, _HIGHEST_FACTOR, _BLUR_FROM = 0.65, 2.7, 1.4
 _LEAST_COVERAGE, _COVERAGE = 0.75, 0.95
 #: Cast: logarithm of a ratio of channels that content explains, at most; errors that it must exceed.
 _CAST, _CAST_ERRORS = 0.2, 3.0
+#: Difference of the shares of grey crops that few images leave.
+_GREY = 0.2
 #: Sigma of 255 below which there is no noise to learn; level of the clean pile over that of the noisy one.
 _NO_NOISE, _SWAPPED, _TOO_NOISY, _NOISY = 0.5, 1.25, 0.95, 0.5
 
@@ -144,6 +146,7 @@ def findings_of(clean: PileSide, noisy: PileSide, piles: Piles) -> tuple[Finding
         _of_sharpness(piles),
         _of_brightness(clean, noisy, piles),
         _of_cast(clean, noisy),
+        *_of_grey(clean, noisy),
         _of_grid(clean, piles),
         Finding("direction", "fits", f"{piles.direction_words()}: data.augment: {piles.augment}"),
     )
@@ -259,6 +262,23 @@ def _of_cast(clean: PileSide, noisy: PileSide) -> Finding:
             "like light",
         )
     return Finding("colour cast", "fits", found)
+
+
+def _of_grey(clean: PileSide, noisy: PileSide) -> tuple[Finding, ...]:
+    """Nothing where both piles are in colour, as piles mostly are."""
+    if clean.grey == noisy.grey == 0:
+        return ()
+    found = f"{clean.grey:.0%} of the crops of the clean pile are grey, {noisy.grey:.0%} of the noisy one's"
+    if abs(clean.grey - noisy.grey) <= _GREY:
+        return (Finding("grey images", "fits", found),)
+    less = "is lost" if noisy.grey > clean.grey else "appears"
+    return (
+        Finding(
+            "grey images",
+            "does not fit",
+            f"{found}: that colour {less} is learned as degradation; leave out the grey images, or make both piles so",
+        ),
+    )
 
 
 def _of_grid(clean: PileSide, piles: Piles) -> Finding:

@@ -21,6 +21,8 @@ __all__ = ["PileSide", "measure_side"]
 #: Bright areas say most of the light's colour: the power of the mean (Finlayson & Trezzi 2004, "Shades of gray").
 _SHADES = 6
 _DARKEST = 1 / 255
+#: Mean difference between the largest and the least of a pixel's channels, of 1: below it a crop has no colour.
+_COLOUR = 0.75 / 255
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class PileSide:
     #: Natural logarithm of red and of blue over green in the bright areas, and the standard errors of both.
     cast: tuple[float, float]
     cast_error: tuple[float, float]
+    #: Share of the crops that are grey.
+    grey: float
     #: Brightness of [0, 1] below which 5%, 50% and 95% of the pixels lie.
     brightness: tuple[float, float, float]
     #: Side of the JPEG blocks that start at the images' corners; None where there are none.
@@ -89,9 +93,16 @@ def measure_side(
         level=levels[len(levels) // 10] if levels else None,
         cast=(mean[0], mean[1]),
         cast_error=(error[0], error[1]),
+        grey=sum(map(_is_grey, crops)) / len(crops),
         brightness=(shades[0], shades[1], shades[2]),
         grid=None if grid is None or grid.phase != (0, 0) else grid.side,
     )
+
+
+def _is_grey(crop: Tensor) -> bool:
+    """Whether R, G and B are the same, but for what coding of colour leaves."""
+    channels = to_float(crop)
+    return float((channels.amax(0) - channels.amin(0)).mean()) < _COLOUR
 
 
 def _cast(crop: Tensor) -> Tensor:

@@ -133,3 +133,22 @@ def test_a_side_is_measured_as_it_was_made() -> None:
     assert side.megapixels == pytest.approx(12 * SIDE**2 / 1e6)
     assert (side.images, side.short_side, side.too_small, side.grid) == (12, SIDE, 2, None)
     assert side.brightness[1] == pytest.approx(0.5 * 2.6 / 3, abs=0.02)
+
+
+@pytest.mark.parametrize(("swapped", "word"), [(False, "is lost"), (True, "appears")])
+def test_grey_against_colour_is_told(clean: Path, noisy: Path, tmp_path: Path, swapped: bool, word: str) -> None:
+    grey = tmp_path / "grey"
+    grey.mkdir()
+    for path in noisy.glob("*.png"):
+        Image.open(path).convert("L").save(grey / f"{path.stem}.jpg", quality=90)
+    found = check_piles(*((grey, noisy) if swapped else (clean, grey)))
+    assert "grey images" in subjects(found, "does not fit")
+    (finding,) = (finding for finding in found.findings if finding.subject == "grey images")
+    assert f"that colour {word} is learned as degradation" in finding.words
+    assert sorted((found.clean.grey, found.noisy.grey)) == [0, 1]
+    both = findings_of(*(dataclasses.replace(side, grey=1.0) for side in (found.clean, found.noisy)), found.piles)
+    assert next(finding.fit for finding in both if finding.subject == "grey images") == "fits"
+
+
+def test_coloured_piles_are_told_nothing_of_grey(fitting: PileCheck) -> None:
+    assert "grey images" not in {finding.subject for finding in fitting.findings}
