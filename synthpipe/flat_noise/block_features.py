@@ -17,7 +17,7 @@ from torch import Tensor
 
 from synthpipe.flat_noise.flat_blocks import cut_shares
 
-__all__ = ["FEATURES", "PLANES", "block_features"]
+__all__ = ["FEATURES", "PLANES", "block_features", "dct_blocks", "parity_orders"]
 
 _SIDE = 8
 #: Blocks at most and the least stride, by scale; strides are odd, so that no phase of JPEG's 8x8 grid is preferred.
@@ -50,7 +50,7 @@ def block_features(image: Tensor) -> Tensor | None:
     planes: list[Tensor] = []
     for scale, stride in enumerate(_STRIDES):
         x = F.avg_pool2d(image[None], 2**scale)[0] if scale else image
-        coefficients = _blocks(x, stride) * 255
+        coefficients = dct_blocks(x, stride)
         if coefficients.shape[1] < _FEWEST:
             if scale == 0:
                 return None
@@ -65,8 +65,8 @@ def block_features(image: Tensor) -> Tensor | None:
     return torch.stack([torch.cat([logs[c].flatten(), logs[4 + c].flatten(), common]) for c in range(3)])
 
 
-def _blocks(x: Tensor, stride: int) -> Tensor:
-    """DCT coefficients ``(3, N, 64)`` of the blocks that are not clipped."""
+def dct_blocks(x: Tensor, stride: int = _STRIDES[0]) -> Tensor:
+    """DCT coefficients ``(3, N, 64)`` of the blocks of ``(3, H, W)`` in [0, 1] that are not clipped, scale of 255."""
     if min(x.shape[1:]) < _SIDE:
         return x.new_zeros(3, 0, _SIDE * _SIDE)
     while math.prod((side - _SIDE) // stride + 1 for side in x.shape[1:]) > _MOST_BLOCKS:
@@ -81,7 +81,14 @@ def _blocks(x: Tensor, stride: int) -> Tensor:
         kept = (dark <= _AT_ZERO) & (bright <= _AT_TOP)
     blocks = blocks[:, kept]
     waves = _dct_matrix().to(blocks)
-    return (waves @ blocks @ waves.T).flatten(2)
+    return (waves @ blocks @ waves.T).flatten(2) * 255
+
+
+def parity_orders(coefficients: Tensor) -> list[Tensor]:
+    """Numbers of the blocks ``(N, 64)`` of one plane, flattest first, for measuring even and odd frequencies."""
+    members = _members(0)
+    energy = (coefficients.square() @ members.flatten(1)).reshape(-1, *members.shape[1:])
+    return _orders(energy.expand(3, -1, -1, -1), members.sum(0))
 
 
 def _energies(coefficients: Tensor, scale: int) -> Tensor:

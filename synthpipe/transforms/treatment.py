@@ -12,6 +12,9 @@ __all__ = ["Treatment", "treatment_of"]
 _WHITE = 0.36
 #: Level of white noise from which it is noise and no grain of a photograph that is meant to be clean.
 _LEAST_WHITE = 6 / 255
+#: Certainty from which that is believed, up to the second level: textures are told with less, noise of whole pictures
+#: with 0.65 and more.
+_CERTAIN_WHITE, _WHITE_FOR_CERTAIN = 0.5, 14 / 255
 #: Correlation of channels from which they have the same noise, as in grey images; texture alone does not come so far.
 _SAME = 0.95
 #: Estimates of correlated noise are low, those of weak noise behind JPEG most: the network is told this much more.
@@ -45,6 +48,8 @@ _GREY_STRONG, _GREY_WHITE, _GREY_CERTAIN = 4 / 255, 0.76, 0.5
 _GREY_STRONG_WHITE, _GREY_LESS_CERTAIN = 8 / 255, 0.6
 #: Below this certainty half of it may be fine texture, so that such images change by this part of the level alone.
 _GREY_SURE, _GREY_PART = 0.66, 0.35
+#: Roughness of the spectrum above which it is of regular texture, whatever the level.
+_REGULAR = 0.4
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
     related = float(found.channel_correlation.mean())
     if lag <= _WHITE:
         most = _MOST * found.level
-        held = most if _is_white_noise(found) else min(_SAFE, most)
+        held = most if _is_white_noise(found) and found.roughness <= _REGULAR else min(_SAFE, most)
         return Treatment(None, True, 0, 1, 0.0, held, same=related >= _SAME)
     strong = found.level >= _STRONG
     camera = _CAMERA <= lag < _SHADING
@@ -93,7 +98,7 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
         most = _GREY_PART * found.level
     if camera:
         most = max(most, _LEAST_MOST)
-    if not _is_shared_noise(found, lag, related):
+    if found.roughness > _REGULAR or not _is_shared_noise(found, lag, related):
         most = min(most, _SAFE)
     more = (_TOLD_GREY if found.grey else _TOLD_STRONG) if strong else _TOLD_WEAK
     told = max(found.level * more, _LEAST_TOLD if camera else 0.0)
@@ -105,7 +110,7 @@ def _is_white_noise(found: NoiseEstimate) -> bool:
     if found.grey:
         least = _GREY_LESS_CERTAIN if found.level >= _GREY_STRONG_WHITE else _GREY_WHITE
         return found.level >= _GREY_STRONG and found.certainty >= least
-    return found.level >= _LEAST_WHITE
+    return found.level >= _WHITE_FOR_CERTAIN or (found.level >= _LEAST_WHITE and found.certainty >= _CERTAIN_WHITE)
 
 
 def _is_shared_noise(found: NoiseEstimate, lag: float, related: float) -> bool:

@@ -84,12 +84,20 @@ def test_where_the_measurement_is_weak_an_image_stays_within_45_db_of_itself() -
         estimate(8, 0.6, 0.9, certainty=0.2),
         estimate(8, 0.6, 0.97),  # channels that correlate so far are texture
         estimate(2, 0.05),  # the grain of a photograph
+        estimate(8, 0.2, certainty=0.4),  # fine texture of small pictures
+        replace(estimate(25), roughness=1.0),  # a regular pattern, whatever else is told of it
+        replace(estimate(10, 0.6, certainty=1.0), roughness=1.0),
         replace(estimate(3, 0.6), grain=0.9),
     ):
         treatment = treatment_of(found)
         assert treatment is not None
         assert treatment.most <= safe
-    for found in (estimate(3, 0.6), replace(estimate(6, 0.6), grain=0.9)):  # no grain; too strong to be some
+    for found in (
+        estimate(3, 0.6),  # no grain
+        replace(estimate(6, 0.6), grain=0.9),  # too strong to be some
+        replace(estimate(10, 0.6), roughness=0.3),  # as coded noise has it
+        estimate(25, certainty=0.4),  # stronger than fine texture
+    ):
         treatment = treatment_of(found)
         assert treatment is not None
         assert treatment.most == pytest.approx(1.3 * found.level)
