@@ -34,6 +34,7 @@ def check_denoiser(model: Denoiser, folder: Path, std: float = 0.05) -> None:
     check_grey_and_colour(model)
     check_images_are_apart(model)
     check_reach(model)
+    check_no_images(model)
     check_tiles(model)
     check_refusals(model)
     check_checkpoint(model, folder)
@@ -102,6 +103,12 @@ def check_reach(model: Denoiser) -> None:
     rows, columns = gradient[0].abs().sum(0).nonzero(as_tuple=True)
     furthest = int(torch.maximum((rows - middle).abs(), (columns - middle).abs()).max())
     assert furthest == reach, f"looks {furthest} pixels far, says {reach}"
+
+
+def check_no_images(model: Denoiser) -> None:
+    """Of an empty batch, which a filter leaves, comes an empty batch."""
+    x = images(0, model.channels, 16, 16)
+    assert model.denoise(x, levels(0)).shape == x.shape
 
 
 def check_tiles(model: Denoiser) -> None:

@@ -89,6 +89,8 @@ class Denoiser(nn.Module, ABC):
         Returns:
             As ``x``, not clipped.
         """
+        if not len(x):  # a filter dropped the whole batch
+            return x.clone()
         if x.shape[1] == self.channels:
             return self(x, sigma)
         if self.channels == 1:

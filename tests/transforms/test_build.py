@@ -86,3 +86,24 @@ def test_missing_weights_and_unknown_types():
         options(type="deflow", weights="x", weigths="y")
     with pytest.raises(OptionError, match="strength"):
         options(type="deflow", weights="x", strength=-1)
+
+
+@pytest.mark.parametrize(
+    "degrade",
+    [
+        {"type": "deflow", "weights": "deflow_small"},
+        {"type": "deflow", "weights": "canon_5d2", "level": [2, 8], "samples": 2},
+        {"type": "classical"},
+        [{"type": "resize", "to": "lr"}, {"type": "deflow", "weights": "canon_5d2", "level": "pile"}],
+        [{"type": "kernels", "weights": "kernels_city100"}, {"type": "resize", "to": "lr"}],
+        {"type": "choice", "of": "zoo"},
+        "bsrgan-x2",
+    ],
+)
+def test_of_no_tiles_come_no_tiles(degrade: object) -> None:
+    """What a filter leaves of a batch that it dropped as a whole."""
+    transform = build_degrade(parse_options({"degrade": degrade}, Holder).degrade, 2)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    batch = transform({"gt": torch.zeros(0, 3, 64, 64), "key": [], "seed": nothing, "seen": nothing})
+    assert batch["lq"].shape == (0, 3, 32, 32)
+    assert batch["gt"].shape == (0, 3, 64, 64)

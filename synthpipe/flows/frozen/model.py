@@ -245,6 +245,8 @@ class FrozenDeFlow(nn.Module):
         Returns:
             ``(B * samples, 3, H, W)``, those of one image together.
         """
+        if not len(x):  # a filter dropped the whole batch
+            return x.clone()
         if isinstance(strengths, float | int | Tensor):
             strengths = [strengths] * len(noises)
         shapes = self._drawn_shapes(x)
