@@ -42,6 +42,8 @@ __all__ = [
 
 #: Side of a crop in LR pixels, unless the option file's patches are larger.
 DEFAULT_CROP = 64
+#: Sides below the first show and measure nothing; the second takes the place of such patches of the option file.
+_LEAST_CROP, _SMALL_CROP = 9, 16
 _AMPLIFY = 8
 _CANDIDATES_PER_ROW = 8
 #: Images of the real folder that are looked at, and crops of each.
@@ -191,7 +193,8 @@ def draw_patches(
 
     Where a crop of each image gives fewer, up to ``most_crops`` are cut, not more than it takes: all images have a say.
     """
-    sizes = [crop] if crop is not None else sorted({max(DEFAULT_CROP, options.lq_size), options.lq_size}, reverse=True)
+    least = options.lq_size if options.lq_size >= _LEAST_CROP else _SMALL_CROP
+    sizes = [crop] if crop is not None else sorted({max(DEFAULT_CROP, least), least}, reverse=True)
     given = options.model_dump(include=set(StreamOptions.model_fields))
     failures = []
     for size in sizes:

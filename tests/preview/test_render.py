@@ -322,3 +322,11 @@ def test_a_basicsr_option_file_is_taken():
 def test_option_files_that_cannot_be_previewed(data, message):
     with pytest.raises(OptionError, match=message):
         preview_options(data, "x.yml")
+
+
+def test_patches_too_small_to_be_measured_are_shown_larger(tmp_path):
+    """8 pixels of a training's patches, and images on which the usual crop of 64 does not fit."""
+    small = write_shard(tmp_path / "s-000000.tar", 4, (64, 64))
+    made = make_preview(options_for(small, gt_size=16), rows=1, zoom=1)
+    assert made.rows == 1
+    assert made.picture.shape[0] == TITLE_HEIGHT + 16
