@@ -33,8 +33,11 @@ from synthpipe.flat_noise.regression import FLOOR, load_coefficients, regress, s
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
 from evidence import is_chosen
 
-#: Shares of a pair's noise; sides of what is cut; simulated images on references and on photographs.
-SHARES, SIDES, SIMULATED = (0.35, 0.5, 0.7, 1.0), (256, 320, 384), 1400
+#: Shares of a pair's noise; sides of what is cut.
+SHARES, SIDES = (0.35, 0.5, 0.7, 1.0), (256, 320, 384)
+#: Numbers of the simulated images, on references and, where odd, on photographs: 700 of uneven noise and 350 as
+#: demosaicing leaves it.  The second were added to a fit of the first, whose numbers they do not share.
+UNEVEN, DEMOSAICED = range(700), [at for at in range(700, 1400) if at % 4 >= 2]
 #: Levels of 255 and correlations of neighbours of which the question arises.
 LEVELS, LEAST_LAG = (0.3, 6.0), 0.36
 PENALTY, STEPS = 0.01, 100
@@ -89,7 +92,7 @@ def cases(data: Path) -> Iterator[Case]:
         for share in SHARES:
             mixed = torch.lerp(reference.float(), noisy.float(), share).round().byte()
             yield from case_of(mixed if share == 1 else jpeg(mixed, 75, 2), True, False)
-    for at in range(SIMULATED):
+    for at in [*UNEVEN, *DEMOSAICED]:
         rng = np.random.default_rng([7, at])
         image, held_out = (references[int(rng.integers(len(references)))], False)
         if at % 2:
@@ -98,7 +101,7 @@ def cases(data: Path) -> Iterator[Case]:
         side = min(int(rng.choice(SIDES)), *image.shape[1:])
         top, left = (int(rng.integers(0, length - side + 1)) for length in image.shape[1:])
         image = image[:, top : top + side, left : left + side]
-        if at % 4 < 2:
+        if at in UNEVEN:
             sample = simulate_uneven(image, rng)
             if 1.2 < float(sample.sigma.square().mean().sqrt()) < 5:
                 yield from case_of(sample.image, True, held_out)
