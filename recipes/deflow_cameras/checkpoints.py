@@ -1,12 +1,14 @@
 r"""Whether the flat-area distance picks good weights: every checkpoint of a run against held-out pairs, as Markdown.
 
     synthpipe train recipes/deflow_cameras/train.yml run_dir=runs/deflow_cameras/Nikon800/short \
-        data.noisy.folder=runs/deflow_cameras/Nikon800/noisy max_steps=60 calibrate=false sample_every=12 \
-        checkpoint_every=12 keep_checkpoints=9 ema_decay=0.9 schedule.kind=constant schedule.milestones=[]
+        data.noisy.folder=runs/deflow_cameras/Nikon800/noisy max_steps=60 sample_every=12 checkpoint_every=12 \
+        keep_checkpoints=9 ema_decay=0.9 schedule.kind=constant schedule.milestones=[]
     python recipes/deflow_cameras/checkpoints.py --run runs/deflow_cameras/Nikon800/short --camera Nikon800
 
-``sample_every`` and ``checkpoint_every`` must be equal, so that each point of ``distance.csv`` has its weights.  Pairs
-are those of ``prepare.py``; their references' errors are carried as in ``evaluate.py``.  Scenes are the first two
+``sample_every`` and ``checkpoint_every`` must be equal, so that each point of ``distance.csv`` has its
+weights.  Those of a run with ``calibrate`` are corrected first, as they were for the distance and would be at the end.
+
+Pairs are those of ``prepare.py``; their references' errors are carried as in ``evaluate.py``.  Scenes are the first two
 judged ones that ``--without`` does not name, or those of ``--scenes``.
 
 The crops of a scene are dealt to ``--groups``, and noise is drawn anew with each of ``--seeds``: AKLD and KLD are of
@@ -27,11 +29,15 @@ from reference_errors import Registered, register
 from torch import Tensor
 
 from synthpipe import checkpoints
+from synthpipe.config.deflow import TrainDeFlowOptions
+from synthpipe.config.training import read_train_options
 from synthpipe.flat_noise import noise_level
 from synthpipe.flows import DeFlow
 from synthpipe.images import quantize_8bit
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, akld, histogram_kld, residual_of
 from synthpipe.seeds import sample_seed
+from synthpipe.training.data.flat_calibration import FlatCalibration
+from synthpipe.training.data.unpaired import UnpairedData
 from synthpipe.transforms.deflow import DeFlowDegrade
 
 FIGURES = ("AKLD", "KLD")
@@ -57,13 +63,17 @@ def main() -> None:
     print(f"{camera.name}: {', '.join(scenes)}; {args.seeds} draws")
     print(f"{args.limit} crops of each scene, in {args.groups} groups\n")
     print("| step | distance | AKLD | KLD |\n| --- | --- | --- | --- |")
+    correct = correction_of(args.run, model.pile is not None)
     with (args.run / "distance.csv").open() as file:
         curve = {int(row["step"]): float(row["distance"]) for row in csv.DictReader(file)}
     found = {}
     for step in args.steps or sorted(curve):
         state = torch.load(args.run / "checkpoints" / f"step_{step:08d}.pt", weights_only=True)["averaged"]
         own = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
+        model.correct(None)
         model.load_state_dict(own)
+        if correct is not None:
+            correct(model)
         found[step] = torch.stack([measured(model, *scene, args.seeds, args.groups) for scene in judged]).mean(0)
         cells = [with_errors(found[step][..., place], 4) for place in range(len(FIGURES))]
         print(f"| {step} | {curve[step]:.3f} | {cells[0]} | {cells[1]} |", flush=True)
@@ -73,6 +83,15 @@ def main() -> None:
         against = found[best][..., place]
         share = 100 * (found[chosen][..., place] - against) / against.mean()
         print(f"\n{name}: chosen step {chosen} against best step {best}: {with_errors(share, 1)} %")
+
+
+def correction_of(run: Path, levels: bool) -> FlatCalibration | None:
+    """What a run with ``calibrate`` does to weights before it compares them."""
+    options = read_train_options(run / "options.yml")
+    assert isinstance(options, TrainDeFlowOptions)
+    if not options.calibrate:
+        return None
+    return FlatCalibration(UnpairedData(options.data, options.seed, with_levels=levels))
 
 
 def load_scene(folder: Path, scene: str, limit: int, levels: bool) -> tuple[float | None, Registered, list[str]]:

@@ -15,7 +15,7 @@ import argparse
 import math
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -157,7 +157,7 @@ def compare_known(name: str, clean: Tensor, sigma: float, correlation: float, co
 
 
 def coded(folder: Path, every: int, crop: int) -> None:
-    """Sigma that pairs and flat areas tell where the noisy image, the reference or both are JPEG files."""
+    """What pairs and flat areas tell where the noisy image, the reference or both are JPEG files."""
     images = [middle(read(path), crop) for path in list_images(folder)[::every]]
     images = [to_uint8(downscale_bicubic(to_float(image[None]), 2))[0] for image in images]
     for sigma in (1.5, 2.5, 4.0):
@@ -168,11 +168,30 @@ def coded(folder: Path, every: int, crop: int) -> None:
                 noisy = (clean + sigma * noise.unflatten(1, clean.shape[1:])).round().clamp(0, 255).to(torch.uint8)
                 noisy, reference = jpeg(noisy, noisy_quality, 1), jpeg(clean, reference_quality, 2)
                 truth = measure_noise([(noisy, reference)], LOCAL_MEAN_WINDOW, flat_only=True)
-                pairs.append(sum(value**2 for value in truth.sigma) / 3)
-                flat.append(float(mean_covariance(measure_flat_noise([noisy])).diagonal().mean()))
-            told = [255 * math.sqrt(statistics.median(values)) for values in (pairs, flat)]
+                pairs.append([rms(truth.sigma), truth.sigma_by_brightness[0], mean(truth.channel_correlation)])
+                found = measure_flat_noise([noisy])
+                covariance = mean_covariance(found)
+                dark = sigma_between(found, *BRIGHTNESS_EDGES[:2])
+                flat.append([rms(covariance.diagonal().sqrt()), rms(dark), mean(correlations_of(covariance))])
             added = sigma * float(CAMERA.diagonal().mean().sqrt())
-            print(f"| {added:.2f} | {title} | {told[0]:.2f} | {told[1]:.2f} |", flush=True)
+            print(f"| {added:.2f} | {title} | {medians(pairs)} | {medians(flat)} |", flush=True)
+
+
+def rms(sigma: Iterable[float | Tensor]) -> float:
+    """Root mean square over channels."""
+    return math.sqrt(mean([float(value) ** 2 for value in sigma]))
+
+
+def mean(values: Iterable[float | Tensor]) -> float:
+    """As a plain number."""
+    return statistics.fmean(float(value) for value in values)
+
+
+def medians(rows: Sequence[Sequence[float | None]]) -> str:
+    """Over images, of sigma, sigma in the darkest bin and correlation of channels, as cells."""
+    columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+    overall, dark, channels = (statistics.median(column) for column in columns)
+    return f"{255 * overall:.2f} / {255 * dark:.2f} / {channels:.2f}"
 
 
 def coloured(size: torch.Size, correlation: float, seed: int) -> Tensor:

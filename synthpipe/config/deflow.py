@@ -216,8 +216,9 @@ schedule: {kind: cosine, warmup_steps: 100}
     activation_checkpointing: bool = Field(False, description=CHECKPOINTING_MEANING)
     calibrate: bool = Field(
         False,
-        description="after the last step, correct what the model adds by what flat areas of the noisy images show: "
-        "covariance of R, G, B by brightness and level, correlation over two pixels; needs folders",
+        description="after the last step, and where the distance is measured, correct what the model adds by what flat "
+        "areas of the noisy images show: covariance of R, G, B by brightness and level, correlation over two pixels; "
+        "needs folders",
     )
     report: bool = Field(
         True,

@@ -6,7 +6,9 @@ per dimension; every batch holds as many clean as noisy images, so the mean over
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 from functools import partial
 from typing import Any
 
@@ -21,13 +23,15 @@ from synthpipe.images import to_float
 from synthpipe.noise_report import render_page
 from synthpipe.seeds import picture_generators
 from synthpipe.training.base import BatchSource, Objective, RunParts, noise_of
-from synthpipe.training.data.flat_calibration import calibrate, check_flat_areas
+from synthpipe.training.data.flat_calibration import FlatCalibration, check_flat_areas
 from synthpipe.training.data.flat_judge import FlatJudge
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
 
 __all__ = ["DeFlowObjective", "build_objective", "build_run"]
+
+logger = logging.getLogger("synthpipe.training")
 
 
 class DeFlowObjective(Objective[DeFlow]):
@@ -36,7 +40,8 @@ class DeFlowObjective(Objective[DeFlow]):
     Args:
         model: the flow; anything with its ``nll``, ``bits_per_dim``, ``initialize`` and ``degrade`` will do.
         calibrate: at the end of a run, correct the model by the flat areas of its piles.
-        report: measure the flat-area distance of the weights, and write a report.
+        report: measure the flat-area distance of the weights, as they will be used: corrected with ``calibrate``; and
+            write a report.
     """
 
     capturable = True
@@ -45,6 +50,7 @@ class DeFlowObjective(Objective[DeFlow]):
         super().__init__(model)
         self._calibrate, self._report = calibrate, report
         self._judge: FlatJudge | None = None
+        self._calibration: FlatCalibration | None = None
 
     def forward(self, batch: Batch, seeds: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Bits per dimension, averaged over ``batch["x"]`` ``(B, 3, H, W)`` uint8 with ``batch["domain"]`` ``(B,)``."""
@@ -108,14 +114,30 @@ class DeFlowObjective(Objective[DeFlow]):
         """With ``calibrate``: give ``model`` its correction."""
         if not self._calibrate:
             return {}
-        assert isinstance(data, UnpairedData)
-        return {"calibration": calibrate(model, data)}
+        return {"calibration": self._calibration_of(data)(model)}
 
     def judge(self, model: DeFlow, data: BatchSource) -> dict[str, float] | None:
-        """The flat-area distance (:func:`synthpipe.noise_report.compare`), and what it is made of."""
+        """The flat-area distance (:func:`synthpipe.noise_report.compare`), and what it is made of.
+
+        Of the model as it will be used: with ``calibrate`` one without a correction is measured as a copy that has it.
+        What the correction sets right at the end says nothing of which weights are best.
+        """
         judge = self._judge_of(data)
-        found = None if judge is None else judge.compare(model)
+        used = None if judge is None else self._as_used(model, data)
+        found = None if judge is None or used is None else judge.compare(used)
         return None if found is None else found.summary()
+
+    def _as_used(self, model: DeFlow, data: BatchSource) -> DeFlow | None:
+        """``model`` or its corrected copy; None where it cannot be corrected, as weights that give infinities."""
+        if not self._calibrate or getattr(model, "correction", None) is not None:
+            return model
+        copied = copy.deepcopy(model)
+        try:
+            self._calibration_of(data)(copied)
+        except (TrainingError, torch.linalg.LinAlgError) as error:
+            logger.warning("no flat-area distance of this step, it cannot be calibrated: %s", error)
+            return None
+        return copied
 
     def pages(self, model: DeFlow, data: BatchSource, name: str) -> dict[str, str]:
         """``report.html``, and its numbers as ``report.json``."""
@@ -132,6 +154,12 @@ class DeFlowObjective(Objective[DeFlow]):
             assert isinstance(data, UnpairedData)
             self._judge = FlatJudge(data)
         return self._judge
+
+    def _calibration_of(self, data: BatchSource) -> FlatCalibration:
+        if self._calibration is None:
+            assert isinstance(data, UnpairedData)
+            self._calibration = FlatCalibration(data)
+        return self._calibration
 
     def numbers(self) -> dict[str, float]:
         """Norms of the learned shifts, where the model offers them: a covariance that stays at 0 never trains."""

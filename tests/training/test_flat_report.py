@@ -23,6 +23,8 @@ from synthpipe.flows.pile_levels import PileLevels
 from synthpipe.noise_report import figures_of_images
 from synthpipe.training import train
 from synthpipe.training.checkpoint_file import read_checkpoint
+from synthpipe.training.data import flat_calibration
+from synthpipe.training.data.flat_calibration import calibrate
 from synthpipe.training.data.flat_judge import FlatJudge
 from synthpipe.training.data.unpaired import UnpairedData
 from synthpipe.training.deflow import DeFlowObjective
@@ -186,24 +188,77 @@ def test_images_without_a_flat_area_are_told_before_the_first_step(
     assert "unfinished.safetensors" in (tmp_path / "late" / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("corrected", [False, True])
 def test_weights_that_were_better_before_the_last_step_are_kept(
-    calibrate: bool,
+    corrected: bool,
     options: Callable[..., TrainDeFlowOptions],
     tmp_path: Path,
     moved_from_first: list[dict[str, Tensor]],
 ) -> None:
-    final = train(options("moved", calibrate=calibrate))
+    final = train(options("moved", calibrate=corrected))
     assert [float(row["distance"]) > 0 for row in rows(tmp_path / "moved")] == [False, True, True]
     best_path = tmp_path / "moved" / "best.safetensors"
     best = checkpoints.read_header(best_path)["info"]
-    assert ("calibration" in best) == calibrate
+    assert ("calibration" in best) == corrected
     assert (best["steps"], best["distance"]) == (2, 0)
     # The best weights are finished as those of the last step are, though they were kept before that.
-    assert [("correction" in checkpoints.load(path).config) for path in (best_path, final)] == [calibrate] * 2
+    assert [("correction" in checkpoints.load(path).config) for path in (best_path, final)] == [corrected] * 2
     kept = dict(checkpoints.load(best_path).named_parameters())
     assert all(torch.equal(value, kept[name]) for name, value in moved_from_first[0].items())
     assert any(not torch.equal(value, kept[name]) for name, value in checkpoints.load(final).named_parameters())
+
+
+@pytest.fixture
+def few_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer for the correction, and small ones."""
+    for name, value in {"CANDIDATES": 6, "TILES": 4, "TILE": 64, "SIDE": 3}.items():
+        monkeypatch.setattr(flat_calibration, name, value)
+
+
+@pytest.mark.usefixtures("few_tiles")
+def test_with_calibrate_the_curve_is_of_weights_as_they_will_be_used(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path
+) -> None:
+    """Each step of an uncorrected run, corrected by hand; what training does to the weights is the same."""
+    plain = options("plain", max_steps=4, checkpoint_every=2, keep_checkpoints=9)
+    train(plain)
+    final = train(options("corrected", max_steps=4, calibrate=True))
+    data = UnpairedData(plain.data, plain.seed)
+    curve = rows(tmp_path / "corrected")
+    for row, before in zip(curve, rows(tmp_path / "plain"), strict=True):
+        state = read_checkpoint(tmp_path / "plain" / "checkpoints" / f"step_{int(row['step']):08d}.pt")["averaged"]
+        model = checkpoints.load(tmp_path / "plain" / "final.safetensors", kind="deflow")
+        names = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
+        model.load_state_dict(names)
+        calibrate(model, data)  # type: ignore[arg-type]
+        found = FlatJudge(data).compare(model.eval())  # type: ignore[arg-type]
+        assert found is not None
+        assert float(row["distance"]) == pytest.approx(found.distance, rel=1e-3)
+        assert float(row["distance"]) < 0.5 * float(before["distance"])
+    data.close()
+    header = checkpoints.read_header(tmp_path / "corrected" / "best.safetensors")["info"]
+    assert header["distance"] == pytest.approx(min(float(row["distance"]) for row in curve), rel=1e-3)
+    ours, theirs = (checkpoints.load(path).state_dict() for path in (final, tmp_path / "plain" / "final.safetensors"))
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+
+
+@pytest.mark.usefixtures("few_tiles")
+def test_weights_that_cannot_be_corrected_are_no_point_of_the_curve(
+    options: Callable[..., TrainDeFlowOptions], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = options("run", max_steps=1, report=False)
+    model = checkpoints.load(train(run), kind="deflow").eval()
+    objective = DeFlowObjective(model, calibrate=True, report=True)  # type: ignore[arg-type]
+    data = UnpairedData(run.data, run.seed)
+    assert objective.judge(model, data) is not None  # type: ignore[arg-type]
+    assert model.correction is None
+    with torch.no_grad():
+        for value in model.parameters():
+            value.fill_(float("nan"))
+    with caplog.at_level("WARNING", "synthpipe.training"):
+        assert objective.judge(model, data) is None  # type: ignore[arg-type]
+    assert "cannot be calibrated" in caplog.text
+    data.close()
 
 
 def test_the_judge_measures_what_a_model_adds(options: Callable[..., TrainDeFlowOptions]) -> None:

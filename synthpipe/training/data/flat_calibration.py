@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from synthpipe.training.data.folder_domain import FolderDomain
 from synthpipe.training.data.unpaired import UnpairedData
 
 __all__ = [
+    "FlatCalibration",
     "LevelGroup",
     "PileNoise",
     "calibrate",
@@ -94,41 +96,66 @@ class PileNoise:
 
 
 def calibrate(model: DeFlow, data: UnpairedData) -> dict[str, Any]:
-    """Give ``model`` the correction that the flat areas of both piles of ``data`` ask for.
+    """Give ``model`` the correction that the flat areas of both piles of ``data`` ask for: :class:`FlatCalibration`."""
+    return FlatCalibration(data)(model)
 
-    Returns:
-        What the header says of it: numbers of 255.
 
-    Raises:
-        OptionError: images in shards.
-        TrainingError: no flat areas on one of the sides.
+class FlatCalibration:
+    """Gives models the correction that flat areas of the piles of a run ask for.
+
+    The piles are measured when the first model comes; all get the same tiles and seeds.
+
+    Args:
+        data: of the run.
     """
-    model.correct(None)
-    pile = measure_pile(*_groups_of(data))
-    device = next(model.parameters()).device
-    tiles = most_flat(to_float(data.clean_tiles(CANDIDATES, TILE)), pile.brightness, TILES)
-    frozen = FrozenDeFlow(model)
 
-    def degrade(x: Tensor, level: float) -> Tensor:
-        """In small batches, each tile with a seed of its own."""
-        asked = level if model.pile is not None else None
-        return torch.cat(
-            [
-                frozen.degrade_with(part.to(device), SeededNoise(seeds.to(device), "calibrate"), level=asked).cpu()
-                for part, seeds in zip(torch.split(x, BATCH), torch.split(torch.arange(len(x)), BATCH), strict=True)
-            ]
-        )
+    def __init__(self, data: UnpairedData) -> None:
+        self._data = data
 
-    log_levels = pile.levels if model.pile is None else model.pile.log_ratio(pile.levels.to(device)).cpu()
-    correction = correction_for(degrade, tiles, pile, log_levels)
-    model.correct(correction.to(device, next(model.parameters()).dtype))
-    gains = torch.linalg.eigvalsh(correction.maps)
-    return {
-        "levels": [round(255 * level, 3) for level in pile.measured],
-        "tiles": len(tiles),
-        "least_gain": float(gains.min()),
-        "largest_gain": float(gains.max()),
-    }
+    @cached_property
+    def _pile(self) -> PileNoise:
+        return measure_pile(*_groups_of(self._data))
+
+    @cached_property
+    def _tiles(self) -> Tensor:
+        """``(N, 3, H, W)`` in [0, 1]."""
+        return most_flat(to_float(self._data.clean_tiles(CANDIDATES, TILE)), self._pile.brightness, TILES)
+
+    def __call__(self, model: DeFlow) -> dict[str, Any]:
+        """Correct ``model``; a correction that it has is replaced.
+
+        Returns:
+            What the header says of it: numbers of 255.
+
+        Raises:
+            OptionError: images in shards.
+            TrainingError: no flat areas on one of the sides.
+        """
+        model.correct(None)
+        pile, tiles = self._pile, self._tiles
+        device = next(model.parameters()).device
+        frozen = FrozenDeFlow(model)
+
+        def degrade(x: Tensor, level: float) -> Tensor:
+            """In small batches, each tile with a seed of its own."""
+            asked = level if model.pile is not None else None
+            return torch.cat(
+                [
+                    frozen.degrade_with(part.to(device), SeededNoise(seeds.to(device), "calibrate"), level=asked).cpu()
+                    for part, seeds in zip(torch.split(x, BATCH), torch.split(torch.arange(len(x)), BATCH), strict=True)
+                ]
+            )
+
+        log_levels = pile.levels if model.pile is None else model.pile.log_ratio(pile.levels.to(device)).cpu()
+        correction = correction_for(degrade, tiles, pile, log_levels)
+        model.correct(correction.to(device, next(model.parameters()).dtype))
+        gains = torch.linalg.eigvalsh(correction.maps)
+        return {
+            "levels": [round(255 * level, 3) for level in pile.measured],
+            "tiles": len(tiles),
+            "least_gain": float(gains.min()),
+            "largest_gain": float(gains.max()),
+        }
 
 
 def check_flat_areas(data: UnpairedData) -> None:
