@@ -134,7 +134,7 @@ class DeFlowObjective(Objective[DeFlow]):
         copied = copy.deepcopy(model)
         try:
             self._calibration_of(data)(copied)
-        except (TrainingError, torch.linalg.LinAlgError) as error:
+        except (TrainingError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             logger.warning("no flat-area distance of this step, it cannot be calibrated: %s", error)
             return None
         return copied

@@ -101,8 +101,10 @@ def test_prepare_then_evaluate(
         assert "KLD: chosen step 7 against best step 7: 0.0 (draws 0.0, crops 0.0) %" in printed
     # Of the same two draws, with four decimals.
     assert divergence[False] == pytest.approx(truth["DeFlow"]["akld"], rel=0.06)
-    # Corrected by a pile of white noise, of which deflow_small has seen none.
-    assert divergence[True] < 0.7 * divergence[False]
+    # Corrected by a pile of white noise, of which deflow_small has seen none: much nearer to what another draw of the
+    # same noise has, which is not 0.
+    least = truth["Gaussian, fitted"]["akld"]
+    assert least < divergence[True] < least + 0.6 * (divergence[False] - least)
 
 
 def test_standard_errors_are_those_of_means_over_draws_and_over_crops(monkeypatch: pytest.MonkeyPatch) -> None:
