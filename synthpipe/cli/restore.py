@@ -41,6 +41,8 @@ the denoiser alone goes tile by tile, with no difference to the result.  Memory:
 _INPAINTING_SIGMA = 1 / 255
 # Kernels and scales far above these are mistakes, and take memory without end.
 _LARGEST_KERNEL, _WIDEST_GAUSSIAN, _LARGEST_SCALE = 1001, 125, 64
+#: Levels of 255 by which channels of a grey image may differ, as coding of colour leaves them.
+_COLOUR = 8
 #: Where the annealed schedule is not that of deblurring: holes fill from their borders, which takes time; noise alone
 #: takes one step at its own level.
 _SCHEDULES: dict[str, dict[str, float]] = {
@@ -229,8 +231,10 @@ def _read_kernel(text: str) -> Tensor:
                 )
             kernel = torch.from_numpy(array.astype(np.float64))
         else:
-            levels = torch.from_numpy(read_image(text)).double().mean(2)
-            kernel = levels / levels.sum()
+            levels = torch.from_numpy(read_image(text)).double()
+            if float((levels.amax(2) - levels.amin(2)).max()) > _COLOUR:
+                raise OptionError(f"--kernel {text}: expected a grey image of the kernel, got one in colour")
+            kernel = levels.mean(2) / levels.mean(2).sum()
         check_kernel(kernel)
         if max(kernel.shape) > _LARGEST_KERNEL:
             sides = "x".join(map(str, kernel.shape))

@@ -185,6 +185,14 @@ def test_kernels_out_of_proportion(kernel, weights, tmp_path, monkeypatch):
         main(weights, "in", "out", "--task", "deblur", "--kernel", kernel)
 
 
+def test_a_photograph_is_no_kernel(tmp_path):
+    pixels = np.full((5, 5, 3), 90, np.uint8)
+    pixels[2, 2] = (200, 150, 90)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    with pytest.raises(OptionError, match=r"photo\.png: expected a grey image of the kernel, got one in colour"):
+        command._read_kernel(str(tmp_path / "photo.png"))
+
+
 def test_kernels_of_pictures_are_divided_by_their_sum(tmp_path):
     levels = np.zeros((5, 3), np.uint8)
     levels[1, 1], levels[2, 2] = 200, 50
