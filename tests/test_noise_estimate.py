@@ -202,6 +202,16 @@ def test_grain_of_a_photograph_is_told_from_noise_of_a_camera_that_no_fit_saw(sh
     assert camera.grain < 0.3
 
 
+def test_texture_of_grey_images_is_the_logistic_of_mean_features_and_0_of_colour() -> None:
+    x = torch.randn(2, 3, FEATURES, generator=torch.Generator().manual_seed(0)) / 30
+    with np.load(Path(grain.__file__).with_name("grey_texture.npz")) as file:
+        score = float(x.mean((0, 1)).numpy().astype(np.float64) @ file["weight"] + file["bias"].item())
+    assert grain.texture_probability(x) == pytest.approx(1 / (1 + math.exp(score)), rel=1e-4)
+    colour = estimate_noise(0.5 + 6 / 255 * white(3, 96, 96))
+    assert colour is not None
+    assert colour.texture == 0
+
+
 def test_grain_is_the_logistic_of_mean_features() -> None:
     x = white(2, 3, FEATURES)
     with np.load(Path(grain.__file__).with_name("grain.npz")) as file:

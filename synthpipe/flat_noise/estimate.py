@@ -19,9 +19,9 @@ from torch import Tensor
 from synthpipe.errors import ShapeError
 from synthpipe.flat_noise.block_features import block_features
 from synthpipe.flat_noise.flat_blocks import check_values
-from synthpipe.flat_noise.grain import grain_probability
+from synthpipe.flat_noise.grain import grain_probability, texture_probability
+from synthpipe.flat_noise.irregularity import block_irregularity
 from synthpipe.flat_noise.regression import FLOOR, QUADRANT, load_coefficients, regress, standardised
-from synthpipe.flat_noise.roughness import spectrum_roughness
 
 __all__ = ["NoiseEstimate", "estimate_noise"]
 
@@ -62,6 +62,11 @@ class NoiseEstimate:
     #: 0 or more: how far the spectrum of the flattest blocks is from a smooth one, as the mean square of natural
     #: logarithms of power beyond chance: below 0.2 of most noise, coded or not, above 0.4 of most regular textures.
     roughness: float = 0.0
+    #: 0 or more: how far the flattest blocks differ in their power, in the same units: below 0.1 of noise that is the
+    #: same everywhere, more of coded noise and of texture.
+    unevenness: float = 0.0
+    #: 0 to 1: of grey images, probability that strong noise is texture; says nothing of weak noise, and 0 of colour.
+    texture: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists: what JSON can hold."""
@@ -125,7 +130,8 @@ def _estimate(x: Tensor, grey: bool) -> NoiseEstimate | None:
     others = (weight.mean(1, keepdim=True) * told.others).sum(0) / weight.mean(1).sum()
     away = torch.arange(1 - QUADRANT, QUADRANT).abs()
     mean = lags.mean(0)
-    rough = [found for tile in tiles if (found := spectrum_roughness(tile, grey)) is not None]
+    irregular = [found for tile in tiles if (found := block_irregularity(tile, grey)) is not None]
+    roughness, unevenness = torch.tensor(irregular, dtype=torch.float64).mean(0).tolist()
     sigma = variance.mean(0).sqrt()
     return NoiseEstimate(
         sigma=sigma,
@@ -136,7 +142,9 @@ def _estimate(x: Tensor, grey: bool) -> NoiseEstimate | None:
         certainty=1 - math.exp(-_CERTAIN_WITHIN / math.exp(float(told.log_error.mean()))),
         grain=grain_probability(standardised(measured, load_coefficients())),
         grey=grey,
-        roughness=math.fsum(rough) / len(rough),
+        roughness=roughness,
+        unevenness=unevenness,
+        texture=texture_probability(standardised(measured, by)) if grey else 0.0,
     )
 
 

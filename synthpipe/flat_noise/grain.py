@@ -1,5 +1,9 @@
-"""Whether weak noise is a photograph's own grain, which belongs to it, or a camera's; a logistic regression on the
-features of :mod:`synthpipe.flat_noise.regression`, fitted by ``recipes/noise_levels/grain.py``."""
+"""Whether what looks like noise belongs to the photograph: logistic regressions on the features of
+:mod:`synthpipe.flat_noise.regression`.
+
+Weak noise may be grain, as film and scans leave it (fitted by ``recipes/noise_levels/grain.py``), and strong noise of
+grey images may be texture (``recipes/noise_levels/grey_texture.py``).
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["grain_probability"]
-
-_FILE = Path(__file__).with_name("grain.npz")
+__all__ = ["grain_probability", "texture_probability"]
 
 
 def grain_probability(x: Tensor) -> float:
-    """Probability, 0 to 1, that the noise is the photograph's own.
+    """Probability, 0 to 1, that weak noise is the photograph's own.
 
     Args:
-        x: ``(B, 3, F)`` float32 on the CPU, standardised features of the tiles of one image.
+        x: ``(B, 3, F)`` float32 on the CPU, features of the tiles of one image, standardised as those of colour are.
     """
-    weight, bias = _load()
+    return _probability(x, "grain")
+
+
+def texture_probability(x: Tensor) -> float:
+    """Probability, 0 to 1, that strong noise of a grey image is texture.
+
+    Args:
+        x: ``(B, 3, F)`` float32 on the CPU, features of the tiles of one image, standardised as those of grey are.
+    """
+    return _probability(x, "grey_texture")
+
+
+def _probability(x: Tensor, name: str) -> float:
+    weight, bias = _load(name)
     return float(torch.sigmoid(-(x.mean((0, 1)) @ weight + bias)))
 
 
 @functools.cache
-def _load() -> tuple[Tensor, Tensor]:
+def _load(name: str) -> tuple[Tensor, Tensor]:
     """``(F,)``, and one number."""
-    with np.load(_FILE, allow_pickle=False) as file:
+    with np.load(Path(__file__).with_name(f"{name}.npz"), allow_pickle=False) as file:
         return torch.from_numpy(file["weight"]), torch.from_numpy(file["bias"])

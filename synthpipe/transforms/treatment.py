@@ -50,6 +50,9 @@ _GREY_STRONG_WHITE, _GREY_LESS_CERTAIN = 8 / 255, 0.6
 _GREY_SURE, _GREY_PART = 0.66, 0.35
 #: Roughness of the spectrum above which it is of regular texture, whatever the level.
 _REGULAR = 0.4
+#: Strong noise of grey images is texture where this probability and roughness and unevenness together are above these:
+#: where it is told with certainty; below that; and below that, above the level from which textures are more irregular.
+_TEXTURE, _IRREGULAR, _UNSURE, _UNSURE_STRONG, _MORE_IRREGULAR = 0.25, 0.3, 0.15, 0.22, 14 / 255
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
     related = float(found.channel_correlation.mean())
     if lag <= _WHITE:
         most = _MOST * found.level
-        held = most if _is_white_noise(found) and found.roughness <= _REGULAR else min(_SAFE, most)
+        held = most if _is_white_noise(found) and not _is_texture(found) else min(_SAFE, most)
         return Treatment(None, True, 0, 1, 0.0, held, same=related >= _SAME)
     strong = found.level >= _STRONG
     camera = _CAMERA <= lag < _SHADING
@@ -98,11 +101,21 @@ def treatment_of(found: NoiseEstimate | None) -> Treatment | None:
         most = _GREY_PART * found.level
     if camera:
         most = max(most, _LEAST_MOST)
-    if found.roughness > _REGULAR or not _is_shared_noise(found, lag, related):
+    if _is_texture(found) or not _is_shared_noise(found, lag, related):
         most = min(most, _SAFE)
     more = (_TOLD_GREY if found.grey else _TOLD_STRONG) if strong else _TOLD_WEAK
     told = max(found.level * more, _LEAST_TOLD if camera else 0.0)
     return Treatment(told, False, 0 if strong else 1, 3 if strong else 1, _COARSE, most)
+
+
+def _is_texture(found: NoiseEstimate) -> bool:
+    """Whether it has peaks in its spectrum, or looks like texture of grey pictures and differs from block to block."""
+    if found.roughness > _REGULAR:
+        return True
+    unsure = _UNSURE_STRONG if found.level >= _MORE_IRREGULAR else _UNSURE
+    least = _IRREGULAR if found.certainty >= _GREY_SURE else unsure
+    irregular = found.roughness + found.unevenness > least
+    return found.grey and found.level >= _GREY_STRONG and found.texture > _TEXTURE and irregular
 
 
 def _is_white_noise(found: NoiseEstimate) -> bool:

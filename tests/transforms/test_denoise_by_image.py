@@ -124,6 +124,15 @@ def test_grey_images_are_believed_by_certainty_since_their_channels_say_nothing(
     unsure = treatment_of(replace(estimate(10, 0.7, 1.0, 0.55), grey=True))
     assert unsure is not None
     assert safe < unsure.most < 5 / 255  # half of it may be texture
+    for lag in (0.05, 0.7):
+        texture = replace(estimate(10, lag, 1.0), grey=True, texture=0.9, roughness=0.2, unevenness=0.2)
+        left = treatment_of(texture)
+        assert left is not None
+        assert left.most <= safe
+        for noise in (replace(texture, texture=0.1), replace(texture, unevenness=0.0)):  # as where it is coded; even
+            treatment = treatment_of(noise)
+            assert treatment is not None
+            assert treatment.most == pytest.approx(1.3 * noise.level)
     weak = replace(estimate(3, 0.6, 1.0), grey=True)
     kept, left = treatment_of(weak), treatment_of(replace(weak, grain=0.9))
     assert kept is not None

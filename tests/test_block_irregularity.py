@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from synthpipe.flat_noise.roughness import spectrum_roughness
+from synthpipe.flat_noise.irregularity import block_irregularity
 from synthpipe.transforms.denoise_by_image import DenoiseByImage
 from tests.test_flat_noise import autoregressive
 from tests.transforms.test_denoise_by_image import Zero
@@ -37,6 +37,12 @@ def rounded(x: Tensor) -> Tensor:
     return (x.clamp(0, 1) * 255).round() / 255
 
 
+def roughness_of(x: Tensor, grey: bool = False) -> float:
+    found = block_irregularity(x, grey)
+    assert found is not None
+    return found.roughness
+
+
 PATTERNS = [("waves", 3.4), ("waves", 5.1), ("stripes", 4.3), ("crossed", 4.7), ("checks", 5.3), ("screen", 3.6)]
 
 
@@ -47,9 +53,7 @@ def test_a_regular_pattern_is_rough_and_stays_within_45_db_of_itself(
 ) -> None:
     """Told as white or correlated noise of up to 40 of 255 with a certainty near 1; a network that takes all away."""
     x = rounded(0.5 + 30 / 255 * pattern(name, period) * torch.tensor(tint)[:, None, None])
-    rough = spectrum_roughness(x, grey=False)
-    assert rough is not None
-    assert rough > 0.4
+    assert roughness_of(x) > 0.4
     out = DenoiseByImage(Zero()).clean(x[None], rounded=False)
     assert float(-10 * (out - x).double().square().mean().log10()) >= 45
 
@@ -59,9 +63,20 @@ def test_a_regular_pattern_is_rough_and_stays_within_45_db_of_itself(
 def test_noise_has_a_smooth_spectrum_whichever_way_neighbours_hang_together(rho: float, sigma: float) -> None:
     white = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     for across, down in ((rho, rho), (rho, 0.2)):
-        rough = spectrum_roughness(rounded(0.5 + sigma / 255 * autoregressive(white, across, down)), grey=False)
-        assert rough is not None
-        assert rough < 0.1
+        found = block_irregularity(rounded(0.5 + sigma / 255 * autoregressive(white, across, down)), grey=False)
+        assert found is not None
+        assert found.roughness < 0.1
+        assert found.unevenness < 0.1
+
+
+def test_noise_that_is_stronger_in_places_is_uneven_and_as_smooth() -> None:
+    white = torch.randn(3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    strength = (torch.arange(SIDE) // 16 % 2 + 1.0)[:, None] * (torch.arange(SIDE) // 16 % 3 + 1.0)
+    even, uneven = (block_irregularity(0.5 + 4 / 255 * x, grey=False) for x in (white, strength * white))
+    assert even is not None
+    assert uneven is not None
+    assert uneven.unevenness > even.unevenness + 0.03
+    assert uneven.roughness < 0.1
 
 
 def test_of_noise_with_an_echo_it_is_what_the_spectrum_says() -> None:
@@ -77,9 +92,9 @@ def test_of_noise_with_an_echo_it_is_what_the_spectrum_says() -> None:
     logs, smooth = np.log(power[used]), smooth[used]
     away = logs - smooth @ np.linalg.lstsq(smooth, logs, rcond=None)[0]
     white = torch.randn(3, 3 * SIDE, 3 * SIDE + echo, generator=torch.Generator().manual_seed(1))
-    rough = spectrum_roughness(rounded(0.5 + 10 / 255 * (white[..., echo:] + white[..., :-echo])), grey=False)
+    rough = roughness_of(rounded(0.5 + 10 / 255 * (white[..., echo:] + white[..., :-echo])))
     assert rough == pytest.approx((away**2).sum() / (61 - 6), rel=0.15)
 
 
 def test_a_clipped_image_says_nothing() -> None:
-    assert spectrum_roughness(torch.zeros(3, 64, 64), grey=True) is None
+    assert block_irregularity(torch.zeros(3, 64, 64), grey=True) is None
