@@ -48,7 +48,8 @@ class Problem:
         sigma: standard deviation of the noise on ``y``, ``(B,)`` or for all; None: estimated from ``y``.
 
     Raises:
-        ShapeError: no such images or levels, or a noise that must be known: that of images with missing pixels.
+        ShapeError: no such images or levels, images of another scale than [0, 1], or a noise that must be known: that
+            of images with missing pixels.
     """
 
     operator: DegradationOperator

@@ -67,9 +67,9 @@ def compare(made: NoiseFigures, real: NoiseFigures) -> Comparison | None:
     The distance is the sum of the absolute log ratio of sigma over all, and of three root mean squares: of what the log
     ratio is beside that at brightness nodes (weighted by the real side's area) and channels, of the difference of five
     correlations with neighbours, and of the difference of the three correlations of channels, which is left out where
-    all real images are grey.  0 is equality; 0.1 is
-    10% in sigma, or 0.1 in every correlation of a kind.  Strength counts by itself: within one root mean square it
-    would hardly be seen beside what single brightnesses are off by, which seldom changes in a training.
+    all real images are grey.  0 is equality; 0.1 is 10% in sigma, or 0.1 in every correlation of a kind.  Strength
+    counts by itself: within one root mean square it would hardly be seen beside what single brightnesses are off by,
+    which seldom changes in a training.
     """
     known = [min(a, b) >= LEAST_PIXELS for a, b in zip(made.counts, real.counts, strict=True)]
     area = sum(count for count, ok in zip(real.counts, known, strict=True) if ok)

@@ -50,8 +50,8 @@ _GREY_STRONG_WHITE, _GREY_LESS_CERTAIN = 8 / 255, 0.6
 _GREY_SURE, _GREY_PART = 0.66, 0.35
 #: Roughness of the spectrum above which it is of regular texture, whatever the level.
 _REGULAR = 0.4
-#: Strong noise of grey images is texture where this probability and roughness and unevenness together are above these:
-#: where it is told with certainty; below that; and below that, above the level from which textures are more irregular.
+#: Strong noise of grey images is texture where its probability is above the first, and roughness plus unevenness above
+#: the second; where the estimate is less certain, above the third or, from the level that comes last on, the fourth.
 _TEXTURE, _IRREGULAR, _UNSURE, _UNSURE_STRONG, _MORE_IRREGULAR = 0.25, 0.3, 0.15, 0.22, 14 / 255
 
 

@@ -258,6 +258,7 @@ def test_psnr_clips():
     ("build", "error", "message"),
     [
         (lambda: Problem(Identity(), torch.zeros(1, 3, 4, 4, dtype=torch.uint8)), ShapeError, "finite floating-point"),
+        (lambda: Problem(Identity(), torch.full((1, 1, 4, 4), 90.0), 0.1), ShapeError, r"in \[0, 1\], got a mean"),
         (lambda: Problem(Identity(), torch.zeros(2, 1, 4, 4), torch.zeros(3)), ShapeError, "each of 2 images"),
         (lambda: Problem(Identity(), torch.zeros(2, 1, 4, 4), -0.1), ShapeError, "at least 0"),
         (lambda: Problem(OPERATORS["mask"], torch.zeros(1, 1, SIDE, SIDE)), ShapeError, "missing pixels.*give sigma"),

@@ -195,7 +195,7 @@ def _groups_of(data: UnpairedData) -> tuple[list[LevelGroup], Callable[[int], Te
             f"calibrate: none of {len(noisy.files)} noisy images can be read; check data.noisy; {noisy.advice()}"
         )
     levels = [data.levels.get(noisy.files[number], 1.0) for number in images]
-    return group_levels(levels), lambda number: _present(noisy.image(images[number]))
+    return group_levels(levels), lambda number: _read_again(noisy, images[number])
 
 
 def _readable_few(noisy: FolderDomain) -> list[int]:
@@ -210,8 +210,10 @@ def _readable_few(noisy: FolderDomain) -> list[int]:
     return few
 
 
-def _present(image: Tensor | None) -> Tensor:
-    assert image is not None, "it was read before"
+def _read_again(noisy: FolderDomain, number: int) -> Tensor:
+    image = noisy.image(number)
+    if image is None:
+        raise TrainingError(f"calibrate: {noisy.files[number]!r} could be read before and cannot be now; put it back")
     return image
 
 

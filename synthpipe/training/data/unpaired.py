@@ -91,8 +91,11 @@ class UnpairedData(DomainReaders):
         chosen = state.get("chosen")
         if self.piles is not None and chosen is not None and chosen != choices_of(self._options):
             logger.warning("piles: the run goes on with what it chose at its start: %s", chosen)
+            broken = self._broken_noisy() if self.levels else set()
             self.close()
             self._read(with_choices(self._options, chosen))
+            if broken:
+                self._read_again(broken)
         super().load_state_dict(state)
 
     @property
@@ -109,6 +112,15 @@ class UnpairedData(DomainReaders):
                 "out model.level and calibrate"
             )
         return reader.domain
+
+    def _broken_noisy(self) -> set[str]:
+        return {file for number, file in enumerate(self.noisy.files) if self.noisy.is_broken(number)}
+
+    def _read_again(self, broken: set[str]) -> None:
+        """So that the new reader knows of them, too: who measures the pile leaves them out."""
+        for number, file in enumerate(self.noisy.files):
+            if file in broken:
+                self.noisy.image(number)
 
     def clean_tiles(self, count: int, side: int) -> Tensor:
         """``count`` crops ``(count, 3, side, side)`` uint8 of clean images that no step uses; smaller if they must be.

@@ -232,6 +232,34 @@ def test_a_pile_of_broken_images_is_named(piles: Path, tmp_path: Path) -> None:
     data.close()
 
 
+def test_after_a_resume_with_other_choices_broken_images_are_left_out_as_before(piles: Path, tmp_path: Path) -> None:
+    """The images are opened anew then, and their levels are not measured again."""
+    for path in (piles / "noisy").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    whole = (tmp_path / "0.png").read_bytes()
+    (tmp_path / "0.png").write_bytes(whole[: len(whole) // 2])
+    given = options(piles, noisy={"folder": str(tmp_path)}, augment="auto", align="auto")
+    data = UnpairedData(given, 0, with_levels=True)
+    chosen = {"augment": "none", "align": 8, "resize_range": None}
+    assert data.state_dict()["chosen"] != chosen
+    data.load_state_dict({**data.state_dict(), "chosen": chosen})
+    assert data.describe()["chosen"]["align"] == 8
+    check_flat_areas(data)
+    data.close()
+
+
+def test_an_image_that_can_be_read_no_more_is_named(piles: Path, tmp_path: Path) -> None:
+    """Levels are measured when a run begins, the correction when it ends."""
+    for number in range(10):  # 18 MB, more than are kept
+        with Image.open(piles / "noisy" / f"{number % 3}.png") as image:
+            write(tmp_path / f"{number}.png", np.tile(np.asarray(image), (3, 3, 1)))
+    data = UnpairedData(options(piles, noisy={"folder": str(tmp_path)}, cache_mb=16), 0, with_levels=True)
+    (tmp_path / "0.png").write_bytes(b"")
+    with pytest.raises(TrainingError, match=r"0\.png' could be read before and cannot be now; put it back"):
+        check_flat_areas(data)
+    data.close()
+
+
 def test_shards_cannot_be_measured(tmp_path: Path, piles: Path) -> None:
     members = [(f"{number}.png", png(noise_image(number))) for number in range(2)]
     shard = str(write_tar(tmp_path / "one.tar", members))
