@@ -58,7 +58,7 @@ def check_values(x: Tensor, name: str, what: str = "images") -> None:
     """
     if not x.numel():
         return
-    means = x.detach().flatten(1).mean(1)  # not finite where one value is not: the device is asked once
+    means = x.detach().mean(tuple(range(1, x.ndim)))  # not finite where one value is not: the device is asked once
     inside = (means >= _LEAST_MEAN) & (means <= _MOST_MEAN)
     if bool(inside.all()):
         return

@@ -92,10 +92,14 @@ class DegradeInFeedData:
     @torch.no_grad()
     def _make_pair(self, data: Mapping[str, Any]) -> dict[str, Any]:
         assert self._degrade is not None
-        if data["gt"].device.type == "cpu":  # a captured degradation looks at no value
-            check_images(data["gt"], "gt of the training dataset")
-        gt: Tensor = data["gt"].to(self.device, non_blocking=True)
-        if gt.dim() == 4 and gt.shape[2:] not in self._known_sizes:
+        gt: Tensor = data["gt"]
+        first = gt.shape[2:] not in self._known_sizes
+        # A captured degradation looks at no value.  Batches of a CUDA prefetcher are looked at once for each size: to
+        # wait for the device costs time.
+        if gt.device.type == "cpu" or first:
+            check_images(gt, "gt of the training dataset")
+        gt = gt.to(self.device, non_blocking=True)
+        if first:
             self._degrade.check_tiles(*gt.shape[2:])
             self._known_sizes.add(gt.shape[2:])
         seeds = data["seed"] if "seed" in data else self._draw_seeds(data, len(gt))

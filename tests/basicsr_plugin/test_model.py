@@ -114,6 +114,18 @@ def test_images_of_another_scale_are_refused_captured_or_not() -> None:
             feed(built, gt=torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
 
 
+def test_batches_that_a_prefetcher_has_moved_to_the_device_are_looked_at_once_for_each_size() -> None:
+    class Moved(Tensor):
+        """On the CPU, but says otherwise."""
+
+        device = torch.device("cuda")  # type: ignore[assignment]
+
+    captured = model()
+    captured._captured = CapturedFunction(captured._compute, record=record_on_cpu)
+    with pytest.raises(ShapeError, match=r"gt of the training dataset: expected images in \[0, 1\], got"):
+        feed(captured, gt=(255 * ramp()).as_subclass(Moved))
+
+
 def test_captured_it_gives_the_same_and_goes_on_where_sizes_are_too_many() -> None:
     plain, captured = model(), model()
     captured._captured = CapturedFunction(captured._compute, most=1, record=record_on_cpu)
