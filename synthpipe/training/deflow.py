@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.run import OptimizerOptions
-from synthpipe.errors import OptionError, TrainingError
+from synthpipe.errors import OptionError, SynthPipeError, TrainingError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import to_float
 from synthpipe.noise_report import render_page
@@ -134,7 +134,7 @@ class DeFlowObjective(Objective[DeFlow]):
         copied = copy.deepcopy(model)
         try:
             self._calibration_of(data)(copied)
-        except (TrainingError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
+        except (SynthPipeError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             logger.warning("no flat-area distance of this step, it cannot be calibrated: %s", error)
             return None
         return copied

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from synthpipe import checkpoints
 from synthpipe.config.deflow import TrainDeFlowOptions
 from synthpipe.config.reader import parse_options
-from synthpipe.errors import TrainingError
+from synthpipe.errors import ShapeError, TrainingError
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.pile_levels import PileLevels
 from synthpipe.noise_report import figures_of_images
@@ -259,6 +259,21 @@ def test_weights_that_cannot_be_corrected_are_no_point_of_the_curve(
         assert objective.judge(model, data) is None  # type: ignore[arg-type]
     assert "cannot be calibrated" in caplog.text
     data.close()
+
+
+def test_a_correction_that_fails_ends_no_training_before_the_weights_are_kept(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried for each point of the curve; at the end its error is told, and what was trained is there."""
+
+    def fails(images: Iterable[Tensor]) -> None:
+        raise ShapeError("measure_flat_noise: no flat area")
+
+    monkeypatch.setattr(flat_calibration, "measure_flat_noise", fails)
+    with pytest.raises(ShapeError, match="no flat area"):
+        train(options("failed", calibrate=True, max_steps=1))
+    assert (tmp_path / "failed" / "unfinished.safetensors").exists()
+    assert (tmp_path / "failed" / "log.txt").read_text().count("cannot be calibrated: measure_flat_noise") == 1
 
 
 def test_the_judge_measures_what_a_model_adds(options: Callable[..., TrainDeFlowOptions]) -> None:
