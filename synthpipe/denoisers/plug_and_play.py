@@ -270,7 +270,8 @@ def restore(
 
     Raises:
         OptionError: no such method.
-        SynthPipeError: the iteration left the finite numbers.
+        ShapeError: a start on another scale than [0, 1].
+        SynthPipeError: the iteration left the scale of images, or the finite numbers.
 
     >>> import torch
     >>> from synthpipe import checkpoints
@@ -282,18 +283,18 @@ def restore(
     torch.Size([1, 3, 48, 64])
     """
     method = method_named(method) if isinstance(method, str) else method
-    denoise = denoiser.denoise if isinstance(denoiser, Denoiser) else denoiser
+    if start is not None:
+        check_values(start, "restore", "images to start from")
     height, width = problem.y.shape[2:]
     estimate = problem.operator.first_guess(problem.y) if start is None else start
     change: list[float] = []
     quality: list[Tensor] = []
+    denoise = _told_apart(denoiser, lambda: _ran_away(method, len(change) + 1))
     for new in method.estimates(problem, denoise, estimate):
-        change.append(float((new - estimate).square().mean((1, 2, 3)).sqrt().max()))
-        if not math.isfinite(change[-1]):
-            raise SynthPipeError(
-                f"restore: {method} left the finite numbers at iteration {len(change)}; the denoiser does not contract "
-                "at these levels: take others, or a higher penalty"
-            )
+        moved = float((new - estimate).square().mean((1, 2, 3)).sqrt().max())
+        if not math.isfinite(moved):
+            raise _ran_away(method, len(change) + 1)
+        change.append(moved)
         estimate = new
         image = problem.operator.aligned(estimate, height, width)
         if reference is not None:
@@ -311,3 +312,31 @@ def psnr(image: Tensor, reference: Tensor, border: int = 0) -> Tensor:
     if border:
         error = error[..., border:-border, border:-border]
     return -10 * error.mean((1, 2, 3)).log10()
+
+
+def _ran_away(method: Method, iteration: int) -> SynthPipeError:
+    return SynthPipeError(
+        f"restore: {method} left the scale of images at iteration {iteration}; the denoiser does not contract at these "
+        "levels: take others, or a higher penalty"
+    )
+
+
+def _told_apart(
+    denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], ran_away: Callable[[], SynthPipeError]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """``denoiser``, whose refusal of an iterate that left the scale of images is no word on what was observed."""
+    if not isinstance(denoiser, Denoiser):
+        return denoiser
+    network = denoiser
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        try:
+            return network.denoise(x, sigma)
+        except ShapeError:
+            try:
+                check_values(x, "restore")
+            except ShapeError as error:
+                raise ran_away() from error
+            raise
+
+    return denoise

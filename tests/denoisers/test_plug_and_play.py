@@ -13,6 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from torch.testing import assert_close
 
 from synthpipe.denoisers import PlainDenoiser
+from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.blur_kernels import gaussian_kernel
 from synthpipe.denoisers.blur_operators import CircularBlur, ValidBlur, bicubic_reduction
 from synthpipe.denoisers.degradation_operators import Identity, Mask
@@ -234,12 +235,35 @@ def test_identity_as_denoiser_diverges():
 
 def test_what_runs_away_is_an_error():
     y = observed(OPERATORS["identity"])
-    with pytest.raises(SynthPipeError, match="left the finite numbers at iteration"):
+    with pytest.raises(SynthPipeError, match="left the scale of images at iteration"):
         restore(
             Problem(OPERATORS["mask"], y, SIGMA),
             lambda x, _: 1e200 * x,
             Splitting(iterations=9, first=0.2, last=0.2),
         )
+
+
+class Pushing(Denoiser):
+    """Makes all brighter without end."""
+
+    channels, reach = 1, 0
+
+    def forward(self, x, sigma):
+        return 1000 * x
+
+
+def test_a_network_that_runs_away_is_no_wrong_input():
+    """Its own refusal of the iterate would read as one of what was observed."""
+    y = observed(OPERATORS["identity"])
+    with pytest.raises(SynthPipeError, match="left the scale of images at iteration 2") as caught:
+        restore(Problem(OPERATORS["identity"], y, SIGMA), Pushing(), Splitting(iterations=9, first=0.2, last=0.2))
+    assert not isinstance(caught.value, ShapeError)
+
+
+def test_a_start_on_another_scale_is_refused():
+    y = observed(OPERATORS["identity"])
+    with pytest.raises(ShapeError, match="images to start from"):
+        restore(Problem(OPERATORS["identity"], y, SIGMA), lambda x, _: x, "dpir", start=255 * y)
 
 
 def test_denoisers_of_other_channels():

@@ -87,7 +87,6 @@ def test_a_command_that_can_use_no_image_says_what_helps(
     capsys.readouterr()
     assert main(words.replace("X", reason).split()) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"2 {reason}" in said or "score" in words or reason in said, said
     for other, sign in SIGNS.items():
         assert bool(re.search(sign, said)) == (other == reason), (other, said)
     assert "data.crop" not in said
