@@ -5,6 +5,7 @@
     SynthPipeError
     ├── OptionError        an option file, option value or command line that cannot be used
     ├── CheckpointError    weights that are missing, damaged, of another kind or another version
+    ├── DivergenceError    an iteration that left the scale of images
     ├── EffectiveSampleError  an importance-sampling estimate that rests on too few draws
     ├── ImageError         one image that cannot be used (a stream skips and counts it, by ``reason``)
     ├── ShapeError         a tensor of the wrong shape, range or dtype (also a ``ValueError``)
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "DivergenceError",
     "EffectiveSampleError",
     "ImageError",
     "OptionError",
@@ -97,6 +99,10 @@ class OptionError(SynthPipeError):
 
 class CheckpointError(SynthPipeError):
     """Weights that are missing, damaged, of another kind or another version."""
+
+
+class DivergenceError(SynthPipeError):
+    """An iteration that left the scale of images, or the finite numbers."""
 
 
 class EffectiveSampleError(SynthPipeError):

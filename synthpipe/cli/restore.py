@@ -12,7 +12,7 @@ from synthpipe.cli.folders.image_folder import FolderJob, convert_images, writte
 from synthpipe.cli.folders.result_names import PageKey
 from synthpipe.cli.page_options import PageReading, add_folder_arguments, check_at_least
 from synthpipe.cli.places import local_path, place
-from synthpipe.errors import ImageError, OptionError, ShapeError
+from synthpipe.errors import DivergenceError, ImageError, OptionError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +124,10 @@ def run(args: argparse.Namespace) -> int:
             problem = Problem(operator, _observed(operator, x.to(args.device), args), level)
         except ShapeError as error:
             raise ImageError(str(error), "shape") from error
-        result = restore(problem, denoise, method).image
+        try:
+            result = restore(problem, denoise, method).image
+        except DivergenceError as error:
+            raise ImageError(str(error), "diverged") from error
         if not bool(torch.isfinite(result).all()):
             raise ImageError("the denoiser gave NaN or infinity", "not_finite")
         return {"": result.cpu()}

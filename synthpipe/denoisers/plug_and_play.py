@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.degradation_operators import DegradationOperator
 from synthpipe.denoisers.noise_level import estimate_sigma
-from synthpipe.errors import OptionError, ShapeError, SynthPipeError
+from synthpipe.errors import DivergenceError, OptionError, ShapeError
 from synthpipe.images import check_values
 
 __all__ = ["METHODS", "MeanShift", "Method", "Problem", "Restoration", "Splitting", "method_named", "psnr", "restore"]
@@ -271,7 +271,7 @@ def restore(
     Raises:
         OptionError: no such method.
         ShapeError: a start on another scale than [0, 1].
-        SynthPipeError: the iteration left the scale of images, or the finite numbers.
+        DivergenceError: the iteration left the scale of images, or the finite numbers.
 
     >>> import torch
     >>> from synthpipe import checkpoints
@@ -289,7 +289,7 @@ def restore(
     estimate = problem.operator.first_guess(problem.y) if start is None else start
     change: list[float] = []
     quality: list[Tensor] = []
-    denoise = _told_apart(denoiser, lambda: _ran_away(method, len(change) + 1))
+    denoise = _told_apart(denoiser.denoise if isinstance(denoiser, Denoiser) else denoiser, method, change)
     for new in method.estimates(problem, denoise, estimate):
         moved = float((new - estimate).square().mean((1, 2, 3)).sqrt().max())
         if not math.isfinite(moved):
@@ -314,29 +314,35 @@ def psnr(image: Tensor, reference: Tensor, border: int = 0) -> Tensor:
     return -10 * error.mean((1, 2, 3)).log10()
 
 
-def _ran_away(method: Method, iteration: int) -> SynthPipeError:
-    return SynthPipeError(
+def _ran_away(method: Method, iteration: int) -> DivergenceError:
+    return DivergenceError(
         f"restore: {method} left the scale of images at iteration {iteration}; the denoiser does not contract at these "
         "levels: take others, or a higher penalty"
     )
 
 
 def _told_apart(
-    denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], ran_away: Callable[[], SynthPipeError]
+    denoise: Callable[[Tensor, Tensor], Tensor], method: Method, change: Sequence[float]
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """``denoiser``, whose refusal of an iterate that left the scale of images is no word on what was observed."""
-    if not isinstance(denoiser, Denoiser):
-        return denoiser
-    network = denoiser
+    """``denoise``, whose refusal of an iterate that left the scale of images is no word on what was observed.
 
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+    Args:
+        denoise: of images and levels.
+        method: that asks it.
+        change: of the iterations that are done; a shape that was taken in the first is not what is refused later.
+    """
+
+    def asked(x: Tensor, sigma: Tensor) -> Tensor:
         try:
-            return network.denoise(x, sigma)
-        except ShapeError:
-            try:
-                check_values(x, "restore")
-            except ShapeError as error:
-                raise ran_away() from error
-            raise
+            return denoise(x, sigma)
+        except ShapeError as error:
+            if not change:
+                try:
+                    check_values(x, "restore")
+                except ShapeError:
+                    pass
+                else:
+                    raise
+            raise _ran_away(method, len(change) + 1) from error
 
-    return denoise
+    return asked

@@ -22,6 +22,7 @@ _ADVICE = {
     "alpha": "let transparency through (alpha: white)",
     "pages": "say what is done with files of several pages (--pages first)",
     "not_finite": "use other weights, for these gave NaN or infinity",
+    "diverged": "take a higher --penalty, or other --first and --last",
     "truncated_shard": "write or copy the shards that end too early again",
     "missing_shard": "put the shards back",
     "duplicate_key": "write the shards anew, with keys that come once",

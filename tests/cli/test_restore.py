@@ -161,6 +161,28 @@ def test_broken_and_unfit_images_are_skipped_and_counted(weights, tmp_path, caps
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
 
 
+@pytest.fixture(scope="module")
+def pushing(tmp_path_factory):
+    """A network that makes of any difference a larger one."""
+    torch.manual_seed(0)
+    model = PlainDenoiser(channels=1, width=4, depth=3)
+    with torch.no_grad():
+        model.net.out.weight.mul_(1e4)
+        model.net.out.bias.fill_(1e3)
+    return str(checkpoints.save(tmp_path_factory.mktemp("weights") / "pushing.safetensors", model, {}))
+
+
+def test_an_image_that_runs_away_ends_no_folder(pushing, tmp_path, capsys):
+    for name in ("a", "b"):
+        save(tmp_path / "in" / f"{name}.png", smooth(20, 20))
+    argv = ["--task", "denoise", "--method", "dpir", "--sigma", 0.05, "--first", 0.2, "--last", 0.2]
+    assert main(pushing, tmp_path / "in", tmp_path / "out", *argv) == 1
+    captured = capsys.readouterr()
+    assert "0 of 2 images restored; skipped: 2 diverged" in captured.out
+    assert "left the scale of images at iteration" in captured.err
+    assert "take a higher --penalty" in captured.err
+
+
 def test_a_mask_without_a_pixel(weights, tmp_path, capsys):
     save(tmp_path / "in" / "a.png", smooth(20, 20))
     Image.fromarray(np.full((20, 20), 255, np.uint8)).save(tmp_path / "mask.png")
