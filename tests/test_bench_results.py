@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -57,3 +58,26 @@ def test_a_saved_result_is_the_printed_one(
     assert report.result_path("gpu", {"date": "2026-11-26", "machine": machine}).name == (
         "gpu-2026-11-26-nvidia-h100-80gb-hbm3.json"
     )
+
+
+def test_a_kept_result_makes_no_other_checkout(report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run may keep several: all but the first would say that the code had been changed."""
+    bench = tmp_path / "tools" / "bench"
+    (bench / "results").mkdir(parents=True)
+    for place in (bench / "report.py", bench / "results" / "a.json"):
+        place.write_text("1")
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *who, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    monkeypatch.setattr(report, "__file__", str(bench / "report.py"))
+    head = git("rev-parse", "--short", "HEAD")
+    (bench / "results" / "a.json").write_text("2")
+    assert report._commit() == head
+    (bench / "report.py").write_text("2")
+    assert report._commit() == f"{head}+"

@@ -162,8 +162,13 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    """Of this checkout, with a plus where tracked files differ; the results that a run keeps do not count."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    code = [":/", ":(top,exclude)tools/bench/results"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip() or None
+        described = [*git, "describe", "--always", "--exclude=*"]
+        commit = subprocess.run(described, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code], capture_output=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
+    return f"{commit}{'+' if changed.returncode else ''}" if commit else None
