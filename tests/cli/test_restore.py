@@ -27,15 +27,20 @@ def weights(tmp_path_factory):
     return str(checkpoints.save(path, PlainDenoiser(channels=3, width=4, depth=3), {}))
 
 
-@pytest.fixture(scope="module")
-def gentle(tmp_path_factory):
-    """A network that hardly changes images, for what the operators do."""
+def network_of(folder, gain, bias=0.0):
+    """An untrained network of one channel, whose change of an image is scaled and moved."""
     torch.manual_seed(0)
     model = PlainDenoiser(channels=1, width=4, depth=3)
     with torch.no_grad():
-        model.net.out.weight.mul_(0.01)
-        model.net.out.bias.zero_()
-    return str(checkpoints.save(tmp_path_factory.mktemp("weights") / "gentle.safetensors", model, {}))
+        model.net.out.weight.mul_(gain)
+        model.net.out.bias.fill_(bias)
+    return str(checkpoints.save(folder / "network.safetensors", model, {}))
+
+
+@pytest.fixture(scope="module")
+def gentle(tmp_path_factory):
+    """A network that hardly changes images, for what the operators do."""
+    return network_of(tmp_path_factory.mktemp("weights"), 0.01)
 
 
 def main(*argv):
@@ -161,18 +166,8 @@ def test_broken_and_unfit_images_are_skipped_and_counted(weights, tmp_path, caps
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
 
 
-@pytest.fixture(scope="module")
-def pushing(tmp_path_factory):
-    """A network that makes of any difference a larger one."""
-    torch.manual_seed(0)
-    model = PlainDenoiser(channels=1, width=4, depth=3)
-    with torch.no_grad():
-        model.net.out.weight.mul_(1e4)
-        model.net.out.bias.fill_(1e3)
-    return str(checkpoints.save(tmp_path_factory.mktemp("weights") / "pushing.safetensors", model, {}))
-
-
-def test_an_image_that_runs_away_ends_no_folder(pushing, tmp_path, capsys):
+def test_an_image_that_runs_away_ends_no_folder(tmp_path, capsys):
+    pushing = network_of(tmp_path, 1e4, 1e3)
     for name in ("a", "b"):
         save(tmp_path / "in" / f"{name}.png", smooth(20, 20))
     argv = ["--task", "denoise", "--method", "dpir", "--sigma", 0.05, "--first", 0.2, "--last", 0.2]
