@@ -24,7 +24,7 @@ from synthpipe.noise_report import figures_of_images
 from synthpipe.training import train
 from synthpipe.training.checkpoint_file import read_checkpoint
 from synthpipe.training.data import flat_calibration
-from synthpipe.training.data.flat_calibration import calibrate
+from synthpipe.training.data.flat_calibration import FlatCalibration
 from synthpipe.training.data.flat_judge import FlatJudge
 from synthpipe.training.data.unpaired import UnpairedData
 from synthpipe.training.deflow import DeFlowObjective
@@ -230,7 +230,7 @@ def test_with_calibrate_the_curve_is_of_weights_as_they_will_be_used(
         model = checkpoints.load(tmp_path / "plain" / "final.safetensors", kind="deflow")
         names = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
         model.load_state_dict(names)
-        calibrate(model, data)  # type: ignore[arg-type]
+        FlatCalibration(data)(model)  # type: ignore[arg-type]
         found = FlatJudge(data).compare(model.eval())  # type: ignore[arg-type]
         assert found is not None
         assert float(row["distance"]) == pytest.approx(found.distance, rel=1e-3)

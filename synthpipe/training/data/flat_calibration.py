@@ -35,7 +35,6 @@ __all__ = [
     "FlatCalibration",
     "LevelGroup",
     "PileNoise",
-    "calibrate",
     "check_flat_areas",
     "correction_for",
     "group_levels",
@@ -93,11 +92,6 @@ class PileNoise:
     autocorrelation: Tensor
     #: ``(L,)``: what the images of each group say together.
     measured: tuple[float, ...]
-
-
-def calibrate(model: DeFlow, data: UnpairedData) -> dict[str, Any]:
-    """Give ``model`` the correction that the flat areas of both piles of ``data`` ask for: :class:`FlatCalibration`."""
-    return FlatCalibration(data)(model)
 
 
 class FlatCalibration:
@@ -159,7 +153,7 @@ class FlatCalibration:
 
 
 def check_flat_areas(data: UnpairedData) -> None:
-    """Refuse piles on which :func:`calibrate` would fail.
+    """Refuse piles on which :class:`FlatCalibration` would fail.
 
     No more than :data:`GROUP_IMAGES` noisy images of a level are looked at, up to the first flat area of either side.
 

@@ -21,8 +21,8 @@ from synthpipe.images import to_float
 from synthpipe.noise_statistics import flat_mask
 from synthpipe.training.data import flat_calibration, folder_domain
 from synthpipe.training.data.flat_calibration import (
+    FlatCalibration,
     _fit_filters,
-    calibrate,
     check_flat_areas,
     group_levels,
     most_flat,
@@ -120,7 +120,7 @@ def test_what_comes_out_has_the_covariance_of_the_pile_at_its_brightness(piles: 
     assert model.pile is not None
     model.pile.see(list(data.levels.values()))
     before = np.cov(generated(model, light, 0.02)[:, :, 4:-4, 4:-4].transpose(1, 0, 2, 3).reshape(3, -1))
-    said = calibrate(model, data)
+    said = FlatCalibration(data)(model)
     assert len(said["levels"]) == 2
     levels = sorted(data.levels.values())
     assert levels[-1] / levels[0] == pytest.approx(2, rel=0.05)
@@ -144,7 +144,7 @@ def test_a_model_without_levels_gets_the_pile_as_a_whole(piles: Path) -> None:
     data = UnpairedData(options(piles), 0)
     model = flow(data.next_batch(), level=False)
     levels = [255 * (noise_level(_read(path)) or 0) for path in (piles / "noisy").iterdir()]
-    (said,) = calibrate(model, data)["levels"]
+    (said,) = FlatCalibration(data)(model)["levels"]
     assert min(levels) < said < max(levels)  # of all images together
     sigma = generated(model, 120.0, None).std()
     one = SIGMA * float(sigma_at(120.0)) * np.sqrt((MIXING**2).sum() / 3)
