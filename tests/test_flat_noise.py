@@ -193,6 +193,21 @@ def test_level_of_one_image() -> None:
     assert noise_level(torch.full((3, 10, 96), 0.5)) is None
 
 
+@pytest.mark.parametrize("content", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("sigma", [3 / 255, 0.05])
+def test_noise_around_black_and_white_that_nothing_has_cut(content: float, sigma: float) -> None:
+    noisy = content + sigma * torch.randn(3, 128, 160, generator=generator(4))
+    assert noise_level(noisy) == pytest.approx(sigma, rel=0.1)
+    assert noise_level(noisy.clamp(0, 1)) is None
+
+
+def test_noise_around_black_and_white_in_one_image() -> None:
+    content = torch.zeros(3, 128, 320)
+    content[:, :, 160:] = 1
+    noise = 0.02 * torch.randn(3, 128, 320, generator=generator(5))
+    assert noise_level(content + noise) == pytest.approx(0.02, rel=0.1)
+
+
 @pytest.mark.parametrize("shape", [(1, 64, 64), (64, 64), (3, 8, 64)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="expected an image"):

@@ -138,12 +138,15 @@ def _blocks(image: Tensor) -> tuple[Tensor, int]:
         stride += 2
     blocks = x.unfold(1, SIDE, stride).unfold(2, SIDE, stride).reshape(3, -1, SIDE, SIDE)
     quarters = blocks.reshape(3, -1, 4, 4, 4, 4).mean((3, 5)).flatten(2)
-    clipped = (quarters < _DARKEST).any(2)
-    clipped |= (blocks <= 0).flatten(2).float().mean(2) > _AT_ZERO
+    dark = (quarters < _DARKEST).any(2) | ((blocks <= 0).flatten(2).float().mean(2) > _AT_ZERO)
     bright = (blocks > _BRIGHTEST).flatten(2).float().mean(2) > _AT_TOP
-    kept = ~(clipped | bright).any(0)
-    if int(kept.sum()) < _FEWEST and float(x.amax()) > 1 + _AT_LIMIT:  # what is beyond white was not cut there
-        kept = ~(clipped | (cut_shares(blocks)[1] > _AT_TOP)).any(0)
+    kept = ~(dark | bright).any(0)
+    if int(kept.sum()) < _FEWEST:  # what is beyond black or white was not cut there
+        least, most = (float(value) for value in x.aminmax())
+        at_zero, at_top = cut_shares(blocks)
+        dark = at_zero > _AT_ZERO if least < -_AT_LIMIT else dark
+        bright = at_top > _AT_TOP if most > 1 + _AT_LIMIT else bright
+        kept = ~(dark | bright).any(0)
     blocks = blocks[:, kept]
     waves = dct_matrix().to(blocks)
     return (waves @ blocks @ waves.T).flatten(2), min(stride, SIDE) ** 2
