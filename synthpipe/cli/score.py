@@ -29,7 +29,7 @@ table has one row for each image: degraded_logit (log-odds that it is degraded, 
 each kind of degradation and the likeliest as `reason` (scorer_kinds) or every part of the number (scorer_small),
 checksum and size; images that cannot be used stand in it with the reason, and `given_up` names what was not looked
 at (alpha, further pages, ...).  hr.parts/ holds one file for each shard: after an interruption the same command goes
-on where it stopped.
+on where it stopped.  Later it scores anew what has another size or modification time; remove hr.parts/ to score all.
 """
 
 

@@ -79,7 +79,10 @@ class ShardUnit:
     listed: tuple[int, int] | None = None
 
     def fingerprint(self) -> str | None:
-        """Another one when the shard has been written to; None where that cannot be known.
+        """Another one when the shard has another size or modification time; None where that cannot be known.
+
+        As ``make`` and ``rsync`` have it: bytes that were changed behind the same size and time are found by who
+        compares checksums, and copies that keep the time are scored no second time.
 
         Raises:
             ShardError: there is no such shard.
@@ -124,7 +127,7 @@ class FolderUnit:
     entries: tuple[SourceFile, ...]
 
     def fingerprint(self) -> str:
-        """Another one when a file was added, removed, renamed or written to."""
+        """Another one when a file was added, removed, renamed, or has another size or modification time."""
         lines = [[entry.key, entry.source, entry.size, entry.mtime_ns] for entry in self.entries]
         return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 

@@ -131,7 +131,10 @@ def _checked(images: Iterator[StoredImage], job: FilterJob) -> Iterator[tuple[in
             raise ShardError(f"{job.name}: image {place} is {image.key!r}, scored was {job.keys[place]!r}; {remedy}")
         digest = None if image.problem else hashlib.sha256(image.data).hexdigest()
         if digest != job.sha256[place]:
-            raise ShardError(f"{job.name}: image {image.key!r} has other bytes than the one that was scored; {remedy}")
+            kept = "where its size and modification time are as they were, remove the table's .parts folder first"
+            raise ShardError(
+                f"{job.name}: image {image.key!r} has other bytes than the one that was scored; {remedy}; {kept}"
+            )
         yield place, image
     if place + 1 < len(job.keys):
         raise ShardError(f"{job.name}: holds {place + 1} images, scored were {len(job.keys)}; {remedy}")

@@ -181,9 +181,9 @@ def glob_urls(pattern: str) -> list[str]:
 
 
 def file_stamp(url: str) -> str:
-    """A text that is another one once the file has been written to.
+    """A text that is another one once the file has been written to, unless its size and modification time were kept.
 
-    It is made of the size and the time of the last change, or of what an object store tells of them.
+    It is made of both, or of what an object store tells of them.
 
     Raises:
         ShardError: the file does not exist or cannot be reached.

@@ -393,6 +393,26 @@ class TestFolders:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_bytes_that_have_changed_behind_the_same_size_and_time(
+        self, weights: str, tmp_path: Path, packed: bool
+    ) -> None:
+        """What `score` cannot see `filter` does, and what it advises leads on."""
+        photos, scores = write_photos(tmp_path / "photos", 2), tmp_path / "x.parquet"
+        source = shard_photos(photos, tmp_path / "hr") if packed else str(photos)
+        score(weights, source, scores)
+        path = max((path for path in Path(source).rglob("*") if path.suffix in (".tar", ".png")), key=str)
+        before, data = path.stat(), bytearray(path.read_bytes())
+        data[data.index(b"IEND") - 12] ^= 1  # in the pixels' last bytes
+        path.write_bytes(data)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert score(weights, source, scores).reused_units > 0
+        with pytest.raises(ShardError, match=r"other bytes than the one that was scored.*remove the table's \.parts"):
+            keep(source, scores, tmp_path / "out", reject=0)
+        shutil.rmtree(tmp_path / "x.parts")
+        assert score(weights, source, scores).reused_units == 0
+        keep(source, scores, tmp_path / "new", reject=0)
+
     def test_nothing_is_kept(self, shards: str, scores: Path, tmp_path: Path) -> None:
         outcome = keep(shards, scores, tmp_path / "out", max_logit=-1e9)
         assert (outcome.kept, outcome.index.shards) == (0, ())
