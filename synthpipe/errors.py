@@ -29,6 +29,7 @@ __all__ = [
     "StreamError",
     "SynthPipeError",
     "TrainingError",
+    "counted",
     "excerpt",
     "os_error_text",
     "shortened",
@@ -43,6 +44,16 @@ _DEEPEST_EXCERPT = 8
 def os_error_text(error: OSError) -> str:
     """What a command says of a file or folder that the system refused, in place of a traceback."""
     return f"cannot read or write {str(error.filename)!r}: {error.strerror or error}"
+
+
+def counted(number: int, what: str) -> str:
+    """A number and what it counts, in the plural but for 1; ``what`` is a noun that takes an ``s``, or an ``es``.
+
+    >>> from synthpipe.errors import counted
+    >>> counted(1, "image"), counted(0, "image"), counted(3, "patch")
+    ('1 image', '0 images', '3 patches')
+    """
+    return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith(("tch", "ss")) else "s")
 
 
 def shortened(text: str) -> str:

@@ -15,6 +15,7 @@ from synthpipe.corpus.filter import FilterOutcome
 from synthpipe.corpus.keep_rule import Decisions, State
 from synthpipe.corpus.score_table import ScoreTable
 from synthpipe.density.kinds import probability_column
+from synthpipe.errors import counted
 
 __all__ = ["KeepRate", "keep_rates_by_decile", "keep_rates_by_source", "render_report"]
 
@@ -118,7 +119,7 @@ def render_report(outcome: FilterOutcome, table: ScoreTable) -> str:
         _table("Parts of the score", ("column", "mean kept", "mean rejected", "difference in sd"), means),
         _galleries(outcome, captions),
     ]
-    title = f"Filter report: {outcome.kept} of {outcome.images} images kept"
+    title = f"Filter report: {outcome.kept} of {counted(outcome.images, 'image')} kept"
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" '
@@ -270,7 +271,7 @@ def _histogram(decisions: Decisions) -> str:
     return (
         f"<h2>Histogram of {html.escape(decisions.by)}</h2>\n"
         '<p class="note"><span class="bar" style="width:1em"></span> kept '
-        f'<span class="rest" style="width:1em"></span> rejected; the tallest bar is {tallest} images</p>\n'
+        f'<span class="rest" style="width:1em"></span> rejected; the tallest bar is {counted(tallest, "image")}</p>\n'
         f'<svg role="img" aria-label="histogram" width="{_WIDTH + 40}" height="{_HEIGHT + _AXIS}" '
         f'viewBox="-20 0 {_WIDTH + 40} {_HEIGHT + _AXIS}" xmlns="http://www.w3.org/2000/svg">'
         f'<line x1="0" x2="{_WIDTH}" y1="{_HEIGHT}" y2="{_HEIGHT}" stroke="#9aa4b0"/>{"".join(parts)}</svg>'

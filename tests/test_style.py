@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,18 @@ def test_functions_are_short() -> None:
 def test_names_of_modules_say_something() -> None:
     parts = {part for name in modules(PACKAGE) for part in name.split(".")}
     assert parts & NAMES_THAT_SAY_NOTHING == set()
+
+
+def test_messages_count_in_words() -> None:
+    """As :func:`synthpipe.errors.counted` does; no ``image(s)``."""
+    texts = {
+        f"{path.name}:{node.lineno}": node.value
+        for path in PACKAGE.rglob("*.py")
+        for whole in ast.walk(ast.parse(path.read_text()))
+        for node in (whole.values if isinstance(whole, ast.JoinedStr) else ())
+        if isinstance(node, ast.Constant)
+    }
+    assert [place for place, text in texts.items() if re.search(r" [a-z]+\(e?s\)", text)] == []
 
 
 def test_no_import_cycle() -> None:

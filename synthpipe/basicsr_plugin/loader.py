@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from synthpipe.basicsr_plugin.resume import keep_rng
-from synthpipe.errors import StreamError
+from synthpipe.errors import StreamError, counted
 from synthpipe.pipeline.source import USED
 from synthpipe.pipeline.tally import describe
 
@@ -115,7 +115,7 @@ class StreamLoader:
         """For the log: images used, skipped, and what they gave up, among all batches pulled from the stream so far."""
         counts, given_up, ways = self.stream.counts(), self.stream.given_up(), self.stream.ways()
         used = counts.pop(USED, 0)
-        text = f"{used} images used, skipped: {describe(counts)}"
+        text = f"{counted(used, 'image')} used, skipped: {describe(counts)}"
         text += f", given up: {describe(given_up)}" if given_up else ""
         return f"{text}, degraded by: {describe(ways)}" if ways else text
 
@@ -133,7 +133,7 @@ class StreamLoader:
                 batch = next(self._batches, None)
             if batch is None:
                 raise StreamError(
-                    f"the stream ended after {number - 1} batches, BasicSR wants more; leave out `epochs`"
+                    f"the stream ended after {counted(number - 1, 'batch')}, BasicSR wants more; leave out `epochs`"
                 )
             self._pending[number] = {**batch, SERIAL: number}
             if number % self._snapshot_every == 0:

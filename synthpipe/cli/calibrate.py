@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from synthpipe.cli.command import add_command, add_max_pixels, given_options, log_lines, print_given_up
 from synthpipe.cli.device import add_device_argument, find_device
 from synthpipe.cli.places import local_path, place
-from synthpipe.errors import CheckpointError, OptionError
+from synthpipe.errors import CheckpointError, OptionError, counted
 
 if TYPE_CHECKING:
     from synthpipe.config.calibration import CalibrationOptions
@@ -139,7 +139,8 @@ def _fit_kinds(args: argparse.Namespace) -> int:
     with log_lines(logging.INFO):
         scorer, info = fit_kinds(args.clean, options, progress=True)
     path = checkpoints.save(args.target, scorer, {"calibration": info})
-    print(f"fitted on {info['images']} images; each of {info['shares']} shares measured by a fit on the others:")
+    images = counted(info["images"], "image")
+    print(f"fitted on {images}; each of {info['shares']} shares measured by a fit on the others:")
     print(f"{'kind':12} {'AUROC':>7} {'largest bias':>13} {'in bins':>8} {'copies':>7}")
     for kind, row in info["held_out"].items():
         bias = "unknown" if row["largest_bias"] is None else f"{row['largest_bias']:.3f}"
@@ -181,7 +182,7 @@ def _table(info: dict[str, Any]) -> str:
     """Figures on the images held out, one family a line."""
     skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(info["skipped"].items()))
     lines = [
-        f"fitted on {info['images_fitted']} images, measured on {info['images_held_out']} others"
+        f"fitted on {counted(info['images_fitted'], 'image')}, measured on {counted(info['images_held_out'], 'other')}"
         + (f"; skipped: {skipped}" if skipped else ""),
         f"{'family':24} {'AUROC':>7} {'pairs':>7} {'caught at 5%':>13} {'coder bits alone':>17} {'tiles':>7}",
     ]

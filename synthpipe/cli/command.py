@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
 from tqdm import tqdm
 
+from synthpipe.errors import counted
+
 if TYPE_CHECKING:
     from synthpipe.config.reader import Options
 
@@ -90,7 +92,7 @@ def progress_bar(unit: str) -> Iterator[Progress]:
             """Move the bar to ``done`` of ``total``; ``images`` is written behind it."""
             bar.total = total
             if images is not None:
-                bar.set_postfix_str(f"{images} images", refresh=False)
+                bar.set_postfix_str(counted(images, "image"), refresh=False)
             bar.update(done - bar.n)
 
         yield show

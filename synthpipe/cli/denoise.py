@@ -14,7 +14,7 @@ from synthpipe.cli.folders.result_names import PageKey
 from synthpipe.cli.page_options import PageReading, add_in_place_argument, add_page_arguments
 from synthpipe.cli.places import place
 from synthpipe.cli.score import add_engine_arguments
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,13 +147,17 @@ def _denoise_shards(options: DenoiseOptions, units: list[ShardUnit], args: argpa
             on_progress=show,
         )
     index = report.index
-    print(f"{args.output}: {report.edited} of {report.images} images denoised, in {len(index.shards)} shards")
+    done = f"{report.edited} of {counted(report.images, 'image')} denoised"
+    print(f"{args.output}: {done}, in {counted(len(index.shards), 'shard')}")
     if report.broken:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.broken.items())
         what = "skipped" if args.broken == "skip" else "taken over as they are where possible"
         print(f"{what}: {reasons}; see {args.output}/{REPORT_NAME}")
     if report.further:
-        print(f"taken over as they are: {report.further} further_image beside the samples' own", file=sys.stderr)
+        print(
+            f"taken over as they are: {counted(report.further, 'further image')} beside the samples' own",
+            file=sys.stderr,
+        )
     print_given_up(report.given_up, report.examples)
     if not report.edited:
         print_nothing_done("denoise", "no image could be denoised; the report says why", report.broken)

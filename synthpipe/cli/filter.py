@@ -10,6 +10,7 @@ from typing import Any
 from synthpipe.cli.command import add_command, given_options, print_passed_over, progress_bar
 from synthpipe.cli.places import place
 from synthpipe.cli.score import add_engine_arguments
+from synthpipe.errors import counted
 
 __all__ = ["add_parser", "run"]
 
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         outcome = filter_corpus(options, show, render_report)
     decisions, index = outcome.decisions, outcome.index
     rejected = decisions.count(State.REJECTED)
-    print(f"{outcome.kept} of {outcome.images} images kept, {rejected} rejected by {decisions.by}")
+    print(f"{outcome.kept} of {counted(outcome.images, 'image')} kept, {rejected} rejected by {decisions.by}")
     if decisions.kinds and rejected:
         print("rejected for: " + ", ".join(f"{n} {kind}" for kind, n in decisions.rejected_by_kind().items() if n))
     elif not decisions.kinds:
@@ -107,7 +108,8 @@ def run(args: argparse.Namespace) -> int:
     if decisions.count(State.NOT_FINITE):
         print(f"left out, {decisions.by} is not finite: {decisions.count(State.NOT_FINITE)}")
     if index.shards:
-        print(f"{index.samples} samples in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB")
+        held = f"{counted(index.samples, 'sample')} in {counted(len(index.shards), 'shard')}"
+        print(f"{held}, {index.bytes / 1e6:.1f} MB")
     print_passed_over(outcome.passed_over)
     if outcome.unused:
         print(outcome.unused, file=sys.stderr)

@@ -17,6 +17,7 @@ from synthpipe.cli.command import (
 )
 from synthpipe.cli.device import find_device
 from synthpipe.cli.places import place
+from synthpipe.errors import counted
 
 __all__ = ["add_engine_arguments", "add_parser", "run"]
 
@@ -89,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     options = given_options(args, ScoreOptions, source=tuple(args.source), device=device, workers=workers)
     with progress_bar("shard") as show:
         report = score_corpus(options, show)
-    print(f"{report.output}: {report.scored} of {report.images} images scored, in {report.units} parts")
+    scored = f"{report.scored} of {counted(report.images, 'image')} scored"
+    print(f"{report.output}: {scored}, in {counted(report.units, 'part')}")
     if report.errors:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.errors.items())
         print(f"without a score: {reasons}; see the column `error` of the table")
@@ -98,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     if report.unused:
         print(report.unused, file=sys.stderr)
     if report.reused_units:
-        print(f"from an earlier run: {report.reused_units} parts")
+        print(f"from an earlier run: {counted(report.reused_units, 'part')}")
     if options.cache is not None:
         print(f"cache: {report.hits} found, {report.misses} computed")
     if not report.scored:

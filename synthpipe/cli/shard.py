@@ -16,6 +16,7 @@ from synthpipe.cli.command import (
     progress_bar,
 )
 from synthpipe.cli.places import place
+from synthpipe.errors import counted
 
 __all__ = ["add_parser", "run"]
 
@@ -81,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar("image") as show:
         report = write_shards(options, show)
     index = report.index
-    print(f"{index.samples} of {report.images} images in {len(index.shards)} shards, {index.bytes / 1e6:.1f} MB")
+    held = f"{index.samples} of {counted(report.images, 'image')} in {counted(len(index.shards), 'shard')}"
+    print(f"{held}, {index.bytes / 1e6:.1f} MB")
     if report.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
         print(f"left out: {reasons}; see {index.root}/{REPORT_NAME}")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from synthpipe.corpus.image_units import ShardUnit
 from synthpipe.corpus.shard_edit import EditJob, ImageEdit, ImageReading, UnitEdited, edit_shard
 from synthpipe.corpus.unit_job import target_names
-from synthpipe.errors import ShardError
+from synthpipe.errors import ShardError, counted
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.given_up import first_named
 from synthpipe.files.skip_advice import skip_advice
@@ -104,7 +104,7 @@ def edit_corpus(
         _publish_report(report, targets, output, scratch)
         if not report.index.samples:
             raise ShardError(
-                f"none of {images} images could be used ({passed_over_text(report.broken)}); "
+                f"none of {counted(images, 'image')} could be used ({passed_over_text(report.broken)}); "
                 f"see {output.url}/{REPORT_NAME}{skip_advice(report.broken, start='; ')}"
             )
         # The last: with it the folder is a corpus.

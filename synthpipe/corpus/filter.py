@@ -29,7 +29,7 @@ from synthpipe.corpus.keep_rule import Decisions, Gallery, State, choose_gallery
 from synthpipe.corpus.score_table import ScoreTable, open_scores, require_pyarrow
 from synthpipe.corpus.shard_filter import FilterJob, Shown, filter_unit
 from synthpipe.corpus.unit_job import target_names
-from synthpipe.errors import OptionError, ShardError
+from synthpipe.errors import OptionError, ShardError, counted
 from synthpipe.files.output_place import local_output
 from synthpipe.files.storage import OutputFolder, absolute_url, sha256_of
 from synthpipe.shards.engine import run_jobs
@@ -237,7 +237,8 @@ def _match(units: Sequence[Unit], table: ScoreTable) -> list[int]:
         sizes = [len(unit.entries) for unit in units if isinstance(unit, FolderUnit)]
         if sum(sizes) != len(table):
             raise ShardError(
-                f"{table.url}: scores of {len(table)} files, but the source holds {sum(sizes)} images; {remedy}"
+                f"{table.url}: scores of {counted(len(table), 'file')}, but the source holds "
+                f"{counted(sum(sizes), 'image')}; {remedy}"
             )
         return sizes
     codes, labels = table.codes("shard")

@@ -13,7 +13,8 @@ from synthpipe.config.kinds import KindRule
 from synthpipe.config.score import CorpusFilterOptions
 from synthpipe.corpus.score_table import ScoreTable
 from synthpipe.density.kinds.scorer import probability_column
-from synthpipe.errors import OptionError, ShardError
+from synthpipe.errors import OptionError, ShardError, counted
+from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.skip_advice import raise_limit, skip_advice
 
 __all__ = ["Decisions", "Gallery", "KindExcess", "State", "choose_gallery", "decide", "kind_excess", "reject_threshold"]
@@ -170,8 +171,8 @@ def decide(table: ScoreTable, options: CorpusFilterOptions) -> Decisions:
     without = Counter({str(reason): int((codes == code).sum()) for code, reason in enumerate(reasons) if reason})
     if not usable.any():
         raise ShardError(
-            f"{table.url}: none of {len(table)} images has a score ({dict(without)}); nothing to decide"
-            + skip_advice(without, _CURES, start="; ")
+            f"{table.url}: none of {counted(len(table), 'image')} has a score ({passed_over_text(without)}); nothing "
+            "to decide" + skip_advice(without, _CURES, start="; ")
         )
     limits = np.full(len(table), np.nan)
     thresholds: dict[str | None, float] = {}

@@ -18,7 +18,7 @@ from typing import Literal, assert_never
 from synthpipe.corpus.image_units import FolderUnit, ShardUnit, StoredImage, Unit, printable
 from synthpipe.corpus.keep_rule import State
 from synthpipe.corpus.unit_job import UnitJob, unused_facts
-from synthpipe.errors import ImageError, OptionError, ShardError
+from synthpipe.errors import ImageError, OptionError, ShardError, counted
 from synthpipe.files.decode import decode_image, encode_png, thumbnail
 from synthpipe.files.storage import OutputFolder
 from synthpipe.shards.job_result import JobResult, finished_earlier, publish_result
@@ -137,7 +137,7 @@ def _checked(images: Iterator[StoredImage], job: FilterJob) -> Iterator[tuple[in
             )
         yield place, image
     if place + 1 < len(job.keys):
-        raise ShardError(f"{job.name}: holds {place + 1} images, scored were {len(job.keys)}; {remedy}")
+        raise ShardError(f"{job.name}: holds {counted(place + 1, 'image')}, scored were {len(job.keys)}; {remedy}")
 
 
 def _place_file(image: StoredImage, output: OutputFolder, mode: Literal["link", "copy"]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthpipe.errors import CheckpointError, excerpt, shortened
+from synthpipe.errors import CheckpointError, counted, excerpt, shortened
 
 __all__ = ["AIM_STATISTICS", "PUBLISHED", "from_official", "official_names"]
 
@@ -266,4 +266,4 @@ def _listed(word: str, names: Sequence[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{len(names)} {word} tensor(s): {shortened(', '.join(names[:5]))}{more}"
+    return f"{counted(len(names), f'{word} tensor')}: {shortened(', '.join(names[:5]))}{more}"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from synthpipe.errors import ShapeError
+from synthpipe.errors import ShapeError, counted
 from synthpipe.kernels.bank import KernelBank
 from synthpipe.kernels.edge_model import ResponseModel
 from synthpipe.kernels.edges import FREQUENCIES
@@ -141,6 +141,6 @@ def _pooled(pile: Collection[Tensor], name: str) -> Tensor:
     if len(powers) < LEAST_EDGES:
         raise ShapeError(
             f"estimate_kernels: {name}: expected at least {LEAST_EDGES} isolated edges, got {len(powers)} in "
-            f"{len(pile)} images; give more images, or larger ones"
+            f"{counted(len(pile), 'image')}; give more images, or larger ones"
         )
     return powers

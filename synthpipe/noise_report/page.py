@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from synthpipe.errors import counted
 from synthpipe.files.decode import encode_png
 from synthpipe.flat_noise.spectrum import LAGS
 from synthpipe.images import to_uint8
@@ -64,8 +65,8 @@ def _section(side: Side) -> str:
     numbers = "".join(f"{name.upper()} {value:.4f}. " for name, value in side.numbers.items())
     sides = [(name, figures) for name, figures in (("made", side.made), ("real", side.real)) if figures is not None]
     area = "; ".join(
-        f"{name}: {figures.images} images, {figures.pixels / 1e6:.2f} megapixels of flat area, sigma of single images "
-        f"{255 * figures.levels[0]:.1f} to {255 * figures.levels[1]:.1f} of 255"
+        f"{name}: {counted(figures.images, 'image')}, {figures.pixels / 1e6:.2f} megapixels of flat area, sigma of "
+        f"single images {255 * figures.levels[0]:.1f} to {255 * figures.levels[1]:.1f} of 255"
         for name, figures in sides
     )
     return (

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from synthpipe.errors import OptionError, StreamError
+from synthpipe.errors import OptionError, StreamError, counted
 from synthpipe.files.byte_source import open_source
 from synthpipe.files.decode import decode_image
 from synthpipe.files.printable import printable
@@ -78,8 +78,10 @@ def find_sample(settings: SourceSettings, name: str) -> FoundSample:
     problems = [problem for _, problem in listed if problem is not None]
     near = difflib.get_close_matches(wanted[-1][0], _names(samples), n=1, cutoff=0)
     hint = f"; the nearest is {near[0]!r}" if near else ""
-    unread = f"; {len(problems)} shards cannot be read: {problems[0]}" if problems else ""
-    raise OptionError(f"no sample is called {name!r} among {len(samples)} of {len(listed)} shards{hint}{unread}")
+    unread = f"; not read: {counted(len(problems), 'shard')}: {problems[0]}" if problems else ""
+    raise OptionError(
+        f"no sample is called {name!r} among {len(samples)} of {counted(len(listed), 'shard')}{hint}{unread}"
+    )
 
 
 def reading_of(settings: SourceSettings, address: Address, epoch: int, workers: int, world_size: int) -> Reading:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from synthpipe.config.stream import StreamOptions
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, counted
 from synthpipe.pipeline.keep_list import KeepList
 from synthpipe.pipeline.pair import PatchCut
 from synthpipe.pipeline.plan import part_bounds
@@ -131,8 +131,8 @@ class StreamShape:
             patches = self.samples * self.patches_per_sample * (options.epochs or 0)
             ranks = f" on each of {self.world_size} ranks" if self.world_size > 1 else ""
             raise OptionError(
-                f"a pass of {options.epochs} epoch(s) holds {patches} patches{ranks} "
-                f"({self.samples} images, {self.patches_per_sample} patches of each), fewer than "
+                f"a pass of {counted(options.epochs or 0, 'epoch')} holds {counted(patches, 'patch')}{ranks} "
+                f"({counted(self.samples, 'image')}, {counted(self.patches_per_sample, 'patch')} of each), fewer than "
                 f"batch_size {options.batch_size}: it would give no batch; lower batch_size, set drop_last: false, or "
                 "raise epochs or crops_per_image"
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 from torchdata.nodes import BaseNode, Prefetcher
 
-from synthpipe.errors import StreamError, SynthPipeError, excerpt, shortened
+from synthpipe.errors import StreamError, SynthPipeError, counted, excerpt, shortened
 from synthpipe.pipeline.identity import VERSION, StreamIdentity, has_colors, has_noise
 from synthpipe.pipeline.nodes import OnDevice, Produced, TileLoader
 from synthpipe.pipeline.pool import PatchPool
@@ -302,9 +302,10 @@ class Stream(Iterator[Batch]):
         if not nodes.emitted():
             tally = nodes.tally()
             self._counts, self._given_up, self._ways = tally.counts(), tally.given_up(), tally.ways()
-            said = f"a pass over {self._epochs} epoch(s) gave no batch: {nothing_used(self._counts)}"
+            said = f"a pass over {counted(self._epochs or 0, 'epoch')} gave no batch: {nothing_used(self._counts)}"
             if nodes.left_over():
-                said += f"; {nodes.left_over()} patches are too few for one: lower batch_size, or set drop_last: false"
+                said += f"; {counted(nodes.left_over(), 'patch')} left, too few for one: lower batch_size, or set "
+                said += "drop_last: false"
             self._stop()
             raise StreamError(said)
         if self._loaded:
@@ -327,9 +328,9 @@ class Stream(Iterator[Batch]):
         if epoch > self._epoch:
             bad = {reason: count for reason, count in self._counts.items() if reason != USED}
             _log.info(
-                "epoch %d done: %d samples used so far, skipped: %s%s%s",
+                "epoch %d done: %s used so far, skipped: %s%s%s",
                 epoch - 1,
-                self._counts[USED],
+                counted(self._counts[USED], "sample"),
                 describe(bad),
                 f", given up: {describe(self._given_up)}" if self._given_up else "",
                 f", degraded by: {describe(self._ways)}" if self._ways else "",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from synthpipe.errors import ImageError, ShardError, StreamError
+from synthpipe.errors import ImageError, ShardError, StreamError, counted
 from synthpipe.files.byte_source import is_local, open_source
 from synthpipe.files.image_size import image_size
 from synthpipe.pixel_limit import MAX_PIXELS
@@ -82,7 +82,7 @@ def read_corpus(shards: str | Sequence[str], *, allow_pipe: bool = False, spool_
     found = {**known, **{url: count for url, count in scanned.items() if count is not None}}
     if not any(found.values()):
         raise ShardError(
-            f"no samples in {len(urls)} shards, the first of them {urls[0]!r}; are these tar files of images?"
+            f"no samples in {counted(len(urls), 'shard')}, the first {urls[0]!r}; are these tar files of images?"
         )
     average = max(round(sum(found.values()) / len(found)), 1)
     checksums = tuple(shard.sha256 for url in urls if (shard := indexed.get(url)) is not None and shard.sha256)
@@ -132,7 +132,7 @@ def _scan_all(urls: Sequence[str], spool_dir: str | None) -> dict[str, int | Non
     remote = sum(not is_local(url) for url in urls)
     if remote:
         _log.warning(
-            "%d remote shards have no index and are read whole to count samples; see `synthpipe shard`", remote
+            "%s without an index, read whole to count samples; see `synthpipe shard`", counted(remote, "remote shard")
         )
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
         return dict(zip(urls, pool.map(lambda url: _scan(url, spool_dir), urls), strict=True))
@@ -174,4 +174,6 @@ def check_ranks(corpus: Corpus, rank: int, world_size: int) -> None:
     if not 0 <= rank < world_size:
         raise StreamError(f"rank must be in 0..{world_size - 1} for a world size of {world_size}, got {rank}")
     if corpus.samples < world_size:
-        raise StreamError(f"{corpus.samples} samples cannot be split over {world_size} ranks; use fewer ranks")
+        raise StreamError(
+            f"{counted(corpus.samples, 'sample')} cannot be split over {world_size} ranks; use fewer ranks"
+        )

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from synthpipe.errors import StreamError
+from synthpipe.errors import StreamError, counted
 from synthpipe.files.skip_advice import skip_advice
 from synthpipe.pipeline.source import FILTERED, NOT_LOST, USED, Record
 
@@ -179,7 +179,7 @@ def nothing_used(counts: Mapping[str, int]) -> str:
         "unscored": "a table of scores of these shards",
     }
     cure = skip_advice(skipped, hints, start="; what helps: ")
-    return f"{counts.get(USED, 0)} images used, skipped: {describe(skipped)}{cure}"
+    return f"{counted(counts.get(USED, 0), 'image')} used, skipped: {describe(skipped)}{cure}"
 
 
 def describe(counts: Mapping[str, int]) -> str:

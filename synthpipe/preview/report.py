@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synthpipe import images
 from synthpipe.config.stream import StreamOptions
-from synthpipe.errors import ImageError, OptionError
+from synthpipe.errors import ImageError, OptionError, counted
 from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.image_files import decode_file, list_images
 from synthpipe.noise_report import NoiseReport, PictureRow, make_report
@@ -188,7 +188,8 @@ def _partners(folders: tuple[str | Path, str | Path], told: list[str]) -> list[t
         raise OptionError(f"--pairs: {folders[0]} and {folders[1]} have no file name in common")
     for mine, other, place in ((ours, theirs, 0), (theirs, ours, 1)):
         if alone := sorted(mine.keys() - other.keys()):
-            told.append(f"{folders[place]}: {len(alone)} images without a partner, the first {mine[alone[0]][0].name}")
+            count, first = counted(len(alone), "image"), mine[alone[0]][0].name
+            told.append(f"{folders[place]}: {count} without a partner, the first {first}")
     pairs = [pair for name in common for pair in _of_one_name(ours[name], theirs[name])]
     return [pairs[place] for place in _spread(len(pairs))]
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from synthpipe.config.shard import ShardOptions
-from synthpipe.errors import ShardError
+from synthpipe.errors import ShardError, counted
 from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.given_up import NAMED_EXAMPLES
 from synthpipe.files.output_place import local_output
@@ -93,7 +93,7 @@ def write_shards(options: ShardOptions, on_progress: Callable[[int, int], None] 
         _publish_report(report, plan, output, scratch)
         if not index.samples:
             raise ShardError(
-                f"none of {plan.samples} images could be used ({passed_over_text(report.left_out)}); "
+                f"none of {counted(plan.samples, 'image')} could be used ({passed_over_text(report.left_out)}); "
                 f"see {options.output}/{REPORT_NAME}{skip_advice(report.left_out, _CURES, start='; ')}"
             )
         output.publish_bytes(index.to_json().encode(), INDEX_NAME, scratch)

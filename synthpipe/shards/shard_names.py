@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from synthpipe.errors import OptionError, ShardError, excerpt
+from synthpipe.errors import OptionError, ShardError, counted, excerpt
 from synthpipe.files.storage import glob_urls, is_known_protocol, is_local, join_url, local_path, read_optional
 from synthpipe.shards.brace_pattern import MOST_SHARDS, expand_braces
 from synthpipe.shards.shard_index import INDEX_NAME, PLAN_NAME, ShardIndex, ShardInfo, find_index, read_index
@@ -199,9 +199,9 @@ def _tell_of_unlisted(folder: str, listed: set[str]) -> None:
     others = sorted(name for name in names if name.endswith(".tar") and not name.startswith(".") and name not in listed)
     if others:
         _log.warning(
-            "%s: %d tar files are not in its %s and are not read, as %r; name them, or remove the index to read all",
+            "%s: %s not in its %s and not read, as %r; name them, or remove the index to read all",
             folder,
-            len(others),
+            counted(len(others), "tar file"),
             INDEX_NAME,
             others[0],
         )

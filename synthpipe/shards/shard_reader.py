@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from synthpipe.errors import ImageError
+from synthpipe.errors import ImageError, counted
 from synthpipe.files.byte_source import ByteSource, is_local, open_source
 from synthpipe.files.printable import printable
 from synthpipe.shards.tar_walk import TarSample, walk_samples
@@ -138,7 +138,7 @@ class ShardReader:
             member = self._members[-1]
         else:
             raise ImageError(
-                f"{self.url}: sample {number} is missing: the shard ends after {len(self._members)} samples",
+                f"{self.url}: sample {number} is missing: the shard ends after {counted(len(self._members), 'sample')}",
                 reason="truncated_shard" if self._members else "unreadable_shard",
             )
         place = f"{self.url}/{printable(member.name)}" if member.name else f"{self.url}: sample {number} is missing"
@@ -172,9 +172,9 @@ class ShardReader:
     def _unlisted_text(self) -> str:
         assert self._listed is not None
         return (
-            f"{self.url}: {self._unlisted} samples more than the {self._listed.samples} that its index lists; they are "
-            "never read. The shard has changed since: remove the index, so that samples are counted, or make the set "
-            "anew with `synthpipe shard`"
+            f"{self.url}: {counted(self._unlisted or 0, 'sample')} more than the {self._listed.samples} that its index "
+            "lists, never read. The shard has changed since: remove the index, so that samples are counted, or make "
+            "the set anew with `synthpipe shard`"
         )
 
     def _compare_size(self, size: int) -> None:

@@ -25,7 +25,7 @@ from synthpipe.density.detection import auroc, caught_share, pair_accuracy
 from synthpipe.density.scorer import QUANTILE_TILES, DensityScorer
 from synthpipe.density.scorer_parts import PartSettings, known_parts
 from synthpipe.device import resolve_device
-from synthpipe.errors import ImageError, OptionError, TrainingError
+from synthpipe.errors import ImageError, OptionError, TrainingError, counted
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.given_up import count_given_up
 from synthpipe.files.image_files import decode_file
@@ -285,8 +285,8 @@ def split_images(
     held = round(holdout * len(named))
     if not 0 < held < len(named):
         raise TrainingError(
-            f"calibrate: {', '.join(map(str, folders))}: {len(named)} images do not split into a share to fit on and "
-            f"one to hold out ({holdout:g} of them); give more images"
+            f"calibrate: {', '.join(map(str, folders))}: {counted(len(named), 'image')}, too few for a share to fit on "
+            f"and one to hold out ({holdout:g} of them); give more images"
         )
     order = torch.randperm(len(named), generator=generator_for(seed, f"split {name}")).tolist()
     chosen = set(order[:held])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthpipe.errors import CheckpointError, TrainingError, excerpt, shortened
+from synthpipe.errors import CheckpointError, TrainingError, counted, excerpt, shortened
 from synthpipe.torch_file import read_torch_file, require_plain_tensor
 
 __all__ = [
@@ -102,7 +102,7 @@ def _require_consistent(path: Path, state: Mapping[str, Any]) -> None:
     if len(bad) != 2 or any(type(count) is not int or count < 0 for count in bad):
         raise refused(path, f"bad_steps: expected two numbers from 0, got {excerpt(bad)}")
     if len(state["processes"]) != state["world_size"]:
-        raise refused(path, f"states of {len(state['processes'])} process(es), expected {state['world_size']}")
+        raise refused(path, f"states of {counted(len(state['processes']), 'process')}, expected {state['world_size']}")
     for process in state["processes"]:
         if not isinstance(process, dict) or set(process) != {"data", "rng"} or not isinstance(process["data"], Mapping):
             raise refused(path, "processes: expected the states of data and generator, got something else")
@@ -157,7 +157,7 @@ def require_optimizer(path: Path, saved: Mapping[str, Any], optimizer: torch.opt
     """
     groups, now = saved.get("param_groups"), optimizer.state_dict()["param_groups"]
     if not isinstance(groups, list) or len(groups) != len(now):
-        raise refused(path, f"optimizer: expected {len(now)} group(s), got {excerpt(groups)}")
+        raise refused(path, f"optimizer: expected {counted(len(now), 'group')}, got {excerpt(groups)}")
     for group, ours in zip(groups, now, strict=True):
         if not isinstance(group, dict) or group.get("params") != ours["params"]:
             raise refused(path, "optimizer: its groups hold other parameters")

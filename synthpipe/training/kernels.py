@@ -19,7 +19,7 @@ from synthpipe import checkpoints
 from synthpipe.config.kernels import TrainKernelsOptions
 from synthpipe.config.run import DomainOptions
 from synthpipe.config.training import write_options
-from synthpipe.errors import ShapeError, TrainingError
+from synthpipe.errors import ShapeError, TrainingError, counted
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.images import to_float
 from synthpipe.kernels import KernelBank
@@ -90,7 +90,8 @@ def compute(options: TrainKernelsOptions, stop: Callable[[], bool] = lambda: Fal
         folder.log_numbers(looked_at, info["figures"])
         folder.save_picture(looked_at, _picture(bank.kernels))
         checkpoints.save(path, bank, info)
-        logger.info("%d kernels in %s; data: %s", len(bank.kernels), path, info["data"])
+        logger.info("%s in %s", counted(len(bank.kernels), "kernel"), path)
+        folder.log_data(info["data"])
     return path
 
 
@@ -126,17 +127,17 @@ def _whole_pile(
             found[images.files[number]] = _evidence(to_float(image), options, pixels)
     if not found:
         raise TrainingError(
-            f"{name}: none of {len(numbers)} images can be read ({passed_over_text(images.skipped)}), such as "
-            f"{images.files[0]!r}: check the files in {', '.join(domain.places)}; {images.advice()}"
+            f"{name}: none of {counted(len(numbers), 'image')} can be read ({passed_over_text(images.skipped)}), such "
+            f"as {images.files[0]!r}: check the files in {', '.join(domain.places)}; {images.advice()}"
         )
     if pixels is not None:
         logger.info(
-            "%s: %.1f megapixels of %.1f are read, from %d images of %d: see data.megapixels",
+            "%s: %.1f megapixels of %.1f are read, from %d of %s: see data.megapixels",
             name,
             max(limit, LEAST_TILE**2 * len(found)) / 1e6,
             total / 1e6,
             len(found),
-            len(images),
+            counted(len(images), "image"),
         )
     return found, images.describe() | {"read": len(found)}
 
@@ -206,7 +207,9 @@ def _by_spectra(clean: Pile, noisy: Pile, options: TrainKernelsOptions) -> tuple
             f"{amplitude:.2f} +- {spread:.2f} at {frequency:g}"
             for frequency, amplitude, spread in zip(FREQUENCIES, own, error, strict=True)
         )
-        logger.info("%s, %d images: amplitude and its standard error: %s cycles per pixel", name, count, told)
+        logger.info(
+            "%s, %s: amplitude and its standard error: %s cycles per pixel", name, counted(count, "image"), told
+        )
     worst = found.errors.amax(0).tolist()
     figures = {f"error_{frequency:g}": value for frequency, value in zip(FREQUENCIES, worst, strict=True)}
     return found.bank, {

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from synthpipe import checkpoints
 from synthpipe.config.run import RunOptions
-from synthpipe.errors import ShapeError, SynthPipeError, shortened
+from synthpipe.errors import ShapeError, SynthPipeError, counted, shortened
 from synthpipe.seeds import sample_seed
 from synthpipe.training.base import BatchSource, Objective, step_seeds
 from synthpipe.training.checkpoint_file import refused, require_optimizer, require_schedule
@@ -129,10 +129,10 @@ class Trainer:
                 require_schedule(resume_from, saved["schedule"], self.schedule.state_dict(), saved["step"])
                 self._restore(saved, data)
         logger.info(
-            "%s on %s, %d process(es), precision %s: %d parameters, step %d of %d",
+            "%s on %s, %s, precision %s: %d parameters, step %d of %d",
             type(self.objective.model).__name__,
             fabric.device,
-            fabric.world_size,
+            counted(fabric.world_size, "process"),
             options.precision,
             sum(p.numel() for p in self.objective.model.parameters()),
             self.step,
@@ -326,12 +326,9 @@ class Trainer:
             checkpoints.save(path, model, info)
             self._finish_best(data, info, earlier)
             logger.info(
-                "%d of %d steps done, averaged weights in %s; data: %s",
-                self.step,
-                self.options.max_steps,
-                path,
-                info["data"],
+                "%d of %s done, averaged weights in %s", self.step, counted(self.options.max_steps, "step"), path
             )
+            self.folder.log_data(info["data"])
         self.fabric.barrier()
         return path
 

@@ -20,7 +20,7 @@ from synthpipe.config.run import OptimizerOptions
 from synthpipe.denoisers.map_denoiser import MapDenoiser, dae_map_loss, dde_map_objective
 from synthpipe.denoisers.plain import PlainDenoiser
 from synthpipe.density.dde import DDE
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, counted
 from synthpipe.seeds import picture_generators
 from synthpipe.training.base import Objective, RunParts, channels_last, generators_of
 from synthpipe.training.data.image_data import ImageData, float_crops
@@ -182,7 +182,7 @@ def _build_prior(options: DAEPriorOptions | DDEPriorOptions, model: MapDenoiser)
 
 def _check_channels(what: str, prior: PlainDenoiser | DDE, model: MapDenoiser) -> None:
     if prior.channels != model.channels:
-        raise OptionError(f"{what} of {prior.channels} channel(s), expected model.channels, {model.channels}")
+        raise OptionError(f"{what} of {counted(prior.channels, 'channel')}, expected model.channels, {model.channels}")
 
 
 def _autoencoder(options: DAEPriorOptions, model: MapDenoiser) -> AutoencoderPrior:

@@ -18,7 +18,7 @@ from synthpipe import checkpoints
 from synthpipe.config.reader import parse_options
 from synthpipe.config.run import RunFolderOptions, RunOptions, folders_of
 from synthpipe.config.training import changed_options, write_options
-from synthpipe.errors import OptionError, TrainingError
+from synthpipe.errors import OptionError, TrainingError, counted
 from synthpipe.files.decode import encode_png
 from synthpipe.files.folder_walk import walk_image_folders
 from synthpipe.files.output_place import OutputPlace
@@ -82,9 +82,9 @@ class RunFolder:
             logger.warning("no step was done: the weights are those that the run began with")
         if 2 * skipped > steps:
             raise TrainingError(
-                f"{skipped} of {steps} steps were skipped, because loss or gradient were not finite: no weights were "
-                f"written, the checkpoint in {str(self.path / 'checkpoints')!r} is kept; lower optimizer.lr or set "
-                "clip_norm, in a new run_dir"
+                f"{skipped} of {counted(steps, 'step')} were skipped, because loss or gradient were not finite: no "
+                f"weights were written, the checkpoint in {str(self.path / 'checkpoints')!r} is kept; lower "
+                "optimizer.lr or set clip_norm, in a new run_dir"
             )
 
     def checkpoints(self) -> list[Path]:
@@ -155,6 +155,12 @@ class RunFolder:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
 
+    def log_data(self, about: Mapping[str, Any]) -> None:
+        """What the weights were learned from, as their header has it, a line for each domain."""
+        for name, facts in about.items():
+            if name != "piles":  # those were told when they were measured
+                logger.info("data: %s: %s", name, _plain_words(facts))
+
     def save_picture(self, step: int, picture: Tensor) -> None:
         """``samples/step_N.png`` from ``(3, H, W)`` in [0, 1]."""
         pixels = to_uint8(picture.detach().float().cpu()).permute(1, 2, 0).numpy()
@@ -198,7 +204,17 @@ class RunFolder:
             )
         if state["world_size"] != world_size:
             raise TrainingError(
-                f"cannot resume {path}: it was written by {state['world_size']} process(es), this run has "
+                f"cannot resume {path}: it was written by {counted(state['world_size'], 'process')}, this run has "
                 f"{world_size}; start torchrun with the same number"
             )
         return state
+
+
+def _plain_words(value: Any, between: str = "; ") -> str:
+    """Of plain values; what is empty is left out."""
+    if isinstance(value, Mapping):
+        told = {str(key).replace("_", " "): item for key, item in value.items() if item not in (None, {}, [])}
+        return between.join(f"{key} {_plain_words(item, ', ')}" for key, item in told.items())
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return printable(", ".join(value))
+    return printable(str(value))

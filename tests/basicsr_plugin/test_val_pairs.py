@@ -149,10 +149,10 @@ def gt_too_small(folder: Path) -> None:
         (empty, ["is empty, so validation would have 0 pairs"]),
         (
             other_suffix,
-            ["BasicSR wants the same suffix in both folders, and 1 pairs have two, such as 'a.jpg' and 'a.png'"],
+            ["BasicSR wants the same suffix in both folders, not so in 1 pair, such as 'a.jpg' and 'a.png'"],
         ),
-        (other_name, ["1 images of gt have no partner of that name in lq: 'a.png'", "1 images of lq have no partner"]),
-        (one_more, ["1 images of lq have no partner of that name in gt: 'b.png'"]),
+        (other_name, ["1 image of gt without a partner in lq: 'a.png'", "1 image of lq without a partner"]),
+        (one_more, ["1 image of lq without a partner in gt: 'b.png'"]),
         (not_an_image, ["Thumbs.db", "BasicSR takes every file of the folder"]),
         (cut_off, ["gt/a.png", "BasicSR takes every file of the folder"]),
         (cut_in_its_pixels, ["gt/a.jpg': the file ends too early"]),
@@ -333,7 +333,7 @@ def test_a_list_is_followed(tmp_path: Path) -> None:
     assert check(tmp_path, meta_info_file=str(names)) == ([], [])
     names.write_text("a.png (64,64,3)\nc.png (64,64,3)\n")
     [said] = check(tmp_path, meta_info_file=str(names)).problems
-    assert "2 files that its list names are not there" in said
+    assert "its list names 2 files that cannot be found" in said
     [said] = check(tmp_path, meta_info_file=str(tmp_path / "nope.txt")).problems
     assert "cannot read" in said
     assert "nope.txt" in said

@@ -108,7 +108,7 @@ def test_kinds_are_fitted_on_all_images_and_measured_on_unseen_ones(
     assert sum(row["images"] for row in info["held_out"].values()) > 6
     few = ["--noises", "--holdout", "0.1"]
     assert main(["calibrate", "scorer_kinds", clean, str(tmp_path / "no.safetensors"), *few]) == 1
-    assert "6 usable images do not make 10 shares" in capsys.readouterr().err
+    assert "too few, 6 usable images, to make 10 shares" in capsys.readouterr().err
 
 
 def test_mixtures_are_of_kinds_alone(dde: str, clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

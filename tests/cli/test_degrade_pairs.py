@@ -163,7 +163,7 @@ def test_samples_and_pages_each_have_their_gt(flow: str, pairs_of: Pairs, tmp_pa
 def test_a_scale_of_1_is_said(flow: str, pairs_of: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "in", {"a.png": saved(waves(33, 35), format="PNG")})
     assert degrade(flow, source, tmp_path / "val") == 0
-    assert "1 pairs for scale 1\ngt and lq have the same size; for super-resolution give --scale" in (
+    assert "1 pair for scale 1\ngt and lq have the same size; for super-resolution give --scale" in (
         capsys.readouterr().out
     )
     ((_, gt, lq),) = pairs_of(tmp_path / "val", 1)
@@ -185,7 +185,7 @@ def test_files_without_a_partner_are_told(flow: str, tmp_path: Path, capsys: pyt
     source = write(tmp_path / "in", {"a.png": saved(waves(32, 32), format="PNG")})
     write(tmp_path / "val", {"gt/old.jpg": b"x"})
     assert degrade(flow, source, tmp_path / "val", "--scale", "2") == 0
-    assert "1 other files lie there without a partner, such as 'old.jpg'" in capsys.readouterr().out
+    assert "to be removed there: 1 file without a partner, such as 'old.jpg'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("below", "target"), [("val/gt", "val"), ("val", "val"), ("val", "val/pairs")])
@@ -230,4 +230,4 @@ def test_pairs_of_another_scale_are_not_counted(flow: str, tmp_path: Path, capsy
     capsys.readouterr()
     assert degrade(flow, tmp_path / "b.png", tmp_path / "val", "--pairs", "--scale", "2") == 0
     said = capsys.readouterr().out
-    assert "lq: 1 pairs for scale 2\n1 other pairs lie there of another scale, such as 'a.png'; remove them" in said
+    assert "lq: 1 pair for scale 2\nto be removed there: 1 pair of another scale, such as 'a.png'" in said

@@ -210,7 +210,7 @@ class TestShards:
         assert dict(found)["x/a.seg.png"] == b"a mask"
         np.testing.assert_array_equal(pixels_of(dict(found)["d.png"]), expected(pixels_of(encoded(2, "WEBP"))))
         out = capsys.readouterr().out
-        assert "3 of 5 images denoised, in 1 shards" in out
+        assert "3 of 5 images denoised, in 1 shard" in out
         assert "skipped: 1 missing_image, 1 truncated; see " in out
         report = json.loads((tmp_path / "out" / "report.json").read_text())
         assert [(row["image"], row["reason"]) for row in report["broken"]] == [
@@ -231,7 +231,7 @@ class TestShards:
     ) -> None:
         shard = write_tar(tmp_path / "s.tar", [("a.png", b"no image")])
         assert denoise(weights, shard, tmp_path / "out") == 1
-        assert "none of 1 images could be used (1 unreadable)" in capsys.readouterr().err
+        assert "none of 1 image could be used (1 unreadable)" in capsys.readouterr().err
         assert not (tmp_path / "out" / "index.json").exists()
 
 

@@ -126,7 +126,7 @@ def test_bad_arguments(option_file: Path, tmp_path: Path) -> None:
             main(option_file, "0_000", "--epoch", 0, f"--{name}", 10**20)
     with pytest.raises(OptionError, match="--world-size: expected at least 1, got 0"):
         main(option_file, "0_000", "--epoch", 0, "--world-size", 0)
-    with pytest.raises(OptionError, match="no sample is called '0_009' among 6 of 1 shards; the nearest is '0_00"):
+    with pytest.raises(OptionError, match="no sample is called '0_009' among 6 of 1 shard; the nearest is '0_00"):
         main(option_file, "0_009", "--epoch", 0)
     plain = tmp_path / "plain.yml"
     plain.write_text(yaml.safe_dump(small_options([str(tmp_path / "s-0.tar")])))

@@ -109,7 +109,7 @@ def test_calibrate(linked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     few = ["--tile", "16", "--levels", "0.05", "--families", "noise", "--holdout", "0.34", "--tiles-per-image", "8"]
     assert main(["calibrate", dde, str(linked), str(tmp_path / "s.safetensors"), *few]) == 0
     said = capsys.readouterr()
-    assert "fitted on 2 images, measured on 1 others" in said.out
+    assert "fitted on 2 images, measured on 1 other" in said.out
     assert f"calibrate: {linked}: {PASSED_OVER}" in said.err.splitlines()
 
 
@@ -134,7 +134,7 @@ def test_names_that_are_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (source / os.fsdecode(b"\xe9.png")).write_bytes(encode_png(photo(0, 32, 32)))
     for command in COMMANDS.values():
         assert main([command[0], command[1], str(source), str(target), *command[2:]]) == 0
-        assert r"out\udcff: 1 of 1 images" in capsys.readouterr().out
+        assert r"out\udcff: 1 of 1 image " in capsys.readouterr().out
         assert [os.fsencode(path.name) for path in target.iterdir()] == [b"\xe9.png"]
         with Image.open(target / os.fsdecode(b"\xe9.png")) as picture:
             assert picture.size == (32, 32)

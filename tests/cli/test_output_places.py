@@ -79,7 +79,7 @@ def test_in_place_is_for_png_alone(name: str, photos: Path, capsys: pytest.Captu
     _write(photos / name)
     before = _state(photos)
     assert main(["degrade", "deflow_small", "in", "in", "--in-place"]) == 2
-    assert f"1 images are no .png, such as 'in/{name}'" in capsys.readouterr().err
+    assert f"no .png: 1 image, such as 'in/{name}'" in capsys.readouterr().err
     assert main(["degrade", "deflow_small", "in", "in", "--in-place", "--samples", "2"]) == 2
     assert "leave out --samples" in capsys.readouterr().err
     assert _state(photos) == before

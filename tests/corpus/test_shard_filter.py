@@ -422,7 +422,7 @@ class TestRefusals:
     def test_no_image_has_a_score(self, weights: str, tmp_path: Path) -> None:
         shard = str(write_tar(tmp_path / "s.tar", [("a.png", b"x")]))
         score(weights, shard, tmp_path / "x.parquet")
-        with pytest.raises(ShardError, match=r"none of 1 images has a score \({'unreadable': 1}\)"):
+        with pytest.raises(ShardError, match=r"none of 1 image has a score \(1 unreadable\)"):
             keep(shard, tmp_path / "x.parquet", tmp_path / "out", reject=0.5)
 
     @pytest.mark.parametrize("change", ["bytes", "key", "more", "fewer"])

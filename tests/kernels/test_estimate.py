@@ -77,7 +77,7 @@ def test_the_same_again_and_as_many_as_are_asked_for(clean: dict[str, Tensor]) -
 def test_too_few_edges_are_refused(clean: dict[str, Tensor]) -> None:
     flat = {"flat.png": edge_powers(torch.full((3, 64, 64), 0.5))}
     assert flat["flat.png"].shape == (0, len(FREQUENCIES))
-    with pytest.raises(ShapeError, match="degraded: expected at least 100 isolated edges, got 0 in 1 images"):
+    with pytest.raises(ShapeError, match="degraded: expected at least 100 isolated edges, got 0 in 1 image;"):
         estimate_kernels(clean, flat)
     with pytest.raises(ShapeError, match=r"sides from 36, got \(3, 20, 64\)"):
         edge_powers(torch.zeros(3, 20, 64))

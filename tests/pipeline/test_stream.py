@@ -429,9 +429,9 @@ def test_a_pipe_runs_only_when_allowed(tmp_path: Path) -> None:
 
 
 def test_shards_that_do_not_exist_or_hold_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match="no samples in 1 shards"):
+    with pytest.raises(ShardError, match="no samples in 1 shard,"):
         open_stream([str(tmp_path / "absent.tar")])
-    with pytest.raises(ShardError, match="no samples in 1 shards"):
+    with pytest.raises(ShardError, match="no samples in 1 shard,"):
         open_stream([str(write_tar(tmp_path / "x.tar", []))])
     with pytest.raises(ShardError, match=r"compressed shards have no addresses"):
         open_stream([str(tmp_path / "x.tar.gz")])

@@ -124,7 +124,7 @@ def test_score_filter_and_denoise_count_them(tmp_path: Path, capsys: pytest.Capt
     assert main(["denoise", "blind_spot_small", str(tar), str(tmp_path / "clean"), "--workers", "1"]) == 0
     report = json.loads((tmp_path / "clean" / "report.json").read_text())
     assert report["not_edited"] == {"missing_image": 1, "unused_image": 6}
-    assert "taken over as they are: 1 further_image" in capsys.readouterr().err
+    assert "taken over as they are: 1 further image" in capsys.readouterr().err
     assert any("first dot" in image["message"] and image["image"] == "clip.000.png" for image in report["broken"])
 
 

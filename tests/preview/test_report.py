@@ -123,8 +123,8 @@ def test_pairs_of_one_name_are_told_by_their_suffixes_or_refused(stream: dict[st
     (pairs[1] / "2.png").rename(pairs[1] / "3.png")
     stream_report(options, "t", pairs=pairs, rows=1, skipped=told)
     assert told == [
-        f"{pairs[0]}: 1 images without a partner, the first 2.png",
-        f"{pairs[1]}: 1 images without a partner, the first 3.png",
+        f"{pairs[0]}: 1 image without a partner, the first 2.png",
+        f"{pairs[1]}: 1 image without a partner, the first 3.png",
     ]
     (pairs[1] / "0.png").unlink()
     with pytest.raises(OptionError, match=r"whose partner\? .*0.png and .*0.webp and .*0.webp differ in suffix"):

@@ -226,7 +226,7 @@ class TestBrokenImages:
     def test_nothing_usable(self, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
         (tmp_path / "in" / "a.png").write_text("no image")
-        with pytest.raises(ShardError, match=r"none of 1 images could be used \(1 unreadable\)"):
+        with pytest.raises(ShardError, match=r"none of 1 image could be used \(1 unreadable\)"):
             write(tmp_path / "in", tmp_path / "out")
         assert len(json.loads((tmp_path / "out" / "report.json").read_text())["broken"]) == 1
         assert not (tmp_path / "out" / "index.json").exists()

@@ -101,7 +101,7 @@ class TestUnlisted:
         with caplog.at_level(logging.WARNING, "synthpipe"):
             assert [url.rpartition("/")[2] for url in expand_urls(place)] == ["a.tar", "b.tar"]
         (line,) = caplog.messages
-        assert "1 tar files are not in its index.json and are not read, as 'c.tar'" in line
+        assert "1 tar file not in its index.json and not read, as 'c.tar'" in line
 
     def test_all_listed(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
         expand_urls(str(folder))

@@ -221,7 +221,7 @@ def test_refusals(dde: DDE, clean: Path, tmp_path: Path) -> None:
 
     refused("nothing to tell from clean", families=[])
     refused("does not exist", folder=tmp_path / "none")
-    refused(r"8 images do not split.*0.01 of them", holdout=0.01)
+    refused(r"8 images, too few for a share.*0.01 of them", holdout=0.01)
     refused("no part is called 'sharpness'; there are log_energy", error=OptionError, ignore=["sharpness"])
     refused("levels within 0.01..0.25", error=ShapeError, levels=[0.5])
     refused(r"no usable image for 'clean'.*too_small.*128 pixels", tile=128)

@@ -58,7 +58,9 @@ def run(given: dict[str, Any]) -> KernelBank:
     return model
 
 
-def test_a_run_writes_a_bank_with_its_card(options: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_a_run_writes_a_bank_with_its_card(
+    piles: dict[str, str], options: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     bank = run(options(side=11, kernels=6))
     assert bank.config["side"] == 11
     assert 1 <= bank.config["number"] <= 6
@@ -72,7 +74,12 @@ def test_a_run_writes_a_bank_with_its_card(options: Callable[..., dict[str, Any]
     assert info["frequencies"] == list(FREQUENCIES)
     row = amplitudes(bank.kernels[:1])[0].tolist()
     assert info["amplitudes"][0] == pytest.approx(row, abs=1e-3)
-    assert (folder / "log.txt").read_text().count("amplitude_0.2") == 1
+    log = (folder / "log.txt").read_text()
+    assert log.count("amplitude_0.2") == 1
+    clean, noisy = log.splitlines()[-2:]
+    assert clean.split("data: ")[1] == f"clean: folders {piles['clean']}; images 12"
+    assert noisy.split("data: ")[1] == f"noisy: folders {piles['noisy']}; images 10"
+    assert "{" not in log
     assert [path.name for path in (folder / "samples").iterdir()] == ["step_00000024.png"]
     assert read_options(folder / "options.yml", SCHEMAS["kernels"]).side == 11  # type: ignore[attr-defined]
 
@@ -172,7 +179,7 @@ def test_of_piles_that_are_too_large_a_part_is_read(tmp_path: Path, caplog: pyte
     data = {"clean": {"folder": clean}, "noisy": {"folder": soft}, "megapixels": 0.3, "workers": 0}
     with caplog.at_level(logging.INFO, logger="synthpipe.training"):
         run({"kind": "kernels", "run_dir": str(tmp_path / "run"), "estimator": "spectra", "data": data})
-    assert "noisy: 0.3 megapixels of 1.2 are read, from 4 images of 8: see data.megapixels" in caplog.text
+    assert "noisy: 0.3 megapixels of 1.2 are read, from 4 of 8 images: see data.megapixels" in caplog.text
     assert "clean: 0." not in caplog.text
 
 

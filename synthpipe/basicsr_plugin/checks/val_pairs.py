@@ -18,7 +18,7 @@ from synthpipe.basicsr_plugin.checks.lookup import block_at, value_at
 from synthpipe.basicsr_plugin.checks.sizes import lq_multiple
 from synthpipe.basicsr_plugin.checks.types import registered
 from synthpipe.basicsr_plugin.checks.val_image import AsRead, read_as_basicsr
-from synthpipe.errors import ImageError
+from synthpipe.errors import ImageError, counted
 
 __all__ = ["MOST_PAIRS", "Findings", "check_val_pairs"]
 
@@ -149,7 +149,8 @@ def _pairs(where: str, block: dict[str, Any]) -> tuple[list[str], list[tuple[str
     if kind == "disk":
         absent = [path for pair in pairs for path in pair if not os.path.isfile(path)]
         if absent:
-            return [f"{where}: {len(absent)} files that its list names are not there, such as {absent[0]!r}"], []
+            names = f"{counted(len(absent), 'file')} that cannot be found, such as {absent[0]!r}"
+            return [f"{where}: its list names {names}"], []
     return [], pairs
 
 
@@ -162,8 +163,8 @@ def _passed_over_below(where: str, block: Mapping[str, Any]) -> Iterator[str]:
     for key in ("dataroot_gt", "dataroot_lq") if _reads_folders(block) else ():
         if below := _files_below(block[key]):
             yield (
-                f"{where}.{key}: {below} files in folders below {block[key]!r} are no part of the validation, for "
-                f"BasicSR does not look there; {_CURE}, flat"
+                f"{where}.{key}: no part of the validation: {counted(below, 'file')} in folders below {block[key]!r}, "
+                f"for BasicSR does not look there; {_CURE}, flat"
             )
 
 
@@ -188,14 +189,14 @@ def _why_unpaired(where: str, block: Mapping[str, Any]) -> Iterator[str]:
     suffixes = [(wanted[name], by_stem[Path(name).stem]) for name in alone if Path(name).stem in by_stem]
     if suffixes:
         yield (
-            f"{where}: BasicSR wants the same suffix in both folders, and {len(suffixes)} pairs have two, such as "
-            f"{suffixes[0][0]!r} and {suffixes[0][1]!r}; {_CURE}, all PNG"
+            f"{where}: BasicSR wants the same suffix in both folders, not so in {counted(len(suffixes), 'pair')}, "
+            f"such as {suffixes[0][0]!r} and {suffixes[0][1]!r}; {_CURE}, all PNG"
         )
     else:
         beside = f" (filename_tmpl is {template!r})" if template != "{}" else ""
         for names, here, there in ((alone, "gt", "lq"), (extra, "lq", "gt")):
             if names:
-                yield f"{where}: {len(names)} images of {here} have no partner of that name in {there}{beside}: " + (
+                yield f"{where}: {counted(len(names), 'image')} of {here} without a partner in {there}{beside}: " + (
                     f"{_some(wanted.get(name, name) if here == 'gt' else name for name in names)}; {_CURE}"
                 )
 

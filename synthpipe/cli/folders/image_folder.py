@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from synthpipe.cli.command import print_given_up, print_nothing_done, print_passed_over
 from synthpipe.cli.folders.result_names import PageKey, ResultNames
 from synthpipe.cli.page_options import PageReading
-from synthpipe.errors import ImageError, OptionError
+from synthpipe.errors import ImageError, OptionError, counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,7 +140,8 @@ def convert_images(job: FolderJob, render: Render) -> int:
     print_passed_over(passed_over)
     done = len(paths) - failed.total()
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
-    print(f"{job.target}: {done} of {len(paths)} images {job.verb}" + (f"; skipped: {reasons}" if reasons else ""))
+    told = f"{job.target}: {done} of {counted(len(paths), 'image')} {job.verb}"
+    print(told + (f"; skipped: {reasons}" if reasons else ""))
     print_given_up(given_up.counts, given_up.files)
     if done == 0:
         print_nothing_done(job.command, f"no image below {job.source} could be used", failed)
@@ -176,7 +177,7 @@ def _check_results(names: ResultNames, job: FolderJob, place: OutputPlace, repla
         strange = [str(path) for path, name in names.keys.items() if path.name != f"{Path(name).name}.png"]
         if strange:
             raise OptionError(
-                f"--in-place: {len(strange)} images are no .png, such as {strange[0]!r}: their results would lie "
+                f"--in-place: no .png: {counted(len(strange), 'image')}, such as {strange[0]!r}: results would lie "
                 "beside them, and the next run would read both; name another OUT"
             )
     elif job.source.is_dir():

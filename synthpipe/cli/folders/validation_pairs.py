@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from synthpipe.cli.folders.image_folder import Render, Rendered, Result
 from synthpipe.cli.folders.result_names import PageKey
+from synthpipe.errors import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,13 +58,13 @@ def print_pairs(target: Path, scale: int) -> None:
     # BasicSR takes every file that is not hidden.
     gt, lq = ({path.name for path in (target / folder).glob("[!.]*")} for folder in PAIR_FOLDERS)
     others = sorted(name for name in gt & lq if not _is_of_scale(target, name, scale))
-    print(f"{target}/gt and {target}/lq: {len(gt & lq) - len(others)} pairs for scale {scale}")
+    print(f"{target}/gt and {target}/lq: {counted(len(gt & lq) - len(others), 'pair')} for scale {scale}")
     if others:
-        print(f"{len(others)} other pairs lie there of another scale, such as {others[0]!r}; remove them")
+        print(f"to be removed there: {counted(len(others), 'pair')} of another scale, such as {others[0]!r}")
     if scale == 1:
         print("gt and lq have the same size; for super-resolution give --scale, such as --scale 4")
     if alone := sorted(gt ^ lq):
-        print(f"{len(alone)} other files lie there without a partner, such as {alone[0]!r}; remove them")
+        print(f"to be removed there: {counted(len(alone), 'file')} without a partner, such as {alone[0]!r}")
 
 
 def _is_of_scale(target: Path, name: str, scale: int) -> bool:

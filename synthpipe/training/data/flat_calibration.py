@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthpipe.errors import TrainingError
+from synthpipe.errors import TrainingError, counted
 from synthpipe.flat_noise import measure_flat_noise, noise_level
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.flows.draws import SeededNoise
@@ -165,8 +165,8 @@ def check_flat_areas(data: UnpairedData) -> None:
     for group in groups:
         if all(noise_level(read(number)) is None for number in group.measured):
             raise TrainingError(
-                f"calibrate: none of {len(group.measured)} noisy images of about one level has a flat area on which "
-                "its noise can be measured; set it to false"
+                f"calibrate: none of {counted(len(group.measured), 'noisy image')} of about one level has a flat area "
+                "on which its noise can be measured; set it to false"
             )
     side, looked_at = 0, 0
     for tile in data.each_clean_tile(CANDIDATES, TILE):
@@ -186,7 +186,7 @@ def _groups_of(data: UnpairedData) -> tuple[list[LevelGroup], Callable[[int], Te
     images = [n for n in range(count) if not noisy.is_broken(n)] if data.levels else _readable_few(noisy)
     if not images:
         raise TrainingError(
-            f"calibrate: none of {len(noisy.files)} noisy images can be read; check data.noisy; {noisy.advice()}"
+            f"calibrate: none of {counted(count, 'noisy image')} can be read; check data.noisy; {noisy.advice()}"
         )
     levels = [data.levels.get(noisy.files[number], 1.0) for number in images]
     return group_levels(levels), lambda number: _read_again(noisy, images[number])
@@ -269,7 +269,9 @@ def most_flat(tiles: Tensor, nodes: Tensor, count: int) -> Tensor:
 
 
 def _none_flat(count: int, side: int) -> TrainingError:
-    return TrainingError(f"calibrate: none of {count} clean crops of {side} pixels has a flat area; set it to false")
+    return TrainingError(
+        f"calibrate: none of {counted(count, 'clean crop')} of {side} pixels has a flat area; set it to false"
+    )
 
 
 def correction_for(degrade: Degrade, tiles: Tensor, pile: PileNoise, log_levels: Tensor) -> FlatCorrection:

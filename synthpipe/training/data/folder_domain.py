@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.config.run import DomainOptions, ReadingOptions
-from synthpipe.errors import ImageError, TrainingError
+from synthpipe.errors import ImageError, TrainingError, counted
 from synthpipe.files import image_files
 from synthpipe.files.decode import decode_image
 from synthpipe.files.folder_walk import expected_images, passed_over_text
@@ -177,9 +177,9 @@ class FolderDomain:
         self._cache = DecodedCache(limit, self._read)
         self._counted = bytearray(len(self._paths))
         logger.info(
-            "%s: %d images, %.1f megapixels%s%s%s",
+            "%s: %s, %.1f megapixels%s%s%s",
             name,
-            len(self._paths),
+            counted(len(self._paths), "image"),
             sum(areas) / 1e6,
             "" if fits else f" (outgrow cache_mb: {self._stay} crops in a row from each)",
             f", skipped {passed_over_text(self.skipped)}" if self.skipped else "",
@@ -229,8 +229,9 @@ class FolderDomain:
             if image is not None:
                 draws = uniforms(self.seed, self.name, "crop", step, slot)
                 return self._cut(image, draws), str(self._paths[index])
+        count = counted(len(self._paths), "image")
         raise TrainingError(
-            f"{self.name}: none of {len(self._paths)} images can be read ({passed_over_text(self.skipped)}), such as "
+            f"{self.name}: none of {count} can be read ({passed_over_text(self.skipped)}), such as "
             f"{str(self._paths[0])!r}: check the files in {', '.join(self.options.places)}; {self.advice()}"
         )
 
@@ -272,7 +273,7 @@ class FolderDomain:
                 f"largest has {largest}; {self._cures['too_small']}"
             )
             raise TrainingError(
-                f"{self.name}: none of {len(paths)} images can be used ({passed_over_text(self.skipped)}): "
+                f"{self.name}: none of {counted(len(paths), 'image')} can be used ({passed_over_text(self.skipped)}): "
                 f"{self.advice()}"
             )
         return kept, kept_sizes

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from synthpipe.config.deflow import UnpairedOptions
 from synthpipe.config.reader import parse_options
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, counted
 from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.skip_advice import raise_limit
 from synthpipe.pixel_limit import MAX_PIXELS
@@ -153,7 +153,7 @@ def findings_of(clean: PileSide, noisy: PileSide, piles: Piles) -> tuple[Finding
 
 
 def _of_amount(name: str, side: PileSide) -> Finding:
-    found = f"{side.images} {'image' if side.images == 1 else 'images'}, {side.megapixels:.1f} megapixels, "
+    found = f"{counted(side.images, 'image')}, {side.megapixels:.1f} megapixels, "
     found += f"shorter side {side.short_side}"
     if side.too_small:
         found += f", {side.too_small} more below {_SMALLEST} pixels"

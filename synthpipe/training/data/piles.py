@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthpipe.errors import ShapeError
+from synthpipe.errors import ShapeError, counted
 from synthpipe.flat_noise import LAGS, measure_flat_noise, noise_level
 from synthpipe.flat_noise.measure import flat_power
 from synthpipe.flat_noise.spectrum import SIDE, dct_matrix, radius
@@ -134,7 +134,7 @@ class Piles:
         if not self.levels:
             return "no flat area to measure noise in"
         low, high = 255 * self.levels[0], 255 * self.levels[-1]
-        found = f"sigma {low:.1f} to {high:.1f} of 255 in {len(self.levels)} crops"
+        found = f"sigma {low:.1f} to {high:.1f} of 255 in {counted(len(self.levels), 'crop')}"
         return f"{found}, {self.distinct_levels} different"
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from synthpipe.config.deflow import UnpairedOptions
-from synthpipe.errors import OptionError, TrainingError
+from synthpipe.errors import OptionError, TrainingError, counted
 from synthpipe.flat_noise import noise_level
 from synthpipe.seeds import sample_seed
 from synthpipe.training.data.folder_domain import FolderDomain
@@ -90,7 +90,8 @@ class UnpairedData(DomainReaders):
         """
         chosen = state.get("chosen")
         if self.piles is not None and chosen is not None and chosen != choices_of(self._options):
-            logger.warning("piles: the run goes on with what it chose at its start: %s", chosen)
+            words = ", ".join(f"{name} {value}" for name, value in chosen.items())
+            logger.warning("piles: the run goes on with what it chose at its start: %s", words)
             broken = self._broken_noisy() if self.levels else set()
             self.close()
             self._read(with_choices(self._options, chosen))
@@ -174,19 +175,19 @@ def _levels_of(domain: FolderDomain) -> dict[str, float]:
         unread += image is None
         found[file] = None if image is None else noise_level(image)
     if unread == len(found):
-        raise TrainingError(f"data.noisy: none of {unread} images can be read: {domain.advice()}")
+        raise TrainingError(f"data.noisy: none of {counted(unread, 'image')} can be read: {domain.advice()}")
     known = [level for level in found.values() if level is not None]
     if not known:
         raise TrainingError(
-            f"data.noisy: none of {len(found)} images has a flat area on which its noise can be measured; set "
-            "model.level: false"
+            f"data.noisy: none of {counted(len(found), 'image')} has a flat area on which its noise can be measured; "
+            "set model.level: false"
         )
     middle = statistics.median(known)
     logger.info(
-        "noisy: levels %.2f to %.2f of 255, median %.2f, %d images without a flat area",
+        "noisy: levels %.2f to %.2f of 255, median %.2f, %s without a flat area",
         255 * min(known),
         255 * max(known),
         255 * middle,
-        len(found) - len(known),
+        counted(len(found) - len(known), "image"),
     )
     return {file: middle if level is None else level for file, level in found.items()}

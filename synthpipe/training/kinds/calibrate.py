@@ -17,7 +17,7 @@ from synthpipe.density.kinds.fit import calibrate_pooling, fit_network
 from synthpipe.density.kinds.scorer import FEATURE_NAMES, KindScorer
 from synthpipe.density.reliability import ReliabilityBin, largest_bias, reliability_bins
 from synthpipe.density.scorer import QUANTILE_TILES
-from synthpipe.errors import TrainingError
+from synthpipe.errors import TrainingError, counted
 from synthpipe.files.source_files import refuse_overlap
 from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import to_float
@@ -149,8 +149,8 @@ def _shares(images: int, options: KindCalibrationOptions) -> Tensor:
     count = round(1 / options.holdout)
     if images < count:
         raise TrainingError(
-            f"calibrate: {images} usable images do not make {count} shares to hold out in turn (holdout "
-            f"{options.holdout:g}); give more images"
+            f"calibrate: too few, {counted(images, 'usable image')}, to make {count} shares to hold out in turn "
+            f"(holdout {options.holdout:g}); give more images"
         )
     shares = torch.empty(images, dtype=torch.long)
     shares[torch.randperm(images, generator=generator_for(options.seed, "shares"))] = torch.arange(images) % count

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from synthpipe.errors import TrainingError
+from synthpipe.errors import TrainingError, counted
 
 __all__ = ["BadSteps", "is_bad"]
 
@@ -68,7 +68,7 @@ class BadSteps:
         logger.warning("step %d skipped: loss %g, gradient norm %g", step, loss, norm)
         if self.in_a_row > self._most:
             raise TrainingError(
-                f"{self.in_a_row} steps in a row gave a loss or gradient that is not finite, at most "
+                f"{counted(self.in_a_row, 'step')} in a row gave a loss or gradient that is not finite, at most "
                 f"max_bad_steps={self._most} are allowed (step {step}, loss {loss:g}, gradient norm {norm:g}); "
                 "lower optimizer.lr, set clip_norm, or raise the model's scale_eps"
             )

@@ -175,7 +175,7 @@ def test_images_without_a_flat_area_count_as_the_median(piles: Path, tmp_path: P
 
 def test_what_has_no_flat_area_is_refused(piles: Path, tmp_path: Path) -> None:
     write(tmp_path / "black.png", np.zeros((64, 64, 3)))
-    with pytest.raises(TrainingError, match="none of 1 images has a flat area"):
+    with pytest.raises(TrainingError, match="none of 1 image has a flat area"):
         UnpairedData(options(piles, noisy={"folder": str(tmp_path)}), 0, with_levels=True)
     rough = torch.from_numpy(np.random.default_rng(0).random((2, 3, 64, 64)))
     with pytest.raises(TrainingError, match="none of 2 clean crops"):

@@ -268,14 +268,14 @@ def test_refusals_name_the_folder_and_the_way_out(
     with pytest.raises(TrainingError, match=r"empty': no images; expected files ending in \.png, .*found 1 \.txt"):
         domain({**photos, "clean": str(tmp_path / "empty")})
     write_image(tmp_path / "tiny" / "a.png", 12, 30)
-    with pytest.raises(TrainingError, match=r"none of 1 images can be used .*needs 16 .*largest has 12"):
+    with pytest.raises(TrainingError, match=r"none of 1 image can be used .*needs 16 .*largest has 12"):
         domain({**photos, "clean": str(tmp_path / "tiny")})
     with pytest.raises(OptionError, match=r"multiple of 6 .*got 8"):
         UnpairedData(options(photos), seed=0, world_size=3)
     (tmp_path / "bad").mkdir()
     data = write_image(tmp_path / "bad" / "a.png", 200, 200).read_bytes()
     (tmp_path / "bad" / "a.png").write_bytes(data[:-2000])
-    with pytest.raises(TrainingError, match=r"none of 1 images can be read .*truncated.*a\.png"):
+    with pytest.raises(TrainingError, match=r"none of 1 image can be read .*truncated.*a\.png"):
         domain({**photos, "clean": str(tmp_path / "bad")}).crop(0, 0)
 
 
