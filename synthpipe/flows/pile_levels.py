@@ -88,6 +88,8 @@ class AskedLevel:
         self._limits: tuple[float, float] | None = None
         #: Draw from the other end: where 0.2 of the levels are below what a number draws, 0.8 are.
         self.opposite = False
+        #: Not drawn, but the nearest that can be to this one, on the [0, 1] scale.
+        self.near: float | None = None
         if level is None or level == "pile":
             return
         limits = tuple(level) if isinstance(level, tuple | list) else (level, level)
@@ -106,14 +108,20 @@ class AskedLevel:
         """Whether more than one level can be drawn."""
         if self._pile is None:
             return False
-        if self._limits is None:
-            return bool(self._pile.quantiles[0] < self._pile.quantiles[-1])
-        return self._limits[0] < self._limits[1]
+        low, high = self._ends(self._pile)
+        return low < high
+
+    def _ends(self, pile: PileLevels) -> tuple[float, float]:
+        """The least and the greatest level that can be drawn."""
+        return (float(pile.quantiles[0]), float(pile.quantiles[-1])) if self._limits is None else self._limits
 
     def draw(self, uniform: Tensor) -> Tensor | None:
         """Levels ``(B,)`` on the [0, 1] scale, from numbers ``(B,)`` of the uniform law; None without levels."""
         if self._pile is None:
             return None
+        if self.near is not None:
+            low, high = self._ends(self._pile)
+            return torch.full_like(uniform, min(max(self.near, low), high))
         if self.opposite:
             uniform = 1 - uniform
         if self._limits is None:

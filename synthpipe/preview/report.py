@@ -15,8 +15,9 @@ from synthpipe.config.stream import StreamOptions
 from synthpipe.errors import ImageError, OptionError, counted
 from synthpipe.files.folder_walk import expected_images, passed_over_text
 from synthpipe.files.image_files import decode_file, list_images
+from synthpipe.flat_noise import noise_level
 from synthpipe.noise_report import NoiseReport, PictureRow, make_report
-from synthpipe.preview.both_levels import draws_levels, opposite_levels
+from synthpipe.preview.asked_levels import draws_levels, level_near, opposite_levels
 from synthpipe.preview.none_usable import none_usable
 from synthpipe.preview.render import (
     Drawn,
@@ -98,6 +99,7 @@ def stream_report(
         if not judged:
             raise none_usable(f"{pairs[0]}: no usable pair with {pairs[1]}", reasons, told)
         facts["pairs"] = f"{len(judged)} of {pairs[0]} and {pairs[1]}"
+        facts["pairs"] += ", each at its own level" if draws_levels(degrade) else ""
     return make_report(
         title,
         made,
@@ -143,7 +145,11 @@ def _degraded_pairs(
     told: list[str],
     reasons: Counter[str],
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """``(clean, really degraded, degraded)`` at LR size, in [0, 1], from the middle of each pair."""
+    """``(clean, really degraded, degraded)`` at LR size, in [0, 1], from the middle of each pair.
+
+    Where levels are drawn, the third has the level that the whole of the second tells, as who degrades photographs of
+    one setting asks for it.
+    """
     degrade = degradation_of(options, stages=False, seen=None).to(device)
     for number, (ours, theirs) in enumerate(_partners(folders, told)):
         found = [_decoded(path, options.max_pixels, told, reasons) for path in (ours, theirs)]
@@ -164,7 +170,8 @@ def _degraded_pairs(
         top, left = ((n - side) // 2 // _MULTIPLE * _MULTIPLE for n, side in zip(noisy.shape[1:], sides, strict=True))
         window = (slice(None), slice(top, top + sides[0]), slice(left, left + sides[1]))
         hr = clean[:, top * scale : (top + sides[0]) * scale, left * scale : (left + sides[1]) * scale][None]
-        made = degrade_image(degrade, hr.to(device), sample_seed(options.seed, number, "pairs"), seen).cpu()
+        with level_near(degrade, noise_level(noisy) if draws_levels(degrade) else None):
+            made = degrade_image(degrade, hr.to(device), sample_seed(options.seed, number, "pairs"), seen).cpu()
         reduced = images.quantize_8bit(images.downscale_bicubic(hr, scale))
         yield reduced[0], noisy[window], images.quantize_8bit(made)[0]
 

@@ -71,6 +71,17 @@ class TestAskedLevel:
         assert drawn is not None
         assert set(np.round(drawn.numpy(), 4)) == {0.01, 0.02, 0.04}
 
+    @pytest.mark.parametrize(
+        ("level", "ends"), [("pile", (0.01, 0.04)), ((2.55, 5.1), (0.01, 0.02)), (5.1, (0.02, 0.02))]
+    )
+    def test_the_nearest_of_those_that_can_be_drawn(self, level: Any, ends: tuple[float, float]) -> None:
+        asked = AskedLevel(tiny(**LEVELLED), level)
+        for near in (0.005, 0.015, 0.3):
+            asked.near = near
+            drawn = asked.draw(torch.rand(3, dtype=torch.float64))
+            assert drawn is not None
+            assert drawn.tolist() == pytest.approx([min(max(near, ends[0]), ends[1])] * 3)
+
     def test_weights_without_levels_refuse_one_and_draw_none(self) -> None:
         with pytest.raises(ShapeError, match="know no noise level"):
             AskedLevel(tiny(), 5.0)

@@ -14,10 +14,11 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
+from synthpipe import checkpoints
 from synthpipe.cli import main
 from synthpipe.errors import ImageError, OptionError
 from synthpipe.preview import preview_options
-from synthpipe.preview.both_levels import draws_levels, opposite_levels
+from synthpipe.preview.asked_levels import draws_levels, opposite_levels
 from synthpipe.preview.render import degradation_of, draw_patches
 from synthpipe.preview.report import stream_report
 from synthpipe.preview.tile_columns import Recorder
@@ -203,6 +204,26 @@ def test_the_level_from_the_other_end_goes_with_all_else_as_it_was(kind: str, st
         assert [a * level(seed) for seed, a in enumerate(before)] == pytest.approx([16.0] * 4, rel=1e-4)
     assert [level(seed) for seed in range(4)] == before
     assert len(set(before)) == 4
+
+
+def test_a_pair_is_compared_at_its_own_level(stream: dict[str, object], tmp_path: Path) -> None:
+    """Pairs of the weakest and of the strongest noise of the pile; those beyond get the nearest that a stream makes."""
+    degrade = {"type": "deflow", "weights": "canon_5d2", "level": "pile"}
+    options = preview_options({**stream, "degrade": degrade}, "test")
+    quantiles = checkpoints.load("canon_5d2").pile.quantiles  # type: ignore[union-attr,attr-defined]
+    low, high = 255 * float(quantiles[0]), 255 * float(quantiles[-1])
+    shown = flat_images(4, 7)
+    clean = folder(tmp_path / "clean", shown)
+    ratios = []
+    for sigma in (low, high, 3 * high):
+        noisy = folder(tmp_path / f"{sigma:.2f}", with_noise(shown, WHITE, 8, factor=sigma / SIGMA))
+        report = stream_report(options, "t", pairs=(clean, noisy), rows=1)
+        assert report.facts["pairs"].endswith(", each at its own level")
+        (side,) = report.sides
+        assert side.made is not None
+        ratios.append(side.made.levels[0])
+    assert ratios[1] / ratios[0] == pytest.approx(high / low, rel=0.15)
+    assert ratios[2] == pytest.approx(ratios[1], rel=0.05)
 
 
 def test_only_degradations_of_several_levels_are_measured_twice(stream: dict[str, object], tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""For measuring: where a degradation draws levels of noise, its tiles a second time at other levels.
+"""For measuring: where a degradation draws levels of noise, others than it would draw.
 
 A tile is flat at few brightnesses.  With one level each, noise would seem weak at those where tiles happened to get low
-levels.  A training's report draws two for each of its tiles for the same reason
-(:mod:`synthpipe.training.data.flat_judge`).
+levels, so tiles are measured a second time, at opposite ones.  A training's report draws two for each of its tiles for
+the same reason (:mod:`synthpipe.training.data.flat_judge`).  A pair has one level, which its noisy side tells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from synthpipe.transforms.chains.stages.deflow import DeFlowStage
 from synthpipe.transforms.chains.whole import WholeDegradation
 from synthpipe.transforms.deflow import DeFlowDegrade
 
-__all__ = ["draws_levels", "opposite_levels"]
+__all__ = ["draws_levels", "level_near", "opposite_levels"]
 
 
 def draws_levels(degrade: BatchTransform) -> bool:
@@ -37,6 +37,19 @@ def opposite_levels(degrade: BatchTransform) -> Iterator[None]:
     finally:
         for asked in levels:
             asked.opposite = False
+
+
+@contextmanager
+def level_near(degrade: BatchTransform, level: float | None) -> Iterator[None]:
+    """Inside, every sample gets the level nearest to this one of those that may be drawn; with None they are drawn."""
+    levels = list(_asked(degrade))
+    for asked in levels:
+        asked.near = level
+    try:
+        yield
+    finally:
+        for asked in levels:
+            asked.near = None
 
 
 def _asked(degrade: object) -> Iterator[AskedLevel]:
