@@ -68,6 +68,11 @@ class NoiseEstimate:
     #: 0 to 1: of grey images, probability that strong noise is texture; says nothing of weak noise, and 0 of colour.
     texture: float = 0.0
 
+    @property
+    def error(self) -> float:
+        """How far the level is expected to be off, as a natural logarithm: what ``certainty`` follows from."""
+        return -_CERTAIN_WITHIN / math.log1p(-min(self.certainty, 0.999))
+
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and lists: what JSON can hold."""
         return {key: value.tolist() if isinstance(value, Tensor) else value for key, value in vars(self).items()}

@@ -18,7 +18,7 @@ from synthpipe.files.folder_walk import passed_over_text
 from synthpipe.files.skip_advice import raise_limit
 from synthpipe.pixel_limit import MAX_PIXELS
 from synthpipe.training.data.folder_domain import FolderDomain
-from synthpipe.training.data.pile_choices import choices_for, crops_of
+from synthpipe.training.data.pile_choices import choices_for, crops_of, images_of
 from synthpipe.training.data.pile_side import PileSide, measure_side
 from synthpipe.training.data.piles import Piles, measure_piles
 
@@ -84,7 +84,7 @@ class PileCheck:
 def check_piles(
     clean: str | Path, noisy: str | Path, scale: int = 1, seed: int = 0, max_pixels: int = MAX_PIXELS
 ) -> PileCheck:
-    """Compare two folders of photographs by 24 crops of each.
+    """Compare two folders of photographs by 24 crops of each, and the levels of up to 24 whole noisy ones.
 
     Args:
         clean: folder of clean images.
@@ -110,14 +110,14 @@ def check_piles(
         UnpairedOptions,
         source="synthpipe check",
     )
-    sides, crops = {}, {}
+    sides, crops, images = {}, {}, {}
     for name, domain in (("clean", options.clean), ("noisy", options.noisy)):
         larger = "give larger images" + (" or a smaller --scale" if domain.downscale > 1 else "")
         cures = {"too_small": larger, "bomb": raise_limit("--max-pixels")}
-        images = FolderDomain(name, domain, options, _SMALLEST, 1, seed, cures=cures)
-        crops[name] = crops_of(images)
-        sides[name] = measure_side(crops[name], images.sizes, images.skipped, images.passed_over)
-    piles = measure_piles(crops["clean"], crops["noisy"])
+        images[name] = pile = FolderDomain(name, domain, options, _SMALLEST, 1, seed, cures=cures)
+        crops[name] = crops_of(pile)
+        sides[name] = measure_side(crops[name], pile.sizes, pile.skipped, pile.passed_over)
+    piles = measure_piles(crops["clean"], crops["noisy"], images_of(images["noisy"]))
     chosen: dict[str, Any] = {"data.clean.downscale": scale} if scale > 1 else {}
     if max_pixels != MAX_PIXELS:
         chosen["data.max_pixels"] = max_pixels

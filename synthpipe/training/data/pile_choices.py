@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from synthpipe.seeds import sample_seed
 from synthpipe.training.data.folder_domain import TRAINING_CURES, FolderDomain
 from synthpipe.training.data.piles import Piles, measure_piles
 
-__all__ = ["choices_for", "choices_of", "choose", "crops_of", "pile_crops", "with_choices"]
+__all__ = ["choices_for", "choices_of", "choose", "crops_of", "images_of", "with_choices"]
 
 logger = logging.getLogger("synthpipe.training")
 
@@ -38,7 +39,8 @@ def choose(options: UnpairedOptions, seed: int) -> tuple[UnpairedOptions, Piles 
         return options, None
     clean = options.clean.model_copy(update={"resize_range": None})
     noisy = options.noisy.model_copy(update={"resize_range": None})
-    piles = measure_piles(pile_crops("clean", clean, options, seed), pile_crops("noisy", noisy, options, seed))
+    sides = [_side(name, domain, options, seed) for name, domain in (("clean", clean), ("noisy", noisy))]
+    piles = measure_piles(crops_of(sides[0]), crops_of(sides[1]), images_of(sides[1]))
     for line in piles.words():
         logger.info("piles: %s", line)
     found = choices_for(options, piles)
@@ -75,27 +77,22 @@ def with_choices(options: UnpairedOptions, choices: dict[str, Any]) -> UnpairedO
     return parse_options(values, UnpairedOptions)
 
 
-def pile_crops(name: str, domain: DomainOptions, reading: ReadingOptions, seed: int) -> list[Tensor]:
-    """Crops ``(3, H, W)`` uint8 of 64 to 256 pixels for :func:`~synthpipe.training.data.piles.measure_piles`, by seed.
-
-    Args:
-        name: of the domain, for messages and in the randomness.
-        domain: where the images are; not resized.
-        reading: how they are read.
-        seed: of the run.
-
-    Raises:
-        TrainingError: no folder, or no image of 64 pixels that can be read.
-    """
+def _side(name: str, domain: DomainOptions, reading: ReadingOptions, seed: int) -> FolderDomain:
+    """The images of one pile; TrainingError where there is none of 64 pixels."""
     cure = "give larger images, or set data.augment, data.align and resize_range yourself, not to auto"
     cures = TRAINING_CURES | {"too_small": cure}
-    return crops_of(FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed, cures=cures))
+    return FolderDomain(name, domain, reading, _SMALLEST, _CROPS, seed, cures=cures)
 
 
 def crops_of(images: FolderDomain) -> list[Tensor]:
-    """The same of images that are listed already; those that cannot be read are counted there, in ``skipped``."""
-    draws = torch.Generator().manual_seed(sample_seed(images.seed, 0, f"piles-{images.name}"))
-    order = torch.randperm(len(images), generator=draws).tolist()
+    """Crops ``(3, H, W)`` uint8 of 64 to 256 pixels for :func:`~synthpipe.training.data.piles.measure_piles`, by seed.
+
+    Images that cannot be read are counted in ``skipped`` of ``images``.
+
+    Raises:
+        TrainingError: no image can be read.
+    """
+    order, draws = _order(images)
     crops = []
     for place in range(_CROPS):
         image = images.image(order[place % len(order)])
@@ -113,6 +110,20 @@ def crops_of(images: FolderDomain) -> list[Tensor]:
             f"{images.advice()}"
         )
     return crops
+
+
+def images_of(images: FolderDomain) -> Iterator[Tensor]:
+    """The images that :func:`crops_of` cuts from, whole and each once."""
+    for number in _order(images)[0][:_CROPS]:
+        image = images.image(number)
+        if image is not None:
+            yield image
+
+
+def _order(images: FolderDomain) -> tuple[list[int], torch.Generator]:
+    """Of the images, by their seed; and what goes on drawing."""
+    draws = torch.Generator().manual_seed(sample_seed(images.seed, 0, f"piles-{images.name}"))
+    return torch.randperm(len(images), generator=draws).tolist(), draws
 
 
 def _align(options: UnpairedOptions, piles: Piles) -> int:

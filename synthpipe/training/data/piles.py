@@ -8,7 +8,7 @@ a direction, and how many levels of noise it holds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.errors import ShapeError, counted
-from synthpipe.flat_noise import LAGS, measure_flat_noise, noise_level
+from synthpipe.flat_noise import LAGS, NoiseEstimate, estimate_noise, measure_flat_noise
 from synthpipe.flat_noise.measure import flat_power
 from synthpipe.flat_noise.spectrum import SIDE, dct_matrix, radius
 from synthpipe.images import to_float, to_uint8
@@ -44,8 +44,9 @@ _COVERED = 0.1
 #: Groups of crops whose noise is measured apart, for the error of their mean; what direction must exceed.
 _GROUPS = 6
 _ERRORS, _LEAST_DIRECTION = 2.5, 0.02
-#: Levels further apart than this factor are different ones.
-_OTHER_LEVEL = 1.25
+#: Levels of one setting differ by this, as a logarithm, beside what each is expected to be off by; the least that is
+#: told, of 255.  Of more images than the last one image alone makes no other level.
+_SAME_LEVEL, _LEAST_LEVEL, _FEW = 0.15, 0.25, 4
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Piles:
     grid_phase: tuple[int, int] | None
     #: Lag-1 correlation of the noise, horizontal and vertical, and the error of their difference; None: no flat area.
     lag1: tuple[float, float, float] | None
-    #: Level of each noisy crop with flat area, sigma on the [0, 1] scale, ascending; and how many different ones.
+    #: Level of each noisy image that was looked at, sigma on the [0, 1] scale, ascending; and the fewest that explain
+    #: them within what each is uncertain by.
     levels: tuple[float, ...]
     distinct_levels: int
 
@@ -132,19 +134,23 @@ class Piles:
     def level_words(self) -> str:
         """Range of the noise levels."""
         if not self.levels:
-            return "no flat area to measure noise in"
+            return "no noise can be measured"
         low, high = 255 * self.levels[0], 255 * self.levels[-1]
-        found = f"sigma {low:.1f} to {high:.1f} of 255 in {counted(len(self.levels), 'crop')}"
-        return f"{found}, {self.distinct_levels} different"
+        found = f"sigma {low:.1f} to {high:.1f} of 255 in {counted(len(self.levels), 'image')}"
+        return f"{found}, " + (f"{self.distinct_levels} different" if self.distinct_levels > 1 else "as of one level")
 
 
 @torch.no_grad()
-def measure_piles(clean: Sequence[Tensor], noisy: Sequence[Tensor]) -> Piles:
+def measure_piles(
+    clean: Sequence[Tensor], noisy: Sequence[Tensor], noisy_images: Iterable[Tensor] | None = None
+) -> Piles:
     """Compare two piles.
 
     Args:
         clean: crops ``(3, H, W)`` uint8, of 64 pixels at least, that begin at multiples of 16 pixels of their images.
         noisy: the same of the other pile.
+        noisy_images: images ``(3, H, W)`` uint8 whose levels are told, one by one; those of crops differ by what is in
+            them.  By default the noisy crops.
 
     Raises:
         ShapeError: no crops, or too small ones.
@@ -157,7 +163,7 @@ def measure_piles(clean: Sequence[Tensor], noisy: Sequence[Tensor]) -> Piles:
             )
     softness = _softness(clean, noisy)
     grid = block_grid(noisy)
-    levels = sorted(level for level in map(noise_level, noisy) if level is not None)
+    estimates = [found for found in map(estimate_noise, noisy if noisy_images is None else noisy_images) if found]
     return Piles(
         softness=softness,
         resize_range=_range(softness),
@@ -165,8 +171,8 @@ def measure_piles(clean: Sequence[Tensor], noisy: Sequence[Tensor]) -> Piles:
         grid=None if grid is None else grid.side,
         grid_phase=None if grid is None else grid.phase,
         lag1=_direction(noisy),
-        levels=tuple(levels),
-        distinct_levels=_distinct(levels),
+        levels=tuple(sorted(found.level for found in estimates)),
+        distinct_levels=_distinct(estimates),
     )
 
 
@@ -276,10 +282,16 @@ def _direction(noisy: Sequence[Tensor]) -> tuple[float, float, float] | None:
     return across, down, float((lags[:, 0] - lags[:, 1]).std()) / math.sqrt(len(found))
 
 
-def _distinct(levels: Sequence[float]) -> int:
-    """Groups of ascending ``levels``, each within a factor of its lowest."""
-    count, lowest = 0, 0.0
-    for level in levels:
-        if count == 0 or level > _OTHER_LEVEL * max(lowest, 0.25 / 255):
-            count, lowest = count + 1, level
-    return count
+def _distinct(estimates: Sequence[NoiseEstimate]) -> int:
+    """The fewest levels of which each image has one within its uncertainty; 0 without images."""
+    middles = [math.log(max(255 * found.level, _LEAST_LEVEL)) for found in estimates]
+    reaches = [_SAME_LEVEL + found.error for found in estimates]
+    sizes: list[int] = []
+    last = -math.inf
+    for high, low in sorted((m + r, m - r) for m, r in zip(middles, reaches, strict=True)):
+        if low > last:
+            sizes.append(0)
+            last = high
+        sizes[-1] += 1
+    least = 1 if len(estimates) <= _FEW else 2
+    return max(sum(size >= least for size in sizes), min(1, len(sizes)))

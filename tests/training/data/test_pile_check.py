@@ -111,6 +111,17 @@ def test_too_little_and_too_small(tmp_path: Path, content: list[Tensor], noisy: 
         check_piles(write(tmp_path / "none", [x[:, :60, :60] for x in content[:2]]), noisy)
 
 
+def test_noise_that_differs_within_images_is_of_one_level(tmp_path: Path, clean: Path) -> None:
+    """Crops of their halves read 2 and 7; a camera's noise is as uneven where brightness is."""
+    sigma = torch.full((3, 512, 1), 2 / 255)
+    sigma[:, 256:] = 7 / 255
+    shots = [0.5 + sigma * noise(seed, 512) for seed in range(3)]
+    found = check_piles(clean, write(tmp_path / "noisy", shots))
+    assert found.piles.distinct_levels == 1
+    assert len(found.piles.levels) == 3
+    assert found.options["model.level"] is False
+
+
 def test_blocks_and_levels_become_options(tmp_path: Path, content: list[Tensor], clean: Path) -> None:
     shots = [
         jpeg(x + (2 if seed % 2 else 7) / 255 * noise(seed, SIDE, 0.5, 0.5), 90, 2)

@@ -29,6 +29,15 @@ def leaves(seed: int, side: int = 192, dark: float = 0.1, bright: float = 0.9) -
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
+def foliage(seed: int, side: int = 192, strength: float = 0.03) -> Tensor:
+    """Texture everywhere, with the spectrum of photographs: amplitude falls as one over the frequency."""
+    frequency = torch.fft.fftfreq(side)
+    radius = torch.hypot(frequency[:, None], frequency).clamp(min=1 / side)
+    white = torch.randn(side, side, generator=torch.Generator().manual_seed(seed))
+    x = torch.fft.ifft2(torch.fft.fft2(white) / radius).real
+    return (0.5 + strength * x / x.std()).expand(3, -1, -1)
+
+
 def to_bytes(image: Tensor) -> Tensor:
     return (image.clamp(0, 1) * 255).round().to(torch.uint8)
 
@@ -131,6 +140,16 @@ def test_levels_of_a_mixed_pile(clean: list[Tensor]) -> None:
     assert found.distinct_levels == 2
     assert 255 * found.levels[0] == pytest.approx(3, rel=0.15)
     assert 255 * found.levels[-1] == pytest.approx(8, rel=0.15)
+
+
+@pytest.mark.parametrize("sigmas", [(4,), (8,), (4, 8)])
+def test_texture_makes_no_level(clean: list[Tensor], sigmas: tuple[int, ...]) -> None:
+    """Two thirds of the images have no flat place."""
+    content = [foliage(seed) if seed % 3 else leaves(100 + seed) for seed in range(12)]
+    noisy = [to_bytes(x + sigmas[seed % len(sigmas)] / 255 * noise(seed)) for seed, x in enumerate(content)]
+    found = measure_piles(clean, noisy)
+    assert found.distinct_levels == len(sigmas)
+    assert ("as of one level" in found.level_words()) == (len(sigmas) == 1)
 
 
 def test_words_and_json(clean: list[Tensor]) -> None:
