@@ -105,6 +105,8 @@ class Objective(nn.Module, ABC, Generic[M]):
     #: Whether :meth:`forward` and its gradient can be one CUDA graph: they ask the device for no value, make no tensors
     #: from the host's data, keep nothing from step to step, and use of a batch its tensors alone.
     capturable: ClassVar[bool] = False
+    #: What :meth:`judge` measures, where that is not the weights as they are: distances of one name are one curve.
+    measured: str = ""
 
     def __init__(self, model: M) -> None:
         super().__init__()

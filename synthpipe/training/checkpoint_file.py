@@ -127,6 +127,7 @@ def _require_best(path: Path, best: Mapping[str, Any]) -> None:
     )
     info = best.get("info", {})
     told = isinstance(info, Mapping) and all(_are_numbers({n: v}) or _are_numbers(v) for n, v in info.items())
+    told = told and isinstance(best.get("measured", ""), str)
     if not points or type(step) is not int or step < 0 or not isinstance(weights, Mapping) or not told:
         raise refused(path, "best: expected a curve of numbers, a step and weights, got something else")
     for name, value in weights.items():

@@ -49,6 +49,7 @@ class DeFlowObjective(Objective[DeFlow]):
     def __init__(self, model: DeFlow, calibrate: bool = False, report: bool = False) -> None:
         super().__init__(model)
         self._calibrate, self._report = calibrate, report
+        self.measured = "weights as they will be used, corrected" if calibrate else ""
         self._judge: FlatJudge | None = None
         self._calibration: FlatCalibration | None = None
 

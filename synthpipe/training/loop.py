@@ -102,6 +102,7 @@ class Trainer:
         options, fabric = self.options, self.fabric
         torch.manual_seed(options.seed)
         self.objective = self.build_objective()
+        self.best = BestWeights(self.objective.measured)
         torch.manual_seed(sample_seed(options.seed, 0, f"rank{fabric.global_rank}"))
         saved = None if resume_from is None else self.folder.load(resume_from, options, fabric.world_size)
         self.objective.to(fabric.device)

@@ -101,6 +101,28 @@ def test_a_resumed_run_has_the_same_curve_and_best_weights(
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
+@pytest.mark.usefixtures("few_tiles")
+def test_a_curve_of_weights_without_their_correction_begins_anew(
+    options: Callable[..., TrainDeFlowOptions], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A checkpoint of before distances were those of corrected copies: it does not say what they are of."""
+    changes: dict[str, Any] = {"calibrate": True, "max_steps": 4, "checkpoint_every": 2, "sample_every": 1}
+    asked = iter(range(99))
+    train(options("run", **changes), stop=lambda: next(asked) >= 2)
+    path = tmp_path / "run" / "checkpoints" / "step_00000002.pt"
+    state = torch.load(path, weights_only=False)
+    state["best"].pop("measured", None)
+    state["best"]["curve"][-1]["distance"] = 1e-6
+    torch.save(state, path)
+    with caplog.at_level("WARNING", "synthpipe.training"):
+        train(options("run", resume="auto", **changes))
+    assert "begin anew: distances up to here were measured on weights as they were trained" in caplog.text
+    points = rows(tmp_path / "run")
+    assert points
+    assert all(int(row["step"]) > 2 for row in points)
+    assert checkpoints.read_header(tmp_path / "run" / "best.safetensors")["info"]["steps"] > 2
+
+
 def test_a_finished_run_that_is_started_again_writes_the_same(
     options: Callable[..., TrainDeFlowOptions], tmp_path: Path
 ) -> None:
@@ -371,6 +393,6 @@ def test_best_weights_are_those_of_the_least_distance() -> None:
     assert again.info == {"steps": 20, "figures": {"loss": 0.2}}
     assert (again.knows(30), again.knows(25)) == (True, False)
     assert not again.add(40, {"distance": 0.31}, model, {})
-    older = {name: value for name, value in best.state_dict().items() if name != "info"}
+    older = {name: value for name, value in best.state_dict().items() if name not in ("info", "measured")}
     again.load_state_dict(older)
     assert again.info == {"steps": 20, "figures": {}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,18 @@ from torch import Tensor, nn
 
 __all__ = ["BestWeights"]
 
+logger = logging.getLogger("synthpipe.training")
+
 
 class BestWeights:
-    """A point for every measurement, and the weights of the least distance; its state is part of the checkpoints."""
+    """A point for every measurement, and the weights of the least distance; its state is part of the checkpoints.
 
-    def __init__(self) -> None:
+    Args:
+        measured: names what distances are of; those of a state that names something else are not compared with ours.
+    """
+
+    def __init__(self, measured: str = "") -> None:
+        self._measured = measured
         #: Step of the weights that are kept; 0 where there are none.
         self.step = 0
         #: What the header of these weights says of their step.
@@ -61,6 +69,7 @@ class BestWeights:
         if not self._curve:
             return {}
         return {
+            "measured": self._measured,
             "curve": [dict(point) for point in self._curve],
             "step": self.step,
             "info": dict(self.info),
@@ -68,7 +77,15 @@ class BestWeights:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Go on from what :meth:`state_dict` gave; where its distances are of something else, begin anew and say so."""
+        if state.get("curve") and state.get("measured", "") != self._measured:
+            logger.warning(
+                "distance.csv and best.safetensors begin anew: distances up to here were measured on %s, from here on "
+                "on %s",
+                state.get("measured") or "weights as they were trained",
+                self._measured or "weights as they are trained",
+            )
+            return
         self._curve = [dict(point) for point in state.get("curve", ())]
         self.step, self._weights = int(state.get("step", 0)), dict(state.get("weights", {}))
         # A state of an older version knows the step alone.
