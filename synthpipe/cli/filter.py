@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{outcome.kept} of {counted(outcome.images, 'image')} kept, {rejected} rejected by {decisions.by}")
     if decisions.kinds and rejected:
         print("rejected for: " + ", ".join(f"{n} {kind}" for kind, n in decisions.rejected_by_kind().items() if n))
-    elif not decisions.kinds:
+    elif args.by is None and not decisions.kinds:
         print(
             "one number decided; with a table by scorer_kinds, --reject-kinds tells noise, blur and others apart",
             file=sys.stderr,

@@ -176,7 +176,8 @@ def _write_report(
     for side in report.sides:
         for verdict in side.verdicts:
             option = f"; change: {verdict.option}" if verdict.option else ""
-            print(f"{side.name}: {verdict.subject} {verdict.status}: {verdict.words}{option}")
+            said = verdict.words if verdict.status in verdict.words else f"{verdict.status}, {verdict.words}"
+            print(f"{side.name}: {verdict.subject}: {said}{option}")
     _print_skipped([text for text in dict.fromkeys(skipped) if text not in named], "images of the report")
     print(page)
 

@@ -93,6 +93,9 @@ def test_score_and_filter(linked: Path, tmp_path: Path, capsys: pytest.CaptureFi
     hint, *passed_over = capsys.readouterr().err.splitlines()
     assert "one number decided" in hint
     assert passed_over == [PASSED_OVER]
+    command[3] = str(tmp_path / "by_column")
+    assert main([*command, "--by", "degraded_logit"]) == 0
+    assert "one number decided" not in capsys.readouterr().err
 
 
 def test_score_of_a_folder_without_images(linked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

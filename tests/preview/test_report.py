@@ -153,7 +153,7 @@ def test_the_command_writes_page_and_numbers(
     look = ["preview", str(tmp_path / "stream.yml"), str(tmp_path / "look"), "--rows", "1"]
     assert main([*look, "--real", str(real), "--report"]) == 0
     said = capsys.readouterr().out
-    assert "strength too strong" in said
+    assert ": strength: too strong by " in said
     assert "change: degrade: level" in said
     numbers = json.loads((tmp_path / "look" / "report.json").read_text())
     assert numbers["sides"][0]["verdicts"][0]["status"] == "too strong"
