@@ -8,8 +8,9 @@
 
 ``known`` degrades photographs that are reduced by 4, and estimates against the first half of the clean ones: every
 second of the other half, and CBSD68 with Kodak.  ``none`` is noise without a blur: what is found there is the content
-of the two piles.  ``errors`` prints how far estimates from few photographs are off, and what they say of it, at each
-``--contrast`` of those photographs; ``real`` the mean of each bank, ``pairs`` what aligned pairs say.
+of the two piles.  ``errors`` prints by how much single photographs differ, how far estimates from few of them are off,
+and what they say of it, at each ``--contrast`` of those photographs; ``real`` the mean of each bank and how much edges
+counted in it, ``pairs`` what aligned pairs say.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from synthpipe.kernels.estimate import estimate_kernels
 from synthpipe.kernels.evidence import Pile, evidence_of
 from synthpipe.kernels.joint import estimate_groups
 from synthpipe.kernels.response import FREQUENCIES, amplitudes, at_frequencies
+from synthpipe.kernels.spectra import log_amplitudes
 
 WHERE = (0.2, 0.3, 0.4)
 SCALE, SIDE = 4, 21
@@ -135,6 +137,9 @@ def errors(args: argparse.Namespace) -> None:
     """Piles of few photographs behind a known kernel: root mean square error, and the standard error that is told."""
     clean = [reduced(path) for path in list_images(args.clean)]
     sharp, others = pile_of(clean[::2]), clean[3::4]
+    single = torch.stack([log_amplitudes(each.spectra)[0] for each in sharp.values()])
+    spread = at_frequencies(single[single.isfinite().all(1)], WHERE).std(0).tolist()
+    print(f"single photographs differ by {' / '.join(f'{value:.2f}' for value in spread)} at {WHERE}, as logarithms")
     generator = torch.Generator().manual_seed(0)
     draws = [torch.randperm(len(others), generator=generator)[: args.images].tolist() for _ in range(args.piles)]
     kernels = ("none", "Gaussian 0.6", "Gaussian 0.6, unsharp mask 0.8")
@@ -153,19 +158,21 @@ def errors(args: argparse.Namespace) -> None:
 
 def real(args: argparse.Namespace) -> None:
     """A row for each bank: mean amplitudes, and their spread over the kernels."""
-    print("cycles per pixel:", *FREQUENCIES)
+    print("cycles per pixel:", *args.at)
     for path in args.banks:
         bank = checkpoints.load(path, kind="kernels")
         assert isinstance(bank, KernelBank)
-        own = amplitudes(bank.kernels)
-        mean, spread = amplitudes(bank.mean()[None])[0], own.std(0, correction=0)
+        own = amplitudes(bank.kernels, args.at)
+        mean, spread = amplitudes(bank.mean()[None], args.at)[0], own.std(0, correction=0)
         cells = " / ".join(f"{a:.2f} +- {b:.2f}" for a, b in zip(mean.tolist(), spread.tolist(), strict=True))
         print(f"| {path.parent.name} | {len(own)} | {cells} |")
-        names = checkpoints.read_header(path)["info"]["names"]
+        info = checkpoints.read_header(path)["info"]
+        names, shares = info["names"], info.get("edge_shares")
         for number, name in enumerate(names if len(names) < _MOST_ROWS else []):
-            colour = None if bank.chroma is None else amplitudes(bank.chroma[number : number + 1])[0].tolist()
+            colour = None if bank.chroma is None else amplitudes(bank.chroma[number : number + 1], args.at)[0].tolist()
             both = [own[number].tolist()] + ([colour] if colour else [])
-            print(f"|   {name} | {' | '.join(' / '.join(f'{a:.2f}' for a in each) for each in both)} |")
+            counted = f", edges {shares[number]:.0%}" if shares else ""
+            print(f"|   {name}{counted} | {' | '.join(' / '.join(f'{a:.2f}' for a in each) for each in both)} |")
 
 
 def pairs(args: argparse.Namespace) -> None:
@@ -227,6 +234,7 @@ def main() -> None:
     first.set_defaults(run=known)
     second = parts.add_parser("real")
     second.add_argument("banks", type=Path, nargs="+")
+    second.add_argument("--at", type=float, nargs="+", default=list(FREQUENCIES), help="cycles per pixel")
     second.set_defaults(run=real)
     fourth = parts.add_parser("errors")
     fourth.add_argument("--clean", type=Path, required=True)

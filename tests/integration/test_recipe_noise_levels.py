@@ -42,3 +42,16 @@ def test_grain_is_fitted_on_the_pairs_that_settings_are_chosen_on(
         whole = torch.from_numpy(sides[f"{side}/Canon5D2_desk"]).permute(2, 0, 1)
         last = frame[-1][place]
         assert torch.equal(last, whole[:, 520:1032, 1040:1552])
+
+
+def test_patterns_have_two_values_and_their_period(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a grating along rows the first line changes twice in a period, which is drawn between 3 and 16 pixels."""
+    monkeypatch.syspath_prepend(RECIPE)
+    from patterns import KINDS, SIDE, drawn
+
+    for kind in KINDS:
+        for image in drawn(kind, True, 3):
+            assert image.shape == (3, SIDE, SIDE)
+            assert all(len(channel.unique()) <= 2 for channel in image)
+    line = next(drawn("gratings", False, 1))[0, 0].float()
+    assert 2 * SIDE / 16 - 2 < int((line.diff() != 0).sum()) < 2 * SIDE / 3 + 2
