@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from synthpipe.config.degrade import DegradeOptions
 from synthpipe.config.reader import Options
 from synthpipe.config.run import AUGMENT_MEANING, Augment, DomainOptions, ReadingOptions, RunOptions
+from synthpipe.errors import counted
 
 __all__ = [
     "CLEAN_NAME",
@@ -117,8 +118,8 @@ class DDEDataOptions(ReadingOptions):
         share = len(names) * self.crops_per_context
         if self.batch_size % share:
             raise ValueError(
-                f"expected 'batch_size' to be a multiple of {share} ({len(names)} domains, {self.crops_per_context} "
-                f"crops from each context), got {self.batch_size}"
+                f"expected 'batch_size' to be a multiple of {share} ({counted(len(names), 'domain')}, "
+                f"{counted(self.crops_per_context, 'crop')} from each context), got {self.batch_size}"
             )
         return self
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, BinaryIO
 
-from synthpipe.errors import OptionError, ShardError, excerpt
+from synthpipe.errors import OptionError, ShardError, counted, excerpt
 from synthpipe.files.byte_source import is_local, open_remote
 from synthpipe.files.folder_walk import expected_images
 from synthpipe.files.output_place import OutputPlace
@@ -110,10 +110,10 @@ class ShardUnit:
             yield image
         if self.listed is not None and self.listed != (samples, size):
             _log.warning(
-                "%s: holds %d samples in %d bytes, and by its index %d in %d: all are read; make the index anew with "
+                "%s: holds %s in %d bytes, and by its index %d in %d: all are read; make the index anew with "
                 "`synthpipe shard`, or remove it",
                 self.url,
-                samples,
+                counted(samples, "sample"),
                 size,
                 *self.listed,
             )

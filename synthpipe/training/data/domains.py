@@ -14,7 +14,7 @@ from torch import Tensor
 
 from synthpipe.config.dde import CLEAN_NAME, CorruptionDomain, DDEDataOptions, DegradeDomain, Family, ImagesDomain
 from synthpipe.config.run import DomainOptions
-from synthpipe.errors import OptionError
+from synthpipe.errors import OptionError, counted
 from synthpipe.images import quantize_8bit
 from synthpipe.training.data.readers import DomainReader, DomainReaders, read_domain
 from synthpipe.transforms.base import BatchTransform
@@ -50,8 +50,8 @@ class DomainData(DomainReaders):
         share = len(options.domains) * options.crops_per_context * world_size
         if options.batch_size % share:
             raise OptionError(
-                f"data.batch_size: expected a multiple of {share} ({len(options.domains)} domains, "
-                f"{options.crops_per_context} crops from each context, {world_size} processes), "
+                f"data.batch_size: expected a multiple of {share} ({counted(len(options.domains), 'domain')}, "
+                f"{counted(options.crops_per_context, 'crop')} from each context, {counted(world_size, 'process')}), "
                 f"got {options.batch_size}"
             )
         self._options = options

@@ -254,7 +254,7 @@ def test_a_share_of_images_loses_its_colour_before_all_else(opened: Callable[...
 
 
 def test_refusals(data: dict[str, Any], opened: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"multiple of 15 \(5 domains, 1 crops from each context, 3 processes\).*20"):
+    with pytest.raises(OptionError, match=r"multiple of 15 \(5 domains, 1 crop from each context, 3 processes\).*20"):
         opened(data, 0, 0, 3)
     data["degraded"][1] = {"name": "own", "type": "images", "folder": str(tmp_path / "none")}
     with pytest.raises(TrainingError, match="does not exist"):
