@@ -88,7 +88,7 @@ def test_two_ranks_equal_one_process_with_the_whole_batch(
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-3, atol=2e-5, msg=name)
 
-    with pytest.raises(TrainingError, match=r"written by 2 process\(es\), this run has 1"):
+    with pytest.raises(TrainingError, match=r"written by 2 processes, this run has 1"):
         train(options("two", resume="auto"))
 
 

@@ -266,10 +266,10 @@ def test_priors_that_do_not_fit_are_refused(run_map: Callable[..., TrainMapDenoi
     narrow = saved(tmp_path / "n.safetensors", small_density())
     rgb = saved(tmp_path / "rgb.safetensors", small_density(channels=3, sigma_range=(0.01, 0.2)))
     for prior, words in (
-        ({"type": "dae", "teacher": colour}, r"a denoiser of 3 channel\(s\), expected model.channels, 1"),
+        ({"type": "dae", "teacher": colour}, r"a denoiser of 3 channels, expected model.channels, 1"),
         ({"type": "dae", "teacher": blind}, "not told the level"),
         ({"type": "dde", "weights": narrow}, "levels 0.02 to 0.2, expected it to cover 0.01 to 0.1"),
-        ({"type": "dde", "weights": rgb}, r"a density of 3 channel\(s\)"),
+        ({"type": "dde", "weights": rgb}, r"a density of 3 channels"),
     ):
         with pytest.raises(OptionError, match=words):
             build_objective(run_map(prior=prior))
