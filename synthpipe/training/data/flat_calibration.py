@@ -353,7 +353,7 @@ def _autocorrelations(residual: Tensor, weights: Tensor) -> Tensor:
 def _autocorrelation(residual: Tensor, flat: Tensor, lags: int) -> Tensor:
     """Of each channel over flat areas ``(N, H, W)``: ``(3, 2 lags + 1, 2 lags + 1)``, 1 in the middle."""
     masked = residual * flat[:, None]
-    shape = [2 * side for side in residual.shape[2:]]
+    shape = [side + lags for side in residual.shape[2:]]  # so far apart no pair comes about by wrapping around
 
     def products(x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft2(x, s=shape).abs().square().sum(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -292,3 +293,24 @@ def test_filters_give_white_noise_the_asked_correlation() -> None:
     pairs = np.array([np.correlate(row, row, "full") for row in filters[0].numpy()]).sum(0)
     assert pairs[5] / pairs[4] == pytest.approx(0.4, abs=0.02)
     assert torch.allclose(filters, filters.flip(-1))
+
+
+def test_the_correlation_of_flat_areas_is_that_of_pairs_within_an_image() -> None:
+    """Against sums over all pairs of pixels; nothing comes about from one border to the other."""
+    draws = torch.Generator().manual_seed(0)
+    residual = torch.randn(2, 3, 9, 12, generator=draws, dtype=torch.float64)
+    flat = torch.rand(2, 9, 12, generator=draws, dtype=torch.float64)
+    found = flat_calibration._autocorrelation(residual, flat, 6)
+    masked = residual * flat[:, None]
+
+    def mean_product(channel: int, down: int, right: int) -> float:
+        products = weights = 0.0
+        for image, y, x in itertools.product(range(2), range(9), range(12)):
+            if 0 <= y + down < 9 and 0 <= x + right < 12:
+                products += float(masked[image, channel, y, x] * masked[image, channel, y + down, x + right])
+                weights += float(flat[image, y, x] * flat[image, y + down, x + right])
+        return products / max(weights, 1)
+
+    for down, right in ((0, 0), (6, 6), (-6, 5), (3, -6), (0, 1)):
+        wanted = [mean_product(c, down, right) / mean_product(c, 0, 0) for c in range(3)]
+        assert found[:, 6 + down, 6 + right].tolist() == pytest.approx(wanted, abs=1e-12)
