@@ -11,9 +11,10 @@ weights.  Those of a run with ``calibrate`` are corrected first, as they were fo
 Pairs are those of ``prepare.py``; their references' errors are carried as in ``evaluate.py``.  Scenes are the first two
 judged ones that ``--without`` does not name, or those of ``--scenes``.
 
-The crops of a scene are dealt to ``--groups``, and noise is drawn anew with each of ``--seeds``: AKLD and KLD are of
-one group and one draw, then the mean over both.  The standard errors are those of the mean over draws and of that over
-groups of crops, and in the last lines those of the *difference* of two checkpoints, which share draws and crops.
+Crops of a scene are dealt to ``--groups``, and noise is drawn anew with each of ``--seeds`` (tables of the guide: 2):
+AKLD, KLD and ``sigma``, of all pixels over that of the real noise, are of one group and one draw, then the mean over
+both.  The standard errors are those of the mean over draws and of that over groups of crops, and in the last lines
+those of the *difference* of two checkpoints, which share draws and crops.
 """
 
 from __future__ import annotations
@@ -37,9 +38,12 @@ from synthpipe.images import quantize_8bit
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, akld, histogram_kld, residual_of
 from synthpipe.seeds import sample_seed
 from synthpipe.training.data.flat_calibration import FlatCalibration
+from synthpipe.training.data.flat_judge import ALIKE
 from synthpipe.training.data.unpaired import UnpairedData
+from synthpipe.training.step.best import step_to_keep
 from synthpipe.transforms.deflow import DeFlowDegrade
 
+#: Those that are to be small, and, behind them, sigma of all pixels over that of the real noise.
 FIGURES = ("AKLD", "KLD")
 
 
@@ -62,7 +66,7 @@ def main() -> None:
     judged = [load_scene(args.data / camera.name, scene, args.limit, model.pile is not None) for scene in scenes]
     print(f"{camera.name}: {', '.join(scenes)}; {args.seeds} draws")
     print(f"{args.limit} crops of each scene, in {args.groups} groups\n")
-    print("| step | distance | AKLD | KLD |\n| --- | --- | --- | --- |")
+    print("| step | distance | AKLD | KLD | sigma |\n| --- | --- | --- | --- | --- |")
     correct = correction_of(args.run, model.pile is not None)
     with (args.run / "distance.csv").open() as file:
         curve = {int(row["step"]): float(row["distance"]) for row in csv.DictReader(file)}
@@ -75,9 +79,9 @@ def main() -> None:
         if correct is not None:
             correct(model)
         found[step] = torch.stack([measured(model, *scene, args.seeds, args.groups) for scene in judged]).mean(0)
-        cells = [with_errors(found[step][..., place], 4) for place in range(len(FIGURES))]
-        print(f"| {step} | {curve[step]:.3f} | {cells[0]} | {cells[1]} |", flush=True)
-    chosen = min(found, key=lambda step: curve[step])
+        cells = [with_errors(values, 4) for values in found[step].unbind(-1)]
+        print(f"| {step} | {curve[step]:.3f} | {' | '.join(cells)} |", flush=True)
+    chosen = step_to_keep([{"step": step, "distance": curve[step]} for step in found], ALIKE)
     for place, name in enumerate(FIGURES):
         best = min(found, key=lambda step: float(found[step][..., place].mean()))
         against = found[best][..., place]
@@ -105,14 +109,14 @@ def load_scene(folder: Path, scene: str, limit: int, levels: bool) -> tuple[floa
 def measured(
     model: DeFlow, level: float | None, pairs: Registered, names: list[str], seeds: int, groups: int
 ) -> Tensor:
-    """``(seeds, groups, 2)``: AKLD and KLD of the residuals, both sides with the references' coding error."""
+    """``(seeds, groups, 3)``: AKLD, KLD and ratio of sigma of the residuals, both with the references' coding error."""
     generator = by_transform(DeFlowDegrade(model, 1, level=level))
     real = [residual_of(y, x, LOCAL_MEAN_WINDOW) for y, x in zip(pairs.noisy, pairs.clean, strict=True)]
     rows = []
     for seed in range(seeds):
         ours = made(generator, pairs, [sample_seed(seed, 0, name) for name in names])
         parts = [(real[group::groups], ours[group::groups]) for group in range(groups)]
-        rows.append([(akld(*part), histogram_kld(*part)) for part in parts])
+        rows.append([(akld(*part), histogram_kld(*part), sigma_of(part[1]) / sigma_of(part[0])) for part in parts])
     return torch.tensor(rows, dtype=torch.float64)
 
 
@@ -120,6 +124,11 @@ def made(generator: Generator, pairs: Registered, seeds: list[int]) -> list[Tens
     """Residuals of one draw."""
     noisy = quantize_8bit(generate(generator, pairs.clean, seeds, 4) + pairs.error)
     return [residual_of(y, x, LOCAL_MEAN_WINDOW) for y, x in zip(noisy, pairs.clean, strict=True)]
+
+
+def sigma_of(residuals: list[Tensor]) -> float:
+    """Over all pixels and channels of ``(3, H, W)`` each."""
+    return float(torch.stack([residual.square().mean() for residual in residuals]).mean().sqrt())
 
 
 def with_errors(values: Tensor, digits: int) -> str:

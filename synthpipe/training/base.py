@@ -107,6 +107,8 @@ class Objective(nn.Module, ABC, Generic[M]):
     capturable: ClassVar[bool] = False
     #: What :meth:`judge` measures, where that is not the weights as they are: distances of one name are one curve.
     measured: str = ""
+    #: Distances of :meth:`judge` that differ by no more are one to its own error: of such weights the last are kept.
+    alike: ClassVar[float] = 0.0
 
     def __init__(self, model: M) -> None:
         super().__init__()
@@ -145,7 +147,7 @@ class Objective(nn.Module, ABC, Generic[M]):
         MUST draw nothing from the global generator, and change neither the model nor what ``data`` hands out.
 
         Returns:
-            Named numbers, ``"distance"`` among them: the least is the best.  None, the default: nothing can be said.
+            Named numbers, ``"distance"`` among them: less is better.  None, the default: nothing can be said.
         """
         return None
 

@@ -24,7 +24,7 @@ from synthpipe.noise_report import render_page
 from synthpipe.seeds import picture_generators
 from synthpipe.training.base import BatchSource, Objective, RunParts, noise_of
 from synthpipe.training.data.flat_calibration import FlatCalibration, check_flat_areas
-from synthpipe.training.data.flat_judge import FlatJudge
+from synthpipe.training.data.flat_judge import ALIKE, FlatJudge
 from synthpipe.training.data.unpaired import CLEAN, NOISY, UnpairedData
 from synthpipe.training.pictures import picture_grid
 from synthpipe.transforms.batch import Batch
@@ -45,6 +45,7 @@ class DeFlowObjective(Objective[DeFlow]):
     """
 
     capturable = True
+    alike = ALIKE
 
     def __init__(self, model: DeFlow, calibrate: bool = False, report: bool = False) -> None:
         super().__init__(model)

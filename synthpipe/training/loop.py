@@ -102,7 +102,7 @@ class Trainer:
         options, fabric = self.options, self.fabric
         torch.manual_seed(options.seed)
         self.objective = self.build_objective()
-        self.best = BestWeights(self.objective.measured)
+        self.best = BestWeights(self.objective.measured, self.objective.alike)
         torch.manual_seed(sample_seed(options.seed, 0, f"rank{fabric.global_rank}"))
         saved = None if resume_from is None else self.folder.load(resume_from, options, fabric.world_size)
         self.objective.to(fabric.device)
@@ -366,7 +366,7 @@ class Trainer:
             if of_earlier is not None and of_earlier["distance"] < found["distance"]:
                 model, info, found = earlier, before, of_earlier
         self.folder.save_weights("best.safetensors", model, info | found)
-        logger.info("least distance: %.4f, of step %d, in best.safetensors", found["distance"], info["steps"])
+        logger.info("best.safetensors: weights of step %d, distance %.4f", info["steps"], found["distance"])
         for name, text in self.objective.pages(model, data, str(self.options.run_dir)).items():
             self.folder.save_text(name, text)
 

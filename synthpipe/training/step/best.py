@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["BestWeights"]
+__all__ = ["BestWeights", "step_to_keep"]
 
 logger = logging.getLogger("synthpipe.training")
 
 
 class BestWeights:
-    """A point for every measurement, and the weights of the least distance; its state is part of the checkpoints.
+    """A point for every measurement, and the weights of :func:`step_to_keep`; its state is part of the checkpoints.
 
     Args:
         measured: names what distances are of; those of a state that names something else are not compared with ours.
+        alike: distances that differ by no more are one.
     """
 
-    def __init__(self, measured: str = "") -> None:
-        self._measured = measured
+    def __init__(self, measured: str = "", alike: float = 0.0) -> None:
+        self._measured, self._alike = measured, alike
         #: Step of the weights that are kept; 0 where there are none.
         self.step = 0
         #: What the header of these weights says of their step.
@@ -30,17 +31,16 @@ class BestWeights:
         self._weights: dict[str, Tensor] = {}
 
     def add(self, step: int, numbers: Mapping[str, float], model: nn.Module, info: Mapping[str, Any]) -> bool:
-        """Note the numbers of ``model`` after ``step`` steps, ``"distance"`` among them; true where it is the best.
+        """Note the numbers of ``model`` after ``step`` steps, ``"distance"`` among them; true where it is kept.
 
         Args:
             step: how many steps its weights have seen.
             numbers: measured of it.
-            model: whose weights are kept where they are the best.
+            model: whose weights are kept where they are those to keep.
             info: what the header of its weights is to say of the step; kept with them.
         """
-        best = min((point["distance"] for point in self._curve), default=float("inf"))
         self._curve.append({"step": step, **numbers})
-        if numbers["distance"] >= best:
+        if step_to_keep(self._curve, self._alike) != step:
             return False
         self.step, self.info = step, dict(info)
         self._weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
@@ -90,3 +90,12 @@ class BestWeights:
         self.step, self._weights = int(state.get("step", 0)), dict(state.get("weights", {}))
         # A state of an older version knows the step alone.
         self.info = {"steps": self.step, "figures": {}} | dict(state.get("info", {}))
+
+
+def step_to_keep(curve: Sequence[Mapping[str, float]], alike: float) -> int:
+    """Step of the last of the points whose ``"distance"`` is within ``alike`` of the least.
+
+    What is no more than the measurement's own error is no reason to give up what later steps have learned.
+    """
+    least = min(point["distance"] for point in curve)
+    return max(int(point.get("step", 0)) for point in curve if point["distance"] <= least + alike)
