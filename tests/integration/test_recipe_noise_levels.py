@@ -1,4 +1,4 @@
-"""The fit of grain: which pairs it learns from."""
+"""The recipe noise_levels: which pairs it learns from, what patterns it draws, what noise it adds."""
 
 from __future__ import annotations
 
@@ -55,3 +55,23 @@ def test_patterns_have_two_values_and_their_period(monkeypatch: pytest.MonkeyPat
             assert all(len(channel.unique()) <= 2 for channel in image)
     line = next(drawn("gratings", False, 1))[0, 0].float()
     assert 2 * SIDE / 16 - 2 < int((line.diff() != 0).sum()) < 2 * SIDE / 3 + 2
+
+
+def test_noise_that_weak_adds_and_compares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its curves and its unevenness are what its text states; grey and colour of covariances worked out by hand."""
+    monkeypatch.syspath_prepend(RECIPE)
+    from weak import CASES, compared, degraded, strength, unevenness
+
+    places = torch.tensor([0.0, 0.1, 0.3, 0.5, 0.7, 0.9])
+    assert strength(places, "steep").tolist() == pytest.approx([1, 1, 1, 3**-0.5, 1 / 3, 1 / 3])
+    assert strength(places, "dark").tolist() == pytest.approx([0.7, 0.8, 1, 1, 1, 1])
+    field = unevenness(torch.Size([600, 700]), 3)
+    assert float(field.square().mean()) == pytest.approx(1, abs=0.1)
+    assert float(field.log().std()) == pytest.approx(0.25, abs=1e-3)
+    told, true = 4 * (0.5 * torch.ones(3, 3) + 0.5 * torch.eye(3)), torch.eye(3)
+    # Grey of a covariance of 0.5 everywhere is 2 of 3, colour the third: 8 for 1, and 4 for 2.
+    expected = [np.log(4) / 2, np.log(8) / 2, np.log(2) / 2, 0.5]
+    assert compared(told.double(), true.double()) == pytest.approx(expected)
+    noisy = degraded(torch.full((3, 128, 128), 100, dtype=torch.uint8), CASES[11], 0, {})
+    # 4.5 times 1.1, 0.9 and 1; and rounding.
+    assert (noisy.double() - 100).flatten(1).std(1).tolist() == pytest.approx([4.95, 4.05, 4.5], rel=0.03)
