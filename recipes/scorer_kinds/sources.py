@@ -16,6 +16,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,14 +106,14 @@ def halved(image: Tensor) -> Tensor:
     return quantize_8bit(downscale_bicubic(image[None, :, :height, :width], 2).clamp(0, 1))[0]
 
 
-def crisp(image: Tensor) -> Tensor:
-    """Unsharp mask of 1 pixel, all of it once more."""
-    return quantize_8bit(sharpened(image[None], 1.0, 1.0).clamp(0, 1))[0]
+def crisp(image: Tensor, amount: float = 1.0) -> Tensor:
+    """Unsharp mask of 1 pixel, by default all of it once more."""
+    return quantize_8bit(sharpened(image[None], 1.0, amount).clamp(0, 1))[0]
 
 
-def enlarged(image: Tensor) -> Tensor:
-    """By 1.2."""
-    return quantize_8bit(resized(image[None], (round(1.2 * image.shape[1]), round(1.2 * image.shape[2]))))[0]
+def rescaled(image: Tensor, factor: float) -> Tensor:
+    """Enlarged by ``factor``."""
+    return quantize_8bit(resized(image[None], (round(factor * image.shape[1]), round(factor * image.shape[2]))))[0]
 
 
 def coded(image: Tensor) -> Tensor:
@@ -261,12 +262,14 @@ def held_out(data: Path, mixtures: int, kind: str) -> Iterator[tuple[str, Answer
             place.mkdir()
         for number, file in enumerate(files):
             ((unseen if number % 4 == 1 else fitted) / file.name).symlink_to(file.resolve())
-        scorer = fit_kinds(fitted, KindCalibrationOptions(mixtures=16), progress=True).scorer
+        scorer = fit_kinds(fitted, KindCalibrationOptions(mixtures=16, crisp=12), progress=True).scorer
         changes: dict[str, Callable[[Tensor], Tensor] | None] = {
             _AS_THEY_ARE: None,
             "halved": halved,
+            "reduced by 1.5": partial(rescaled, factor=1 / 1.5),
             "sharpened": crisp,
-            "enlarged by 1.2": enlarged,
+            "sharpened by half": partial(crisp, amount=0.5),
+            "enlarged by 1.2": partial(rescaled, factor=1.2),
             "JPEG 88": coded,
         }
         for words, change in changes.items():

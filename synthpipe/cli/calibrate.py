@@ -92,6 +92,12 @@ def _add_kind_arguments(parser: argparse.ArgumentParser) -> None:
         "--mixtures", type=int, metavar="N", help="of kinds: degraded copies of each image (default 12)"
     )
     parser.add_argument(
+        "--crisp",
+        type=int,
+        metavar="N",
+        help="of kinds: degraded copies of each image beside those, reduced, sharpened or softened first (default 9)",
+    )
+    parser.add_argument(
         "--noises",
         type=place,
         nargs="*",
@@ -171,7 +177,7 @@ def _density(weights: str) -> tuple[DDE, dict[str, Any]]:
 def _options(args: argparse.Namespace) -> CalibrationOptions:
     from synthpipe.config.calibration import CalibrationOptions
 
-    given = [name for name in ("mixtures", "noises") if getattr(args, name) is not None]
+    given = [name for name in ("mixtures", "crisp", "noises") if getattr(args, name) is not None]
     if given:
         raise OptionError(f"--{given[0]} is for scorers that tell kinds apart, as scorer_kinds; leave it out")
     options = given_options(args, CalibrationOptions)

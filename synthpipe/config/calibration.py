@@ -49,6 +49,13 @@ class KindCalibrationOptions(Options):
 
     seed: int = Field(0, ge=0, lt=2**63, description="seed of all randomness: mixtures, tiles, the split")
     mixtures: int = Field(12, ge=1, le=4096, description="degraded copies of each image")
+    crisp: int = Field(
+        9,
+        ge=0,
+        le=4096,
+        description="degraded copies beside these, of the image reduced, sharpened or (more seldom) softened first: "
+        "else fine texture of crisp pictures is taken for noise",
+    )
     holdout: float = Field(
         0.25,
         gt=0,

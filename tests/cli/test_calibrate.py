@@ -94,7 +94,7 @@ def test_kinds_are_fitted_on_all_images_and_measured_on_unseen_ones(
         coarse = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (30, 30, 3), dtype=np.uint8))
         coarse.resize((120, 100), Image.Resampling.BICUBIC).save(path)
     clean, target = str(tmp_path / "clean"), tmp_path / "mine.safetensors"
-    given = ["--mixtures", "16", "--noises", "--holdout", "0.5"]
+    given = ["--mixtures", "16", "--crisp", "2", "--noises", "--holdout", "0.5"]
     assert main(["calibrate", "scorer_kinds", clean, str(target), *given]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("fitted on 6 images; each of 2 shares")
@@ -106,14 +106,18 @@ def test_kinds_are_fitted_on_all_images_and_measured_on_unseen_ones(
     info = checkpoints.read_header(target)["info"]["calibration"]
     assert (info["images"], info["shares"]) == (6, 2)
     assert sum(row["images"] for row in info["held_out"].values()) > 6
+    assert (info["options"]["mixtures"], info["options"]["crisp"]) == (16, 2)
     few = ["--noises", "--holdout", "0.1"]
     assert main(["calibrate", "scorer_kinds", clean, str(tmp_path / "no.safetensors"), *few]) == 1
     assert "too few, 6 usable images, to make 10 shares" in capsys.readouterr().err
 
 
-def test_mixtures_are_of_kinds_alone(dde: str, clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["calibrate", dde, clean, str(tmp_path / "out.safetensors"), "--mixtures", "2"]) == 2
-    assert "--mixtures is for scorers that tell kinds apart" in capsys.readouterr().err
+@pytest.mark.parametrize("option", ["--mixtures", "--crisp"])
+def test_copies_are_of_kinds_alone(
+    option: str, dde: str, clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", dde, clean, str(tmp_path / "out.safetensors"), option, "2"]) == 2
+    assert f"{option} is for scorers that tell kinds apart" in capsys.readouterr().err
 
 
 def test_other_weights_are_refused_by_kind(clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,11 +18,13 @@ __all__ = ["calibrate_pooling", "fit_network"]
 _BATCH = 1024
 _RATE, _DECAY = 3e-3, 3e-2
 #: Chance that a statistic is not seen in a step: no kind may hang on one alone.
-_DROPPED = 0.1
+_DROPPED = 0.05
 #: Strengths that are told apart, in units of what must just be seen, and how much that counts beside being there.
 _DOUBLINGS, _ORDER_SHARE = (2.0, 4.0, 8.0, 16.0), 0.5
 _RIDGE = 1e-3
 _MAX_ITERATIONS = 200
+#: Of what is around: below it (single tiles do not differ) nothing is learned.
+_LEAST_SPREAD = 1e-3
 
 
 def fit_network(
@@ -109,26 +111,32 @@ class _Order:
 
 
 def calibrate_pooling(scorer: KindScorer, tiles: Sequence[Tensor], labels: Tensor, generator: torch.Generator) -> None:
-    """Set ``pooling`` so that the probabilities of images are true at even odds, in place.
+    """Set ``pooling``, and ``around`` of a scorer with context, so that images' probabilities are true at even odds.
 
     Args:
-        scorer: with a fitted network.
+        scorer: with a fitted network; changed in place.
         tiles: of each image, the logits of its tiles ``(k, kinds)``; images that the network was not fitted on.
         labels: ``(images, kinds)`` as of :func:`fit_network`.
         generator: chooses tiles.
     """
     for place, count in enumerate(QUANTILE_TILES):
-        pooled, owners = _sets(tiles, count, generator)
+        sets, owners = _sets(tiles, count, generator)
         known = labels[owners]
         if place and not _both_sides(known):
             # No images of so many tiles: what holds for fewer is the best guess.
-            scorer.pooling[place] = scorer.pooling[place - 1]
+            scorer.pooling[place], scorer.around[place] = scorer.pooling[place - 1], scorer.around[place - 1]
             continue
         weight = _balanced(known, scorer.kinds)
-        for kind in range(len(scorer.kinds)):
+        pooled = torch.stack([KindScorer.pooled(few) for few in sets])
+        around = torch.stack([KindScorer.surroundings(few) for few in sets]) if scorer.context else None
+        for kind, name in enumerate(scorer.kinds):
             use = known[:, kind] >= 0
-            scorer.pooling[place, kind] = _logistic(
-                pooled[use, kind], known[use, kind].float(), weight[use, kind], single=count == 1
+            scorer.pooling[place, kind], scorer.around[place, kind] = _logistic(
+                pooled[use, kind],
+                around[use, kind] if around is not None and name in scorer.context else None,
+                known[use, kind].float(),
+                weight[use, kind],
+                single=count == 1,
             )
 
 
@@ -137,31 +145,38 @@ def _both_sides(labels: Tensor) -> bool:
     return bool(((labels == 0).any(0) & (labels == 1).any(0)).all())
 
 
-def _sets(tiles: Sequence[Tensor], count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mean, least and most of sets of ``count`` tiles of one image, ``(S, kinds, 3)``, and whose they are."""
-    pooled, owners = [], []
+def _sets(tiles: Sequence[Tensor], count: int, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
+    """Sets of ``count`` tiles of one image each, ``(count, kinds)``, and whose they are."""
+    chosen: list[Tensor] = []
+    owners: list[int] = []
     for owner, logits in enumerate(tiles):
         shuffled = logits[torch.randperm(len(logits), generator=generator)]
-        sets = max(min(len(shuffled) // count, 4), 1)
         if len(shuffled) < count // 2:
             continue
-        for few in shuffled[: sets * count].chunk(sets):
-            pooled.append(KindScorer.pooled(few))
-            owners.append(owner)
-    kinds = tiles[0].shape[1]
-    return torch.stack(pooled) if pooled else torch.zeros(0, kinds, 3), torch.tensor(owners, dtype=torch.long)
+        sets = max(min(len(shuffled) // count, 4), 1)
+        chosen += shuffled[: sets * count].chunk(sets)
+        owners += [owner] * sets
+    return chosen, torch.tensor(owners, dtype=torch.long)
 
 
-def _logistic(x: Tensor, there: Tensor, weight: Tensor, single: bool) -> Tensor:
-    """Weights of mean, least, most and 1, ``(4,)``; those of a single tile, where all are alike, on the mean.
+def _logistic(
+    x: Tensor, around: Tensor | None, there: Tensor, weight: Tensor, single: bool
+) -> tuple[Tensor, Tensor | float]:
+    """Weights of mean, least, most and 1, ``(4,)``; those of a single tile, where all are alike, on the mean.  And of
+    what is around, ``(C,)``; without it 0.
 
-    No weight of a logit is negative: a tile that looks worse makes no image better.
+    No weight of a kind's own logit is negative: a tile that looks worse makes no image better.
     """
-    x = x.double()
+    own = x.double()
     if single:
-        x = x * x.new_tensor([1.0, 0.0, 0.0])
+        own = own * own.new_tensor([1.0, 0.0, 0.0])
+    beside = own.new_zeros(len(own), 0) if around is None else around.double()
+    center = beside.mean(0)
+    spread = (beside - center).square().mean(0).sqrt().clamp_min(_LEAST_SPREAD)
+    beside = (beside - center) / spread
     share = (weight / weight.sum()).double()
-    values = x.new_tensor([0.8, 0.3, 0.3, 0.0], requires_grad=True)  # roots, and the constant
+    first = own.new_tensor([0.8, 0.3, 0.3, 0.0])  # roots, and the constant
+    values = torch.cat([first, own.new_zeros(beside.shape[1])]).requires_grad_()
     optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
         [values], max_iter=_MAX_ITERATIONS, line_search_fn="strong_wolfe", tolerance_grad=1e-8
     )
@@ -169,7 +184,7 @@ def _logistic(x: Tensor, there: Tensor, weight: Tensor, single: bool) -> Tensor:
     def closure() -> float:
         """The loss at the present values, with its gradient."""
         optimizer.zero_grad()
-        logit = x @ values[:3].square() + values[3]
+        logit = own @ values[:3].square() + values[3] + beside @ values[4:]
         losses = nn.functional.binary_cross_entropy_with_logits(logit, there.double(), reduction="none")
         loss = (share * losses).sum() + 0.5 * _RIDGE * values.square().sum()
         torch.autograd.backward(loss)
@@ -180,7 +195,10 @@ def _logistic(x: Tensor, there: Tensor, weight: Tensor, single: bool) -> Tensor:
     if not math.isfinite(final):
         raise TrainingError("kinds: the calibration did not converge; give more images")
     found = values.detach()
-    return torch.cat([found[:3].square(), found[3:]]).float()
+    of_others = found[4:] / spread
+    constant = found[3] - (of_others * center).sum()
+    pooling = torch.cat([found[:3].square(), constant[None]]).float()
+    return pooling, 0.0 if around is None else of_others.float()
 
 
 def _balanced(labels: Tensor, kinds: Sequence[str]) -> Tensor:

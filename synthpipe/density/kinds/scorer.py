@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from synthpipe.density.kinds.patterns import PATTERN_NAMES, TilePatterns
 from synthpipe.density.kinds.spectra import SPECTRUM_NAMES, TileSpectra, colour_planes
+from synthpipe.density.kinds.textures import TEXTURE_NAMES, TileTextures
 from synthpipe.density.scorer import QUANTILE_TILES
 from synthpipe.errors import CheckpointError, ShapeError
 from synthpipe.images import check_values
@@ -27,7 +28,7 @@ __all__ = ["FEATURE_NAMES", "KINDS", "FrozenKindScorer", "KindScorer", "probabil
 #: ``graphics`` what was drawn: screens, pages, plain colours.
 KINDS = ("noise", "blur", "compression", "enlargement", "pattern", "graphics")
 #: All statistics that a scorer may ask for.
-FEATURE_NAMES = (*SPECTRUM_NAMES, *PATTERN_NAMES)
+FEATURE_NAMES = (*SPECTRUM_NAMES, *PATTERN_NAMES, *TEXTURE_NAMES)
 #: Columns that are statistics as they are; complexity, for reports.
 _PLAIN = ("coder_bits",)
 #: Standard deviations from the mean beyond which a statistic counts no more.
@@ -62,6 +63,8 @@ class KindScorer(nn.Module):
         kinds: names of the kinds.
         hidden: widths of the network's layers.
         tile: side of the tiles, pixels.
+        context: kinds whose logit of an image also rests on the means of the other kinds' logits, and on how much its
+            tiles differ: they say how crisp the picture is, and whether it is everywhere what noise is everywhere.
 
     Attributes:
         columns: names of the numbers that :meth:`forward` and :meth:`pool` give: ``degraded_logit`` (that of the worst
@@ -69,7 +72,7 @@ class KindScorer(nn.Module):
 
     Raises:
         CheckpointError: a statistic that this version does not know.
-        ShapeError: no kinds or statistics, names that stand twice, or tiles below 64 pixels.
+        ShapeError: no kinds or statistics, names that stand twice, context of other kinds, or tiles below 64 pixels.
     """
 
     size_multiple = 1
@@ -78,10 +81,16 @@ class KindScorer(nn.Module):
     center: Tensor
     spread: Tensor
     pooling: Tensor
+    around: Tensor
     quantile_table: Tensor
 
     def __init__(
-        self, features: Sequence[str], kinds: Sequence[str] = KINDS, hidden: Sequence[int] = (64, 32), tile: int = 64
+        self,
+        features: Sequence[str],
+        kinds: Sequence[str] = KINDS,
+        hidden: Sequence[int] = (64, 32),
+        tile: int = 64,
+        context: Sequence[str] = (),
     ) -> None:
         super().__init__()
         unknown = [name for name in features if name not in FEATURE_NAMES]
@@ -90,6 +99,8 @@ class KindScorer(nn.Module):
                 f"KindScorer: this version knows no statistic {unknown[0]!r}; the file comes from a later synthpipe: "
                 "update, or fit a scorer anew"
             )
+        if not {*context} <= {*kinds}:
+            raise ShapeError(f"KindScorer: expected context of its kinds {list(kinds)}, got {list(context)}")
         if tile < 64 or not features or not kinds or len({*features}) < len(features) or len({*kinds}) < len(kinds):
             raise ShapeError(
                 f"KindScorer: expected tiles of at least 64 pixels, and features and kinds that stand once, got tile "
@@ -100,10 +111,11 @@ class KindScorer(nn.Module):
             "kinds": list(kinds),
             "hidden": list(hidden),
             "tile": tile,
+            "context": list(context),
         }
         self.kinds, self.tile = tuple(kinds), tile
         self.columns = ("degraded_logit", *map(probability_column, kinds), *_PLAIN)
-        self.spectra, self.patterns = TileSpectra(), TilePatterns(tile)
+        self.spectra, self.patterns, self.textures = TileSpectra(), TilePatterns(tile), TileTextures()
         chosen = torch.tensor([FEATURE_NAMES.index(name) for name in features])
         self.register_buffer("chosen", chosen, persistent=False)
         plain = torch.tensor([FEATURE_NAMES.index(name) for name in _PLAIN])
@@ -118,6 +130,10 @@ class KindScorer(nn.Module):
         pooling = torch.zeros(len(QUANTILE_TILES), len(kinds), _POOLED + 1)
         pooling[..., 0] = 1
         self.register_buffer("pooling", pooling)
+        self.context = tuple(context)
+        # Weights of the kinds' means and of how much the kind's own logits differ; files of before have none.
+        around = torch.zeros(len(QUANTILE_TILES), len(kinds), len(kinds) + 1)
+        self.register_buffer("around", around, persistent=bool(context))
         self.register_buffer("quantile_table", torch.zeros(len(QUANTILE_TILES), _PERCENTS))
 
     @property
@@ -151,7 +167,8 @@ class KindScorer(nn.Module):
         found = []
         for few in torch.split(tiles, chunk):
             luma, chroma = colour_planes(few)
-            found.append(torch.cat([self.spectra(luma, chroma), self.patterns(few, luma, chroma)], 1))
+            parts = [self.spectra(luma, chroma), self.patterns(few, luma, chroma), self.textures(few, luma)]
+            found.append(torch.cat(parts, 1))
         return torch.cat(found)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -176,8 +193,11 @@ class KindScorer(nn.Module):
         How high a logit can get differs by kind and says nothing; above 4 (a probability of 0.98) all are brought to
         one scale, so that the surest of one kind does not outdo the surest of all others.
         """
-        weight = self._pooling(logits.shape[-2]).to(logits)  # (kinds, 4)
+        tiles = logits.shape[-2]
+        weight = _between(self.pooling, tiles).to(logits)  # (kinds, 4)
         found = (self.pooled(logits) * weight[:, :_POOLED]).sum(-1) + weight[:, _POOLED]
+        if self.context:
+            found = found + (self.surroundings(logits) * _between(self.around, tiles).to(logits)).sum(-1)
         most = _MOST_LOGIT * weight[:, :_POOLED].sum(-1) + weight[:, _POOLED]
         above = (found - _COMMON_LOGIT).clamp_min(0)
         scale = (_MOST_LOGIT - _COMMON_LOGIT) / (most - _COMMON_LOGIT).clamp_min(_LEAST_ROOM)
@@ -188,15 +208,15 @@ class KindScorer(nn.Module):
         """Mean, least and most over the tiles, ``(..., k, kinds)`` -> ``(..., kinds, 3)``."""
         return torch.stack([logits.mean(-2), logits.amin(-2), logits.amax(-2)], -1)
 
-    def _pooling(self, tiles: int) -> Tensor:
-        """Between the numbers of tiles that were calibrated, linear in the logarithm; beyond, as the nearest."""
-        numbers = QUANTILE_TILES
-        above = next((place for place, number in enumerate(numbers) if number >= tiles), len(numbers) - 1)
-        below = above if numbers[above] <= tiles else above - 1
-        if above == below:
-            return self.pooling[above]
-        share = math.log(tiles / numbers[below]) / math.log(numbers[above] / numbers[below])
-        return torch.lerp(self.pooling[below], self.pooling[above], share)
+    @staticmethod
+    def surroundings(logits: Tensor) -> Tensor:
+        """What else is known of each kind's image, ``(..., k, kinds)`` -> ``(..., kinds, kinds + 1)``: the means of the
+        other kinds, 0 in its own place, and the standard deviation of its own over the tiles."""
+        mean = logits.mean(-2)
+        kinds = mean.shape[-1]
+        others = mean[..., None, :] * (1 - torch.eye(kinds, dtype=mean.dtype, device=mean.device))
+        differ = (logits - mean[..., None, :]).square().mean(-2).sqrt()
+        return torch.cat([others, differ[..., None]], -1)
 
     def freeze(self) -> FrozenKindScorer:
         """The scorer as it is now, fit for a CUDA graph."""
@@ -224,3 +244,14 @@ class FrozenKindScorer(nn.Module):
     def forward(self, tiles: Tensor) -> Tensor:
         """Tiles ``(N, 1 or 3, tile, tile)`` in [0, 1] -> ``(N, len(kinds) + 1)``; NaN stays in its tile."""
         return self.scorer.measure(tiles)
+
+
+def _between(table: Tensor, tiles: int) -> Tensor:
+    """Between the rows of the calibrated numbers of tiles, linear in the logarithm; beyond, as the nearest."""
+    numbers = QUANTILE_TILES
+    above = next((place for place, number in enumerate(numbers) if number >= tiles), len(numbers) - 1)
+    below = above if numbers[above] <= tiles else above - 1
+    if above == below:
+        return table[above]
+    share = math.log(tiles / numbers[below]) / math.log(numbers[above] / numbers[below])
+    return torch.lerp(table[below], table[above], share)

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BLOCK", "SPECTRUM_NAMES", "TileSpectra", "colour_planes", "dct_kernels"]
+__all__ = ["BLOCK", "ROUNDING", "SPECTRUM_NAMES", "TileSpectra", "colour_planes", "dct_kernels", "flattest_blocks"]
 
 #: Side of a block, pixels.
 BLOCK = 8
 #: Squared grey levels, about what rounding to 8 bits leaves in a coefficient.
-_ROUNDING = 0.08
+ROUNDING = 0.08
 #: Blocks of this mean or less, or that mean or more, of 255, hide noise: they are the last to pass for flat.
 _DARK, _BRIGHT = 6.0, 249.0
 #: Share of the blocks that count as flattest.
@@ -72,11 +72,11 @@ class TileSpectra(nn.Module):
         half = F.avg_pool2d(luma, 2)
         small = F.avg_pool2d(chroma, 2)
         whole = self._dct(luma, 4)
-        order, power = _order(whole), _power(whole)
+        order, power = flattest_blocks(whole), _power(whole)
         found = [_statistics(self._rings(power, len(_RINGS)), order)]
         for plane, step, rings in ((half, 2, len(_RINGS)), (F.avg_pool2d(half, 2), 2, 3)):
             blocks = self._dct(plane, step)
-            found.append(_statistics(self._rings(_power(blocks), rings), _order(blocks)))
+            found.append(_statistics(self._rings(_power(blocks), rings), flattest_blocks(blocks)))
         colours = torch.unflatten(self._dct(small.flatten(0, 1)[:, None], 2), 0, (-1, 2))  # (N, 2, F, rows, columns)
         power_of_colours = colours.square().sum(1).flatten(2)
         least = _flattest(power_of_colours[:, 1:].sum(1))
@@ -99,8 +99,8 @@ def _power(blocks: Tensor) -> Tensor:
     return blocks.flatten(2).square()
 
 
-def _order(blocks: Tensor) -> Tensor:
-    """Places of the flattest blocks, ``(N, k)``; clipped ones come last."""
+def flattest_blocks(blocks: Tensor) -> Tensor:
+    """Places of the flattest of transformed blocks ``(N, F, rows, columns)``, ``(N, k)``; clipped ones come last."""
     mean = blocks[:, 0].flatten(1) / BLOCK
     clipped = (mean < _DARK) | (mean > _BRIGHT)
     return _flattest(blocks[:, 1:].flatten(2).square().sum(1) + 1e6 * clipped)
@@ -122,7 +122,7 @@ def _statistics(power: Tensor, flattest: Tensor) -> Tensor:
     """``(N, K, M)`` and ``(N, k)`` -> logarithms: mean of the flattest, median, mean; ``(N, 3 K)``."""
     flat = power.gather(2, flattest[:, None].expand(-1, power.shape[1], -1)).mean(2)
     middle = power.sort(2).values[..., power.shape[2] // 2]
-    return (torch.cat([flat, middle, power.mean(2)], 1) + _ROUNDING).log()
+    return (torch.cat([flat, middle, power.mean(2)], 1) + ROUNDING).log()
 
 
 def _finest_chroma(chroma: Tensor, small: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def _finest_chroma(chroma: Tensor, small: Tensor) -> Tensor:
     cells = F.avg_pool2d(rest, 8).flatten(1)
     few = max(cells.shape[1] // 8, 1)
     flat = cells.topk(few, 1, largest=False, sorted=False).values.mean(1)
-    return (torch.stack([flat, cells.mean(1)], 1) + _ROUNDING).log()
+    return (torch.stack([flat, cells.mean(1)], 1) + ROUNDING).log()
 
 
 def dct_kernels(side: int) -> Tensor:

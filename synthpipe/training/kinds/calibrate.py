@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from synthpipe import checkpoints
 from synthpipe.config.calibration import KindCalibrationOptions
 from synthpipe.density.detection import auroc
 from synthpipe.density.kinds.fit import calibrate_pooling, fit_network
-from synthpipe.density.kinds.scorer import FEATURE_NAMES, KindScorer
+from synthpipe.density.kinds.scorer import FEATURE_NAMES, KINDS, KindScorer
 from synthpipe.density.reliability import ReliabilityBin, largest_bias, reliability_bins
 from synthpipe.density.scorer import QUANTILE_TILES
 from synthpipe.errors import TrainingError, counted
@@ -23,7 +23,8 @@ from synthpipe.flows.deflow import DeFlow
 from synthpipe.images import to_float
 from synthpipe.seeds import generator_for, sample_seed
 from synthpipe.training.calibration import CleanImages, clean_quantiles, named_images
-from synthpipe.training.kinds.mixtures import UNKNOWN, draw_mixture
+from synthpipe.training.kinds.mixtures import UNKNOWN, Mixture, draw_mixture
+from synthpipe.training.kinds.originals import draw_original
 from synthpipe.transforms.density import cut_tiles, tile_places
 
 __all__ = ["FittedKinds", "fit_kinds", "reliability"]
@@ -31,6 +32,13 @@ __all__ = ["FittedKinds", "fit_kinds", "reliability"]
 #: Pictures that a bin of a reliability diagram must rest on, and copies where bins are left as they are.
 _LEAST_PICTURES, _LEAST_COPIES = 20.0, 20
 _MOST_TILES = max(QUANTILE_TILES)
+#: Widths of the network's layers, and kinds that are calibrated by the others as well: not that of drawn pictures, of
+#: which nobody knows the others.
+_HIDDEN, _IN_CONTEXT = (256, 128), tuple(kind for kind in KINDS if kind != "graphics")
+#: Copies of changed originals have draws of their own, from this number on.
+_FIRST_CRISP = 100
+#: Kinds that a softer original may be taken for; whether it has them nobody has to know.
+_SOFT_KINDS = [KINDS.index(kind) for kind in ("blur", "enlargement")]
 
 
 class FittedKinds(NamedTuple):
@@ -81,7 +89,7 @@ def fit_kinds(
     """
     folders = [clean] if isinstance(clean, str | Path) else list(clean)
     refuse_overlap([str(folder) for folder in folders])
-    scorer = KindScorer(FEATURE_NAMES)
+    scorer = _new_scorer()
     noises = [_noise(weights) for weights in options.noises]
     images = CleanImages(scorer.tile + 32, options.max_pixels)
     copies = _read(scorer, images, named_images(folders), noises, options, progress)
@@ -172,7 +180,7 @@ def _judge_unseen(copies: _Copies, shares: Tensor, options: KindCalibrationOptio
     found: dict[int, Tensor] = {}
     clean: dict[int, Tensor] = {}
     for share in range(int(shares.max()) + 1):
-        network = KindScorer(FEATURE_NAMES)
+        network = _new_scorer()
         held = shares[copies.owners] == share
         _fit_on(network, copies, ~held, generator_for(options.seed, f"kinds without {share}"), options)
         for place in held.nonzero()[:, 0].tolist():
@@ -188,7 +196,7 @@ def _calibrated_elsewhere(
     """Image logits ``(copies, kinds)``, each calibrated on the other shares alone."""
     found = torch.empty(len(logits), copies.labels.shape[1])
     for share in range(int(shares.max()) + 1):
-        scorer = KindScorer(FEATURE_NAMES)
+        scorer = _new_scorer()
         held = shares[copies.owners] == share
         others = [logits[place] for place in (~held).nonzero()[:, 0].tolist()]
         generator = generator_for(options.seed, f"pooling without {share}")
@@ -214,8 +222,8 @@ def _read(
         if pixels is None:
             continue
         image = to_float(pixels)
-        for number in range(options.mixtures):
-            mixture = draw_mixture(image, sample_seed(options.seed, number, name), options.reduce, noises)
+        # Draws of the first folder are those of its files' names, whether there are more folders or not.
+        for mixture in _mixtures(image, name.removeprefix("0/"), noises, options):
             tiles.append(_statistics(scorer, mixture.image))
             labels.append(mixture.labels)
             strengths.append(mixture.strengths)
@@ -226,6 +234,24 @@ def _read(
     known = torch.stack(labels)
     assert int(known.min()) >= UNKNOWN
     return _Copies(tiles, known, torch.stack(strengths), torch.tensor(owners), clean)
+
+
+def _mixtures(image: Tensor, name: str, noises: Sequence[DeFlow], options: KindCalibrationOptions) -> Iterator[Mixture]:
+    """Copies of a picture as it is, then those of crisper and softer ones made of it."""
+    for number in range(options.mixtures):
+        yield draw_mixture(image, sample_seed(options.seed, number, name), options.reduce, noises)
+    for number in range(options.crisp):
+        original = draw_original(image, sample_seed(options.seed, number, f"crisp/{name}"))
+        seed = sample_seed(options.seed, _FIRST_CRISP + number, name)
+        mixture = draw_mixture(original.image, seed, options.reduce, noises)
+        if original.soft:
+            labels = mixture.labels
+            labels[_SOFT_KINDS] = labels[_SOFT_KINDS].where(labels[_SOFT_KINDS] != 0, UNKNOWN)
+        yield mixture
+
+
+def _new_scorer() -> KindScorer:
+    return KindScorer(FEATURE_NAMES, hidden=_HIDDEN, context=_IN_CONTEXT)
 
 
 def _statistics(scorer: KindScorer, image: Tensor) -> Tensor:

@@ -153,6 +153,45 @@ def test_probabilities_of_images_are_true_and_no_tile_counts_backwards() -> None
             assert largest_bias(reliability_bins(found[:, kind], truth[:, kind], torch.arange(4000)), 20) < 0.06
 
 
+@pytest.mark.parametrize("context", [(), ("noise",)])
+def test_with_context_probabilities_are_true_beside_every_other_kind(context: tuple[str, ...]) -> None:
+    """The first logit stands higher by 2 where the second does, whatever is there: as noise of crisp pictures may."""
+    generator = torch.Generator().manual_seed(0)
+
+    def images(count: int) -> tuple[list[torch.Tensor], torch.Tensor]:
+        labels = torch.randint(2, (count, 2), generator=generator)
+        logits = 2.0 * labels - 1 + 1.2 * torch.randn(count, 2, generator=generator)
+        logits[:, 0] += 2 * labels[:, 1]
+        logits[:, 1] = 6 * labels[:, 1] - 3
+        return list(logits[:, None] + 0.1 * torch.randn(count, 4, 2, generator=generator)), labels
+
+    scorer = KindScorer(["luma_flat_0"], kinds=KINDS, hidden=[], context=context)
+    seen, labels = images(3000)
+    calibrate_pooling(scorer, seen, labels, generator)
+    unseen, truth = images(6000)
+    found = torch.stack([scorer.image_logits(tiles) for tiles in unseen])[:, 0].sigmoid()
+    biases = []
+    for side in (0, 1):
+        use = truth[:, 1] == side
+        biases.append(largest_bias(reliability_bins(found[use], truth[use, 0], torch.arange(int(use.sum()))), 100))
+    assert (max(biases) < 0.07) if context else (min(biases) > 0.15)
+    assert not bool(scorer.around[:, 1].any())
+
+
+def test_images_whose_tiles_differ_are_told_apart_with_context() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (2000, 2), generator=generator)
+    differ = torch.where(labels[:, :1] == 1, 0.3, 1.0)  # what is everywhere is alike everywhere
+    tiles = torch.randn(2000, 1, 2, generator=generator) + differ[:, None] * torch.randn(
+        2000, 16, 2, generator=generator
+    )
+    scorer = KindScorer(["luma_flat_0"], kinds=KINDS, hidden=[], context=["noise"])
+    calibrate_pooling(scorer, list(tiles[:1000]), labels[:1000], generator)
+    found = torch.stack([scorer.image_logits(few) for few in tiles[1000:]])[:, 0]
+    there = labels[1000:, 0] == 1
+    assert auroc(found[~there], found[there]) > 0.99
+
+
 def test_refusals() -> None:
     features, labels = made_up(100, 0)
     generator = torch.Generator().manual_seed(0)

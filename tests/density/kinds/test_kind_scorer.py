@@ -66,6 +66,32 @@ def test_tiles_become_an_image_by_mean_least_and_most(count: int, share: float) 
     assert_close(scorer.image_logits(logits), expected)
 
 
+def test_context_is_the_other_kinds_and_how_much_tiles_differ() -> None:
+    kinds = ["noise", "blur", "pattern"]
+    plain, scorer = (KindScorer(["coder_bits"], kinds=kinds, context=context) for context in ([], kinds))
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 3, generator=generator)
+    with torch.no_grad():
+        scorer.around.copy_(torch.randn(scorer.around.shape, generator=generator))
+    expected = plain.image_logits(logits)
+    for image in range(2):
+        values = logits[image].double().numpy()
+        for kind in range(3):
+            weight = scorer.around[1, kind].tolist()
+            others = sum(weight[other] * values[:, other].mean() for other in range(3) if other != kind)
+            expected[image, kind] += others + weight[3] * values[:, kind].std()
+    assert_close(scorer.image_logits(logits), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_files_of_before_have_no_context(tmp_path: Path) -> None:
+    scorer = tiny_kind_scorer()
+    del scorer.config["context"]  # as files of before name no such argument
+    again = checkpoints.load(checkpoints.save(tmp_path / "before.safetensors", scorer), kind="kind_scorer")
+    assert "around" not in again.state_dict()
+    x = tiles(3)
+    assert_close(again(x), scorer(x), rtol=0, atol=0)
+
+
 def test_the_surest_of_all_kinds_are_as_sure() -> None:
     scorer = tiny_kind_scorer()
     scorer.pooling[..., 3] = 0
