@@ -109,9 +109,10 @@ def test_chance_is_what_drawing_scenes_by_hand_gives(sources: ModuleType) -> Non
 def test_changes_keep_what_they_should(sources: ModuleType) -> None:
     image = torch.rand(3, 65, 80, generator=torch.Generator().manual_seed(0))
     assert sources.halved(image).shape == (3, 32, 40)
-    assert sources.enlarged(image).shape == (3, 78, 96)
+    assert sources.rescaled(image, 1.2).shape == (3, 78, 96)
     grey = torch.full((3, 64, 64), 100 / 255)
-    for change in (sources.halved, sources.crisp, sources.enlarged, sources.coded):
+    changes = (sources.halved, sources.crisp, lambda x: sources.rescaled(x, 1.2), sources.coded)
+    for change in changes:
         assert torch.allclose(change(grey), torch.tensor(100 / 255), atol=1e-6)
     edge = torch.cat([torch.full((3, 64, 32), 0.4), torch.full((3, 64, 32), 0.6)], 2)
     assert sources.crisp(edge).amax() > 0.65  # an edge overshoots
