@@ -15,12 +15,16 @@ Crops of a scene are dealt to ``--groups``, and noise is drawn anew with each of
 AKLD, KLD and ``sigma``, of all pixels over that of the real noise, are of one group and one draw, then the mean over
 both.  The standard errors are those of the mean over draws and of that over groups of crops, and in the last lines
 those of the *difference* of two checkpoints, which share draws and crops.
+
+``--tile-sets 3`` measures the distance of each checkpoint on so many other sets of clean tiles as well, and says by how
+much differences of two steps change with the tiles: what a run of several, by their root mean square, takes for alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -38,7 +42,7 @@ from synthpipe.images import quantize_8bit
 from synthpipe.noise_statistics import LOCAL_MEAN_WINDOW, akld, histogram_kld, residual_of
 from synthpipe.seeds import sample_seed
 from synthpipe.training.data.flat_calibration import FlatCalibration
-from synthpipe.training.data.flat_judge import ALIKE
+from synthpipe.training.data.flat_judge import ALIKE, FlatJudge
 from synthpipe.training.data.unpaired import UnpairedData
 from synthpipe.training.step.best import step_to_keep
 from synthpipe.transforms.deflow import DeFlowDegrade
@@ -58,6 +62,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=4, help="of crops")
     parser.add_argument("--seeds", type=int, default=4, help="draws of the noise")
     parser.add_argument("--steps", type=int, nargs="+", help="checkpoints; all that were measured by default")
+    parser.add_argument("--tile-sets", type=int, default=0, help="measure the distance on so many other sets of tiles")
     args = parser.parse_args()
     camera = next(camera for camera in CAMERAS if camera.name == args.camera)
     model = checkpoints.load(args.run / "final.safetensors", kind="deflow")
@@ -70,7 +75,8 @@ def main() -> None:
     correct = correction_of(args.run, model.pile is not None)
     with (args.run / "distance.csv").open() as file:
         curve = {int(row["step"]): float(row["distance"]) for row in csv.DictReader(file)}
-    found = {}
+    judges = judges_of(args.run, model.pile is not None, args.tile_sets)
+    found, distances = {}, []
     for step in args.steps or sorted(curve):
         state = torch.load(args.run / "checkpoints" / f"step_{step:08d}.pt", weights_only=True)["averaged"]
         own = {name.removeprefix("module."): value for name, value in state.items() if name.startswith("module.")}
@@ -81,12 +87,31 @@ def main() -> None:
         found[step] = torch.stack([measured(model, *scene, args.seeds, args.groups) for scene in judged]).mean(0)
         cells = [with_errors(values, 4) for values in found[step].unbind(-1)]
         print(f"| {step} | {curve[step]:.3f} | {' | '.join(cells)} |", flush=True)
+        compared = [judge.compare(model) for judge in judges]
+        distances.append([point.distance for point in compared if point is not None])
     chosen = step_to_keep([{"step": step, "distance": curve[step]} for step in found], ALIKE)
     for place, name in enumerate(FIGURES):
         best = min(found, key=lambda step: float(found[step][..., place].mean()))
         against = found[best][..., place]
         share = 100 * (found[chosen][..., place] - against) / against.mean()
         print(f"\n{name}: chosen step {chosen} against best step {best}: {with_errors(share, 1)} %")
+    if args.tile_sets > 1 and len(distances) > 1:
+        change = change_with_tiles(distances)
+        print(f"\ndistance: differences of two steps change by {change:.4f} with the tiles ({args.tile_sets} sets)")
+
+
+def change_with_tiles(distances: list[list[float]]) -> float:
+    """Standard deviation over sets of tiles of the difference of two steps, of all pairs; a list for each step."""
+    pairs = combinations(torch.tensor(distances, dtype=torch.float64), 2)
+    return float(torch.stack([(one - other).var() for one, other in pairs]).mean().sqrt())
+
+
+def judges_of(run: Path, levels: bool, count: int) -> list[FlatJudge]:
+    """What measures the distance, with tiles of other seeds than the run's."""
+    options = read_train_options(run / "options.yml")
+    assert isinstance(options, TrainDeFlowOptions)
+    seeds = [sample_seed(options.seed, number, "tile sets") for number in range(count)]
+    return [FlatJudge(UnpairedData(options.data, seed, with_levels=levels)) for seed in seeds]
 
 
 def correction_of(run: Path, levels: bool) -> FlatCalibration | None:

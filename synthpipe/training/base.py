@@ -107,7 +107,7 @@ class Objective(nn.Module, ABC, Generic[M]):
     capturable: ClassVar[bool] = False
     #: What :meth:`judge` measures, where that is not the weights as they are: distances of one name are one curve.
     measured: str = ""
-    #: Distances of :meth:`judge` that differ by no more are one to its own error: of such weights the last are kept.
+    #: Distances of :meth:`judge` that differ by no more are alike: of such weights the last are kept.
     alike: ClassVar[float] = 0.0
 
     def __init__(self, model: M) -> None:

@@ -107,6 +107,17 @@ def test_prepare_then_evaluate(
     assert least < divergence[True] < least + 0.6 * (divergence[False] - least)
 
 
+def test_what_tiles_change_is_no_change_of_all_steps_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(RECIPE)
+    from checkpoints import change_with_tiles
+
+    rng = np.random.default_rng(0)
+    alike = 0.3 * rng.standard_normal(400)
+    steps = alike + np.array([[0.1], [0.2], [0.15]]) + 0.01 * rng.standard_normal((3, 400))
+    # Differences of two independent errors of 0.01.
+    assert change_with_tiles(steps.tolist()) == pytest.approx(0.01 * 2**0.5, rel=0.1)
+
+
 def test_standard_errors_are_those_of_means_over_draws_and_over_crops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(RECIPE)
     from checkpoints import with_errors

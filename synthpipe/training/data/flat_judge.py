@@ -41,8 +41,8 @@ logger = logging.getLogger("synthpipe.training")
 _IMAGES, _CANDIDATES, _TILES, _SIDE, _BATCH = 24, 96, 16, 128, 4
 _ROWS = 4
 _SALT = "flat judge"
-#: Distances that differ by no more are alike: standard deviation, over sets of tiles with noise of their own, of the
-#: difference of two steps of a training (0.0062 of corrected weights, 0.0058 of others; recipes/guides/report.md).
+#: Distances that differ by no more are alike: with other tiles the difference of two steps changes by more than this
+#: (0.008 to 0.009; recipes/guides/report.md).
 ALIKE = 0.006
 
 

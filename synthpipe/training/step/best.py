@@ -95,7 +95,7 @@ class BestWeights:
 def step_to_keep(curve: Sequence[Mapping[str, float]], alike: float) -> int:
     """Step of the last of the points whose ``"distance"`` is within ``alike`` of the least.
 
-    What is no more than the measurement's own error is no reason to give up what later steps have learned.
+    What chance makes of the measurement is no reason to give up what later steps have learned.
     """
     least = min(point["distance"] for point in curve)
     return max(int(point.get("step", 0)) for point in curve if point["distance"] <= least + alike)
