@@ -45,7 +45,7 @@ _COVERED = 0.1
 _GROUPS = 6
 _ERRORS, _LEAST_DIRECTION = 2.5, 0.02
 #: Levels of one setting differ by this, as a logarithm, beside what each is expected to be off by; the least that is
-#: told, of 255.  Of more images than the last one image alone makes no other level.
+#: told, of 255.  Images that stand alone make levels of their own from one in so many on; fewer of them are outliers.
 _SAME_LEVEL, _LEAST_LEVEL, _FEW = 0.15, 0.25, 4
 
 
@@ -293,5 +293,5 @@ def _distinct(estimates: Sequence[NoiseEstimate]) -> int:
             sizes.append(0)
             last = high
         sizes[-1] += 1
-    least = 1 if len(estimates) <= _FEW else 2
-    return max(sum(size >= least for size in sizes), min(1, len(sizes)))
+    alone = sizes.count(1)
+    return len(sizes) if _FEW * alone >= len(estimates) else len(sizes) - alone

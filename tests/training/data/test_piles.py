@@ -152,6 +152,13 @@ def test_texture_makes_no_level(clean: list[Tensor], sigmas: tuple[int, ...]) ->
     assert ("as of one level" in found.level_words()) == (len(sigmas) == 1)
 
 
+@pytest.mark.parametrize(("sigmas", "count"), [((1.5, 3, 6, 12, 24, 45), 6), ((5, 5, 5, 5, 5, 30), 1)])
+def test_images_of_one_level_each(clean: list[Tensor], sigmas: tuple[float, ...], count: int) -> None:
+    """One image beside many is an outlier; where each has its own level there are as many levels."""
+    found = measure_piles(clean, [to_bytes(0.5 + sigma / 255 * noise(n)) for n, sigma in enumerate(sigmas)])
+    assert found.distinct_levels == count
+
+
 def test_words_and_json(clean: list[Tensor]) -> None:
     found = measure_piles(clean, [jpeg(leaves(seed), 75, 2) for seed in range(4)])
     assert found.align == 16
