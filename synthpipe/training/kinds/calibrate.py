@@ -35,7 +35,7 @@ _MOST_TILES = max(QUANTILE_TILES)
 #: Widths of the network's layers, and kinds that are calibrated by the others as well: not that of drawn pictures, of
 #: which nobody knows the others.
 _HIDDEN, _IN_CONTEXT = (256, 128), tuple(kind for kind in KINDS if kind != "graphics")
-#: Copies of changed originals have draws of their own, from this number on.
+#: Copies of changed originals have draws of their own, from this number on, or behind the others.
 _FIRST_CRISP = 100
 #: Kinds that a softer original may be taken for; whether it has them nobody has to know.
 _SOFT_KINDS = [KINDS.index(kind) for kind in ("blur", "enlargement")]
@@ -242,7 +242,7 @@ def _mixtures(image: Tensor, name: str, noises: Sequence[DeFlow], options: KindC
         yield draw_mixture(image, sample_seed(options.seed, number, name), options.reduce, noises)
     for number in range(options.crisp):
         original = draw_original(image, sample_seed(options.seed, number, f"crisp/{name}"))
-        seed = sample_seed(options.seed, _FIRST_CRISP + number, name)
+        seed = sample_seed(options.seed, max(_FIRST_CRISP, options.mixtures) + number, name)
         mixture = draw_mixture(original.image, seed, options.reduce, noises)
         if original.soft:
             labels = mixture.labels

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from synthpipe.config.calibration import KindCalibrationOptions
+from synthpipe.density.kinds import KINDS
+from synthpipe.training.kinds import calibrate
+from synthpipe.training.kinds.mixtures import Mixture
 from synthpipe.training.kinds.originals import draw_original
 
 COUNT = 200
@@ -49,3 +56,19 @@ def test_a_seed_is_an_original() -> None:
     one, again, other = (draw_original(picture(), seed).image for seed in (5, 5, 6))
     assert torch.equal(one, again)
     assert one.shape != other.shape or not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("mixtures", [3, 103])
+def test_copies_of_originals_have_draws_of_their_own(mixtures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there are more other copies than the number from which theirs begin."""
+    seeds: list[int] = []
+
+    def draw(image: torch.Tensor, seed: int, *_: Any) -> Mixture:
+        seeds.append(seed)
+        none = torch.zeros(len(KINDS))
+        return Mixture(image[None], none.long(), "", none)
+
+    monkeypatch.setattr(calibrate, "draw_mixture", draw)
+    options = KindCalibrationOptions(mixtures=mixtures, crisp=4)
+    assert len([*calibrate._mixtures(picture(), "a.png", (), options)]) == mixtures + 4
+    assert len({*seeds}) == mixtures + 4
