@@ -79,10 +79,10 @@ class BestWeights:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave; where its distances are of something else, begin anew and say so."""
         if state.get("curve") and state.get("measured", "") != self._measured:
+            before = state.get("measured") or "weights as they were trained"
             logger.warning(
-                "distance.csv and best.safetensors begin anew: distances up to here were measured on %s, from here on "
-                "on %s",
-                state.get("measured") or "weights as they were trained",
+                "distance.csv and best.safetensors begin anew: distances up to here are of %s, from here on of %s",
+                before if "measured" in state else f"{before}, or corrected (the checkpoint does not say)",
                 self._measured or "weights as they are trained",
             )
             return
