@@ -116,7 +116,10 @@ def test_a_curve_of_weights_without_their_correction_begins_anew(
     torch.save(state, path)
     with caplog.at_level("WARNING", "synthpipe.training"):
         train(options("run", resume="auto", **changes))
-    assert "are of weights as they were trained, or corrected (the checkpoint does not say), from here on of " in caplog.text
+    assert (
+        "are of weights as they were trained, or corrected (the checkpoint does not say), from here on of "
+        in caplog.text
+    )
     points = rows(tmp_path / "run")
     assert points
     assert all(int(row["step"]) > 2 for row in points)
