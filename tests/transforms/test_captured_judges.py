@@ -13,6 +13,7 @@ from synthpipe import checkpoints, registry
 from synthpipe.denoisers.base import Denoiser
 from synthpipe.denoisers.blind_spot import BlindSpotDenoiser
 from synthpipe.denoisers.noise_level import estimate_sigma
+from synthpipe.density.kinds import KindScorer
 from synthpipe.density.scorer import DensityScorer
 from synthpipe.density.scorer_parts import PartSettings, known_parts
 from synthpipe.transforms.base import DeviceTransform
@@ -139,6 +140,13 @@ def test_scorers_by_kinds() -> None:
     rule = KindFilter({"noise": 0.5, "blur": 0.4})
     score = DensityScore(tiny_kind_scorer(), 2, kinds=("noise", "blur"))
     check_capturable(InTurn(score, rule), batch_of(4, 1), batch_of(4, 2), atol=2e-3)
+
+
+def test_the_shipped_scorer_by_kinds_which_has_context() -> None:
+    scorer = checkpoints.load("scorer_kinds")
+    assert isinstance(scorer, KindScorer)
+    assert scorer.context
+    check_capturable(DensityScore(scorer, 3, parts=True), batch_of(2, 1), batch_of(2, 2), atol=2e-3)
 
 
 def test_nan_stays_in_its_sample_of_a_scorer_by_kinds() -> None:
