@@ -62,7 +62,7 @@ class KindScorer(nn.Module):
         features: names of the statistics that are used, of :data:`FEATURE_NAMES`.
         kinds: names of the kinds.
         hidden: widths of the network's layers.
-        tile: side of the tiles, pixels.
+        tile: side of the tiles, pixels; even, for chroma is measured at half of it.
         context: kinds whose logit of an image also rests on the means of the other kinds' logits, and on how much its
             tiles differ: they say how crisp the picture is, and whether it is everywhere what noise is everywhere.
 
@@ -72,7 +72,8 @@ class KindScorer(nn.Module):
 
     Raises:
         CheckpointError: a statistic that this version does not know.
-        ShapeError: no kinds or statistics, names that stand twice, context of other kinds, or tiles below 64 pixels.
+        ShapeError: no kinds or statistics, names that stand twice, context of other kinds, or tiles below 64 pixels or
+            of an odd side.
     """
 
     size_multiple = 1
@@ -101,9 +102,10 @@ class KindScorer(nn.Module):
             )
         if not {*context} <= {*kinds}:
             raise ShapeError(f"KindScorer: expected context of its kinds {list(kinds)}, got {list(context)}")
-        if tile < 64 or not features or not kinds or len({*features}) < len(features) or len({*kinds}) < len(kinds):
+        twice = len({*features}) < len(features) or len({*kinds}) < len(kinds)
+        if tile < 64 or tile % 2 or not features or not kinds or twice:
             raise ShapeError(
-                f"KindScorer: expected tiles of at least 64 pixels, and features and kinds that stand once, got tile "
+                f"KindScorer: expected tiles of an even side from 64 on, features and kinds that stand once, got tile "
                 f"{tile}, {len(features)} features and kinds {list(kinds)}"
             )
         self.config: dict[str, Any] = {
@@ -190,8 +192,9 @@ class KindScorer(nn.Module):
     def image_logits(self, logits: Tensor) -> Tensor:
         """Calibrated logits of images from those of their tiles, ``(..., k, kinds)`` -> ``(..., kinds)``.
 
-        How high a logit can get differs by kind and says nothing; above 4 (a probability of 0.98) all are brought to
-        one scale, so that the surest of one kind does not outdo the surest of all others.
+        How high a logit can get by a kind's own tiles differs and says nothing; above 4 (a probability of 0.98) all are
+        brought to one scale, so that the surest of one kind does not outdo the surest of all others.  Context is not
+        part of that scale and may still carry one past them.
         """
         tiles = logits.shape[-2]
         weight = _between(self.pooling, tiles).to(logits)  # (kinds, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,6 +182,7 @@ def test_refusals() -> None:
             scorer((255 * tiles(1)).to(integers))
     with pytest.raises(CheckpointError, match="'tomorrow'"):
         KindScorer(["coder_bits", "tomorrow"])
-    for wrong in ({"features": []}, {"features": ["coder_bits"] * 2}, {"features": ["coder_bits"], "tile": 32}):
+    one: dict[str, Any] = {"features": ["coder_bits"]}
+    for wrong in ({"features": []}, {"features": ["coder_bits"] * 2}, one | {"tile": 32}, one | {"tile": 65}):
         with pytest.raises(ShapeError, match="expected tiles"):
-            KindScorer(**wrong)  # type: ignore[arg-type]
+            KindScorer(**wrong)
