@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthpipe.errors import ShapeError, counted
-from synthpipe.flat_noise import LAGS, NoiseEstimate, estimate_noise, measure_flat_noise
+from synthpipe.flat_noise import LAGS, estimate_noise, measure_flat_noise
 from synthpipe.flat_noise.measure import flat_power
 from synthpipe.flat_noise.spectrum import SIDE, dct_matrix, radius
 from synthpipe.images import to_float, to_uint8
@@ -47,6 +47,8 @@ _ERRORS, _LEAST_DIRECTION = 2.5, 0.02
 #: Levels of one setting differ by this, as a logarithm, beside what each is expected to be off by; the least that is
 #: told, of 255.  Images that stand alone make levels of their own from one in so many on; fewer of them are outliers.
 _SAME_LEVEL, _LEAST_LEVEL, _FEW = 0.15, 0.25, 4
+#: Pixels of flat area of an image that tell its level as it is measured for a training; fewer may hold texture alone.
+_MUCH_FLAT = 50_000
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def measure_piles(
             )
     softness = _softness(clean, noisy)
     grid = block_grid(noisy)
-    estimates = [found for found in map(estimate_noise, noisy if noisy_images is None else noisy_images) if found]
+    told = [level for level in map(_level_of, noisy if noisy_images is None else noisy_images) if level is not None]
     return Piles(
         softness=softness,
         resize_range=_range(softness),
@@ -171,8 +173,8 @@ def measure_piles(
         grid=None if grid is None else grid.side,
         grid_phase=None if grid is None else grid.phase,
         lag1=_direction(noisy),
-        levels=tuple(sorted(found.level for found in estimates)),
-        distinct_levels=_distinct(estimates),
+        levels=tuple(sorted(level for level, _ in told)),
+        distinct_levels=_distinct(told),
     )
 
 
@@ -282,10 +284,27 @@ def _direction(noisy: Sequence[Tensor]) -> tuple[float, float, float] | None:
     return across, down, float((lags[:, 0] - lags[:, 1]).std()) / math.sqrt(len(found))
 
 
-def _distinct(estimates: Sequence[NoiseEstimate]) -> int:
+def _level_of(image: Tensor) -> tuple[float, float] | None:
+    """Sigma of ``(3, H, W)`` on the [0, 1] scale, and by how much its logarithm may be off; None: nothing to measure.
+
+    Frames of cameras have flat areas, which tell it best.  Small and textured pictures have none to speak of.
+    """
+    if image[0].numel() >= _MUCH_FLAT:
+        try:
+            flat = measure_flat_noise([image])
+        except ShapeError:  # none at all
+            pass
+        else:
+            if flat.pixels >= _MUCH_FLAT:
+                return flat.level, 0.0
+    found = estimate_noise(image)
+    return None if found is None else (found.level, found.error)
+
+
+def _distinct(told: Sequence[tuple[float, float]]) -> int:
     """The fewest levels of which each image has one within its uncertainty; 0 without images."""
-    middles = [math.log(max(255 * found.level, _LEAST_LEVEL)) for found in estimates]
-    reaches = [_SAME_LEVEL + found.error for found in estimates]
+    middles = [math.log(max(255 * level, _LEAST_LEVEL)) for level, _ in told]
+    reaches = [_SAME_LEVEL + error for _, error in told]
     sizes: list[int] = []
     last = -math.inf
     for high, low in sorted((m + r, m - r) for m, r in zip(middles, reaches, strict=True)):
@@ -294,4 +313,4 @@ def _distinct(estimates: Sequence[NoiseEstimate]) -> int:
             last = high
         sizes[-1] += 1
     alone = sizes.count(1)
-    return len(sizes) if _FEW * alone >= len(estimates) else len(sizes) - alone
+    return len(sizes) if _FEW * alone >= len(told) else len(sizes) - alone

@@ -142,6 +142,17 @@ def test_levels_of_a_mixed_pile(clean: list[Tensor]) -> None:
     assert 255 * found.levels[-1] == pytest.approx(8, rel=0.15)
 
 
+def test_large_flat_areas_tell_near_levels_apart(clean: list[Tensor]) -> None:
+    """Weak noise in coded frames, as cameras leave it; small or textured images are not told so exactly."""
+    shade = torch.linspace(0.35, 0.55, 832)[None, :, None]
+    sigmas = (1.5, 2.3, 1.5, 2.3)
+    noisy = [shade + sigma / 255 * noise(n, 832, across=0.7, down=0.7) for n, sigma in enumerate(sigmas)]
+    frames = [jpeg(frame, 92, 2) for frame in noisy]
+    assert measure_piles(clean, [frame[:, :128, :128] for frame in frames], frames).distinct_levels == 2
+    alike = measure_piles(clean, [frames[0][:, :128, :128]], frames[::2])
+    assert alike.distinct_levels == 1
+
+
 @pytest.mark.parametrize("sigmas", [(4,), (8,), (4, 8)])
 def test_texture_makes_no_level(clean: list[Tensor], sigmas: tuple[int, ...]) -> None:
     """Two thirds of the images have no flat place."""
