@@ -8,7 +8,7 @@ the same reason (:mod:`synthpipe.training.data.flat_judge`).  A pair has one lev
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from synthpipe.flows.pile_levels import AskedLevel
 from synthpipe.preview.tile_columns import Recorder
@@ -26,30 +26,26 @@ def draws_levels(degrade: BatchTransform) -> bool:
     return any(asked.varies for asked in _asked(degrade))
 
 
-@contextmanager
-def opposite_levels(degrade: BatchTransform) -> Iterator[None]:
+def opposite_levels(degrade: BatchTransform) -> AbstractContextManager[None]:
     """Inside, each sample gets the level from the other end of their order; all else that it draws stays."""
-    levels = list(_asked(degrade))
-    for asked in levels:
-        asked.opposite = True
-    try:
-        yield
-    finally:
-        for asked in levels:
-            asked.opposite = False
+    return _asking(degrade, opposite=True, near=None)
+
+
+def level_near(degrade: BatchTransform, level: float | None) -> AbstractContextManager[None]:
+    """Inside, every sample gets the level nearest to this one of those that may be drawn; with None they are drawn."""
+    return _asking(degrade, opposite=False, near=level)
 
 
 @contextmanager
-def level_near(degrade: BatchTransform, level: float | None) -> Iterator[None]:
-    """Inside, every sample gets the level nearest to this one of those that may be drawn; with None they are drawn."""
+def _asking(degrade: BatchTransform, opposite: bool, near: float | None) -> Iterator[None]:
     levels = list(_asked(degrade))
     for asked in levels:
-        asked.near = level
+        asked.opposite, asked.near = opposite, near
     try:
         yield
     finally:
         for asked in levels:
-            asked.near = None
+            asked.opposite, asked.near = False, None
 
 
 def _asked(degrade: object) -> Iterator[AskedLevel]:

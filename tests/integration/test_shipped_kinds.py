@@ -86,9 +86,10 @@ def test_more_noise_is_more_noise(sets) -> None:
             shots = [sets.noisy(leaves(seed), sigma, rng, grey, spread=0.6) for seed in range(3)]
             found = torch.tensor([chances(shot)["noise"] for shot in shots], dtype=torch.float64)
             logits.append(float(torch.logit(found).mean()))
-        assert logits[:4] == sorted(logits[:4]), grey
-        # Of 30, the most that the fit has seen, nobody doubts: a logit of 6 as of 16, of which it may miss a little.
-        assert logits[4] > logits[2], grey
+        if grey:  # a known fault of these weights: 30 is a tenth of a logit below 16, where both are certain
+            assert logits[4] > logits[3] - 0.15
+            logits = logits[:4]
+        assert logits == sorted(logits), grey
 
 
 def test_plain_colours_are_drawn() -> None:
